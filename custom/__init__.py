@@ -1,0 +1,5 @@
+"""What a semi-supervised MONAI bundle needs beside MONAI: losses, methods, the dual-stream trainer.
+
+Importing this package imports nothing else; every part is named by its module (``custom.trainer``, in a bundle
+``scripts.trainer``), so that a process which needs one part does not pay for the others.
+"""
