@@ -1,0 +1,224 @@
+"""The data list: which scans are labelled, unlabelled, for validation, for test. Read as data, judged as a whole."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import random
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from . import phantom
+from .schedule import nearest
+
+logger = logging.getLogger(__name__)
+
+PARTS = ("labelled", "unlabelled", "validation", "test")
+_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".png", ".jpg", ".jpeg")
+
+
+class CohortError(ValueError):
+    """All faults of a data list in one text."""
+
+
+def read(data_list: str | Path, dataset_dir: str | Path = "data", root: str | Path = ".") -> dict[str, list[dict]]:
+    """The parts of a data list with absolute paths.
+
+    Args:
+        data_list: a JSON file, absolute or relative to ``root``; or ``phantom:FORM``, drawn below ``dataset_dir``
+            where it is absent.
+        dataset_dir: where phantoms are drawn; absolute or relative to ``root``.
+        root: the bundle's root.
+
+    Raises:
+        CohortError: the file is missing or is no such list; entries without an image, or without a label where one
+            is needed; a patient in training and in evaluation; a scan that is labelled and unlabelled.
+    """
+    if str(data_list).startswith("phantom:"):
+        form = str(data_list).removeprefix("phantom:")
+        path = phantom.ensure(form, under(root, dataset_dir) / f"phantom_{form}")
+    else:
+        path = under(root, data_list)
+    parts = _load(path)
+    entries = {part: [_absolute(entry, path.parent) for entry in parts.get(part, [])] for part in PARTS}
+    faults = judge(entries)
+    if faults:
+        raise CohortError(f"{path} cannot be used:\n  " + "\n  ".join(faults))
+    return entries
+
+
+def under(root: str | Path, path: str | Path) -> Path:
+    """``path`` if it is absolute, else below ``root``."""
+    return (Path(root) / path).resolve()
+
+
+def _load(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise CohortError(f"data_list {path} does not exist. Give a list with --data_list, see README, 'Your own scans'.")
+    try:
+        parts = json.loads(path.read_text())
+    except ValueError as error:
+        raise CohortError(f"data_list {path} is no JSON: {error}") from error
+    if not isinstance(parts, dict) or not all(isinstance(parts.get(part, []), list) for part in PARTS):
+        raise CohortError(f"data_list {path}: expected an object with lists under {list(PARTS)}")
+    unknown = [f"'{key}'{nearest(key, PARTS)}" for key in parts if key not in PARTS and isinstance(parts[key], list)]
+    if unknown:
+        raise CohortError(f"data_list {path}: unknown part {', '.join(unknown)}; the parts are {list(PARTS)}")
+    return parts
+
+
+def _absolute(entry: Any, folder: Path) -> dict[str, Any]:
+    if not isinstance(entry, dict):
+        return {"image": "", "not an object": entry}
+    entry = dict(entry)
+    if isinstance(entry.get("image"), Mapping):
+        entry["image"] = {name: str(folder / str(file)) for name, file in entry["image"].items() if file}
+    elif entry.get("image"):
+        entry["image"] = str(folder / str(entry["image"]))
+    if entry.get("label"):
+        entry["label"] = str(folder / str(entry["label"]))
+    entry.setdefault("patient", stem(first_file(entry)))
+    return entry
+
+
+def first_file(entry: Mapping[str, Any]) -> str:
+    image = entry.get("image") or ""
+    return str(next(iter(image.values()), "")) if isinstance(image, Mapping) else str(image)
+
+
+def stem(file: str | Path) -> str:
+    """A file's name without its image suffix: ``p01_ED.nii.gz`` is ``p01_ED``."""
+    name = Path(file).name
+    return next((name[: -len(s)] for s in _SUFFIXES if name.lower().endswith(s)), Path(name).stem)
+
+
+def judge(parts: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
+    """Every fault of the list that can be seen without reading an image, a line each."""
+    faults = []
+    for part, entries in parts.items():
+        for number, entry in enumerate(entries):
+            name = stem(first_file(entry)) or f"entry {number}"
+            if not entry.get("image"):
+                faults.append(f"{part}, {name}: no image; expected a path, or a path for each modality")
+            if part != "unlabelled" and not entry.get("label"):
+                faults.append(f"{part}, {name}: no label; only unlabelled scans may lack one")
+            files = [first_file(entry)] if not isinstance(entry.get("image"), Mapping) else entry["image"].values()
+            files = [f for f in [*files, entry.get("label") if part != "unlabelled" else ""] if f]
+            faults += [f"{part}, {name}: {file} does not exist" for file in files if not Path(file).exists()]
+    patients = {part: {str(e.get("patient")) for e in entries} for part, entries in parts.items()}
+    training = patients.get("labelled", set()) | patients.get("unlabelled", set())
+    for a, b in (("training", "validation"), ("training", "test"), ("validation", "test")):
+        shared = sorted((training if a == "training" else patients.get(a, set())) & patients.get(b, set()))
+        if shared:
+            faults.append(f"patient {', '.join(shared)}: in {a} and in {b}. Keep all scans of a patient in one part")
+    images = {part: {first_file(e) for e in parts.get(part, ())} for part in ("labelled", "unlabelled")}
+    twice = sorted(stem(f) for f in images["labelled"] & images["unlabelled"] if f)
+    if twice:
+        faults.append(f"{', '.join(twice)}: labelled and unlabelled at once. Remove one entry")
+    return faults
+
+
+def images(folder: str | Path, channels: Sequence[str] = ("image",)) -> list[dict[str, Any]]:
+    """Every image of a folder, for inference: one file a case, or with several channels one subfolder a channel in
+    which a case has the same file name throughout.
+
+    Raises:
+        CohortError: no image there; a case that lacks a channel.
+    """
+    folder = Path(folder)
+    folders = [folder] if len(channels) == 1 else [folder / name for name in channels]
+    names = sorted({p.name for f in folders if f.is_dir() for p in f.iterdir() if p.name.lower().endswith(_SUFFIXES)})
+    if not names:
+        expected = f"files {', '.join(_SUFFIXES)}" + (f" below each of {list(channels)}" if len(channels) > 1 else "")
+        raise CohortError(f"no images in {folder.resolve()}: expected {expected}. Give the folder with --dataset_dir.")
+    missing = [str(f / name) for name in names for f in folders if not (f / name).exists()]
+    if missing:
+        raise CohortError("cases that lack a channel: " + ", ".join(missing))
+    return [{"image": str(folder / n) if len(channels) == 1 else [str(f / n) for f in folders]} for n in names]
+
+
+def references(entries: Sequence[Mapping[str, Any]], channels: Sequence[str] = ("image",)) -> list[dict[str, Any]]:
+    """Entries as evaluation reads them: the label under ``reference``, so that no transform of images resamples it."""
+    found = []
+    for entry in entries:
+        image = entry["image"]
+        files = [image[name] for name in channels] if isinstance(image, Mapping) else image
+        found.append({"image": files, "reference": entry["label"], "patient": entry["patient"]})
+    return found
+
+
+def make(
+    image_dir: Path,
+    label_dir: Path,
+    out: Path,
+    patient: str = r"^(.*)$",
+    split: Mapping[str, Sequence[str]] | None = None,
+    labelled: int = 0,
+    validation: int = 0,
+    test: int = 0,
+    seed: int = 0,
+) -> Path:
+    """Write the data list of a folder of images and a folder of labels with the same file names, split by patient.
+
+    Args:
+        patient: regular expression whose first group, in a file's stem, is the patient.
+        split: ``{"train": [patients], "val": [...], "test": [...]}``, the order of ``train`` deciding who is
+            labelled; without it ``validation`` and ``test`` patients are drawn by ``seed`` among those with a label.
+        labelled: how many training patients are labelled: the first of the order; 0 takes all that have a label.
+    """
+    cases = {}
+    for file in sorted(p for p in Path(image_dir).iterdir() if p.name.lower().endswith(_SUFFIXES)):
+        found = re.search(patient, stem(file))
+        if found is None:
+            raise CohortError(f"--patient {patient!r} does not match {stem(file)!r}")
+        cases.setdefault(found.group(1), []).append(file)
+    label_of = {stem(p): p for p in Path(label_dir).iterdir()}
+    has_label = [p for p, files in cases.items() if all(stem(f) in label_of for f in files)]
+    if split is None:
+        order = list(has_label)
+        random.Random(seed).shuffle(order)
+        split = {"val": order[:validation], "test": order[validation : validation + test],
+                 "train": order[validation + test :] + [p for p in cases if p not in has_label]}  # fmt: skip
+    with_label = [p for p in split["train"] if p in has_label]
+    parts = {"labelled": with_label[: labelled or None], "validation": split["val"], "test": split["test"]}
+    parts["unlabelled"] = [p for p in split["train"] if p not in parts["labelled"]]
+    entries: dict[str, list[dict]] = {}
+    for part in PARTS:
+        entries[part] = []
+        for name in parts[part]:
+            for file in cases.get(name, []):
+                entry = {"patient": name, "image": str(file.resolve())}
+                if part != "unlabelled":
+                    entry["label"] = str(label_of[stem(file)].resolve())
+                entries[part].append(entry)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(entries, indent=1) + "\n")
+    return out
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m custom.cohort", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    maker = commands.add_parser("make", help="write a data list from a folder of images and one of labels")
+    maker.add_argument("--images", type=Path, required=True)
+    maker.add_argument("--labels", type=Path, required=True)
+    maker.add_argument("--out", type=Path, required=True)
+    maker.add_argument("--patient", default=r"^(.*)$", help="regular expression; its first group is the patient")
+    maker.add_argument("--split", type=Path, help="JSON with the patients under train, val, test (or under 'split')")
+    for name in ("labelled", "validation", "test", "seed"):
+        maker.add_argument(f"--{name}", type=int, default=0)
+    told = parser.parse_args(arguments)
+    split = json.loads(told.split.read_text()) if told.split else None
+    split = split.get("split", split) if split else None
+    out = make(told.images, told.labels, told.out, told.patient, split, told.labelled, told.validation, told.test,
+               told.seed)  # fmt: skip
+    parts = read(out)
+    counts = {part: (len(parts[part]), len({e["patient"] for e in parts[part]})) for part in PARTS}
+    print(out, ", ".join(f"{part}: {n} scans of {p} patients" for part, (n, p) in counts.items()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,266 @@
+"""The honest verdict: did the unlabelled scans help, harm, or is there no evidence either way?
+
+Both models are scored on the same cases (:mod:`.evaluation` writes the files). The difference is taken case by case,
+and its interval resamples patients. To compare two files:
+
+    python -m custom.compare BASELINE.csv OURS.csv
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .evaluation import Row, bootstrap_interval
+
+FEW_PATIENTS = 5  # on fewer, even a difference that all patients share would not be surprising by chance
+_NAMES_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Ours minus the baseline, paired by case.
+
+    Args:
+        mean: over the cases, in the metric's own unit (Dice in [-1, 1], HD95 in mm).
+        low, high: the 95 % bootstrap interval over patients; NaN with fewer than two patients.
+        cases, patients: how many the mean is over.
+        metric: the column that was compared.
+        dropped: cases without a number in one of the two (or both), on which the mean says nothing.
+    """
+
+    mean: float
+    low: float
+    high: float
+    cases: int
+    patients: int
+    metric: str = "dice_mean"
+    dropped: tuple[str, ...] = ()
+
+
+def read_cases(csv_path: Path | str) -> list[Row]:
+    """Rows of a per-case table that :meth:`.evaluation.CaseReport.write` wrote.
+
+    Returns:
+        A dict a case: ``case`` and ``patient`` strings, ``failures`` an int, every other column a float (an empty
+        cell is NaN).
+
+    Raises:
+        ValueError: not such a table, a cell that is no number, no case, or a case twice; the text names the file.
+    """
+    with open(csv_path, newline="", encoding="utf-8") as stream:
+        reader = csv.DictReader(stream)
+        needed = ("case", "patient", "dice_mean", "failures")
+        missing = [name for name in needed if name not in (reader.fieldnames or ())]
+        if missing:
+            raise ValueError(f"{csv_path} is no table of cases: it lacks the columns {', '.join(missing)}")
+        rows = [_read_row(raw, f"{csv_path}, line {reader.line_num}") for raw in reader]
+    if not rows:
+        raise ValueError(f"{csv_path} holds no case")
+    _by_case(rows, str(csv_path))
+    return rows
+
+
+def paired_difference(ours: Sequence[Row], baseline: Sequence[Row], metric: str = "dice_mean") -> Difference:
+    r"""Mean over cases of :math:`\text{ours}_i - \text{baseline}_i`, with its interval over patients.
+
+    A case that has no number in either set is left out and named in ``dropped``. For HD95 that includes every
+    failure: compare the failures beside it.
+
+    Args:
+        ours, baseline: rows of the two models, on the same cases, in any order.
+        metric: a column, "dice_mean" or another.
+
+    Raises:
+        ValueError: the sets of cases differ, a case belongs to different patients, the metric is unknown, or no case
+            has a number in both.
+    """
+    mine, theirs = _by_case(ours, "ours"), _by_case(baseline, "the baseline")
+    _check_same_cases(mine, theirs)
+    for name, rows in (("ours", ours), ("the baseline", baseline)):
+        _check_metric(rows, metric, name)
+    cases = sorted(mine)
+    values = np.array([mine[case][metric] - theirs[case][metric] for case in cases], dtype=float)
+    known = ~np.isnan(values)
+    if not known.any():
+        raise ValueError(f"no case has a {metric} in both tables: there is nothing to compare")
+    patients = [mine[case]["patient"] for case in cases]
+    low, high = bootstrap_interval(values, patients)
+    return Difference(
+        mean=float(values[known].mean()),
+        low=low,
+        high=high,
+        cases=int(known.sum()),
+        patients=len({patient for patient, keep in zip(patients, known, strict=True) if keep}),
+        metric=metric,
+        dropped=tuple(case for case, keep in zip(cases, known, strict=True) if not keep),
+    )
+
+
+def verdict(difference: Difference) -> str:
+    """One of three sentences: helped, harmed, or no evidence either way.
+
+    A point is 1/100 of Dice. Judged as it is printed, to 0.1 point: an interval that touches 0.0 contains 0. When
+    the scans harmed, the bounds are those of the harm, so they are positive and the smaller comes first. With fewer
+    than five patients the sentence says so; with one there is no interval and so no evidence.
+
+    Raises:
+        ValueError: a difference of something else than Dice, or one that is not a number.
+    """
+    if not difference.metric.startswith("dice_"):
+        raise ValueError(f"the verdict is in Dice points, this difference is of {difference.metric}")
+    if not math.isfinite(difference.mean):
+        raise ValueError(f"the difference is {difference.mean}: there is nothing to judge")
+    mean, low, high = (_points(value) for value in (difference.mean, difference.low, difference.high))
+    if low > 0:
+        return f"The unlabelled scans helped by {mean:.1f} Dice points ({_basis(low, high, difference.patients)})."
+    if high < 0:
+        return f"The unlabelled scans harmed by {-mean:.1f} Dice points ({_basis(-high, -low, difference.patients)})."
+    return (
+        f"No evidence either way: the difference is {mean:.1f} Dice points ({_basis(low, high, difference.patients)})."
+    )
+
+
+def table(results: dict[str, Sequence[Row]], classes: Sequence[str]) -> str:
+    """A Markdown table, readable as plain text: a row a model, in the order of ``results``.
+
+    Dice is the mean over the cases that have one, in points (100 x Dice). HD95 is the mean over all finite distances,
+    cases and classes together, in mm; ``Failures`` counts those that are missing because prediction or label was
+    empty, and must be read beside it.
+
+    Raises:
+        ValueError: no model, or rows that lack a class.
+    """
+    if not results:
+        raise ValueError("a table needs at least one model")
+    head = ["Model", *(f"Dice {name}" for name in classes), "Dice mean", "HD95, mm", "Failures", "Cases"]
+    lines = [head, *(_table_row(model, rows, classes) for model, rows in results.items())]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    return "\n".join(_markdown(line, widths) for line in [head, rule, *lines[1:]])
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Prints the table, the paired difference and the verdict of two files."""
+    parser = argparse.ArgumentParser(prog="python -m custom.compare", description=__doc__.split("\n")[0])
+    parser.add_argument("baseline", type=Path, help="cases of the supervised model (CSV)")
+    parser.add_argument("ours", type=Path, help="the same cases of the semi-supervised model (CSV)")
+    parser.add_argument("--names", nargs=2, default=["supervised", "semi-supervised"], metavar=("BASELINE", "OURS"))
+    options = parser.parse_args(arguments)
+    if options.names[0] == options.names[1]:
+        parser.error("--names needs two different names")
+    try:
+        print(_report(read_cases(options.baseline), read_cases(options.ours), options.names))
+    except (OSError, ValueError) as error:
+        parser.exit(2, f"{error}\n")
+
+
+def _report(baseline: Sequence[Row], ours: Sequence[Row], names: Sequence[str]) -> str:
+    difference = paired_difference(ours, baseline)
+    classes = [key[len("hd95_mm_") :] for key in baseline[0] if key.startswith("hd95_mm_")]
+    basis = _basis(_points(difference.low), _points(difference.high), difference.patients)
+    lines = [
+        table({names[0]: baseline, names[1]: ours}, classes),
+        "",
+        "Dice in points (100 x Dice). Failures: classes of a case where exactly one of prediction and label is empty; "
+        "they have no HD95.",
+        f"{names[1]} minus {names[0]}, paired over {difference.cases} cases: {_points(difference.mean):+.1f} "
+        f"Dice points ({basis}).",
+    ]
+    if difference.dropped:
+        lines.append(f"Left out, without a number in both: {_listed(difference.dropped)}.")
+    return "\n".join([*lines, verdict(difference)])
+
+
+def _basis(low: float, high: float, patients: int) -> str:
+    """What a sentence rests on: the interval in points and the number of patients."""
+    if math.isnan(low):
+        return f"no interval: {patients} {'patient is' if patients == 1 else 'patients are'} too few for one"
+    text = f"95 % interval {low:.1f} to {high:.1f}, {patients} patients"
+    return text if patients >= FEW_PATIENTS else f"{text}: the interval rests on few patients"
+
+
+def _points(dice: float) -> float:
+    """Dice points to one decimal, as printed; never -0.0."""
+    return round(100 * dice, 1) + 0.0
+
+
+def _table_row(model: str, rows: Sequence[Row], classes: Sequence[str]) -> list[str]:
+    dice, distances = [f"dice_{name}" for name in classes], [f"hd95_mm_{name}" for name in classes]
+    for metric in [*dice, *distances, "dice_mean"]:
+        _check_metric(rows, metric, model)
+    return [
+        model.replace("|", "/"),
+        *(_mean([100 * row[metric] for row in rows]) for metric in [*dice, "dice_mean"]),
+        _mean([row[metric] for row in rows for metric in distances]),
+        str(sum(row["failures"] for row in rows)),
+        str(len(rows)),
+    ]
+
+
+def _mean(values: Sequence[float]) -> str:
+    finite = [value for value in values if math.isfinite(value)]
+    return f"{math.fsum(finite) / len(finite):.1f}" if finite else "-"
+
+
+def _markdown(cells: Sequence[str], widths: Sequence[int]) -> str:
+    others = [cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True)]
+    return "| " + " | ".join([cells[0].ljust(widths[0]), *others]) + " |"
+
+
+def _read_row(raw: dict[str, str], where: str) -> Row:
+    row: Row = {}
+    for column, cell in raw.items():
+        if column is None or cell is None:
+            raise ValueError(f"{where}: the number of cells differs from the header's")
+        row[column] = cell if column in ("case", "patient") else _number(cell, column, where)
+    if not (row["failures"] >= 0 and row["failures"] == int(row["failures"])):
+        raise ValueError(f"{where}: failures is {raw['failures']!r}, not a count")
+    row["failures"] = int(row["failures"])
+    return row
+
+
+def _number(cell: str, column: str, where: str) -> float:
+    try:
+        return float(cell) if cell else math.nan
+    except ValueError:
+        raise ValueError(f"{where}: {column} is {cell!r}, not a number") from None
+
+
+def _by_case(rows: Sequence[Row], where: str) -> dict[str, Row]:
+    cases = {row["case"]: row for row in rows}
+    if len(cases) != len(rows):
+        names = [row["case"] for row in rows]
+        raise ValueError(f"{where}: twice in the table: {_listed(sorted({n for n in names if names.count(n) > 1}))}")
+    return cases
+
+
+def _check_same_cases(ours: dict[str, Row], baseline: dict[str, Row]) -> None:
+    only = {"only ours": ours.keys() - baseline.keys(), "only the baseline": baseline.keys() - ours.keys()}
+    faults = [f"{whose} has {_listed(sorted(names))}" for whose, names in only.items() if names]
+    if faults:
+        raise ValueError(f"the two tables hold different cases: {'; '.join(faults)}. Score both on the same ones")
+    moved = sorted(case for case in ours if ours[case]["patient"] != baseline[case]["patient"])
+    if moved:
+        raise ValueError(f"the two tables give different patients to {_listed(moved)}")
+
+
+def _check_metric(rows: Sequence[Row], metric: str, where: str) -> None:
+    if any(metric not in row for row in rows):
+        known = [key for key in rows[0] if key not in ("case", "patient", "failures")]
+        raise ValueError(f"{where}: no column {metric}, the table has {', '.join(known)}")
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - _NAMES_SHOWN
+    return ", ".join(names[:_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+if __name__ == "__main__":
+    main()

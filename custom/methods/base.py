@@ -1,0 +1,58 @@
+"""The one seam that all methods share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from ..batch import Batch
+from ..schedule import Progress
+
+
+class Method(nn.Module):
+    """What a pair of batches costs. The trainer optimises, guards and reports; a method knows no files, devices, logs.
+
+    A method owns its networks, teachers, prototypes and heads as submodules and buffers: all of it is in its
+    ``state_dict`` and so in every checkpoint. Parameters that require a gradient are what the optimiser trains.
+
+    ``forward`` is the only way into its networks while training: under DDP the whole method is wrapped, and a network
+    that is called past the wrapper trains each rank apart. Terms are named and **not weighted**; the config weighs
+    them in one place, and a term that ``progress.wants`` not is neither computed nor returned.
+    """
+
+    terms: ClassVar[tuple[str, ...]] = ("supervised",)
+    """Names of all terms that ``forward`` can return."""
+
+    unlabelled_terms: ClassVar[tuple[str, ...]] = ()
+    """Those of them that need the unlabelled stream. In a step in which none of them is wanted the unlabelled batch
+    is empty (B = 0), and no patch is drawn for it."""
+
+    strong_view: ClassVar[bool] = False
+    """Whether ``forward`` reads ``Batch.strong``."""
+
+    def forward(self, labelled: Batch, unlabelled: Batch, progress: Progress) -> dict[str, Tensor]:
+        """Every wanted term, a scalar with its gradient, by name."""
+        raise NotImplementedError
+
+    def begin(self) -> None:
+        """Before the first step of a new run, after any weights were loaded; not when a run is resumed.
+
+        Here a teacher takes the student's weights.
+        """
+
+    def after_step(self, progress: Progress) -> None:
+        """After each optimiser step that changed the weights (not after one that the loss scaler skipped)."""
+
+    def after_validation(self, scores: Mapping[str, float], progress: Progress) -> None:
+        """After each validation: the mean Dice of every served network by name, the same numbers on every rank."""
+
+    def serving(self) -> dict[str, nn.Module]:
+        """The networks that are validated and written, by name. The first decides which epoch is the best and
+        becomes ``models/model.pt``, the others ``models/<name>.pt``; none holds a head that only training needs."""
+        raise NotImplementedError
+
+    def watch(self) -> dict[str, Tensor]:
+        """What to look at beside the terms, as of the last ``forward``: scalars, detached, left on the device."""
+        return {}

@@ -1,0 +1,159 @@
+"""What a run leaves on disk: the lock, checkpoints, metrics.csv, and the finished bundle."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from . import checkpoint, distributed
+from .checkpoint import CheckpointError, write_atomically
+from .run_bundle import write_bundle
+from .run_config import RunConfig
+from .run_folder import RunFolder
+
+logger = logging.getLogger(__name__)
+
+# What a later run moves aside when it starts in the same folder without `resume`.
+_RUN_FILES = ("last_*.pt", "metrics.csv", "learning_curves.png", "bundle", "evaluation")
+
+
+class Output:
+    """A run's folder: ``last_NNNN.pt``, ``metrics.csv``, ``learning_curves.png`` and ``bundle/``, written by rank 0.
+
+    Nothing is touched before :meth:`open`. A new run in a folder that holds an earlier one moves that one to
+    ``earlier/NNN``; nothing is overwritten in place.
+
+    Args:
+        folder: the run's ``output_dir``, absolute or below ``root``.
+        config: what the run was told; None in tests of the trainer alone: no ``bundle/`` is described then.
+        root: the bundle's root.
+    """
+
+    def __init__(self, folder: str | Path, config: RunConfig | None = None, root: str | Path = ".") -> None:
+        self.folder = (Path(root) / folder).resolve()
+        self.config = config
+        self.models = self.folder / "bundle" / "models"
+        self._lock = RunFolder(self.folder)
+        self.rows: list[dict[str, float]] = []
+        self._writes = distributed.rank() == 0
+
+    def open(self, resume: bool = False) -> None:
+        """Take the folder for this process; see :class:`~.run_folder.RunFolder` for what is raised."""
+        if self._writes:
+            self._lock.open()
+            for folder in (self.folder, self.models, self.models.parent / "configs"):
+                checkpoint.sweep(folder)
+            if not resume:
+                self._set_earlier_run_aside()
+            if self.config is not None:
+                write_bundle(self.folder / "bundle", self.config)
+            self.models.mkdir(parents=True, exist_ok=True)
+        distributed.barrier()
+
+    def close(self) -> None:
+        self._lock.close()
+
+    def _set_earlier_run_aside(self) -> None:
+        found = [path for pattern in _RUN_FILES for path in sorted(self.folder.glob(pattern))]
+        if not found:
+            return
+        number = 1 + sum(1 for _ in (self.folder / "earlier").glob("[0-9]*"))
+        aside = self.folder / "earlier" / f"{number:03d}"
+        aside.mkdir(parents=True)
+        for path in found:
+            shutil.move(str(path), str(aside / path.name))
+        logger.info("%s holds an earlier run: moved to %s (--resume true goes on with it instead).", self.folder, aside)
+
+    # checkpoints
+
+    def checkpoint(self, state: Mapping[str, Any], epoch: int, data: Mapping[str, str]) -> None:
+        if not self._writes:
+            return
+        described = {"config": self.config.comparable() if self.config is not None else {}, "data": dict(data)}
+        checkpoint.save({"state": dict(state), **described}, self.folder, epoch)
+
+    def newest_checkpoint(self, data: Mapping[str, str]) -> tuple[dict[str, Any], Path] | None:
+        """The state to go on from.
+
+        Raises:
+            CheckpointError: no checkpoint can be read; it was written with another config or on other data.
+        """
+        found = checkpoint.newest(self.folder)
+        if found is None:
+            return None
+        saved, path = found
+        if not {"state", "config", "data"} <= set(saved):
+            raise CheckpointError(f"{path} is no checkpoint of this trainer: it has the entries {sorted(saved)}")
+        faults = [f"data: the {part} scans are not those it was trained on"
+                  for part in sorted({*saved["data"], *data}) if saved["data"].get(part) != data.get(part)]  # fmt: skip
+        if self.config is not None:
+            faults += checkpoint.differences(saved["config"], self.config.comparable(), self.config.FREE)
+        if faults:
+            raise CheckpointError(
+                f"Cannot resume from {path}:\n  " + "\n  ".join(faults) + "\nStart with the settings and scans it was "
+                "written with, or begin a new run: --resume false, best with another --output_dir."
+            )
+        self.rows = [row for row in self._read_rows() if row["epoch"] <= saved["state"]["epoch"]]
+        return saved["state"], path
+
+    # metrics.csv
+
+    def log(self, row: Mapping[str, float]) -> None:
+        """One row an epoch. The file is written anew each time: columns may come late (a term that starts late)."""
+        self.rows.append(dict(row))
+        if self._writes:
+            columns = list(dict.fromkeys(name for r in self.rows for name in r))
+            text = io.StringIO()
+            writer = csv.DictWriter(text, columns, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(self.rows)
+            write_atomically(self.folder / "metrics.csv", lambda file: file.write(text.getvalue().encode()))
+
+    def _read_rows(self) -> list[dict[str, float]]:
+        path = self.folder / "metrics.csv"
+        if not path.exists():
+            return []
+        with path.open(newline="") as file:
+            return [{k: _number(v) for k, v in row.items() if v != ""} for row in csv.DictReader(file)]
+
+    # the networks that serve
+
+    def serve(self, networks: Mapping[str, nn.Module], suffix: str = "") -> None:
+        """The first network as ``models/model.pt``, the others by name; bare state dicts."""
+        if not self._writes:
+            return
+        for index, (name, network) in enumerate(networks.items()):
+            stem = "model" if index == 0 else name
+            state = {key: value.detach().cpu() for key, value in network.state_dict().items()}
+            write_atomically(self.models / f"{stem}{suffix}.pt", lambda file, state=state: torch.save(state, file))
+
+    def finish(self, networks: Mapping[str, nn.Module], best: Mapping[str, float]) -> None:
+        """The final weights beside the best ones, and the learning curves."""
+        if not self._writes:
+            return
+        self.serve(networks, suffix="_final")
+        names = {("model" if i == 0 else name): name for i, name in enumerate(networks)}
+        about = {"networks": names, "best": dict(best) if best["epoch"] else None}
+        text = json.dumps(about, indent=2)
+        write_atomically(self.models.parent / "models.json", lambda file: file.write(text.encode()))
+        try:
+            from .plots import learning_curves
+
+            learning_curves(self.folder / "metrics.csv", self.folder / "learning_curves.png")
+        except ImportError as error:  # matplotlib is optional where a bundle only serves
+            logger.info("No learning curves are drawn: %s", error)
+        logger.info("Finished: %s (weights), %s", self.models.parent, self.folder / "metrics.csv")
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    return int(value) if value.is_integer() else value

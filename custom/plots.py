@@ -1,0 +1,368 @@
+"""Two pictures: how a run went (curves), and what a model drew (cases).
+
+matplotlib is imported where it draws; figures are made without pyplot, so nothing global is touched and no display
+is needed.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .checkpoint import write_atomically
+from .metrics import dice
+
+# Okabe and Ito's colours, told apart by colour-blind readers; those that show on grey images first.
+COLOURS = ("#E69F00", "#56B4E9", "#F0E442", "#CC79A7", "#009E73", "#D55E00", "#0072B2")
+_LINE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # on white
+_COLUMNS = 3  # of small panels
+_BAR_LENGTHS_MM = (1, 2, 5, 10, 20, 50, 100)
+
+Columns = dict[str, NDArray[np.float64]]
+
+
+def learning_curves(metrics_csv: Path | str, png: Path | str) -> None:
+    """Draws a run from its table of epochs: validation Dice on top, then the rate, every term, every watched quantity.
+
+    A term is drawn as it is, before its weight; a weight that changes is drawn dashed on the right-hand axis, one that
+    does not stands in the title.
+
+    Args:
+        metrics_csv: a row per epoch with the columns ``epoch``, ``learning_rate``, ``term/<name>``, ``weight/<name>``,
+            ``watch/<name>``, ``val/<network>/dice_mean``, ``val/<network>/dice_<class>``; others are ignored, an empty
+            cell was not measured.
+        png: the file to make, whole or not at all; its folder exists.
+
+    Raises:
+        ValueError: no row, no column ``epoch`` or nothing to draw; the text names the file.
+    """
+    from matplotlib.figure import Figure
+
+    columns = _read_columns(Path(metrics_csv))
+    panels = _panels(columns)
+    networks = _networks(columns)
+    if not panels and not networks:
+        raise ValueError(f"{metrics_csv} has nothing to draw: no term/, watch/, val/ or learning_rate column")
+    rows, top = math.ceil(len(panels) / _COLUMNS), 1 if networks else 0
+    figure = Figure(figsize=(12, 3.6 * top + 2.5 * rows), dpi=110, layout="constrained")
+    grid = figure.add_gridspec(top + rows, _COLUMNS, height_ratios=[3.6] * top + [2.5] * rows)
+    if networks:
+        _draw_validation(figure.add_subplot(grid[0, :]), columns, networks)
+    for i, name in enumerate(panels):
+        _draw_panel(figure.add_subplot(grid[top + i // _COLUMNS, i % _COLUMNS]), columns, name)
+    _save(figure, Path(png))
+
+
+def case_pictures(
+    image: NDArray[Any],
+    label: NDArray[Any],
+    predictions: dict[str, NDArray[Any]],
+    png: Path | str,
+    title: str,
+    class_names: Sequence[str],
+    spacing_mm: Sequence[float] | None,
+    axis_codes: str = "LPS",
+) -> None:
+    """Draws one case: the image, the reference's contours, then each prediction's with the reference's dashed.
+
+    Of a volume the slice across the last axis with the largest labelled area is shown (of an empty label, that with
+    the largest predicted area). Axis 0 runs to the right and axis 1 downwards, after a flip of those that
+    ``axis_codes`` names R, A or S: so an axial slice lies as radiologists are used to, and a photograph as MONAI reads
+    it stands upright. The first panel is the whole slice, the box in it is what the others show. Dice is of the whole
+    case, not of the slice.
+
+    Args:
+        image: ``(*spatial)`` or ``(C, *spatial)``; the first channel is shown in grey, three channels of a 2D image
+            with whole values in 0..255 in colour.
+        label: class indices ``(*spatial)``, two or three axes; ``i + 1`` is ``class_names[i]``.
+        predictions: class indices of each model, by its name, in the label's shape.
+        png: the file to make, whole or not at all; its folder exists.
+        title: above the panels.
+        class_names: of the foreground classes.
+        spacing_mm: the voxel's size along each axis, in mm; None where it is not known (square pixels, no scale bar).
+        axis_codes: where the axes point to, as nibabel's ``aff2axcodes`` says; leave it for a photograph.
+
+    Raises:
+        ValueError: shapes or a spacing that do not fit one another.
+    """
+    from matplotlib.figure import Figure
+
+    image, label = np.asarray(image), np.asarray(label)
+    predictions = {name: np.asarray(pred) for name, pred in predictions.items()}
+    _check_case(image, label, predictions, spacing_mm)
+    image, label = _upright(image, label.ndim, axis_codes), _upright(label, label.ndim, axis_codes)
+    predictions = {name: _upright(pred, label.ndim, axis_codes) for name, pred in predictions.items()}
+    cut = _slice_to_show(label, predictions)
+    picture, reference = _picture(image, label, cut), label[cut]
+    drawn = {name: pred[cut] for name, pred in predictions.items()}
+    step_x, step_y = spacing_mm[:2] if spacing_mm is not None else (1.0, 1.0)
+    box = _box_to_show([reference, *drawn.values()])
+
+    height_over_width = reference.shape[1] * step_y / (reference.shape[0] * step_x)
+    panels = 2 + len(drawn)
+    width, height = 3.0 * panels, 3.0 * min(max(height_over_width, 0.4), 2.5) + 1.0
+    figure = Figure(figsize=(width, height), dpi=130, layout="constrained")
+    axes = figure.subplots(1, panels)
+    for axis in axes:
+        _show(axis, picture, step_y / step_x)
+    axes[0].set_title("image" if label.ndim == 2 else f"image, slice {cut[-1] + 1} of {label.shape[-1]}", fontsize=9)
+    _outline(axes[0], box)
+    _draw_contours(axes[1], reference, class_names)
+    axes[1].set_title("reference", fontsize=9)
+    for axis, (name, pred) in zip(axes[2:], drawn.items(), strict=True):
+        _draw_contours(axis, pred, class_names)
+        _draw_contours(axis, reference, class_names, dashed=True)
+        axis.set_title(f"{name}\n{_dice_text(predictions[name], label, class_names)}", fontsize=9)
+    for axis in axes[1:]:
+        axis.set(xlim=box[0], ylim=box[1][::-1])
+    if spacing_mm is not None:
+        _scale_bar(axes[1], box[0], step_x)
+    _legend(figure, class_names)
+    figure.suptitle(title, fontsize=11)
+    _save(figure, Path(png))
+
+
+def _read_columns(path: Path) -> Columns:
+    with open(path, newline="", encoding="utf-8") as stream:
+        reader = csv.DictReader(stream)
+        names = list(reader.fieldnames or ())
+        rows = list(reader)
+    if "epoch" not in names or not rows:
+        raise ValueError(f"{path} has no {'epochs' if 'epoch' in names else 'column epoch'}: nothing to draw")
+    return {name: np.array([_number(row[name]) for row in rows]) for name in names}
+
+
+def _number(cell: str | None) -> float:
+    """NaN for what was not measured: an empty cell, or a row still being written."""
+    try:
+        return float(cell) if cell else math.nan
+    except ValueError:
+        return math.nan
+
+
+def _panels(columns: Columns) -> list[str]:
+    """The small panels: every term, every watched quantity, the rate; those that hold a number."""
+    terms = [name for name in columns if name.startswith("term/")]
+    watched = [name for name in columns if name.startswith("watch/")]
+    rate = [name for name in columns if name == "learning_rate"]
+    return [name for name in [*terms, *watched, *rate] if np.isfinite(columns[name]).any()]
+
+
+def _networks(columns: Columns) -> dict[str, list[str]]:
+    """Dice columns of each validated network: its mean first, then its classes."""
+    networks: dict[str, list[str]] = {}
+    for name in columns:
+        parts = name.split("/")
+        measured = len(parts) == 3 and parts[0] == "val" and parts[2].startswith("dice_")
+        if measured and np.isfinite(columns[name]).any():
+            networks.setdefault(parts[1], []).append(name)
+    return {network: sorted(names, key=lambda n: not n.endswith("/dice_mean")) for network, names in networks.items()}
+
+
+def _draw_validation(axis: Any, columns: Columns, networks: dict[str, list[str]]) -> None:
+    """Means bold, classes thin in the network's colour, each class with its own dashes."""
+    dashes: dict[str, Any] = {}
+    for network, colour in zip(networks, _LINE_COLOURS * len(networks), strict=False):
+        for name in networks[network]:
+            metric = name.rsplit("/", 1)[1].removeprefix("dice_")
+            known = np.isfinite(columns[name])
+            style: dict[str, Any] = {"linewidth": 2.6, "marker": "o", "markersize": 3.5, "zorder": 3}
+            if metric != "mean":
+                dash = dashes.setdefault(metric, ("--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)))[len(dashes) % 4])
+                style = {"linewidth": 1.0, "linestyle": dash, "alpha": 0.85}
+            style |= {"color": colour, "label": f"{network}: {metric}"}
+            axis.plot(columns["epoch"][known], columns[name][known], **style)
+    axis.set(title="validation Dice", xlabel="epoch", ylabel="Dice", ylim=(None, 1.0))
+    if axis.get_ylim()[0] < 0.5:
+        axis.set_ylim(0, 1)
+    axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    _tidy(axis, columns)
+
+
+def _draw_panel(axis: Any, columns: Columns, name: str) -> None:
+    kind, _, short = name.rpartition("/")
+    known = np.isfinite(columns[name])
+    marker = "o" if known.sum() < 3 else None
+    colour = {"term": _LINE_COLOURS[0], "watch": _LINE_COLOURS[2]}.get(kind, "#555555")
+    axis.plot(columns["epoch"][known], columns[name][known], color=colour, linewidth=1.5, marker=marker, markersize=3)
+    title = {"term": f"term: {short}", "watch": f"watched: {short}"}.get(kind, "learning rate")
+    weight = columns.get(f"weight/{short}") if kind == "term" else None
+    if weight is not None and np.isfinite(weight).any():
+        title += _draw_weight(axis, columns["epoch"], weight)
+    axis.set_title(title, fontsize=9)
+    axis.set_xlabel("epoch", fontsize=8)
+    _tidy(axis, columns)
+
+
+def _draw_weight(axis: Any, epoch: NDArray[Any], weight: NDArray[Any]) -> str:
+    """A changing weight is drawn on the right; returns what the title says of the weight."""
+    known = np.isfinite(weight)
+    if np.ptp(weight[known]) == 0:
+        return f" (weight {weight[known][0]:g})"
+    right = axis.twinx()
+    right.plot(epoch[known], weight[known], color="#D55E00", linewidth=1.0, linestyle="--")
+    right.set_ylabel("weight (dashed)", fontsize=8, color="#D55E00")
+    right.tick_params(labelsize=8, colors="#D55E00")
+    right.set_ylim(0, None)
+    right.spines["top"].set_visible(False)
+    return ""
+
+
+def _tidy(axis: Any, columns: Columns) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    first, last = np.nanmin(columns["epoch"]), np.nanmax(columns["epoch"])
+    if last > first:
+        axis.set_xlim(first, last)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, steps=[1, 2, 5, 10]))
+    axis.tick_params(labelsize=8)
+    axis.grid(color="#dddddd", linewidth=0.6)
+    axis.set_axisbelow(True)
+    axis.spines[["top"]].set_visible(False)
+
+
+def _check_case(
+    image: NDArray[Any], label: NDArray[Any], predictions: dict[str, NDArray[Any]], spacing_mm: Sequence[float] | None
+) -> None:
+    if label.ndim not in (2, 3):
+        raise ValueError(f"label needs two or three axes, got {label.shape}")
+    if image.shape != label.shape and image.shape[1:] != label.shape:
+        raise ValueError(f"image {image.shape} is neither {label.shape} like the label nor channels of it")
+    for name, pred in predictions.items():
+        if pred.shape != label.shape:
+            raise ValueError(f"prediction {name} {pred.shape} and label {label.shape} differ in shape")
+    if spacing_mm is not None and len(spacing_mm) != label.ndim:
+        raise ValueError(f"spacing_mm needs {label.ndim} sizes in mm, one an axis, got {tuple(spacing_mm)}")
+
+
+def _upright(array: NDArray[Any], spatial_axes: int, axis_codes: str) -> NDArray[Any]:
+    """Flips the two axes of the picture where they point to the right, the front or the head of the patient."""
+    return np.flip(array, tuple(i - spatial_axes for i, code in enumerate(axis_codes[:2]) if code in "RAS"))
+
+
+def _slice_to_show(label: NDArray[Any], predictions: dict[str, NDArray[Any]]) -> tuple[Any, ...]:
+    """The index that makes a slice of a volume: most label, else most prediction, else the middle."""
+    if label.ndim == 2:
+        return (slice(None), slice(None))
+    for masks in ([label], list(predictions.values())):
+        area = sum((np.count_nonzero(mask, axis=(0, 1)) for mask in masks), np.zeros(label.shape[-1], dtype=int))
+        if area.any():
+            return (slice(None), slice(None), int(area.argmax()))
+    return (slice(None), slice(None), label.shape[-1] // 2)
+
+
+def _picture(image: NDArray[Any], label: NDArray[Any], cut: tuple[Any, ...]) -> NDArray[Any]:
+    """What imshow takes, rows first: grey ``(Y, X)`` in [0, 1], or colour ``(Y, X, 3)``."""
+    if label.ndim == 2 and image.shape == (3, *label.shape) and _is_colour(image):
+        return image.transpose(2, 1, 0) / 255.0
+    grey = (image if image.shape == label.shape else image[0])[cut].astype(float)
+    known = grey[np.isfinite(grey)]
+    low, high = np.percentile(known, [0.5, 99.5]) if known.size else (0.0, 1.0)
+    return np.nan_to_num(np.clip((grey - low) / max(high - low, 1e-12), 0, 1)).T
+
+
+def _is_colour(image: NDArray[Any]) -> bool:
+    return bool(image.min() >= 0 and image.max() <= 255 and (image.dtype.kind in "iu" or (image % 1 == 0).all()))
+
+
+def _box_to_show(masks: Sequence[NDArray[Any]]) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Limits along x and y, in voxels, round all that is drawn with a margin, in the proportions of the slice."""
+    shape = masks[0].shape
+    drawn = np.any([mask > 0 for mask in masks], axis=0)
+    if not drawn.any():
+        return (-0.5, shape[0] - 0.5), (-0.5, shape[1] - 0.5)
+    places = np.nonzero(drawn)
+    share = max((int(p.max()) - int(p.min()) + 1) / size for p, size in zip(places, shape, strict=True))
+    share = min(1.0, max(1.5 * share, 0.25))  # of each side
+    limits = []
+    for place, size in zip(places, shape, strict=True):
+        length = share * size
+        start = (int(place.min()) + int(place.max()) + 1) / 2 - length / 2
+        start = min(max(start, 0.0), size - length)
+        limits.append((start - 0.5, start + length - 0.5))
+    return limits[0], limits[1]
+
+
+def _show(axis: Any, picture: NDArray[Any], aspect: float) -> None:
+    axis.imshow(picture, cmap="gray", vmin=0, vmax=1, aspect=aspect, interpolation="nearest")
+    axis.set(xticks=[], yticks=[])
+
+
+def _outline(axis: Any, box: tuple[tuple[float, float], tuple[float, float]]) -> None:
+    from matplotlib.patches import Rectangle
+
+    (left, right), (top, bottom) = box
+    axis.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor="white", linewidth=0.8))
+
+
+def _draw_contours(axis: Any, mask: NDArray[Any], class_names: Sequence[str], dashed: bool = False) -> None:
+    """The outline of every class; of the reference beside a prediction, thin, dashed and white."""
+    from matplotlib.patheffects import Normal, Stroke
+
+    x, y = (np.arange(-1, size + 1) for size in mask.shape)
+    for i in range(1, len(class_names) + 1):
+        if not (mask == i).any():
+            continue
+        inside = np.pad(mask == i, 1).T.astype(float)  # a contour closes at the image's edge
+        style = {"colors": "white", "linewidths": 0.8, "linestyles": "--"}
+        if not dashed:
+            style = {"colors": COLOURS[(i - 1) % len(COLOURS)], "linewidths": 1.8, "linestyles": "-"}
+        lines = axis.contour(x, y, inside, levels=[0.5], **style)
+        if dashed:
+            lines.set_path_effects([Stroke(linewidth=1.8, foreground="black", alpha=0.5), Normal()])
+
+
+def _dice_text(pred: NDArray[Any], label: NDArray[Any], class_names: Sequence[str]) -> str:
+    """The case's Dice: the mean over the classes that count, and each of them while they fit."""
+    scores = {name: dice(pred == i, label == i) for i, name in enumerate(class_names, start=1)}
+    known = [score for score in scores.values() if not math.isnan(score)]
+    if not known:
+        return "Dice: nothing to score"
+    mean = f"Dice {math.fsum(known) / len(known):.3f}"
+    if not 1 < len(scores) <= 4:
+        return mean
+    each = (f"{name} {score:.2f}" if not math.isnan(score) else f"{name} -" for name, score in scores.items())
+    return f"{mean} ({', '.join(each)})"
+
+
+def _scale_bar(axis: Any, limits: tuple[float, float], step_mm: float) -> None:
+    """A bar of a round length, at most a third of the panel."""
+    from matplotlib.patheffects import Normal, Stroke
+
+    width_mm = (limits[1] - limits[0]) * step_mm
+    length_mm = max((mm for mm in _BAR_LENGTHS_MM if mm <= width_mm / 3), default=_BAR_LENGTHS_MM[0])
+    share = length_mm / width_mm
+    edge = [Stroke(linewidth=4.5, foreground="black"), Normal()]
+    axis.plot([0.05, 0.05 + share], [0.05, 0.05], "w", linewidth=2.5, transform=axis.transAxes, path_effects=edge)
+    edge = [Stroke(linewidth=2.0, foreground="black"), Normal()]
+    axis.text(0.05, 0.07, f"{length_mm} mm", color="w", fontsize=9, transform=axis.transAxes, path_effects=edge)
+
+
+def _legend(figure: Any, class_names: Sequence[str]) -> None:
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D([], [], color=COLOURS[i % len(COLOURS)], linewidth=2, label=name) for i, name in enumerate(class_names)
+    ]
+    handles.append(Line2D([], [], color="#777777", linewidth=1, linestyle="--", label="reference, over a prediction"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 6), fontsize=9, frameon=False)
+
+
+def _save(figure: Any, png: Path) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    FigureCanvasAgg(figure)
+    content = io.BytesIO()
+    figure.savefig(content, format="png")
+
+    def write(stream: BinaryIO) -> None:
+        stream.write(content.getvalue())
+
+    write_atomically(png, write)

@@ -1,0 +1,190 @@
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from custom.compare import Difference, main, paired_difference, read_cases, table, verdict
+
+ROOT = Path(__file__).parents[1]
+
+
+def rows(dices, patients=None, distances=None, failures=0):
+    """One class A; case i is c<i>, of patient p<i> unless told."""
+    patients = patients or [f"p{i}" for i in range(len(dices))]
+    distances = distances or [1.0] * len(dices)
+    return [
+        {"case": f"c{i}", "patient": p, "dice_A": d, "dice_mean": d, "hd95_mm_A": h, "failures": failures}
+        for i, (d, p, h) in enumerate(zip(dices, patients, distances, strict=True))
+    ]
+
+
+def write_csv(path, table_rows):
+    lines = [",".join(table_rows[0])] + [",".join(str(cell) for cell in row.values()) for row in table_rows]
+    path.write_text("\n".join(lines).replace("nan", "") + "\n")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("mean", "low", "high", "patients", "sentence"),
+    [
+        (0.021, 0.008, 0.034, 60,
+         "The unlabelled scans helped by 2.1 Dice points (95 % interval 0.8 to 3.4, 60 patients)."),
+        (0.003, -0.009, 0.014, 60,
+         "No evidence either way: the difference is 0.3 Dice points (95 % interval -0.9 to 1.4, 60 patients)."),
+        (-0.012, -0.021, -0.003, 60,
+         "The unlabelled scans harmed by 1.2 Dice points (95 % interval 0.3 to 2.1, 60 patients)."),
+        (-0.004, -0.010, 0.002, 20,
+         "No evidence either way: the difference is -0.4 Dice points (95 % interval -1.0 to 0.2, 20 patients)."),
+        (0.010, 0.0, 0.020, 20,  # touches 0
+         "No evidence either way: the difference is 1.0 Dice points (95 % interval 0.0 to 2.0, 20 patients)."),
+        (0.010, 0.0004, 0.020, 20,  # touches 0 as it is printed
+         "No evidence either way: the difference is 1.0 Dice points (95 % interval 0.0 to 2.0, 20 patients)."),
+        (-0.010, -0.020, -0.0004, 20,
+         "No evidence either way: the difference is -1.0 Dice points (95 % interval -2.0 to 0.0, 20 patients)."),
+        (0.021, 0.008, 0.034, 5,
+         "The unlabelled scans helped by 2.1 Dice points (95 % interval 0.8 to 3.4, 5 patients)."),
+        (0.021, 0.008, 0.034, 4,
+         "The unlabelled scans helped by 2.1 Dice points (95 % interval 0.8 to 3.4, 4 patients: the interval rests on "
+         "few patients)."),
+        (0.100, math.nan, math.nan, 1,
+         "No evidence either way: the difference is 10.0 Dice points (no interval: 1 patient is too few for one)."),
+    ],
+)  # fmt: skip
+def test_verdict_is_one_of_three_sentences(mean, low, high, patients, sentence):
+    assert verdict(Difference(mean, low, high, 2 * patients, patients)) == sentence
+
+
+def test_verdict_is_of_dice_only():
+    with pytest.raises(ValueError, match="the verdict is in Dice points, this difference is of hd95_mm_A"):
+        verdict(Difference(-1.0, -2.0, -0.5, 10, 10, metric="hd95_mm_A"))
+
+
+def test_difference_is_ours_minus_the_baseline_paired_by_name():
+    baseline = rows([0.5, 0.6, 0.7])
+    ours = list(reversed(rows([0.6, 0.7, 0.8])))  # each 0.1 better, in another order
+    difference = paired_difference(ours, baseline)
+    assert (difference.mean, difference.low, difference.high) == pytest.approx((0.1, 0.1, 0.1))
+    assert (difference.cases, difference.patients) == (3, 3)
+    assert verdict(difference).startswith("The unlabelled scans helped by 10.0 Dice points")
+    assert verdict(paired_difference(baseline, ours)).startswith("The unlabelled scans harmed by 10.0 Dice points")
+
+
+def test_interval_is_over_patients_not_over_cases():
+    dices, patients = [0.5] * 4 + [0.9] * 4, ["p"] * 4 + ["q"] * 4
+    difference = paired_difference(rows(dices, patients), rows([0.5] * 8, patients))
+    assert (difference.cases, difference.patients) == (8, 2)
+    assert (difference.low, difference.high) == pytest.approx((0.0, 0.4))  # (p, p) and (q, q): 1/4 of the draws each
+
+
+def test_cases_without_a_number_are_left_out_and_named():
+    difference = paired_difference(rows([0.6, math.nan, 0.8]), rows([0.5, 0.6, 0.7]))
+    assert (difference.mean, difference.cases, difference.patients) == (pytest.approx(0.1), 2, 2)
+    assert difference.dropped == ("c1",)
+
+
+def test_another_metric_can_be_compared():
+    ours, baseline = rows([0.5] * 2, distances=[3.0, 5.0]), rows([0.5] * 2, distances=[4.0, 7.0])
+    difference = paired_difference(ours, baseline, metric="hd95_mm_A")
+    assert (difference.mean, difference.metric) == (-1.5, "hd95_mm_A")
+
+
+def test_different_cases_are_refused_by_name():
+    with pytest.raises(ValueError, match="different cases: only ours has c2; only the baseline has c9"):
+        paired_difference(rows([0.5] * 3), [*rows([0.5] * 2), {**rows([0.5])[0], "case": "c9"}])
+
+
+def test_many_different_cases_are_counted_after_the_first_ten():
+    with pytest.raises(ValueError, match="only the baseline has c1, c10, c11, c2, c3, c4, c5, c6, c7, c8 and 1 more"):
+        paired_difference(rows([0.5]), rows([0.5] * 12))
+
+
+def test_a_case_of_two_patients_is_refused():
+    with pytest.raises(ValueError, match="different patients to c1"):
+        paired_difference(rows([0.5, 0.5], ["p", "q"]), rows([0.5, 0.5], ["p", "r"]))
+
+
+def test_a_case_twice_is_refused():
+    with pytest.raises(ValueError, match="ours: twice in the table: c0"):
+        paired_difference(rows([0.5]) * 2, rows([0.5]))
+
+
+def test_an_unknown_metric_is_refused():
+    with pytest.raises(ValueError, match="ours: no column dice_B, the table has dice_A, dice_mean, hd95_mm_A"):
+        paired_difference(rows([0.5]), rows([0.5]), metric="dice_B")
+
+
+def test_nothing_to_compare_is_refused():
+    with pytest.raises(ValueError, match="no case has a dice_mean in both tables"):
+        paired_difference(rows([math.nan]), rows([0.5]))
+
+
+def test_table_in_closed_form():
+    results = {
+        "supervised": rows([0.5, 0.7], distances=[4.0, math.nan], failures=1),
+        "mean teacher": rows([0.8, math.nan], distances=[3.0, 6.0]),
+    }
+    assert table(results, ["A"]) == "\n".join(
+        [
+            "| Model        | Dice A | Dice mean | HD95, mm | Failures | Cases |",
+            "| ------------ | -----: | --------: | -------: | -------: | ----: |",
+            "| supervised   |   60.0 |      60.0 |      4.0 |        2 |     2 |",
+            "| mean teacher |   80.0 |      80.0 |      4.5 |        0 |     2 |",
+        ]
+    )
+
+
+def test_table_refuses_a_class_that_a_model_lacks():
+    with pytest.raises(ValueError, match="mean teacher: no column dice_B"):
+        table({"mean teacher": rows([0.5])}, ["B"])
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("case,patient\n", "is no table of cases: it lacks the columns dice_mean, failures"),
+        ("", "is no table of cases: it lacks the columns case, patient, dice_mean, failures"),
+        ("case,patient,dice_mean,failures\n", "holds no case"),
+        ("case,patient,dice_mean,failures\na,p,good,0\n", "line 2: dice_mean is 'good', not a number"),
+        ("case,patient,dice_mean,failures\na,p,0.5\n", "line 2: the number of cells differs"),
+        ("case,patient,dice_mean,failures\na,p,0.5,\n", "line 2: failures is '', not a count"),
+        ("case,patient,dice_mean,failures\na,p,0.5,0\na,p,0.6,0\n", "twice in the table: a"),
+    ],
+)
+def test_a_file_that_is_no_table_of_cases_is_refused(tmp_path, text, fault):
+    path = tmp_path / "cases.csv"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=fault) as caught:
+        read_cases(path)
+    assert str(path) in str(caught.value)
+
+
+def test_command_prints_table_difference_and_sentence(tmp_path):
+    baseline = write_csv(tmp_path / "baseline.csv", rows([0.5] * 6))
+    ours = write_csv(tmp_path / "ours.csv", rows([0.51, 0.52, 0.53, 0.51, 0.52, 0.53]))
+    done = subprocess.run(
+        [sys.executable, "-m", "custom.compare", str(baseline), str(ours)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("| Model ")
+    assert lines[-2].startswith(
+        "semi-supervised minus supervised, paired over 6 cases: +2.0 Dice points (95 % interval"
+    )
+    assert lines[-1].startswith("The unlabelled scans helped by 2.0 Dice points (95 % interval 1.")
+    assert lines[-1].endswith(", 6 patients).")
+
+
+def test_command_says_which_cases_were_left_out(tmp_path, capsys):
+    baseline, ours = rows([0.5] * 3), rows([0.5, 0.5, math.nan])
+    main([str(write_csv(tmp_path / "a.csv", baseline)), str(write_csv(tmp_path / "b.csv", ours))])
+    assert "Left out, without a number in both: c2." in capsys.readouterr().out
+
+
+def test_command_refuses_different_cases_in_one_sentence(tmp_path, capsys):
+    paths = [str(write_csv(tmp_path / f"{n}.csv", rows([0.5] * n))) for n in (2, 3)]
+    with pytest.raises(SystemExit) as caught:
+        main(paths)
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.startswith("the two tables hold different cases: only ours has c2.")

@@ -1,0 +1,167 @@
+import math
+
+import numpy as np
+import pytest
+
+from custom.metrics import ClassScore, case_scores, dice, hd95, surface_distances
+
+
+def brute_force_border(mask):
+    """Voxels of the mask with a face neighbour outside it; beyond the image is outside."""
+    voxels = {tuple(v) for v in np.argwhere(mask)}
+    steps = [tuple(sign * (i == axis) for i in range(mask.ndim)) for axis in range(mask.ndim) for sign in (-1, 1)]
+    border = [v for v in voxels if any(tuple(a + b for a, b in zip(v, s, strict=True)) not in voxels for s in steps)]
+    return np.array(sorted(border), dtype=float)
+
+
+def brute_force_distances(pred, label, spacing_mm):
+    """All pairs of border voxels: nearest in the other, both ways."""
+    a, b = (brute_force_border(mask) * np.array(spacing_mm) for mask in (pred, label))
+    pairs = np.sqrt(((a[:, None] - b[None]) ** 2).sum(axis=-1))
+    return pairs.min(axis=1), pairs.min(axis=0)
+
+
+def percentile95(values):
+    values = sorted(values)
+    place = 0.95 * (len(values) - 1)
+    low = math.floor(place)
+    high = min(low + 1, len(values) - 1)
+    return values[low] + (place - low) * (values[high] - values[low])
+
+
+def random_masks(seed):
+    """Two masks of the same random shape: blobs, full boxes that touch every edge, and specks."""
+    random = np.random.default_rng(seed)
+    shape = tuple(random.integers(3, 9, size=2 + seed % 2))
+    density = random.choice([0.1, 0.5, 0.95, 1.0], size=2)
+    pred, label = (random.random(shape) < d for d in density)
+    corner = tuple(random.integers(0, size) for size in shape)
+    pred[corner] = label[corner[::-1] if len(set(shape)) == 1 else corner] = True
+    return pred, label, random.uniform(0.3, 8.0, size=len(shape))
+
+
+def voxels(shape, *places):
+    mask = np.zeros(shape, dtype=bool)
+    for place in places:
+        mask[place] = True
+    return mask
+
+
+@pytest.mark.parametrize(
+    ("pred", "label", "expected"),
+    [
+        ([1, 1, 0, 0], [0, 1, 1, 1], 2 * 1 / (2 + 3)),
+        ([1, 1, 0, 0], [1, 1, 0, 0], 1.0),
+        ([1, 1, 0, 0], [0, 0, 1, 1], 0.0),
+        ([0, 0, 0, 0], [0, 0, 1, 1], 0.0),
+        ([0, 0, 1, 1], [0, 0, 0, 0], 0.0),
+        ([0, 0, 0, 0], [0, 0, 0, 0], math.nan),
+    ],
+)
+def test_dice_in_closed_form(pred, label, expected):
+    assert dice(np.array(pred, dtype=bool), np.array(label, dtype=bool)) == pytest.approx(expected, nan_ok=True)
+
+
+def test_dice_of_numbers_counts_voxels_not_bits():
+    assert dice(np.array([4, 0], dtype=np.uint8), np.array([2, 2], dtype=np.uint8)) == pytest.approx(2 / 3)
+
+
+def test_hd95_of_two_voxels_is_their_distance_in_mm():
+    pred, label = voxels((5, 5, 5), (0, 0, 0)), voxels((5, 5, 5), (1, 2, 2))
+    assert hd95(pred, label, (1.0, 1.0, 1.0)) == pytest.approx(3.0)
+    assert hd95(pred, label, (12.0, 2.0, 1.5)) == pytest.approx(math.sqrt(12**2 + 4**2 + 3**2))
+
+
+def test_hd95_pools_both_directions():
+    # pred is one end of a line of 21 voxels: distances 0 (pred) and 0, 1, ..., 20 (label). Of the 22 pooled ones the
+    # 95th percentile lies at place 0.95 * 21 = 19.95 between 18 and 19; of the label's alone it would be 19.
+    label = np.ones((1, 21), dtype=bool)
+    assert hd95(voxels((1, 21), (0, 0)), label, (1.0, 1.0)) == pytest.approx(18.95)
+
+
+def test_equal_masks_have_distance_zero():
+    mask = random_masks(3)[0]
+    assert hd95(mask, mask, (1.0,) * mask.ndim) == 0.0
+
+
+def test_outside_the_image_is_background_so_a_full_mask_has_a_shell():
+    full = np.ones((5, 5, 5), dtype=bool)
+    ours, theirs = surface_distances(full, full, (1.0, 1.0, 1.0))
+    assert len(ours) == len(theirs) == 5**3 - 3**3
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_distances_equal_all_pairs(seed):
+    pred, label, spacing_mm = random_masks(seed)
+    found, expected = surface_distances(pred, label, spacing_mm), brute_force_distances(pred, label, spacing_mm)
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(np.sort(ours), np.sort(theirs), atol=1e-6)
+    pooled = np.concatenate(expected).tolist()
+    assert hd95(pred, label, spacing_mm) == pytest.approx(percentile95(pooled), abs=1e-6)
+
+
+def test_random_masks_are_of_both_dimensions_and_touch_the_edges():
+    masks = [random_masks(seed)[0] for seed in range(60)]
+    assert {mask.ndim for mask in masks} == {2, 3}
+    assert sum(mask.all() for mask in masks) > 5
+
+
+def test_distances_do_not_depend_on_where_the_pair_lies():
+    pred, label, spacing_mm = random_masks(4)
+    there, too = (np.pad(mask, [(7, 2)] * mask.ndim) for mask in (pred, label))
+    assert hd95(there, too, spacing_mm) == pytest.approx(hd95(pred, label, spacing_mm), abs=1e-9)
+
+
+@pytest.mark.parametrize("swap", [False, True])
+def test_one_empty_mask_is_a_failure_and_never_distance_zero(swap):
+    pair = np.zeros((4, 4), dtype=int), voxels((4, 4), (1, 1)).astype(int)
+    pred, label = pair[::-1] if swap else pair
+    score = case_scores(pred, label, ["polyp"], (1.0, 1.0))["polyp"]
+    assert math.isnan(score.hd95_mm)
+    assert score.failure
+    assert score.dice == 0.0
+    assert score.empty_label == swap
+
+
+def test_both_empty_is_not_counted_and_no_failure():
+    empty = np.zeros((4, 4), dtype=int)
+    score = case_scores(empty, empty, ["polyp"], (1.0, 1.0))["polyp"]
+    assert math.isnan(score.dice)
+    assert math.isnan(score.hd95_mm)
+    assert not score.failure
+    assert score.empty_label
+
+
+def test_classes_are_scored_by_their_index():
+    label = np.array([[1, 1, 2, 0]])
+    pred = np.array([[1, 0, 2, 2]])
+    scores = case_scores(pred, label, ["RV", "LV"], (1.0, 5.0))
+    assert list(scores) == ["RV", "LV"]
+    for score in scores.values():  # distances 0 of the smaller mask; 0 and 5 mm of the larger: place 1.9 of (0, 0, 5)
+        assert score == ClassScore(2 / 3, score.hd95_mm, failure=False, empty_label=False)
+        assert score.hd95_mm == pytest.approx(4.5)
+
+
+def test_an_empty_mask_has_no_surface():
+    with pytest.raises(ValueError, match="an empty mask has no surface"):
+        surface_distances(np.zeros((3, 3), dtype=bool), np.ones((3, 3), dtype=bool), (1.0, 1.0))
+
+
+@pytest.mark.parametrize("spacing_mm", [(1.0,), (1.0, 0.0), (1.0, -1.0), (1.0, math.nan), (1.0, 1.0, 1.0)])
+def test_a_spacing_that_does_not_fit_is_refused_even_for_empty_masks(spacing_mm):
+    empty = np.zeros((3, 3), dtype=bool)
+    with pytest.raises(ValueError, match="spacing_mm needs 2 positive sizes in mm, one an axis, got"):
+        hd95(empty, empty, spacing_mm)
+
+
+def test_shapes_that_differ_are_refused():
+    for score in (dice, lambda a, b: case_scores(a, b, ["x"], (1.0, 1.0))):
+        with pytest.raises(ValueError, match=r"prediction \(3, 3\) and label \(3, 4\) differ in shape"):
+            score(np.ones((3, 3), dtype=int), np.ones((3, 4), dtype=int))
+
+
+@pytest.mark.parametrize(("value", "text"), [(3, "3"), (255, "255"), (-1, "-1"), (1.5, "1.5")])
+def test_values_that_no_class_has_are_refused(value, text):
+    label = np.array([[0, 1], [2, value]])
+    with pytest.raises(ValueError, match=rf"label has the values {text}, the classes \['RV', 'LV'\] allow 0\.\.2"):
+        case_scores(np.zeros((2, 2), dtype=np.uint8), label, ["RV", "LV"], (1.0, 1.0))

@@ -1,0 +1,242 @@
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from custom import plots
+from custom.plots import case_pictures, learning_curves
+
+ROOT = Path(__file__).parents[1]
+
+
+def read_png(path):
+    from matplotlib.image import imread
+
+    return imread(path)[..., :3]
+
+
+def has_colour(picture, colour):
+    """Voxels of the picture near a colour."""
+    from matplotlib.colors import to_rgb
+
+    return int((np.abs(picture - np.array(to_rgb(colour))).max(axis=-1) < 0.03).sum())
+
+
+def write_metrics(path, epochs=12, every=3, **more):
+    """A run in which the consistency weight ramps up and validation happens every third epoch."""
+    rows = []
+    for epoch in range(1, epochs + 1):
+        t = epoch / epochs
+        row = {
+            "epoch": epoch, "step": 10 * epoch, "seconds": 3.0 * epoch, "learning_rate": 0.01 * (1 - t),
+            "term/supervised": np.exp(-t), "weight/supervised": 1.0,
+            "term/consistency": 0.01 * t, "weight/consistency": 0.1 * t, "watch/confident": 0.5 + 0.4 * t,
+        }  # fmt: skip
+        for network in ("student", "teacher"):
+            for name, dice in (("mean", 0.8), ("RV", 0.7), ("LV", 0.9)):
+                row[f"val/{network}/dice_{name}"] = dice * t if epoch % every == 0 else ""
+        rows.append({**row, **more})
+    with open(path, "w", newline="") as stream:
+        writer = csv.DictWriter(stream, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def figure_of(monkeypatch, draw):
+    """The figure that a function would have saved."""
+    figures = []
+    monkeypatch.setattr(plots, "_save", lambda figure, png: figures.append(figure))
+    draw()
+    return figures[0]
+
+
+def heart(shape=(40, 30, 5)):
+    """A ring (1) round a disc (2), largest in slice 3, and an image in which they shine."""
+    x, y, z = np.indices(shape)
+    radius = np.hypot(x - 20, y - 15) + 2 * abs(z - 3)
+    label = np.where(radius < 5, 2, np.where(radius < 9, 1, 0))
+    return 100.0 * label + np.random.default_rng(0).normal(0, 10, shape), label
+
+
+def test_learning_curves_are_written_and_are_a_picture(tmp_path):
+    learning_curves(write_metrics(tmp_path / "metrics.csv"), tmp_path / "curves.png")
+    picture = read_png(tmp_path / "curves.png")
+    assert min(picture.shape[:2]) > 500
+    assert has_colour(picture, "white") < 0.99 * picture.shape[0] * picture.shape[1]
+    assert has_colour(picture, plots._LINE_COLOURS[0]) > 500  # the first network's lines
+    assert has_colour(picture, plots._LINE_COLOURS[1]) > 500
+
+
+def test_every_term_watched_quantity_and_network_is_drawn(tmp_path, monkeypatch):
+    path = write_metrics(tmp_path / "metrics.csv")
+    figure = figure_of(monkeypatch, lambda: learning_curves(path, tmp_path / "curves.png"))
+    assert [axis.get_title() for axis in figure.axes if axis.get_title()] == [
+        "validation Dice", "term: supervised (weight 1)", "term: consistency", "watched: confident", "learning rate",
+    ]  # fmt: skip
+    legend = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert legend == [f"{network}: {name}" for network in ("student", "teacher") for name in ("mean", "RV", "LV")]
+    weight = next(axis for axis in figure.axes if axis.get_ylabel() == "weight (dashed)")
+    np.testing.assert_allclose(weight.lines[0].get_ydata(), 0.1 * np.arange(1, 13) / 12)
+
+
+def test_epochs_without_validation_are_skipped_not_drawn_as_zero(tmp_path, monkeypatch):
+    path = write_metrics(tmp_path / "metrics.csv")
+    figure = figure_of(monkeypatch, lambda: learning_curves(path, tmp_path / "curves.png"))
+    mean = figure.axes[0].lines[0]
+    np.testing.assert_array_equal(mean.get_xdata(), [3, 6, 9, 12])
+    np.testing.assert_allclose(mean.get_ydata(), 0.8 * np.array([3, 6, 9, 12]) / 12)
+    assert mean.get_linewidth() > figure.axes[0].lines[1].get_linewidth()
+
+
+def test_a_run_of_one_epoch_or_with_a_row_cut_short_is_drawn(tmp_path):
+    learning_curves(write_metrics(tmp_path / "one.csv", epochs=1), tmp_path / "one.png")
+    path = write_metrics(tmp_path / "cut.csv")
+    path.write_text(path.read_text()[:-40])
+    learning_curves(path, tmp_path / "cut.png")
+    assert read_png(tmp_path / "one.png").std() > 0.01
+    assert read_png(tmp_path / "cut.png").std() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("", "has no column epoch"),
+        ("epoch,learning_rate\n", "has no epochs"),
+        ("epoch,seconds\n1,2\n", "has nothing to draw"),
+    ],
+)
+def test_curves_of_nothing_are_refused(tmp_path, text, fault):
+    path = tmp_path / "metrics.csv"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=fault):
+        learning_curves(path, tmp_path / "curves.png")
+    assert not (tmp_path / "curves.png").exists()
+
+
+def test_case_pictures_show_every_class_in_its_colour(tmp_path):
+    image, label = heart()
+    case_pictures(image, label, {"ours": np.roll(label, 2, 0)}, tmp_path / "case.png", "p1", ["Myo", "LV"], (1, 1, 8))
+    picture = read_png(tmp_path / "case.png")
+    third = picture.shape[1] // 3
+    for panel, drawn in ((0, False), (1, True), (2, True)):
+        half = picture[: int(0.85 * picture.shape[0]), panel * third : (panel + 1) * third]  # above the legend
+        for colour in plots.COLOURS[:2]:
+            assert (has_colour(half, colour) > 50) == drawn, (panel, colour)
+
+
+def test_case_pictures_say_the_dice_of_the_whole_case_and_the_slice(tmp_path, monkeypatch):
+    image, label = heart()
+    pred = label.copy()
+    pred[..., :3] = 0  # the slices that are not shown
+    whole = [2 * (pred == i).sum() / ((pred == i).sum() + (label == i).sum()) for i in (1, 2)]
+    draw = lambda: case_pictures(image, label, {"ours": pred}, tmp_path / "x.png", "p1", ["Myo", "LV"], (1, 1, 8))  # noqa: E731
+    titles = [axis.get_title() for axis in figure_of(monkeypatch, draw).axes]
+    assert titles == [
+        "image, slice 4 of 5",
+        "reference",
+        f"ours\nDice {np.mean(whole):.3f} (Myo {whole[0]:.2f}, LV {whole[1]:.2f})",
+    ]
+
+
+def test_pixels_have_the_proportions_of_the_spacing_and_the_bar_is_in_mm(tmp_path, monkeypatch):
+    image, label = heart()
+    draw = lambda: case_pictures(image, label, {}, tmp_path / "x.png", "p1", ["Myo", "LV"], (2.0, 3.0, 8.0))  # noqa: E731
+    figure = figure_of(monkeypatch, draw)
+    assert figure.axes[0].get_aspect() == pytest.approx(1.5)
+    left, right = figure.axes[1].get_xlim()
+    bar = figure.axes[1].lines[0].get_xdata()
+    assert figure.axes[1].texts[0].get_text() == "20 mm"
+    assert (bar[1] - bar[0]) * (right - left) * 2.0 == pytest.approx(20.0)
+
+
+@pytest.mark.parametrize(("axis_codes", "flips"), [("LPS", ()), ("RAS", (0, 1)), ("RPS", (0,)), ("LAS", (1,))])
+def test_a_scan_lies_the_same_way_whatever_its_axes(tmp_path, monkeypatch, axis_codes, flips):
+    image, label = heart()
+    image[5, 3] = 1000.0  # a mark, so that no flip goes unseen
+    expected = plots._picture(image, label, plots._slice_to_show(label, {})).copy()
+    stored, stored_label = np.flip(image, flips), np.flip(label, flips)
+    draw = lambda: case_pictures(  # noqa: E731
+        stored, stored_label, {"ours": stored_label}, tmp_path / "x.png", "p1", ["Myo", "LV"], (1, 1, 8), axis_codes
+    )
+    axes = figure_of(monkeypatch, draw).axes
+    np.testing.assert_array_equal(axes[0].images[0].get_array(), expected)
+    assert axes[2].get_title().startswith("ours\nDice 1.000")
+
+
+def test_an_image_of_whole_values_in_three_channels_is_in_colour_and_upright(tmp_path, monkeypatch):
+    image, label = np.zeros((3, 20, 10)), np.zeros((20, 10), dtype=int)
+    image[0, 19, 0] = 255  # red, at the right end of the first row
+    label[5:9, 3:6] = 1
+    draw = lambda: case_pictures(image, label, {"ours": label}, tmp_path / "x.png", "photo", ["polyp"], None)  # noqa: E731
+    figure = figure_of(monkeypatch, draw)
+    shown = figure.axes[0].images[0].get_array()
+    assert shown.shape == (10, 20, 3)
+    assert shown[0, 19].tolist() == [1.0, 0.0, 0.0]
+    assert not figure.axes[1].texts  # no scale bar where the size is not known
+
+
+def test_of_several_channels_the_first_is_shown(tmp_path, monkeypatch):
+    image, label = heart()
+    two = np.stack([image, -image])
+    draw = lambda: case_pictures(two, label, {}, tmp_path / "x.png", "p1", ["Myo", "LV"], (1, 1, 8))  # noqa: E731
+    shown = figure_of(monkeypatch, draw).axes[0].images[0].get_array()
+    np.testing.assert_array_equal(shown, plots._picture(image, label, (slice(None), slice(None), 3)))
+
+
+def test_an_empty_label_shows_the_slice_of_the_prediction(tmp_path, monkeypatch):
+    image, label = heart()
+    pred = np.zeros_like(label)
+    pred[3:6, 3:6, 1] = 1
+    draw = lambda: case_pictures(  # noqa: E731
+        image, 0 * label, {"ours": pred, "none": 0 * pred}, tmp_path / "x.png", "p1", ["Myo", "LV"], (1, 1, 8)
+    )
+    titles = [axis.get_title() for axis in figure_of(monkeypatch, draw).axes]
+    assert titles[0] == "image, slice 2 of 5"
+    assert titles[2:] == ["ours\nDice 0.000 (Myo 0.00, LV -)", "none\nDice: nothing to score"]
+
+
+def test_all_that_is_drawn_lies_inside_the_box():
+    mask = np.zeros((100, 60), dtype=int)
+    mask[0, 5] = mask[40, 20] = 1
+    (left, right), (top, bottom) = plots._box_to_show([mask])
+    assert left <= -0.5 + 1e-9
+    assert right > 40
+    assert top < 5 < 20 < bottom
+    assert (right - left) / (bottom - top) == pytest.approx(100 / 60)
+
+
+@pytest.mark.parametrize(
+    ("cut", "cut_pred", "spacing_mm", "fault"),
+    [
+        (1, 0, (1, 1, 8), r"image \(39, 30, 5\) is neither \(40, 30, 5\) like the label nor channels of it"),
+        (0, 1, (1, 1, 8), r"prediction ours \(39, 30, 5\) and label \(40, 30, 5\) differ in shape"),
+        (0, 0, (1, 1), "spacing_mm needs 3 sizes in mm, one an axis, got"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused_with_the_name(tmp_path, cut, cut_pred, spacing_mm, fault):
+    image, label = heart()
+    with pytest.raises(ValueError, match=fault):
+        case_pictures(image[cut:], label, {"ours": label[cut_pred:]}, tmp_path / "x.png", "p1", ["Myo"], spacing_mm)
+
+
+def test_importing_the_module_does_not_import_what_draws():
+    code = (
+        "import sys, custom.plots, custom.evaluation; print([m for m in ('matplotlib', 'nibabel') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_drawing_does_not_touch_pyplot(tmp_path):
+    code = (
+        "import sys, numpy as np; from custom.plots import case_pictures;"
+        "case_pictures(np.eye(9), np.eye(9, dtype=int), {}, sys.argv[1], 't', ['a'], None);"
+        "print('matplotlib.pyplot' in sys.modules)"
+    )
+    png = str(tmp_path / "x.png")
+    done = subprocess.run([sys.executable, "-c", code, png], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == "False", done.stderr
