@@ -155,7 +155,9 @@ class Scene:
 
     grid: Grid
     layers: list[tuple[str, slice, Array]] = field(default_factory=list)  # (tissue, columns of x, covered fraction)
-    fractions: dict[str, Array] = field(default_factory=dict)  # class: covered fraction
+    fractions: dict[str, Array] = field(default_factory=dict)  # class: covered fraction, as if the heart had no end
+    # fraction of each sheet that lies between base and apex
+    between: Array = field(default_factory=lambda: np.ones(1, np.float32))
 
     def add(self, tissue: str, cover: Array, columns: slice = slice(None)) -> None:
         self.layers.append((tissue, columns, cover))
@@ -172,9 +174,10 @@ class Scene:
         return {tissue: self.grid.slices(cover) for tissue, cover in (seen | {"lung": free}).items()}
 
     def label(self) -> Array:
-        """The class that covers most of a voxel, uint8 ``(X, Y, Z)``."""
+        """The class that covers most of a voxel in slices mostly between base and apex, uint8 ``(X, Y, Z)``."""
         parts = np.stack([self.grid.slices(self.fractions[name]) for name in CLASSES[1:]])
-        return np.concatenate([1 - parts.sum(axis=0, keepdims=True), parts]).argmax(axis=0).astype(np.uint8)
+        label = np.concatenate([1 - parts.sum(axis=0, keepdims=True), parts]).argmax(axis=0)
+        return (label * (self.grid.slices(self.between) >= 0.5)).astype(np.uint8)
 
 
 def add_heart(scene: Scene, heart: Anatomy, random: Random, jitter_mm: float) -> None:
@@ -212,9 +215,12 @@ def add_heart(scene: Scene, heart: Anatomy, random: Random, jitter_mm: float) ->
     depth = heart.right_depth_mm * np.sqrt(1 - np.clip(t / heart.right_end, 0, 1) ** 2) * lobe
     to_right_edge = r - (outer_mm / outline + depth - edge * np.clip(1 - depth / edge, 0, 1))
 
-    left = grid.inside(to_outer) * ventricle
-    cavity = np.minimum(grid.inside(to_cavity) * ventricle, left)
-    right = grid.inside(to_right_edge) * (1 - grid.inside(to_outer)) * ventricle
+    left = grid.inside(to_outer)
+    cavity = np.minimum(grid.inside(to_cavity), left)
+    right = grid.inside(to_right_edge) * (1 - left)
+    scene.fractions = {"right ventricle": right, "myocardium": left - cavity, "left ventricle": cavity}
+    scene.between = ventricle
+    left, cavity = left * ventricle, cavity * ventricle
     fat_mm = heart.fat_mm * (1 + 0.7 * np.cos(2 * a + heart.scar_angle)) * np.clip(3 * (1 - t), 0, 1)
     below_base = grid_step(z - heart.base_mm, grid)
     scene.add("fat", grid.inside(np.minimum(to_outer, to_right_edge - RIGHT_WALL_MM) - fat_mm) * below_base)
@@ -230,7 +236,6 @@ def add_heart(scene: Scene, heart: Anatomy, random: Random, jitter_mm: float) ->
         reach = 0.62 * (heart.radius_mm - heart.wall_mm) * fill
         away = np.hypot(dx - reach * np.cos(angle), dy - reach * np.sin(angle))
         scene.add("muscle", grid.inside(away - random.uniform(0.08, 0.2) * heart.radius_mm * fill) * cavity)
-    scene.fractions = {"right ventricle": right, "myocardium": left - cavity, "left ventricle": cavity}
 
 
 def grid_step(along_mm: Array, grid: Grid) -> Array:
@@ -397,14 +402,14 @@ def draw_picture(form: Form, random: Random) -> tuple[dict[str, Array], Array, t
     light = u(0, 2 * np.pi)
     slope = np.gradient(relief)
     shade = 1 + u(2, 6) * (slope[0] * np.cos(light) + slope[1] * np.sin(light))
-    skin = np.array([u(0.6, 0.85), u(0.3, 0.5), u(0.22, 0.42)]) * u(0.75, 1.1)
+    skin = np.array([u(0.65, 0.8), u(0.34, 0.46), u(0.25, 0.38)]) * u(0.85, 1.1)
     shift = lesion_colour(random)
     picture = skin * (1 + np.array([0.05, 0.1, 0.1]) * smooth_noise(random, size, u(4, 9))[..., None])
     vessels = np.exp(-((smooth_noise(random, size, u(2.5, 5)) / 0.12) ** 2))
     picture = picture * (1 - np.array([0.15, 0.4, 0.3]) * (u(0, 0.9) * vessels * (1 - 0.7 * lesion))[..., None])
     grain = 1 + u(0.02, 0.12) * smooth_noise(random, size, u(0.8, 2.0))
     picture = picture * (1 + lesion[..., None] * (shift * grain[..., None] - 1)) * shade[..., None]
-    picture = add_clutter(picture, h, w, random)
+    picture = add_clutter(picture, lesion, h, w, random)
     away = (h - u(-0.4, 0.4)) ** 2 + (w - u(-0.4, 0.4)) ** 2
     picture = picture * np.exp(-u(0.15, 0.6) * away)[..., None] + add_highlights(relief, shade, random)[..., None]
     picture = gaussian_filter(picture, (u(0.2, 0.9),) * 2 + (0,)) ** u(0.8, 1.25)
@@ -419,9 +424,9 @@ def draw_lesion(h: Array, w: Array, random: Random) -> tuple[Array, Array]:
     turn, lean = u(0, np.pi), u(0.65, 1.0)
     along, across = dh * np.cos(turn) + dw * np.sin(turn), (dw * np.cos(turn) - dh * np.sin(turn)) / lean
     r, a = np.hypot(along, across), np.arctan2(across, along)
-    radius = u(0.18, 0.5) * (1 + sum(u(0, 0.25) / k * np.cos(k * a + u(0, 6)) for k in (2, 3, 4, 5)))
+    radius = u(0.26, 0.5) * (1 + sum(u(0, 0.25) / k * np.cos(k * a + u(0, 6)) for k in (2, 3, 4, 5)))
     lesion = np.clip(0.5 - (r - radius) * h.shape[0] / 2, 0, 1)
-    return lesion, np.sqrt(np.clip(1 - (r / radius) ** 2, 0, 1)) * u(0.05, 0.6)
+    return lesion, np.sqrt(np.clip(1 - (r / radius) ** 2, 0, 1)) * u(0.15, 0.6)
 
 
 def lesion_colour(random: Random) -> Array:
@@ -429,29 +434,30 @@ def lesion_colour(random: Random) -> Array:
     u = random.uniform
     return np.array(
         [
-            (u(0.95, 1.1), u(0.65, 0.85), u(0.7, 0.9)),
+            (u(0.95, 1.1), u(0.55, 0.75), u(0.6, 0.8)),
             (u(1.05, 1.2), u(1.1, 1.4), u(1.1, 1.4)),
             (u(0.65, 0.85), u(0.65, 0.85), u(0.6, 0.8)),
-            (u(0.95, 1.08), u(0.9, 1.1), u(0.85, 1.05)),
-        ][random.integers(4)]
+            (u(0.95, 1.08), u(0.8, 0.9), u(0.85, 0.95)),
+        ][random.choice(4, p=(0.45, 0.25, 0.2, 0.1))]
     )
 
 
-def add_clutter(picture: Array, h: Array, w: Array, random: Random) -> Array:
-    """Lumen, debris, bubbles and red spots: as round as a lesion, and none."""
+def add_clutter(picture: Array, lesion: Array, h: Array, w: Array, random: Random) -> Array:
+    """Lumen (behind the lesion), debris, bubbles and red spots: as round as a lesion, and none."""
     u = random.uniform
     kinds = {
         "lumen": (np.array([0.25, 0.2, 0.2]), (0.15, 0.4), 0.5),
         "debris": (np.array([1.05, 1.25, 0.6]), (0.04, 0.15), 0.1),
-        "red spot": (np.array([1.0, 0.7, 0.75]), (0.04, 0.14), 0.3),
+        "red spot": (np.array([1.0, 0.7, 0.75]), (0.04, 0.1), 0.3),
         "bubble": (np.array([1.3, 1.6, 1.6]), (0.05, 0.15), 0.1),
     }
-    for name, count in (("lumen", 1), ("debris", 3), ("red spot", 3), ("bubble", 3)):
+    for name, count in (("lumen", 1), ("debris", 2), ("red spot", 2), ("bubble", 2)):
         colour, radii, soft = kinds[name]
         for _ in range(random.integers(0, count + 1)):
             radius = u(*radii)
             away = np.hypot(h - u(-1, 1), (w - u(-1, 1)) * u(0.7, 1.4)) / radius
             cover = np.exp(-(((away - 1) / 0.15) ** 2)) if name == "bubble" else np.clip((1 - away) / soft, 0, 1)
+            cover = cover * (1 - lesion) if name == "lumen" else cover
             picture = picture * (1 + cover[..., None] * (colour - 1))
     return picture
 

@@ -126,6 +126,7 @@ class DualStreamTrainer(Trainer):
         self._epoch_start = time.perf_counter()
         for group in optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
+        _give_momentum_to_all(optimizer)
         self.add_event_handler(Events.EPOCH_STARTED, DualStreamTrainer._start_epoch)
         self.add_event_handler(Events.EPOCH_COMPLETED, DualStreamTrainer._share_buffers)
         self._register_handlers(list(train_handlers or []))
@@ -431,6 +432,15 @@ class _Sums:
 
     def means(self) -> dict[str, float]:
         return {name: float(total) / self.counts[name] for name, total in self.sums.items()}
+
+
+def _give_momentum_to_all(optimizer: torch.optim.Optimizer) -> None:
+    """Fused SGD of torch 2.13 fails when a parameter gets its first gradient after others have: give every parameter
+    its momentum, 0, from the start. A first step from 0 is the step that SGD takes without one."""
+    for group in optimizer.param_groups:
+        if isinstance(optimizer, torch.optim.SGD) and group["fused"] and group["momentum"] and not group["dampening"]:
+            for p in group["params"]:
+                optimizer.state[p].setdefault("momentum_buffer", torch.zeros_like(p))
 
 
 def _can_be_gated(optimizer: torch.optim.Optimizer) -> bool:

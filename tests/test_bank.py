@@ -193,7 +193,7 @@ def test_a_broken_file_is_named(tmp_path):
     (tmp_path / "images" / "p02_ED.nii.gz").write_bytes(b"no image")
     for workers in (0, 2):
         bank = Bank([volume_case(tmp_path, "p01"), case], loader(), workers=workers)
-        with pytest.raises(RuntimeError, match=r"labelled case p02_ED: cannot use \S*p02_ED.nii.gz") as error:
+        with pytest.raises(RuntimeError, match=r"case p02_ED: cannot use \S*p02_ED.nii.gz.*: ImageFileError") as error:
             bank.load()
         assert error.value.__cause__ is not None
 

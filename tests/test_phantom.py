@@ -35,7 +35,7 @@ def images_of(entry: dict) -> dict[str, str]:
 def loaded(folder: Path, files: dict[str, str]) -> dict:
     files = {key: str(folder / name) for key, name in files.items()}
     picture = any(name.endswith(".png") for name in files.values())
-    return LoadImaged(list(files), reader=ITKReader() if picture else None, ensure_channel_first=True)(files)
+    return LoadImaged(list(files), reader=ITKReader if picture else None, ensure_channel_first=True)(files)
 
 
 def classes_of(form: str) -> tuple[str, ...]:

@@ -1,0 +1,178 @@
+"""The methods, and the mistakes that other programs make with a moving average."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import tiny
+import torch
+from torch import nn
+
+from custom.batch import Batch
+from custom.losses import ConsistencyLoss
+from custom.methods import MeanTeacher, MovingAverage, Supervised
+from custom.schedule import Progress, TermWeights
+
+
+def filled(value: float, buffer: float = 0.0) -> nn.Module:
+    network = nn.Sequential(nn.Linear(2, 1, bias=False), nn.BatchNorm1d(1))
+    with torch.no_grad():
+        for p in network.parameters():
+            p.fill_(value)
+        network[1].running_mean.fill_(buffer)
+    return network
+
+
+def progress(step=0, **weights):
+    spec = {"supervised": 1.0, "consistency": 1.0, **weights}
+    return Progress(step, 10, 1, 1, TermWeights(spec, ("supervised", "consistency")))
+
+
+# the moving average
+
+
+def test_the_moving_average_in_closed_form():
+    average = MovingAverage(filled(0.0), decay=0.9)
+    average.follow(filled(8.0))  # t = 0: a = min(1 - 1/1, .9) = 0 copies
+    assert average.network[0].weight.tolist() == [[8.0, 8.0]]
+    average.follow(filled(4.0))  # t = 1: a = 1/2
+    assert average.network[0].weight.tolist() == [[6.0, 6.0]]
+    average.follow(filled(0.0))  # t = 2: a = 2/3
+    torch.testing.assert_close(average.network[0].weight, torch.full((1, 2), 4.0))
+    for _ in range(20):
+        average.follow(filled(4.0))
+    before = average.network[0].weight.clone()
+    average.follow(filled(14.0))  # from t = 9 on a = 0.9
+    torch.testing.assert_close(average.network[0].weight, 0.9 * before + 0.1 * 14.0)
+
+
+def test_the_teacher_does_not_go_to_zero():
+    """The out-of-place update whose result is dropped leaves decay * teacher only."""
+    average = MovingAverage(filled(5.0), decay=0.99)
+    for _ in range(50):
+        average.follow(filled(5.0))
+    torch.testing.assert_close(average.network[0].weight, torch.full((1, 2), 5.0))
+
+
+def test_buffers_follow_by_value_and_stay_apart():
+    student, average = filled(1.0, buffer=3.0), MovingAverage(filled(1.0), decay=0.99)
+    average.follow(student)
+    assert average.network[1].running_mean.item() == 3.0
+    student[1].running_mean.fill_(7.0)
+    assert average.network[1].running_mean.item() == 3.0
+
+
+def test_the_teacher_stays_in_evaluation_mode_and_its_forward_moves_no_statistics():
+    method = tiny.method("mean_teacher").train()
+    assert method.student.training
+    assert not any(m.training for m in method.teacher.modules())
+    before = copy.deepcopy(method.teacher.state_dict())
+    method.teacher(torch.randn(4, 1, 16, 16))
+    for name, value in before.items():
+        if isinstance(value, torch.Tensor):
+            assert torch.equal(value, method.teacher.state_dict()[name]), name
+
+
+def test_the_count_of_updates_is_part_of_the_state():
+    average = MovingAverage(filled(0.0), decay=0.99)
+    for _ in range(3):
+        average.follow(filled(1.0))
+    again = MovingAverage(filled(0.0), decay=0.99)
+    again.load_state_dict(average.state_dict())
+    assert again.updates == 3
+
+
+def test_the_teacher_is_in_the_state_of_the_method():
+    names = tiny.method("mean_teacher").state_dict()
+    assert any(name.startswith("teacher.network.") and name.endswith("running_var") for name in names)
+    assert any(name.startswith("average.network.") for name in tiny.method("supervised").state_dict())
+
+
+def test_a_teacher_is_not_trained():
+    method = tiny.method("mean_teacher")
+    assert {id(p) for p in method.parameters() if p.requires_grad} == {id(p) for p in method.student.parameters()}
+
+
+@pytest.mark.parametrize("decay", [-0.1, 1.0, 2])
+def test_a_decay_outside_its_range_is_refused(decay):
+    with pytest.raises(ValueError, match=r"decay is in \[0, 1\)"):
+        MovingAverage(filled(0.0), decay=decay)
+
+
+# the methods
+
+
+def batches():
+    streams = tiny.trainer("mean_teacher")
+    return streams.labelled.draw(), streams.unlabelled.draw()
+
+
+def test_supervised_costs_the_labelled_batch_alone():
+    method = Supervised(tiny.network(), tiny.supervised_loss()).eval()
+    labelled, unlabelled = batches()
+    terms = method(labelled, unlabelled, Progress(0, 1, 1, 1))
+    assert list(terms) == ["supervised"]
+    expected = tiny.supervised_loss()(method.network(labelled.image), labelled.label)
+    torch.testing.assert_close(terms["supervised"], expected)
+
+
+def test_mean_teacher_in_closed_form_without_noise():
+    method = MeanTeacher(tiny.network(), tiny.supervised_loss(), ConsistencyLoss(), noise=0.0).eval()
+    with torch.no_grad():
+        for p in method.teacher.network.parameters():
+            p.add_(0.05)
+    labelled, unlabelled = batches()
+    terms = method(labelled, unlabelled, progress())
+    p = method.student(unlabelled.image).softmax(1)
+    q = method.teacher.network(unlabelled.image).softmax(1)
+    torch.testing.assert_close(terms["consistency"], ((p - q) ** 2).mean())
+    supervised = tiny.supervised_loss()(method.student(labelled.image), labelled.label)
+    torch.testing.assert_close(terms["supervised"], supervised)
+
+
+def test_the_noise_of_the_teachers_input_is_clipped_at_two_sigma():
+    noise = tiny.method("mean_teacher")._perturb(torch.zeros(200, 200))
+    assert noise.abs().max().item() == pytest.approx(0.2)
+    assert noise.std().item() == pytest.approx(0.1 * 0.9205**0.5, rel=0.03)  # N(0, 1) clipped at 2 has the variance .9205
+
+
+def test_an_unwanted_term_is_not_computed():
+    method = tiny.method("mean_teacher")
+    method.teacher.forward = None  # type: ignore[assignment]  # a call would fail
+    labelled, _ = batches()
+    terms = method(labelled, tiny.trainer("mean_teacher").labelled.empty(), progress(consistency=0))
+    assert list(terms) == ["supervised"]
+
+
+def test_without_its_term_mean_teacher_computes_what_supervised_does():
+    labelled, _ = batches()
+    empty = Batch(torch.zeros(0, 1, 16, 16))
+    one = Supervised(tiny.network(), tiny.supervised_loss()).train()
+    two = MeanTeacher(tiny.network(), tiny.supervised_loss(), ConsistencyLoss()).train()
+    torch.manual_seed(1)
+    a = one(labelled, empty, Progress(0, 1, 1, 1))["supervised"]
+    torch.manual_seed(1)
+    b = two(labelled, empty, progress(consistency=0))["supervised"]
+    assert torch.equal(a, b)
+
+
+def test_the_teacher_serves_and_the_student_stands_beside():
+    assert list(tiny.method("mean_teacher").serving()) == ["teacher", "student"]
+    assert list(tiny.method("supervised").serving()) == ["network", "average"]
+
+
+def test_begin_copies_weights_that_were_loaded_later():
+    method = tiny.method("mean_teacher")
+    method.student.load_state_dict(tiny.network(seed=9).state_dict())
+    method.begin()
+    assert torch.equal(method.teacher.network.out.weight, method.student.out.weight)
+
+
+def test_what_is_watched_is_measured():
+    method = tiny.method("mean_teacher")
+    method(*batches(), progress())
+    watched = method.watch()
+    assert set(watched) == {"teacher_confidence", "disagreement", "teacher_foreground"}
+    assert 0.5 <= watched["teacher_confidence"] <= 1
+    assert all(not value.requires_grad for value in watched.values())

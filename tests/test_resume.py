@@ -1,0 +1,147 @@
+"""A resumed run is, bit for bit, the run that was never interrupted."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import tiny
+import torch
+
+from custom.checkpoint import CheckpointError
+from custom.schedule import PolyDecay
+
+
+class Killed(BaseException):
+    """Not an Exception: nothing on the way may catch it, as nothing catches a kill -9."""
+
+
+def flat(value, prefix=""):
+    """Every tensor and number of a nested state by its path."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from flat(item, f"{prefix}{key}/")
+    elif isinstance(value, (list, tuple)):
+        for key, item in enumerate(value):
+            yield from flat(item, f"{prefix}{key}/")
+    else:
+        yield prefix, value
+
+
+def assert_same_state(a, b):
+    a, b = dict(flat(a)), dict(flat(b))
+    assert a.keys() == b.keys()
+    for key in a:
+        same = torch.equal(a[key], b[key]) if isinstance(a[key], torch.Tensor) else a[key] == b[key]
+        assert same, key
+
+
+def straight(folder, which, **settings):
+    trainer = tiny.trainer(which, folder, epochs=6, **settings)
+    trainer.run()
+    return trainer
+
+
+def interrupted(folder, which, kill_at_step=10, **settings):
+    trainer = tiny.trainer(which, folder, epochs=6, **settings)
+    original = trainer.method.after_step
+
+    def after_step(progress):
+        original(progress)
+        if progress.step == kill_at_step:
+            raise Killed
+
+    trainer.method.after_step = after_step
+    with pytest.raises(Killed):
+        trainer.run()
+    trainer = tiny.trainer(which, folder, epochs=6, resume=True, **settings)
+    trainer.run()
+    return trainer
+
+
+CELLS = [
+    pytest.param("mean_teacher", {}, id="mean teacher"),
+    pytest.param("mean_teacher", {"accumulate": 2}, id="accumulation of 2"),
+    pytest.param("mean_teacher", {"amp": "bf16"}, id="bf16"),
+    pytest.param("mean_teacher", {"amp": "fp16"}, id="fp16 with its scaler"),
+    pytest.param("mean_teacher", {"optimizer": "adam"}, id="adam"),
+    pytest.param("mean_teacher", {"lr_schedule": PolyDecay(0.9), "clip": 1.0}, id="schedule and clipping"),
+    pytest.param("supervised", {}, id="supervised"),
+]
+
+
+@pytest.mark.parametrize(("which", "settings"), CELLS)
+def test_resume_is_exact(tmp_path, which, settings, caplog):
+    reference = straight(tmp_path / "straight", which, **settings)
+    with caplog.at_level(logging.INFO):
+        resumed = interrupted(tmp_path / "killed", which, **settings)
+    assert "Resumed from last_0003.pt: epoch 4 of 6." in caplog.text
+    assert_same_state(reference.state_dict(), resumed.state_dict())
+    models = "bundle/models"
+    for path in sorted((tmp_path / "straight" / models).glob("*.pt")):
+        a, b = (torch.load(tmp_path / run / models / path.name, weights_only=True) for run in ("straight", "killed"))
+        assert_same_state(a, b)
+
+
+def test_the_table_of_a_resumed_run_has_every_epoch_once(tmp_path):
+    interrupted(tmp_path, "supervised")
+    rows = (tmp_path / "metrics.csv").read_text().splitlines()[1:]
+    assert [int(row.split(",")[0]) for row in rows] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_finished_run_has_nothing_to_resume(tmp_path, caplog):
+    trainer = straight(tmp_path, "supervised")
+    before = trainer.state_dict()
+    again = tiny.trainer("supervised", tmp_path, epochs=6, resume=True)
+    with caplog.at_level(logging.INFO):
+        again.run()
+    assert "last_0006.pt: all 6 epochs are done, nothing to train." in caplog.text
+    assert_same_state(before, again.state_dict())
+
+
+def test_resume_in_an_empty_folder_starts_and_says_so(tmp_path, caplog):
+    with caplog.at_level(logging.INFO):
+        tiny.trainer("supervised", tmp_path, epochs=1, resume=True).run()
+    assert "starting from the first epoch" in caplog.text
+
+
+def test_an_unreadable_newest_checkpoint_costs_one_epoch(tmp_path, caplog):
+    reference = straight(tmp_path / "straight", "mean_teacher")
+    broken = tmp_path / "broken"
+    straight(broken, "mean_teacher")
+    newest = broken / "last_0006.pt"
+    newest.write_bytes(newest.read_bytes()[:2000])
+    again = tiny.trainer("mean_teacher", broken, epochs=6, resume=True)
+    with caplog.at_level(logging.INFO):
+        again.run()
+    assert "last_0006.pt cannot be read" in caplog.text
+    assert "Resumed from last_0005.pt: epoch 6 of 6." in caplog.text
+    assert_same_state(reference.state_dict(), again.state_dict())
+
+
+def test_no_readable_checkpoint_is_an_error_not_a_new_run(tmp_path):
+    straight(tmp_path, "supervised")
+    for path in tmp_path.glob("last_*.pt"):
+        path.write_bytes(b"rubbish")
+    with pytest.raises(CheckpointError, match=r"last_0006\.pt"):
+        tiny.trainer("supervised", tmp_path, epochs=6, resume=True).run()
+
+
+def test_other_scans_are_refused(tmp_path):
+    straight(tmp_path, "supervised")
+    with pytest.raises(CheckpointError, match="data: the labelled scans are not those it was trained on"):
+        tiny.trainer("supervised", tmp_path, epochs=6, labelled=4, resume=True).run()
+
+
+def test_a_foreign_file_is_named(tmp_path):
+    torch.save({"weights": 1}, tmp_path / "last_0001.pt")
+    with pytest.raises(CheckpointError, match=r"last_0001\.pt is no checkpoint of this trainer: it has the entries \['weights'\]"):
+        tiny.trainer("supervised", tmp_path, resume=True).run()
+
+
+def test_epochs_do_not_depend_on_what_was_drawn_before(tmp_path):
+    """Seeds come from (seed, epoch, rank): two runs of other seeds differ, the same seed repeats."""
+    one, two, three = (straight(tmp_path / str(i), "mean_teacher", seed=seed) for i, seed in enumerate((0, 0, 1)))
+    assert_same_state(one.state_dict(), two.state_dict())
+    with pytest.raises(AssertionError):
+        assert_same_state(one.state_dict(), {**three.state_dict(), "seed": 0})

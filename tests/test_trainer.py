@@ -1,0 +1,384 @@
+"""The trainer, with methods that use what the two bundles do not."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+from typing import ClassVar
+
+import pytest
+import tiny
+import torch
+from ignite.engine import Events
+from monai.handlers import CheckpointLoader, ValidationHandler
+from torch import nn
+
+from custom import precision
+from custom.methods import Method
+from custom.schedule import PolyDecay
+from custom.trainer import NotFinite
+from custom.validation import ServingEvaluator, class_dice
+
+
+def weights_of(module):
+    return {k: v.clone() for k, v in module.state_dict().items() if isinstance(v, torch.Tensor)}
+
+
+def equal(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+class Toy(Method):
+    """Two networks, each with a term of its own, a window, a pool fed by validation, a branch that rests."""
+
+    terms: ClassVar = ("first", "second", "unlabelled")
+    unlabelled_terms: ClassVar = ("unlabelled",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = tiny.network(1), tiny.network(2)
+        self.register_buffer("pool", torch.zeros(3))
+        self.seen: list[tuple] = []
+        self.steps: list[int] = []
+        self.loss = tiny.supervised_loss()
+
+    def forward(self, labelled, unlabelled, progress):
+        self.seen.append((progress.step, progress.epoch, len(labelled), len(unlabelled)))
+        made = {
+            "first": lambda: self.loss(self.one(labelled.image), labelled.label),
+            "second": lambda: self.loss(self.two(labelled.image), labelled.label),
+            "unlabelled": lambda: (self.one(unlabelled.image) - self.two(unlabelled.image)).square().mean(),
+        }
+        return {name: make() for name, make in made.items() if progress.wants(name)}
+
+    def after_step(self, progress):
+        self.steps.append(progress.step)
+
+    def after_validation(self, scores, progress):
+        self.pool = torch.cat([self.pool[1:], torch.tensor([scores["two"]])])
+
+    def serving(self):
+        return {"one": self.one, "two": self.two}
+
+    def watch(self):
+        return {"norm": self.one.out.weight.detach().norm()}
+
+
+ALL = {"first": 1.0, "second": 1.0, "unlabelled": 1.0}
+
+
+def test_two_networks_are_served_scored_and_written(tmp_path):
+    trainer = tiny.trainer(Toy(), tmp_path, epochs=2, weights=ALL)
+    trainer.run()
+    assert set(trainer.validator.scores) == {"one", "two"}
+    assert sorted(p.name for p in (tmp_path / "bundle/models").glob("*.pt")) == [
+        "model.pt", "model_final.pt", "two.pt", "two_final.pt"]  # fmt: skip
+    loaded = torch.load(tmp_path / "bundle/models/two_final.pt", weights_only=True)
+    assert equal(loaded, weights_of(trainer.method.two))
+
+
+def test_a_term_lives_in_its_window_and_its_stream_is_drawn_there_only():
+    toy = Toy()
+    tiny.trainer(toy, epochs=4, epoch_steps=5, weights={**ALL, "unlabelled": {"value": 1, "from": 0.5, "to": 0.75}}).run()
+    assert [step for step, _, _, unlabelled in toy.seen if unlabelled] == list(range(10, 15))
+    assert [step for step, *_ in toy.seen] == list(range(20))
+    assert [epoch for _, epoch, *_ in toy.seen] == [1] * 5 + [2] * 5 + [3] * 5 + [4] * 5
+
+
+def test_a_branch_without_gradient_is_not_stepped_decay_included():
+    toy = Toy()
+    before = weights_of(toy.two)
+    trainer = tiny.trainer(toy, epochs=2, epoch_steps=4,
+                           weights={"first": 1, "second": {"value": 1, "from": 0.5}, "unlabelled": 0})  # fmt: skip
+    trainer.optimizer.param_groups[0]["weight_decay"] = 0.5
+    states = []
+    toy.after_step = lambda progress: states.append(weights_of(toy.two))  # type: ignore[method-assign]
+    trainer.run()
+    assert all(equal(state, before) for state in states[:4])
+    assert not equal(states[4], before)
+
+
+def test_after_validation_gets_every_score_and_its_pool_is_state(tmp_path):
+    trainer = tiny.trainer(Toy(), tmp_path, epochs=3, weights=ALL)
+    scored = []
+    original = trainer.method.after_validation
+    trainer.method.after_validation = lambda scores, progress: (scored.append(scores["two"]), original(scores, progress))
+    trainer.validator.run(0)
+    ValidationHandler(1, trainer.validator).attach(trainer)
+    trainer.run()
+    assert trainer.method.pool.tolist() == pytest.approx(scored)
+    saved = torch.load(tmp_path / "last_0003.pt", weights_only=True)["state"]["method"]["pool"]
+    assert torch.equal(saved, trainer.method.pool)
+
+
+def test_what_is_watched_and_every_term_reach_the_table(tmp_path):
+    tiny.trainer(Toy(), tmp_path, epochs=2, weights=ALL).run()
+    header, *rows = (tmp_path / "metrics.csv").read_text().splitlines()
+    for column in ("epoch", "step", "learning_rate", "term/first", "term/unlabelled", "weight/second", "watch/norm",
+                   "val/one/dice_mean", "val/two/dice_bright"):  # fmt: skip
+        assert column in header.split(",")
+    assert len(rows) == 2
+    assert (tmp_path / "learning_curves.png").stat().st_size > 10_000
+
+
+def test_a_method_that_leaves_out_a_wanted_term_is_told():
+    toy = Toy()
+    toy.forward = lambda *_: {"first": toy.one.out.weight.sum()}  # type: ignore[method-assign]
+    with pytest.raises(ValueError, match=r"Toy returned the terms \['first'\], wanted at step 0 are \['first', 'second'"):
+        tiny.trainer(toy, weights=ALL).run()
+
+
+def test_without_any_weight_there_is_nothing_to_train():
+    with pytest.raises(ValueError, match="no term has a weight at step 0 of 9: nothing to train"):
+        tiny.trainer(Toy(), weights=dict.fromkeys(ALL, 0)).run()
+
+
+def test_without_unlabelled_scans_training_is_supervised_and_says_so(caplog):
+    with caplog.at_level(logging.WARNING):
+        trainer = tiny.trainer("mean_teacher", unlabelled=0)
+    assert "There are no unlabelled scans: training is supervised, without consistency." in caplog.text
+    trainer.run()
+    reference = tiny.trainer("supervised")
+    reference.run()
+    assert equal(weights_of(trainer.method.student), weights_of(reference.method.network))
+
+
+def test_weights_and_the_learning_rate_follow_the_step(tmp_path):
+    rates = []
+    trainer = tiny.trainer("supervised", epochs=2, epoch_steps=2, lr=0.1, lr_schedule=PolyDecay(0.9))
+    trainer.method.after_step = lambda progress: rates.append(trainer.optimizer.param_groups[0]["lr"])
+    trainer.run()
+    assert rates == pytest.approx([0.1 * (1 - t / 4) ** 0.9 for t in range(4)])
+
+
+# accumulation, clipping, precision
+
+
+def constant_batches(trainer):
+    """The labelled stream gives one and the same batch, without random augmentation."""
+    batch = trainer.labelled.draw()
+    trainer.labelled.draw = lambda strong=False: batch
+    for module in trainer.method.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+
+
+def test_accumulating_equal_batches_is_one_step_on_one_of_them():
+    """BatchNorm's statistics move twice, so parameters alone are compared."""
+    one, two = (tiny.trainer("supervised", epochs=1, epoch_steps=2, accumulate=a) for a in (1, 2))
+    for trainer in (one, two):
+        constant_batches(trainer)
+        trainer.run()
+    assert two.step == one.step == 2
+    assert two.state.iteration == 4
+    for a, b in zip(one.method.network.parameters(), two.method.network.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_a_short_last_window_is_divided_by_its_own_size():
+    """5 iterations by 2: windows of 2, 2 and 1. A gradient of 1 a batch must arrive as 1 in each of the 3 steps."""
+
+    class Linear(Method):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(()))
+
+        def forward(self, labelled, unlabelled, progress):
+            return {"supervised": self.weight}
+
+        def serving(self):
+            return {"one": nn.Identity()}
+
+    trainer = tiny.trainer(Linear(), epochs=1, epoch_steps=3, epoch_length=5, accumulate=2, lr=1.0, optimizer="plain",
+                           weights={"supervised": 1.0}, validation=0)  # fmt: skip
+    trainer.optimizer.param_groups[0].update(momentum=0, nesterov=False, weight_decay=0)
+    trainer.run()
+    assert trainer.step == 3
+    assert trainer.method.weight.item() == -3.0
+
+
+def test_an_epoch_length_that_contradicts_the_steps_is_refused():
+    with pytest.raises(ValueError, match="epoch_length 7 with accumulate 2 makes 4 optimiser steps an epoch, epoch_steps says 3"):
+        tiny.trainer("supervised", epoch_steps=3, epoch_length=7, accumulate=2)
+
+
+def test_clipping_bounds_the_gradient():
+    trainer = tiny.trainer("supervised", epochs=1, epoch_steps=1, clip=0.01)
+    trainer.run()
+    norm = torch.stack([p.grad.norm() for p in trainer.method.network.parameters()]).norm()
+    assert norm.item() == pytest.approx(0.01, rel=1e-3)
+
+
+@pytest.mark.parametrize("amp", ["bf16", "fp16"])
+def test_half_precision_trains(amp):
+    trainer = tiny.trainer("mean_teacher", epochs=8, epoch_steps=5, amp=amp, lr=0.1)
+    losses = []
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: losses.append(float(trainer.state.output["supervised"])))
+    trainer.run()
+    assert (trainer.scaler is not None) == (amp == "fp16")
+    assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
+
+
+def test_an_infinite_gradient_is_the_scalers_to_skip_and_is_counted():
+    trainer = tiny.trainer("supervised", epochs=1, epoch_steps=4, amp="fp16")
+    trainer.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)  # overflows in the first steps
+    before = weights_of(trainer.method.network.out)
+    after = []
+    trainer.method.after_step = lambda progress: after.append(progress.step)
+    states = []
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: states.append(weights_of(trainer.method.network.out)))
+    trainer.run()
+    assert equal(states[0], before)
+    assert trainer.skipped_steps >= 1
+    assert len(after) == 4 - trainer.skipped_steps
+
+
+@pytest.mark.parametrize(("units", "expected"), [(True, torch.bfloat16), (False, None)])
+def test_auto_takes_bf16_on_a_cpu_only_where_it_has_the_units(monkeypatch, units, expected):
+    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: units)
+    assert precision.autocast_dtype("auto", torch.device("cpu")) is expected
+
+
+def test_a_misspelt_precision_is_named():
+    with pytest.raises(ValueError, match=r"amp is one of .* got 'bf61' \(did you mean 'bf16'\?\)"):
+        precision.autocast_dtype("bf61", torch.device("cpu"))
+
+
+# faults
+
+
+class Poisoned(nn.Module):
+    """The supervised loss, times ``value`` at one step."""
+
+    def __init__(self, trainer, step, value):
+        super().__init__()
+        self.loss, self.at, self.value = tiny.supervised_loss(), step, value
+        self.now = lambda: trainer.step
+
+    def forward(self, logits, label):
+        return self.loss(logits, label) * (self.value if self.now() == self.at else 1.0)
+
+
+def poison(trainer, step, value=math.nan):
+    trainer.method.supervised = Poisoned(trainer, step, value)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_term_that_is_not_finite_stops_before_any_weight_changes(tmp_path, value):
+    trainer = tiny.trainer("mean_teacher", tmp_path, epochs=3, epoch_steps=3)
+    poison(trainer, 4, value)
+    kept = []
+    original = trainer.method.after_step
+    trainer.method.after_step = lambda p: (original(p), kept.append({k: v.clone() for k, v in trainer.method.named_parameters()}))
+    with pytest.raises(NotFinite, match=rf"supervised is {value} at step 4 \(labelled .*; unlabelled .*\)\. No weight was changed"):
+        trainer.run()
+    assert equal(dict(trainer.method.named_parameters()), kept[-1])
+    assert len(kept) == 4
+    assert sorted(p.name for p in tmp_path.glob("last_*")) == ["last_0001.pt"]
+
+
+def test_a_gated_step_changes_nothing_and_is_reported_before_a_file_is_written(tmp_path, monkeypatch):
+    """What a GPU does: the flag stays on the device and the fused optimiser reads it."""
+    trainer = tiny.trainer("supervised", tmp_path, epochs=3, epoch_steps=4, guard_interval=100)
+    poison(trainer, 5)
+    trainer.state.device = type("Cuda", (), {"type": "cuda"})()
+    monkeypatch.setattr("custom.trainer.autocast", lambda dtype, device: contextlib.nullcontext())
+    kept = []
+    trainer.method.after_step = lambda p: kept.append({k: v.clone() for k, v in trainer.method.named_parameters()})
+    with pytest.raises(NotFinite, match="a term was not finite within the 100 steps before step"):
+        trainer.run()
+    assert len(kept) == 8
+    assert not equal(kept[3], kept[4])
+    assert all(equal(kept[4], later) for later in kept[5:])
+    assert sorted(p.name for p in tmp_path.glob("last_*")) == ["last_0001.pt"]
+
+
+class Scripted(ServingEvaluator):
+    """Gives the scores it is told."""
+
+    told: ClassVar[list[float]] = []
+
+    def run(self, global_epoch=1):
+        score = self.told[global_epoch - 1]
+        self.scores = {name: score for name in self.method.serving()}
+        self.state.metrics = {f"{name}/dice_mean": score for name in self.scores}
+        self.scored_epoch = global_epoch
+
+
+def scripted(told, folder, **settings):
+    Scripted.told = told
+    trainer = tiny.trainer("supervised", folder, epochs=len(told), epoch_steps=1, evaluator=Scripted, **settings)
+    ValidationHandler(1, trainer.validator).attach(trainer)
+    return trainer
+
+
+def test_a_nan_score_is_never_the_best_and_is_said_once(tmp_path, caplog):
+    trainer = scripted([math.nan, 0.7, math.nan, 0.6], tmp_path)
+    with caplog.at_level(logging.WARNING):
+        trainer.run()
+    assert trainer.best == {"score": 0.7, "epoch": 2}
+    assert caplog.text.count("Validation Dice is nan at epoch 1: it never counts as best.") == 1
+
+
+def test_the_best_weights_serve_and_the_final_ones_stand_beside(tmp_path):
+    trainer = scripted([0.5, 0.7, 0.6], tmp_path)
+    nets = []
+    trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda: nets.append(weights_of(trainer.method.network)))
+    trainer.run()
+    models = tmp_path / "bundle/models"
+    assert equal(torch.load(models / "model.pt", weights_only=True), nets[1])
+    assert equal(torch.load(models / "model_final.pt", weights_only=True), nets[2])
+
+
+def test_without_validation_the_final_weights_serve_and_the_log_says_so(tmp_path, caplog):
+    trainer = tiny.trainer("mean_teacher", tmp_path, validation=0)
+    with caplog.at_level(logging.INFO):
+        trainer.run()
+    assert "There is no validation score to choose by: the final weights serve." in caplog.text
+    served = torch.load(tmp_path / "bundle/models/model.pt", weights_only=True)
+    assert equal(served, weights_of(trainer.method.teacher.network))
+
+
+def test_the_end_of_a_run_is_validated_whatever_the_interval(tmp_path):
+    trainer = tiny.trainer("supervised", tmp_path, epochs=3)  # no ValidationHandler at all
+    trainer.run()
+    assert trainer.validator.scored_epoch == 3
+
+
+def test_weights_loaded_by_a_handler_reach_the_teacher(tmp_path):
+    """MONAI Label loads a model through a handler of its own at STARTED."""
+    other = tiny.network(seed=5)
+    torch.save(other.state_dict(), tmp_path / "model.pt")
+    method = tiny.method("mean_teacher")
+    loader = CheckpointLoader(str(tmp_path / "model.pt"), {"model": method.student}, map_location="cpu")
+    trainer = tiny.trainer(method, epochs=1, epoch_steps=1, handlers=[loader])
+    copied = []
+    original = method.begin
+    method.begin = lambda: (original(), copied.append(weights_of(method.teacher.network)))
+    trainer.run()
+    assert equal(copied[0], weights_of(other))
+
+
+def test_an_earlier_run_is_moved_aside_not_overwritten(tmp_path):
+    for _ in range(2):
+        tiny.trainer("supervised", tmp_path, epochs=1).run()
+    assert (tmp_path / "earlier/001/last_0001.pt").exists()
+    assert (tmp_path / "earlier/001/bundle/models/model.pt").exists()
+    assert (tmp_path / "last_0001.pt").exists()
+
+
+def test_validation_leaves_the_networks_in_the_mode_they_were_in():
+    trainer = tiny.trainer("mean_teacher")
+    trainer.method.train()
+    trainer.validator.run(1)
+    assert trainer.method.student.training
+    assert not trainer.method.teacher.network.training
+
+
+def test_validation_dice_in_closed_form():
+    pred = torch.tensor([0, 1, 1, 2])
+    label = torch.tensor([0, 1, 0, 0])
+    scores = class_dice(pred, label, 4)
+    assert scores[:2] == [pytest.approx(2 / 3), 0.0]
+    assert math.isnan(scores[2])

@@ -1,0 +1,97 @@
+"""A cohort of random pictures in memory, and a trainer over it: what the trainer's own tests stand on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.inferers import SimpleInferer
+from monai.losses import DiceCELoss
+from torch import Tensor
+
+from custom.augment import Flip, Noise
+from custom.bank import Bank
+from custom.losses import ConsistencyLoss
+from custom.methods import MeanTeacher, Method, Supervised
+from custom.networks import UNet
+from custom.output import Output
+from custom.streams import Stream
+from custom.trainer import DualStreamTrainer
+from custom.validation import ServingEvaluator
+
+CLASSES = ["background", "bright"]
+
+
+def draw(case: dict[str, str]) -> dict[str, Tensor]:
+    """A 16 x 16 picture of noise with a bright square, by the case's name; label where the key is asked for."""
+    generator = torch.Generator().manual_seed(int(case["image"]))
+    image = 0.3 * torch.rand(1, 16, 16, generator=generator)
+    x, y = torch.randint(2, 8, (2,), generator=generator).tolist()
+    label = torch.zeros(1, 16, 16)
+    label[:, x : x + 6, y : y + 6] = 1
+    return {"image": image + 0.5 * label, **({"label": label} if "label" in case else {})}
+
+
+def bank(name: str, first: int, cases: int) -> Bank:
+    keys = ("image",) if name == "unlabelled" else ("image", "label")
+    data = [{"patient": f"{name}{i}", "image": str(first + i), "label": "drawn"} for i in range(cases)]
+    return Bank(data, draw, keys=keys, name=name, channels=["image"])
+
+
+def network(seed: int = 0, channels: int = 1) -> UNet:
+    torch.manual_seed(seed)
+    return UNet(2, channels, len(CLASSES), widths=(4, 8), dropout=(0.0, 0.2))
+
+
+def supervised_loss() -> DiceCELoss:
+    return DiceCELoss(to_onehot_y=True, softmax=True, squared_pred=True, batch=True, lambda_dice=0.5, lambda_ce=0.5)
+
+
+def method(name: str) -> Method:
+    if name == "supervised":
+        return Supervised(network(), supervised_loss())
+    return MeanTeacher(network(), supervised_loss(), ConsistencyLoss())
+
+
+WEIGHTS: dict[str, Any] = {"supervised": {"supervised": 1.0},
+                           "mean_teacher": {"supervised": 1.0, "consistency": {"ramp": 0.1, "until": 1.0}}}  # fmt: skip
+
+
+def trainer(
+    which: str | Method = "mean_teacher",
+    folder: Path | None = None,
+    epochs: int = 3,
+    epoch_steps: int = 3,
+    weights: dict[str, Any] | None = None,
+    validation: int = 2,
+    unlabelled: int = 3,
+    labelled: int = 3,
+    batch: int = 2,
+    lr: float = 0.05,
+    optimizer: str = "sgd",
+    handlers: Sequence = (),
+    evaluator: type[ServingEvaluator] = ServingEvaluator,
+    **settings: Any,
+) -> DualStreamTrainer:
+    chosen = method(which) if isinstance(which, str) else which
+    parameters = [p for p in chosen.parameters() if p.requires_grad]
+    made = {
+        "sgd": lambda: torch.optim.SGD(parameters, lr, momentum=0.9, nesterov=True, weight_decay=1e-4, fused=True),
+        "adam": lambda: torch.optim.Adam(parameters, lr),
+        "plain": lambda: torch.optim.SGD(parameters, lr, foreach=False),
+    }[optimizer]()
+    seed, parts = settings.pop("seed", 0), [Flip(), Noise(0.05, prob=0.5)]
+    streams = {
+        name: Stream(bank(name, first, cases), batch, (16, 16), parts, seed=seed, name=name)
+        for name, first, cases in (("labelled", 0, labelled), ("unlabelled", 100, unlabelled))
+    }
+    if which == "supervised" and weights is None:
+        weights = WEIGHTS["supervised"]
+    return DualStreamTrainer(
+        device="cpu", max_epochs=epochs, epoch_steps=epoch_steps, method=chosen, optimizer=made, **streams,
+        weights=weights or WEIGHTS["mean_teacher"], seed=seed,
+        validator=evaluator(torch.device("cpu"), bank("validation", 200, validation), chosen, SimpleInferer(), CLASSES),
+        output=Output(folder) if folder is not None else None, train_handlers=handlers, **settings,
+    )  # fmt: skip
