@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import socket
 from pathlib import Path
@@ -34,7 +35,7 @@ def worker(rank: int, port: int, out: str) -> None:
     for which in ("mean_teacher", "toy"):
         straight = make(which, folder / which, 4, False)
         straight.run()
-        found[which] = straight.state_dict()
+        found[which] = copy.deepcopy(straight.state_dict())
     buffers_before = straight.method.one.down[0][1].running_mean.clone()
     straight.network(straight.labelled.draw(), straight.labelled.empty(), straight.progress())
     found["apart"] = not torch.equal(buffers_before, straight.method.one.down[0][1].running_mean)
@@ -43,7 +44,7 @@ def worker(rank: int, port: int, out: str) -> None:
     short.run()
     resumed = make("mean_teacher", folder / "resumed", 4, True)
     resumed.run()
-    found["resumed"] = resumed.state_dict()
+    found["resumed"] = copy.deepcopy(resumed.state_dict())
     found["statistics"] = straight.method.one.down[0][1].running_mean.clone()
     torch.save(found, folder / f"rank{rank}.pt")
     dist.destroy_process_group()

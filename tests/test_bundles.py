@@ -1,0 +1,403 @@
+"""What every folder in ``bundles/`` keeps: files, ids, references, names, exports, and a run from start to end."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import logging
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import BUNDLES, ROOT, TINY
+from jsonschema import validate
+from monai.bundle import ConfigParser, ConfigWorkflow, ckpt_export, onnx_export, verify_metadata, verify_net_in_out
+from monai.bundle.config_parser import ID_REF_KEY
+
+OURS = """data_list output_dir resume seed epoch_steps labelled_batch unlabelled_batch learning_rate weights patch spacing_mm
+    widths amp accumulate workers val_interval mlflow_uri steps initial_weights ema_decay""".split()
+MONAIS_TRAIN = """bundle_root device dataset_dir output_dir network_def network train::trainer train::trainer::max_epochs
+    train::dataset train::dataset::data train::unlabelled_dataset train::inferer train::handlers validate::evaluator
+    validate::handlers validate::dataset validate::dataset::data val_interval run training""".split()
+MONAIS_INFER = """bundle_root device dataset_dir output_dir network_def network preprocessing postprocessing dataset evaluator
+    inferer run""".split()
+FILES = """configs/metadata.json configs/train.yaml configs/multi_gpu_train.yaml configs/evaluate.yaml configs/inference.yaml
+    configs/logging.conf docs/README.md LICENSE scripts""".split()
+TASKS = sorted((ROOT / "custom/tasks").glob("*.yaml"))
+SCHEMA = ROOT / "tests/data/meta_schema_20240725.json"
+
+each_bundle = pytest.mark.parametrize("bundle", BUNDLES, ids=lambda p: p.name)
+each_task = pytest.mark.parametrize("task", TASKS, ids=lambda p: p.stem)
+
+
+def load(bundle: Path, *names: str) -> dict[str, Any]:
+    return ConfigParser.load_config_files([str(bundle / "configs" / name) for name in names])
+
+
+def overlay(bundle: Path, name: str) -> dict[str, Any]:
+    return load(bundle, *(["train.yaml"] if name in ("evaluate.yaml", "multi_gpu_train.yaml") else []), name)
+
+
+def has(config: dict[str, Any], name: str) -> bool:
+    try:
+        return name in ConfigParser(config)
+    except (KeyError, TypeError):
+        return False
+
+
+# files, ids, references, names
+
+
+@each_bundle
+def test_every_file_is_there(bundle):
+    assert [name for name in FILES if not (bundle / name).exists()] == []
+    assert (bundle / "scripts").resolve() == ROOT / "custom"
+
+
+@each_bundle
+def test_every_id_is_there(bundle):
+    train, inference = load(bundle, "train.yaml"), load(bundle, "inference.yaml")
+    assert [name for name in OURS + MONAIS_TRAIN if not has(train, name)] == []
+    assert [name for name in MONAIS_INFER if not has(inference, name)] == []
+    assert isinstance(train["train"]["handlers"], list)
+    assert train["training"] == "%run"
+
+
+@each_bundle
+def test_what_a_user_changes_comes_first_with_its_meaning(bundle):
+    """Every plain setting stands before the task and the machinery, with a comment beside it."""
+    text = (bundle / "configs/train.yaml").read_text()
+    first = text[text.index("# 1 what you change") : text.index("# 2 the task")]
+    for name in [*OURS, *[n for n in ("foreground", "dropout", "clip") if n in load(bundle, "train.yaml")]]:
+        line = next((x for x in first.splitlines() if x.startswith(f"{name}:")), None)
+        assert line is not None, name
+        assert "#" in line, f"{name} has no comment"
+
+
+def problems(config: dict[str, Any]) -> list[str]:
+    """Ids that are referred to and do not exist, targets that cannot be imported, arguments that they do not take."""
+    found = []
+    for where, value in walk(config):
+        for name in re.findall(rf"(?<![\w.]){ID_REF_KEY}([\w:]+)", value) if isinstance(value, str) else ():
+            if not has(config, name):
+                found.append(f"{where}: @{name} does not exist")
+        if isinstance(value, dict) and "_target_" in value:
+            found += [f"{where}: {text}" for text in wrong_arguments(value)]
+    return found
+
+
+def walk(config: Any, where: str = "") -> Iterator[tuple[str, Any]]:
+    yield where, config
+    items = config.items() if isinstance(config, dict) else enumerate(config) if isinstance(config, list) else ()
+    for key, value in items:
+        yield from walk(value, f"{where}::{key}" if where else str(key))
+
+
+def locate(target: str) -> Any:
+    if target.startswith("scripts."):
+        target = "custom." + target.removeprefix("scripts.")
+    else:
+        module = __import__("monai.bundle", fromlist=["x"]).ComponentLocator().get_component_module_name(target)
+        target = f"{module}.{target}" if isinstance(module, str) else target
+    module_name, _, name = target.rpartition(".")
+    return getattr(importlib.import_module(module_name), name, None)
+
+
+def wrong_arguments(component: dict[str, Any]) -> list[str]:
+    target = locate(component["_target_"])
+    if target is None:
+        return [f"{component['_target_']} does not exist"]
+    parameters = inspect.signature(target).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return []
+    return [f"{component['_target_']} takes no {key}" for key in component if not key.startswith("_") and key not in parameters]
+
+
+CONFIGS = ("train.yaml", "inference.yaml", "evaluate.yaml", "multi_gpu_train.yaml")
+
+
+@each_bundle
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_reference_target_and_argument_exists(bundle, name):
+    assert problems(overlay(bundle, name)) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ("'@train::optimizer'", "'@train::optimiser'", "@train::optimiser does not exist"),
+        ("scripts.streams.Stream", "scripts.streams.Streams", "scripts.streams.Streams does not exist"),
+        ("DiceCELoss", "DiceCELos", "DiceCELos"),
+        ("lambda_dice", "lambda_dise", "DiceCELoss takes no lambda_dise"),
+        ("max_epochs:", "max_epocks:", "DualStreamTrainer takes no max_epocks"),
+        ("interval: '@val_interval'", "intervall: '@val_interval'", "ValidationHandler takes no intervall"),
+    ],
+)
+def test_a_broken_copy_is_found(tmp_path, old, new, complaint):
+    """The test above, on a bundle with one mistake."""
+    (tmp_path / "configs").mkdir()
+    text = (BUNDLES[0] / "configs/train.yaml").read_text()
+    assert old in text
+    (tmp_path / "configs/train.yaml").write_text(text.replace(old, new, 1))
+    try:
+        found = problems(load(tmp_path, "train.yaml"))
+    except ModuleNotFoundError as error:
+        found = [str(error)]
+    assert any(complaint in text for text in found), found
+
+
+@each_bundle
+def test_no_number_is_a_string(bundle):
+    """YAML reads 1e-3 as a string."""
+    for name in CONFIGS:
+        strings = [value for _, value in walk(load(bundle, name)) if isinstance(value, str)]
+        assert [s for s in strings if re.fullmatch(r"[-+]?\d+(\.\d*)?([eE][-+]?\d+)?", s)] == []
+
+
+# what must be repeated is equal
+
+
+OWN = {"train::method", "weights"}  # what makes a method
+
+
+def without_own(config: dict[str, Any]) -> dict[str, Any]:
+    config = json.loads(json.dumps(config))
+    config.pop("weights")
+    config["train"].pop("method")
+    return config
+
+
+@pytest.mark.parametrize("bundle", BUNDLES[1:], ids=lambda p: p.name)
+@pytest.mark.parametrize("name", [*CONFIGS, "logging.conf"])
+def test_what_bundles_repeat_is_equal(bundle, name):
+    """All but the method, its weights and the comments."""
+    if name == "logging.conf":
+        assert (bundle / "configs" / name).read_text() == (BUNDLES[0] / "configs" / name).read_text()
+    elif name == "train.yaml":
+        assert without_own(load(bundle, name)) == without_own(load(BUNDLES[0], name))
+    else:
+        assert load(bundle, name) == load(BUNDLES[0], name)
+
+
+@each_bundle
+def test_inference_sees_what_training_saw(bundle):
+    train, inference = load(bundle, "train.yaml"), load(bundle, "inference.yaml")
+    for name in ("preprocessing", "inferer", "network_def", "network", "channels", "classes", "dimensions", "slices", "widths",
+                 "dropout", "spacing_mm", "patch"):  # fmt: skip
+        assert train[name] == inference[name], name
+
+
+@each_bundle
+def test_the_default_task_is_a_task_file(bundle):
+    """The numbers of the default are those of scripts/tasks/phantom_2d.yaml, and metadata.json describes them."""
+    train, task = load(bundle, "train.yaml"), yaml.safe_load((ROOT / "custom/tasks/phantom_2d.yaml").read_text())
+    assert {name: train[name] for name in task} == task
+    formats = load(bundle, "metadata.json")["network_data_format"]
+    image, pred = formats["inputs"]["image"], formats["outputs"]["pred"]
+    assert (image["num_channels"], list(image["channel_def"].values())) == (len(task["channels"]), task["channels"])
+    assert (pred["num_channels"], list(pred["channel_def"].values())) == (len(task["classes"]), task["classes"])
+    assert image["spatial_shape"] == pred["spatial_shape"] == task["patch"]
+
+
+@each_task
+@each_bundle
+def test_a_task_sets_top_level_ids_that_the_bundle_has(bundle, task):
+    train, inference, own = load(bundle, "train.yaml"), load(bundle, "inference.yaml"), yaml.safe_load(task.read_text())
+    assert [name for name in own if name not in train] == []
+    assert problems({**train, **own}) == []
+    assert problems({**inference, **{k: v for k, v in own.items() if k in inference}}) == []
+    assert all(size % 2 ** (len(own["widths"]) - 1) == 0 for size in own["patch"])
+    assert len(own["dropout"]) == len(own["widths"])
+    assert own["steps"] % own["epoch_steps"] == 0
+
+
+# MONAI's own checks
+
+
+@each_bundle
+def test_metadata_follows_the_schema(bundle, monkeypatch, tmp_path):
+    metadata = json.loads((bundle / "configs/metadata.json").read_text())
+    validate(metadata, json.loads(SCHEMA.read_text()))
+    for name in ("version", "changelog", "intended_use", "references", "network_data_format"):
+        assert metadata[name]
+    assert metadata["version"] in metadata["changelog"]
+    monkeypatch.setattr("monai.bundle.scripts.download_url", lambda filepath, **_: shutil.copy(SCHEMA, filepath))
+    verify_metadata(meta_file=str(bundle / "configs/metadata.json"), filepath=str(tmp_path / "schema.json"))
+
+
+@each_bundle
+@pytest.mark.parametrize(("kind", "name"), [("train", "train.yaml"), ("infer", "inference.yaml")])
+def test_monai_finds_every_property(bundle, kind, name, bundle_cwd, phantoms, tmp_path):
+    bundle_cwd(bundle)
+    torch.save({}, tmp_path / "model.pt")
+    told = {"dataset_dir": str(phantoms / ("" if kind == "train" else "phantom_2d/images")), "output_dir": str(tmp_path)}
+    if kind == "infer":
+        told["model_file"] = str(tmp_path / "model.pt")
+    workflow = ConfigWorkflow(f"configs/{name}", workflow_type=kind, logging_file=False, **told)
+    workflow.initialize()
+    assert workflow.check_properties() == []
+    assert not list(tmp_path.glob("last_*")), "looking at a workflow must not start a run"
+
+
+@each_bundle
+def test_the_network_takes_and_gives_what_metadata_says(bundle, bundle_cwd):
+    bundle_cwd(bundle)
+    for name in ("train.yaml", "inference.yaml"):
+        verify_net_in_out("network_def", meta_file="configs/metadata.json", config_file=f"configs/{name}", device="cpu")
+
+
+@each_bundle
+def test_torchscript_and_onnx_compute_what_the_network_does(bundle, bundle_cwd, tmp_path):
+    import onnxruntime
+
+    bundle_cwd(bundle)
+    parser = ConfigParser.load_config_files("configs/inference.yaml")
+    network = ConfigParser(parser).get_parsed_content("network_def").eval()
+    torch.save(network.state_dict(), tmp_path / "model.pt")
+    told = {"net_id": "network_def", "config_file": "configs/inference.yaml", "meta_file": "configs/metadata.json",
+            "ckpt_file": str(tmp_path / "model.pt")}  # fmt: skip
+    ckpt_export(filepath=str(tmp_path / "model.ts"), **told)
+    onnx_export(filepath=str(tmp_path / "model.onnx"), input_shape=[1, 1, 64, 64], **told)
+    image = torch.rand(1, 1, 64, 64)
+    expected = network(image)
+    torch.testing.assert_close(torch.jit.load(tmp_path / "model.ts").eval()(image), expected, atol=1e-4, rtol=1e-4)
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    found = session.run(None, {session.get_inputs()[0].name: image.numpy()})[0]
+    np.testing.assert_allclose(found, expected.detach().numpy(), atol=1e-4)
+
+
+# runs, in this process
+
+
+@each_bundle
+def test_a_run_is_complete_by_itself(bundle, run_bundle, phantoms, tmp_path, caplog):
+    """Train; then infer, evaluate and go on training from ``output_dir/bundle`` alone, with no overlay."""
+    out = run_bundle(bundle, **TINY, learning_rate=0.02)
+    assert sorted(p.name for p in out.iterdir()) == [
+        ".lock", "bundle", "last_0001.pt", "last_0002.pt", "learning_curves.png", "metrics.csv"]  # fmt: skip
+    finished = out / "bundle"
+    text = (finished / "configs/train.yaml").read_text()
+    assert "learning_rate: 0.02" in text
+    assert "# SGD with Nesterov momentum" in text, "comments are kept"
+    assert not (finished / "scripts").is_symlink()
+
+    images = tmp_path / "images"
+    images.mkdir()
+    for path in sorted((phantoms / "phantom_2d/images").iterdir())[:2]:
+        shutil.copy(path, images)
+    run_bundle(finished, "run", "configs/inference.yaml", dataset_dir=str(images), output_dir=str(tmp_path / "preds"))
+    for path in images.iterdir():
+        pred = nibabel.load(tmp_path / "preds" / path.name.replace(".nii.gz", "_pred.nii.gz"))
+        assert pred.shape == nibabel.load(path).shape
+        np.testing.assert_allclose(pred.affine, nibabel.load(path).affine, atol=1e-4)
+        assert set(np.unique(pred.dataobj)) <= {0, 1, 2, 3}
+
+    both = ["configs/train.yaml", "configs/evaluate.yaml"]
+    run_bundle(finished, "run", both, output_dir=str(tmp_path / "eval"))
+    rows = (tmp_path / "eval/evaluation/model.csv").read_text().splitlines()
+    assert len(rows) == 1 + 3
+    assert "hd95_mm_myocardium" in rows[0]
+
+    with caplog.at_level(logging.INFO):
+        again = run_bundle(finished, output_dir=str(tmp_path / "again"))
+    assert (again / "bundle/models/model.pt").exists()
+    started_from = torch.load(finished / "models/model.pt", weights_only=True)
+    assert started_from.keys() == torch.load(again / "bundle/models/model.pt", weights_only=True).keys()
+
+
+@each_bundle
+def test_evaluate_reads_the_run_of_its_output_dir(bundle, run_bundle):
+    out = run_bundle(bundle, **TINY)
+    run_bundle(bundle, "run", ["configs/train.yaml", "configs/evaluate.yaml"], **TINY)
+    names = sorted(p.stem for p in (out / "evaluation").glob("*.csv"))
+    networks = json.loads((out / "bundle/models.json").read_text())["networks"]
+    assert names == sorted([*networks, *[f"{name}_final" for name in networks]])
+
+
+@each_bundle
+@pytest.mark.parametrize("task", [t for t in TASKS if t.stem.startswith("phantom")], ids=lambda p: p.stem)
+def test_every_form_of_the_phantom_trains_and_infers(bundle, task, run_bundle, phantoms, tmp_path):
+    """2D slices, 3D, two channels, RGB: the task file alone makes the difference."""
+    own = yaml.safe_load(task.read_text())
+    tiny = {**TINY, "patch": [16] * len(own["patch"]), "labelled_batch": 1}
+    out = run_bundle(bundle, "training", ["configs/train.yaml", f"scripts/tasks/{task.name}"], **tiny)
+    formats = json.loads((out / "bundle/configs/metadata.json").read_text())["network_data_format"]
+    assert formats["inputs"]["image"]["num_channels"] == len(own["channels"])
+    source = phantoms / task.stem / "images"
+    images = tmp_path / "images"
+    if task.stem == "phantom_two_channels":
+        for entry in json.loads((source.parent / "list.json").read_text())["test"][:1]:
+            for channel, file in entry["image"].items():
+                (images / channel).mkdir(parents=True)
+                shutil.copy(source.parent / file, images / channel / "case.nii.gz")
+    else:
+        images.mkdir()
+        shutil.copy(min(source.iterdir()), images)
+    run_bundle(out / "bundle", "run", "configs/inference.yaml", dataset_dir=str(images), output_dir=str(tmp_path / "preds"))
+    assert len(list((tmp_path / "preds").iterdir())) == 1
+
+
+def test_lists_in_memory_train_without_validation(run_bundle, phantoms, tmp_path):
+    """As MONAI Label calls: scans by path, no validation, weights by a handler, its own number of epochs."""
+    parts = json.loads((phantoms / "phantom_2d/list.json").read_text())
+    data = [{k: str(phantoms / "phantom_2d" / e[k]) for k in ("image", "label")} for e in parts["labelled"]]
+    pool = [{"image": str(phantoms / "phantom_2d" / e["image"])} for e in parts["unlabelled"]]
+    told = {"train::dataset::data": data, "train::unlabelled_dataset::data": pool, "validate::dataset::data": [],
+            "train::trainer::max_epochs": 1}  # fmt: skip
+    out = run_bundle(ROOT / "bundles/mean_teacher", "run", **TINY, **told)
+    assert [p.name for p in out.glob("last_*")] == ["last_0001.pt"]
+    assert (out / "bundle/models/model.pt").exists()
+
+
+def test_resume_through_the_config_is_exact(run_bundle, tmp_path):
+    told = {**TINY, "steps": 6}
+    straight = run_bundle(ROOT / "bundles/mean_teacher", **told, output_dir=str(tmp_path / "straight"))
+    killed = run_bundle(ROOT / "bundles/mean_teacher", **told, output_dir=str(tmp_path / "killed"))
+    (killed / "last_0003.pt").unlink()
+    run_bundle(ROOT / "bundles/mean_teacher", **told, output_dir=str(killed), resume=True, workers=2)
+    a, b = (torch.load(f / "last_0003.pt", weights_only=True)["state"] for f in (straight, killed))
+    from test_resume import assert_same_state
+
+    assert_same_state(a, b)
+
+
+def test_resume_with_another_network_is_refused(run_bundle, tmp_path):
+    run_bundle(ROOT / "bundles/supervised", **TINY)
+    with pytest.raises(RuntimeError) as error:
+        run_bundle(ROOT / "bundles/supervised", **{**TINY, "learning_rate": 0.5}, resume=True)
+    assert "written with learning_rate=0.03, this config has 0.5" in str(error.value.__cause__)
+
+
+@each_bundle
+def test_a_copy_with_real_files_works_alone(bundle, tmp_path, phantoms):
+    """As a released zip: no link, no repository round it; through the command line as a user would."""
+    alone = tmp_path / "alone"
+    shutil.copytree(bundle, alone, ignore=shutil.ignore_patterns("data", "eval", "__pycache__"))
+    assert not (alone / "scripts").is_symlink()
+    told = [f"--{key}={value}" for key, value in {**TINY, "dataset_dir": phantoms}.items()]
+    command = [sys.executable, "-m", "monai.bundle", "run", "training", "--config_file", "configs/train.yaml", *told]
+    done = subprocess.run(command, cwd=alone, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (alone / "eval/bundle/models/model.pt").exists()
+    assert "steps=4" in done.stdout, "the run says what it resolved"
+    assert "epoch 2/2" in done.stdout
+    noise = [line for line in done.stderr.splitlines() if "arn" in line and "parsing config_file" not in line]
+    assert noise == [], "no wall of warnings"
+
+
+@each_bundle
+def test_a_misspelt_override_stops_the_run(bundle, run_bundle, tmp_path):
+    with pytest.raises(RuntimeError) as error:
+        run_bundle(bundle, **TINY, learning_rat=0.1)
+    assert "--learning_rat: the config has no such id (did you mean 'learning_rate'?)" in str(error.value.__cause__)
+    assert not (tmp_path / "out").exists(), "nothing was started"
