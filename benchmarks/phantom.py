@@ -58,7 +58,7 @@ def demo(out: Path) -> None:
     start = time.perf_counter()
     data = ensure("2d", out / "data/phantom_2d")
     runs = {name: train_and_evaluate(name, out / name, dataset_dir=out / "data") for name in TITLES}
-    results = {
+    results: dict[str, Sequence[dict[str, Any]]] = {
         "supervised": scores(runs["supervised"], "model"),
         "supervised, moving average": scores(runs["supervised"], "average"),
         "mean teacher": scores(runs["mean_teacher"], "model"),
@@ -71,7 +71,8 @@ def demo(out: Path) -> None:
             "",
             table(results, classes_of(runs["supervised"])),
             "",
-            "Mean teacher against supervised: " + verdict(paired_difference(results["mean teacher"], results["supervised"])),
+            "Mean teacher against supervised: "
+            + verdict(paired_difference(results["mean teacher"], results["supervised"])),
             "Against the moving average of supervised training, which costs no unlabelled scan: "
             + verdict(paired_difference(results["mean teacher"], results["supervised, moving average"])),
         ]
@@ -85,9 +86,9 @@ def demo(out: Path) -> None:
 
 
 def classes_of(run: Path) -> list[str]:
-    channel_def = json.loads((run / "bundle/configs/metadata.json").read_text())["network_data_format"]["outputs"]["pred"][
-        "channel_def"
-    ]
+    channel_def = json.loads((run / "bundle/configs/metadata.json").read_text())["network_data_format"]["outputs"][
+        "pred"
+    ]["channel_def"]
     return list(channel_def.values())[1:]
 
 
@@ -111,12 +112,14 @@ def draw_pictures(out: Path, data: Path, baseline: Sequence[Mapping[str, Any]], 
                f"--dataset_dir={images}", f"--output_dir={out / 'pictures' / name}")  # fmt: skip
     for which, row in chosen.items():
         entry = entries[row["case"]]
-        image, label = nibabel.load(entry["image"]), nibabel.load(entry["label"])
-        found = {TITLES[n]: voxels(next((out / "pictures" / n).glob(f"{stem(entry['image'])}_pred.nii.gz"))) for n in runs}
+        image: Any = nibabel.load(entry["image"])
+        found = {
+            TITLES[n]: voxels(next((out / "pictures" / n).glob(f"{stem(entry['image'])}_pred.nii.gz"))) for n in runs
+        }
         case_pictures(
             image.get_fdata(), voxels(entry["label"]), found, out / "pictures" / f"{which}.png",
             f"{row['case']}: the supervised network's {which} case", classes_of(runs["supervised"]),
-            tuple(float(s) for s in label.header.get_zooms()), "".join(nibabel.aff2axcodes(image.affine)),
+            tuple(float(s) for s in image.header.get_zooms()), "".join(nibabel.aff2axcodes(image.affine)),
         )  # fmt: skip
     return out / "pictures"
 
@@ -125,7 +128,8 @@ def voxels(path: str | Path) -> Any:
     import nibabel
     import numpy
 
-    return numpy.asarray(nibabel.load(path).dataobj).astype(numpy.uint8)
+    image: Any = nibabel.load(path)
+    return numpy.asarray(image.dataobj).astype(numpy.uint8)
 
 
 def criterion(out: Path) -> None:
@@ -149,7 +153,10 @@ def seeds(out: Path, numbers: Sequence[int]) -> None:
     ensure("2d", out / "data/phantom_2d")
     rows = []
     for seed in numbers:
-        runs = {name: train_and_evaluate(name, out / f"{name}_{seed}", dataset_dir=out / "data", seed=seed) for name in TITLES}
+        runs = {
+            name: train_and_evaluate(name, out / f"{name}_{seed}", dataset_dir=out / "data", seed=seed)
+            for name in TITLES
+        }
         row: dict[str, Any] = {"seed": seed}
         for kind, suffix in (("best", ""), ("final", "_final")):
             files = {"supervised": ("supervised", f"model{suffix}"), "average": ("supervised", f"average{suffix}"),
@@ -158,7 +165,9 @@ def seeds(out: Path, numbers: Sequence[int]) -> None:
             row[kind] = {key: round(statistics.mean(r["dice_mean"] for r in cases), 4) for key, cases in found.items()}
             for baseline in ("supervised", "average"):
                 difference = paired_difference(found["teacher"], found[baseline])
-                row[kind][f"teacher minus {baseline}"] = [round(v, 4) for v in (difference.mean, difference.low, difference.high)]
+                row[kind][f"teacher minus {baseline}"] = [
+                    round(v, 4) for v in (difference.mean, difference.low, difference.high)
+                ]
         rows.append(row)
         print(json.dumps(row), flush=True)
         (out / "seeds.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))

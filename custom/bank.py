@@ -17,9 +17,19 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from .errors import UserError
+
 logger = logging.getLogger(__name__)
 
 FOREGROUND_VOXELS = 2000  # kept per class and item: enough to choose patch centres from, small beside the image
+
+
+class ListError(UserError, ValueError):
+    """A list of cases that lacks something; seen without opening a file."""
+
+
+class ScanError(UserError, RuntimeError):
+    """A file that cannot be read, or is not what the task says."""
 
 
 @dataclass
@@ -63,8 +73,8 @@ class Bank(Dataset):
         channels: names of the channels in order; needed where images are dicts of modalities.
 
     Raises:
-        ValueError: a case without image, without label where ``keys`` wants one, or without any of ``channels``.
-        RuntimeError: on first use, when a case cannot be read or does not fit the description above.
+        ListError: a case without image, without label where ``keys`` wants one, or without any of ``channels``.
+        ScanError: on first use, when a case cannot be read or does not fit the description above.
     """
 
     def __init__(
@@ -86,7 +96,7 @@ class Bank(Dataset):
         self._foreground: list[dict[int, Tensor]] = []
         self._digest: str | None = None
         if faults := self._faults():
-            raise ValueError(f"{name} data: " + "\n".join(faults))
+            raise ListError(f"{name} data: " + "\n".join(faults))
 
     # ---- what a bank tells -----------------------------------------------------------------------------------------
 
@@ -229,7 +239,7 @@ class Bank(Dataset):
         except Exception as error:
             paths = ", ".join(str(case[key]) for key in self.keys)
             text = f"{self.name} case {self.names[index]}: cannot use {paths}: {_root(error)}"
-            raise RuntimeError(text) from error
+            raise ScanError(text) from error
 
     def _files(self, image: Any) -> tuple[Any, list[bool]]:
         """What the transform gets below "image": a path, or the paths of the modalities that are there, in order."""

@@ -27,6 +27,8 @@ from typing import Any, BinaryIO
 
 import torch
 
+from .errors import UserError
+
 CHECKPOINT = re.compile(r"last_(\d{4,})\.pt")
 LITTER = re.compile(r"\..+\.\d+\.tmp")
 ABSENT = object()
@@ -46,7 +48,7 @@ REASONS = {
 logger = logging.getLogger(__name__)
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(UserError, RuntimeError):
     """A checkpoint could not be written, or there are some and none can be read."""
 
 
@@ -70,6 +72,11 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], Any], *, needed: in
         _write_and_rename(path, write)
     except OSError as error:
         raise CheckpointError(_cannot_write(path, error, needed)) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """:func:`write_atomically` of a text in UTF-8."""
+    write_atomically(path, lambda file: file.write(text.encode()))
 
 
 def save(state: dict[str, Any], folder: Path, epoch: int, keep: int = 2) -> Path:

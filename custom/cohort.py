@@ -72,7 +72,7 @@ def _load(path: Path) -> dict[str, Any]:
 
 def _absolute(entry: Any, folder: Path) -> dict[str, Any]:
     if not isinstance(entry, dict):
-        return {"image": "", "not an object": entry}
+        return {"not an object": entry}
     entry = dict(entry)
     if isinstance(entry.get("image"), Mapping):
         entry["image"] = {name: str(folder / str(file)) for name, file in entry["image"].items() if file}
@@ -80,7 +80,8 @@ def _absolute(entry: Any, folder: Path) -> dict[str, Any]:
         entry["image"] = str(folder / str(entry["image"]))
     if entry.get("label"):
         entry["label"] = str(folder / str(entry["label"]))
-    entry.setdefault("patient", stem(first_file(entry)))
+    if entry.get("patient") is None:
+        entry["patient"] = stem(first_file(entry))
     return entry
 
 
@@ -101,6 +102,9 @@ def judge(parts: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
     for part, entries in parts.items():
         for number, entry in enumerate(entries):
             name = stem(first_file(entry)) or f"entry {number}"
+            if "not an object" in entry:
+                faults.append(f"{part}, {name}: expected an object with image and label, found {entry['not an object']!r}")
+                continue
             if not entry.get("image"):
                 faults.append(f"{part}, {name}: no image; expected a path, or a path for each modality")
             if part != "unlabelled" and not entry.get("label"):
@@ -108,43 +112,69 @@ def judge(parts: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
             files = [first_file(entry)] if not isinstance(entry.get("image"), Mapping) else entry["image"].values()
             files = [f for f in [*files, entry.get("label") if part != "unlabelled" else ""] if f]
             faults += [f"{part}, {name}: {file} does not exist" for file in files if not Path(file).exists()]
-    patients = {part: {str(e.get("patient")) for e in entries} for part, entries in parts.items()}
-    training = patients.get("labelled", set()) | patients.get("unlabelled", set())
+    return faults + _overlaps(parts)
+
+
+def _overlaps(parts: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
+    """Patients, and files under another patient's name, that are in training and in evaluation; scans listed twice."""
+    patients = {part: {str(e["patient"]) for e in entries if e.get("patient")} for part, entries in parts.items()}
+    files = {part: {first_file(e) for e in entries} - {""} for part, entries in parts.items()}
+    for found in (patients, files):
+        found["training"] = found.get("labelled", set()) | found.get("unlabelled", set())
+    faults = []
     for a, b in (("training", "validation"), ("training", "test"), ("validation", "test")):
-        shared = sorted((training if a == "training" else patients.get(a, set())) & patients.get(b, set()))
+        shared = sorted(patients.get(a, set()) & patients.get(b, set()))
         if shared:
             faults.append(f"patient {', '.join(shared)}: in {a} and in {b}. Keep all scans of a patient in one part")
-    images = {part: {first_file(e) for e in parts.get(part, ())} for part in ("labelled", "unlabelled")}
-    twice = sorted(stem(f) for f in images["labelled"] & images["unlabelled"] if f)
+        renamed = [] if shared else sorted(stem(f) for f in files.get(a, set()) & files.get(b, set()))
+        if renamed:
+            faults.append(f"{', '.join(renamed)}: in {a} and in {b} under two patients' names. Remove one entry")
+    twice = sorted(stem(f) for f in files.get("labelled", set()) & files.get("unlabelled", set()))
     if twice:
         faults.append(f"{', '.join(twice)}: labelled and unlabelled at once. Remove one entry")
     return faults
 
 
 def images(folder: str | Path, channels: Sequence[str] = ("image",)) -> list[dict[str, Any]]:
-    """Every image of a folder, for inference: one file a case, or with several channels one subfolder a channel in
-    which a case has the same file name throughout.
+    """Every image of a folder, for inference.
+
+    A case is one file that holds all channels or, where the folder has subfolders named after the channels, the files
+    of one name in all of them.
 
     Raises:
         CohortError: no image there; a case that lacks a channel.
     """
     folder = Path(folder)
-    folders = [folder] if len(channels) == 1 else [folder / name for name in channels]
-    names = sorted({p.name for f in folders if f.is_dir() for p in f.iterdir() if p.name.lower().endswith(_SUFFIXES)})
+    apart = [folder / name for name in channels if (folder / name).is_dir()]
+    folders = [folder / name for name in channels] if apart else [folder]
+    names = sorted({p.name for f in apart or folders if f.is_dir() for p in f.iterdir() if _is_image(p)})
     if not names:
-        expected = f"files {', '.join(_SUFFIXES)}" + (f" below each of {list(channels)}" if len(channels) > 1 else "")
-        raise CohortError(f"no images in {folder.resolve()}: expected {expected}. Give the folder with --dataset_dir.")
+        raise CohortError(
+            f"no images in {folder.resolve()}: expected files {', '.join(_SUFFIXES)}, or such files in a subfolder for "
+            f"each of {list(channels)}. Give the folder with --dataset_dir."
+        )
     missing = [str(f / name) for name in names for f in folders if not (f / name).exists()]
     if missing:
         raise CohortError("cases that lack a channel: " + ", ".join(missing))
-    return [{"image": str(folder / n) if len(channels) == 1 else [str(f / n) for f in folders]} for n in names]
+    return [{"image": [str(f / name) for f in folders] if apart else str(folder / name)} for name in names]
+
+
+def _is_image(path: Path) -> bool:
+    return path.name.lower().endswith(_SUFFIXES)
 
 
 def references(entries: Sequence[Mapping[str, Any]], channels: Sequence[str] = ("image",)) -> list[dict[str, Any]]:
-    """Entries as evaluation reads them: the label under ``reference``, so that no transform of images resamples it."""
+    """Entries as evaluation reads them: the label under ``reference``, so that no transform of images resamples it.
+
+    Raises:
+        CohortError: a case that lacks a channel.
+    """
     found = []
     for entry in entries:
         image = entry["image"]
+        missing = [name for name in channels if isinstance(image, Mapping) and name not in image]
+        if missing:
+            raise CohortError(f"patient {entry['patient']}: no {', '.join(missing)}; the channels are {list(channels)}")
         files = [image[name] for name in channels] if isinstance(image, Mapping) else image
         found.append({"image": files, "reference": entry["label"], "patient": entry["patient"]})
     return found
@@ -168,28 +198,43 @@ def make(
         split: ``{"train": [patients], "val": [...], "test": [...]}``, the order of ``train`` deciding who is
             labelled; without it ``validation`` and ``test`` patients are drawn by ``seed`` among those with a label.
         labelled: how many training patients are labelled: the first of the order; 0 takes all that have a label.
+
+    Raises:
+        CohortError: no images; a file name without a patient; fewer patients with a label than asked for; a split that
+            names unknown patients, or patients without a label for evaluation.
     """
     cases = {}
-    for file in sorted(p for p in Path(image_dir).iterdir() if p.name.lower().endswith(_SUFFIXES)):
+    for file in sorted(filter(_is_image, Path(image_dir).iterdir())):
         found = re.search(patient, stem(file))
-        if found is None:
-            raise CohortError(f"--patient {patient!r} does not match {stem(file)!r}")
+        if found is None or not found.groups():
+            raise CohortError(f"--patient {patient!r} does not match {stem(file)!r}, or has no group in brackets")
         cases.setdefault(found.group(1), []).append(file)
-    label_of = {stem(p): p for p in Path(label_dir).iterdir()}
+    if not cases:
+        raise CohortError(f"no images in {image_dir}: expected files {', '.join(_SUFFIXES)}")
+    label_of = {stem(p): p for p in Path(label_dir).iterdir() if p.name.lower().endswith(_SUFFIXES)}
     has_label = [p for p, files in cases.items() if all(stem(f) in label_of for f in files)]
     if split is None:
+        if validation + test + labelled > len(has_label):
+            raise CohortError(f"asked for {labelled} labelled, {validation} validation and {test} test patients; "
+                              f"{len(has_label)} of {len(cases)} patients have a label")  # fmt: skip
         order = list(has_label)
         random.Random(seed).shuffle(order)
         split = {"val": order[:validation], "test": order[validation : validation + test],
                  "train": order[validation + test :] + [p for p in cases if p not in has_label]}  # fmt: skip
+    elif validation or test:
+        raise CohortError("validation and test patients are those of the split: leave out the numbers")
+    split = {"val": [], "test": [], **split}
+    _judge_split(split, cases, has_label)
     with_label = [p for p in split["train"] if p in has_label]
+    if labelled > len(with_label):
+        raise CohortError(f"asked for {labelled} labelled patients; {len(with_label)} of train have a label")
     parts = {"labelled": with_label[: labelled or None], "validation": split["val"], "test": split["test"]}
     parts["unlabelled"] = [p for p in split["train"] if p not in parts["labelled"]]
     entries: dict[str, list[dict]] = {}
     for part in PARTS:
         entries[part] = []
         for name in parts[part]:
-            for file in cases.get(name, []):
+            for file in cases[name]:
                 entry = {"patient": name, "image": str(file.resolve())}
                 if part != "unlabelled":
                     entry["label"] = str(label_of[stem(file)].resolve())
@@ -197,6 +242,18 @@ def make(
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(entries, indent=1) + "\n")
     return out
+
+
+def _judge_split(split: Mapping[str, Sequence[str]], cases: Mapping[str, Any], has_label: Sequence[str]) -> None:
+    if set(split) != {"train", "val", "test"}:
+        raise CohortError(f"a split has lists under train, val and test, this one has {list(split)}")
+    unknown = [name for names in split.values() for name in names if name not in cases]
+    if unknown:
+        raise CohortError(f"the split names patients without an image: {', '.join(map(str, unknown))}. "
+                          f"The images are of {', '.join(list(cases)[:5])}, ...")  # fmt: skip
+    bare = [name for part in ("val", "test") for name in split[part] if name not in has_label]
+    if bare:
+        raise CohortError(f"patients for validation or test without a label: {', '.join(bare)}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

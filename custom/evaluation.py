@@ -17,12 +17,12 @@ import json
 import math
 from collections.abc import Hashable, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .checkpoint import write_atomically
+from .checkpoint import write_text
 from .metrics import ClassScore, case_scores
 
 Row = dict[str, Any]  # case, patient: str; failures: int; every other column a float, NaN where not measured
@@ -120,8 +120,8 @@ class CaseReport:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         table, summary = folder / f"{name}.csv", folder / f"{name}.json"
-        _write_text(table, _csv_text(self.rows, _columns(self.classes)))
-        _write_text(summary, json.dumps(self.summary(), indent=2, allow_nan=False) + "\n")
+        write_text(table, _csv_text(self.rows, _columns(self.classes)))
+        write_text(summary, json.dumps(self.summary(), indent=2, allow_nan=False) + "\n")
         return table, summary
 
 
@@ -236,10 +236,3 @@ def _csv_text(rows: Sequence[Row], columns: Sequence[str]) -> str:
     writer.writerow(columns)
     writer.writerows([_cell(row[column]) for column in columns] for row in rows)
     return text.getvalue()
-
-
-def _write_text(path: Path, text: str) -> None:
-    def write(stream: BinaryIO) -> None:
-        stream.write(text.encode("utf-8"))
-
-    write_atomically(path, write)

@@ -6,16 +6,19 @@ import csv
 import io
 import json
 import logging
+import platform
 import shutil
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import monai
 import torch
 from torch import nn
 
 from . import checkpoint, distributed
-from .checkpoint import CheckpointError, write_atomically
+from .checkpoint import CheckpointError, write_atomically, write_text
 from .run_bundle import write_bundle
 from .run_config import RunConfig
 from .run_folder import RunFolder
@@ -45,6 +48,7 @@ class Output:
         self._lock = RunFolder(self.folder)
         self.rows: list[dict[str, float]] = []
         self._writes = distributed.rank() == 0
+        self._data: dict[str, str] = {}
 
     def open(self, resume: bool = False) -> None:
         """Take the folder for this process; see :class:`~.run_folder.RunFolder` for what is raised."""
@@ -76,6 +80,7 @@ class Output:
     # checkpoints
 
     def checkpoint(self, state: Mapping[str, Any], epoch: int, data: Mapping[str, str]) -> None:
+        self._data = dict(data)
         if not self._writes:
             return
         described = {"config": self.config.comparable() if self.config is not None else {}, "data": dict(data)}
@@ -91,6 +96,7 @@ class Output:
         if found is None:
             return None
         saved, path = found
+        self._data = dict(data)
         if not {"state", "config", "data"} <= set(saved):
             raise CheckpointError(f"{path} is no checkpoint of this trainer: it has the entries {sorted(saved)}")
         faults = [f"data: the {part} scans are not those it was trained on"
@@ -116,7 +122,7 @@ class Output:
             writer = csv.DictWriter(text, columns, lineterminator="\n")
             writer.writeheader()
             writer.writerows(self.rows)
-            write_atomically(self.folder / "metrics.csv", lambda file: file.write(text.getvalue().encode()))
+            write_text(self.folder / "metrics.csv", text.getvalue())
 
     def _read_rows(self) -> list[dict[str, float]]:
         path = self.folder / "metrics.csv"
@@ -134,17 +140,25 @@ class Output:
         for index, (name, network) in enumerate(networks.items()):
             stem = "model" if index == 0 else name
             state = {key: value.detach().cpu() for key, value in network.state_dict().items()}
-            write_atomically(self.models / f"{stem}{suffix}.pt", lambda file, state=state: torch.save(state, file))
+            write_atomically(self.models / f"{stem}{suffix}.pt", partial(torch.save, state))
 
     def finish(self, networks: Mapping[str, nn.Module], best: Mapping[str, float]) -> None:
         """The final weights beside the best ones, and the learning curves."""
         if not self._writes:
             return
         self.serve(networks, suffix="_final")
-        names = {("model" if i == 0 else name): name for i, name in enumerate(networks)}
-        about = {"networks": names, "best": dict(best) if best["epoch"] else None}
-        text = json.dumps(about, indent=2)
-        write_atomically(self.models.parent / "models.json", lambda file: file.write(text.encode()))
+        about = {
+            "networks": {("model" if i == 0 else name): name for i, name in enumerate(networks)},
+            "best in validation": dict(best) if best["epoch"] else None,
+            "epochs": len(self.rows),
+            "sha256 of the scans, names and voxels": self._data,
+            "versions": {
+                "torch": str(torch.__version__),
+                "monai": monai.__version__,
+                "python": platform.python_version(),
+            },
+        }
+        write_text(self.models.parent / "run.json", json.dumps(about, indent=2) + "\n")
         try:
             from .plots import learning_curves
 

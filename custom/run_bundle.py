@@ -12,6 +12,10 @@ import yaml
 from .checkpoint import write_atomically
 from .run_config import RunConfig
 
+CONFIGS = ("train.yaml", "inference.yaml", "evaluate.yaml", "multi_gpu_train.yaml")
+# How a run begins and ends belongs to an overlay: the bundle of a run on several GPUs trains on one as well.
+_PROCESS = ("initialize", "run", "training", "finalize")
+
 
 def write_bundle(folder: Path, config: RunConfig) -> None:
     """Write ``configs/``, ``scripts/`` (real files), ``docs/`` and ``LICENSE`` of the run's bundle into ``folder``.
@@ -23,11 +27,10 @@ def write_bundle(folder: Path, config: RunConfig) -> None:
     source = config.bundle_root
     (folder / "configs").mkdir(parents=True, exist_ok=True)
     _copy_rest(source, folder)
-    merged = {**config.config, **_local_values(config)}
-    texts = {"train.yaml": rewrite((source / "configs/train.yaml").read_text(), merged)}
-    for name in ("inference.yaml", "evaluate.yaml", "multi_gpu_train.yaml"):
-        original = (source / "configs" / name).read_text()
-        texts[name] = rewrite(original, _shared_values(yaml.safe_load(original), merged)) if name[0] == "i" else original
+    merged = {k: v for k, v in config.config.items() if k not in _PROCESS} | _local_values(config)
+    texts = {name: (source / "configs" / name).read_text() for name in CONFIGS}
+    texts["train.yaml"] = rewrite(texts["train.yaml"], merged)
+    texts["inference.yaml"] = rewrite(texts["inference.yaml"], _shared_values(source, merged))
     texts["metadata.json"] = json.dumps(_metadata(config), indent=4) + "\n"
     for name, text in texts.items():
         write_atomically(folder / "configs" / name, lambda file, text=text: file.write(text.encode()))
@@ -59,12 +62,10 @@ def _local_values(config: RunConfig) -> dict[str, Any]:
     }
 
 
-_OWN = ("bundle_root", "dataset_dir", "output_dir", "device", "run", "training", "config", "workers")
-
-
-def _shared_values(original: dict[str, Any], merged: dict[str, Any]) -> dict[str, Any]:
-    """``inference.yaml`` with the run's values of the ids that it shares with ``train.yaml``."""
-    return {k: merged[k] if k in merged and k not in _OWN else value for k, value in original.items()}
+def _shared_values(source: Path, merged: dict[str, Any]) -> dict[str, Any]:
+    """``inference.yaml`` with the run's values of the ids that both files give the same value (a test keeps them so)."""
+    train, inference = (yaml.safe_load((source / "configs" / name).read_text()) for name in ("train.yaml", "inference.yaml"))
+    return {k: merged[k] if k in train and train[k] == value else value for k, value in inference.items()}
 
 
 def _metadata(config: RunConfig) -> dict[str, Any]:
@@ -86,25 +87,80 @@ def rewrite(text: str, config: dict[str, Any]) -> str:
     Macros (``%run``) stay as they are written. What only ``config`` has is appended.
     """
     old = yaml.safe_load(text)
+    new = {k: _with_macros(old[k], config[k]) if k in config else old[k] for k in old}
     edits: list[tuple[int, int, str]] = []
-    _compare(yaml.compose(text, Loader=yaml.SafeLoader), old, {k: config[k] for k in old if k in config}, edits)
+    _compare(yaml.compose(text, Loader=yaml.SafeLoader), old, new, edits)
+    edited = text
     for start, end, value in sorted(edits, reverse=True):
-        tail = "\n" if text[start:end].endswith("\n") else ""
-        text = text[:start] + value + tail + text[end:]
+        before = " " if start == end else ""  # `key:` alone, a null that is not written
+        after = "\n" if text[start:end].endswith("\n") else ""
+        edited = edited[:start] + before + value + after + edited[end:]
     extra = {k: v for k, v in config.items() if k not in old}
-    return text + (yaml.safe_dump(extra, sort_keys=False) if extra else "")
+    if extra:
+        edited += ("" if edited.endswith("\n") else "\n") + yaml.safe_dump(extra, sort_keys=False)
+    new |= extra
+    return edited if _reads_as(edited, new) else yaml.safe_dump(new, sort_keys=False)
+
+
+def _with_macros(old: Any, new: Any) -> Any:
+    """``new``, with the macros of ``old`` where these two have the same shape."""
+    if isinstance(old, str) and old.startswith("%"):
+        return old
+    if isinstance(old, dict) and isinstance(new, dict):
+        return {k: _with_macros(old.get(k), v) for k, v in new.items()}
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        return [_with_macros(a, b) for a, b in zip(old, new, strict=True)]
+    return new
+
+
+def _reads_as(text: str, value: Any) -> bool:
+    """False for what cannot be edited in place: anchors, texts of several lines inside of others."""
+    try:
+        return _alike(yaml.safe_load(text), value)
+    except yaml.YAMLError:
+        return False
+
+
+def _alike(a: Any, b: Any) -> bool:
+    """Equal, and of the same types: true is not 1."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_alike(a[k], b[k]) for k in a)
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(_alike, a, b))
+    return type(a) is type(b) and (a == b or (a != a and b != b))
 
 
 def _compare(node: yaml.Node, old: Any, new: Any, edits: list[tuple[int, int, str]]) -> None:
-    if old == new or (isinstance(old, str) and old.startswith("%")):
+    """Collect the smallest places of the text that must change."""
+    if _alike(old, new):
         return
-    if isinstance(node, yaml.MappingNode) and isinstance(new, dict) and list(old) == list(new):
-        for key, value in node.value:
-            _compare(value, old[key.value], new[key.value], edits)
-    else:
-        edits.append((node.start_mark.index, node.end_mark.index, _flow(new)))
+    if isinstance(node, yaml.MappingNode) and isinstance(new, dict):
+        keys = [_key(key) for key, _ in node.value]
+        if set(new) == set(keys):
+            for key, (_, value) in zip(keys, node.value, strict=True):
+                _compare(value, old[key], new[key], edits)
+            return
+    if isinstance(node, yaml.SequenceNode) and isinstance(new, list) and len(node.value) == len(new):
+        for value, a, b in zip(node.value, old, new, strict=True):
+            _compare(value, a, b, edits)
+        return
+    edits.append((node.start_mark.index, _end(node), _flow(new)))
+
+
+def _key(node: yaml.Node) -> Any:
+    if node.tag == "tag:yaml.org,2002:merge":
+        return node.value
+    return yaml.SafeLoader("").construct_object(node, deep=True)
+
+
+def _end(node: yaml.Node) -> int:
+    """Where a node's text ends. The parser counts the comments behind an indented block as part of it."""
+    if isinstance(node, yaml.CollectionNode) and not node.flow_style and node.value:
+        last = node.value[-1]
+        return _end(last[1] if isinstance(last, tuple) else last)
+    return node.end_mark.index
 
 
 def _flow(value: Any) -> str:
-    text = yaml.safe_dump(value, default_flow_style=True, width=10**6, sort_keys=False).strip()
-    return text.removesuffix("...").strip()
+    """On one line, quoted as inside of a flow collection, which is right everywhere."""
+    return yaml.safe_dump([value], default_flow_style=True, width=10**6, sort_keys=False).strip()[1:-1]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import inspect
-import json
 import logging
 import platform
 import warnings
@@ -21,6 +20,12 @@ from .schedule import nearest
 from .seeds import derive
 
 logger = logging.getLogger(__name__)
+
+PLAIN = {type(None), bool, int, float, str}
+# Settings that `--tracking` brings with it; those of its handlers (trainer, validator, evaluator) are no ids of a config.
+TRACKING = tuple(
+    key for s in DEFAULT_EXP_MGMT_SETTINGS.values() for key in s["configs"] if key not in s["handlers_id"]
+)  # fmt: skip
 
 
 class ConfigError(ValueError):
@@ -69,11 +74,10 @@ def _monai_run() -> Any:
 def _judge(overrides: Mapping[str, Any], written: dict[str, Any]) -> None:
     """Refuse an override whose id is neither in the files nor an argument that a component there takes."""
     known = list(_ids(written))
-    tracking = {key for settings in DEFAULT_EXP_MGMT_SETTINGS.values() for key in settings["configs"]}
     faults = []
     for key in overrides:
         name = key.lstrip("+").replace("#", "::")
-        if name in known or name.split("::")[0] in tracking or name.startswith("_meta_"):
+        if name in known or name in TRACKING or name.startswith("_meta_"):
             continue
         parent, _, leaf = name.rpartition("::")
         arguments = _arguments_of(written, parent)
@@ -95,13 +99,19 @@ def _ids(config: Any, prefix: str = "") -> Iterator[str]:
 def _arguments_of(config: Any, component: str) -> set[str] | None:
     """Arguments that the component with that id takes (``*``: any); None where there is no such component."""
     for key in component.split("::") if component else []:
-        config = config.get(key) if isinstance(config, dict) else None
+        if isinstance(config, list):
+            config = dict(enumerate(config)).get(int(key)) if key.isdecimal() else None
+        else:
+            config = config.get(key) if isinstance(config, dict) else None
     if not isinstance(config, dict) or "_target_" not in config:
         return None
     target = locate(str(config["_target_"])) or _monai_component(str(config["_target_"]))
     if target is None:
         return {"*"}
-    parameters = inspect.signature(target).parameters.values()  # type: ignore[arg-type]
+    try:
+        parameters = inspect.signature(target).parameters.values()  # type: ignore[arg-type]
+    except ValueError:  # written in C, without a signature
+        return {"*"}
     names = {p.name for p in parameters} | {"_disabled_", "_requires_", "_desc_", "_mode_"}
     return names | ({"*"} if any(p.kind is p.VAR_KEYWORD for p in parameters) else set())
 
@@ -124,14 +134,14 @@ class RunConfig:
         "bundle_root", "dataset_dir", "data_list", "output_dir", "resume", "workers", "device", "mlflow_uri", "initial_weights",
         "config", "output", "run", "training", "train::handlers", "validate::handlers", "train::dataset::data",
         "train::unlabelled_dataset::data", "validate::dataset::data", "dataset", "inferer::sw_batch_size",
-        *(key for settings in DEFAULT_EXP_MGMT_SETTINGS.values() for key in settings["configs"]),
+        *TRACKING,
     )  # fmt: skip
     """Ids that cannot change what a resumed run computes; the scans themselves are compared by content."""
 
     def __init__(self, parser: ConfigParser) -> None:
         self._parser = parser
         raw = {k: v for k, v in parser.get().items() if k != "_meta_"}
-        self.config: dict[str, Any] = json.loads(json.dumps(raw, default=str))
+        self.config: dict[str, Any] = _plain(raw)
         self.metadata: dict[str, Any] = dict(parser.get("_meta_") or {})
 
     def resolved(self, name: str, default: Any = None) -> Any:
@@ -157,10 +167,14 @@ class RunConfig:
         for line in self.summary():
             logger.info("%s", line)
 
+    def settings(self) -> dict[str, Any]:
+        """The plain settings of the config's top level, resolved: what a user may change, no component, no program."""
+        plain = {name: value for name, value in self.config.items() if name not in ("run", "training") and _is_plain(value)}
+        return {name: self.resolved(name) for name in plain}
+
     def summary(self) -> list[str]:
-        """The plain settings of the config's top level, resolved, a few to a line."""
-        plain = {name: self.resolved(name) for name, value in self.config.items() if _is_plain(value)}
-        texts = [f"{name}={value}" for name, value in plain.items() if name not in ("run", "training")]
+        """The settings, a few to a line."""
+        texts = [f"{name}={value}" for name, value in self.settings().items()]
         lines, line = [], "settings"
         for text in texts:
             if len(line) + len(text) > 116:
@@ -168,6 +182,15 @@ class RunConfig:
                 line = "        "
             line += f"  {text}"
         return [*lines, line]
+
+
+def _plain(value: Any) -> Any:
+    """A copy in types that a checkpoint and a YAML file hold; anything else (a path) as its text."""
+    if isinstance(value, dict):
+        return {k if type(k) in PLAIN else str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    return value if type(value) in PLAIN else str(value)
 
 
 def _is_plain(value: Any) -> bool:

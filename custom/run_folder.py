@@ -13,13 +13,15 @@ from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 
+from .errors import UserError
+
 TAKEN = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES}
 NO_LOCKS_HERE = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 
 logger = logging.getLogger(__name__)
 
 
-class RunFolderError(RuntimeError):
+class RunFolderError(UserError, RuntimeError):
     """The output folder cannot be written, or another run has it."""
 
 

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from ignite.engine import Engine
 from monai.engines import SupervisedEvaluator
@@ -45,7 +44,8 @@ class ReportHandler:
         engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        for batch, output in zip(engine.state.batch, engine.state.output, strict=True):
+        state: Any = engine.state
+        for batch, output in zip(state.batch, state.output, strict=True):
             reference, pred = batch["reference"], output["pred"]
             case = stem(reference.meta["filename_or_obj"])
             if pred.shape != reference.shape:
@@ -54,12 +54,16 @@ class ReportHandler:
                     f"{tuple(reference.shape[1:])}. Image and label must share one grid."
                 )
             spacing_mm = [float(s) for s in reference.pixdim[: pred.dim() - 1]]
-            arrays = (np.asarray(x.detach().cpu().as_tensor()[0]).round().astype(np.uint8) for x in (pred, reference))
-            self.report.add(case, str(batch["patient"]), *arrays, spacing_mm)
+            found, label = (x.detach().cpu().as_tensor()[0].round().byte().numpy() for x in (pred, reference))
+            self.report.add(case, str(batch["patient"]), found, label, spacing_mm)
 
 
 def evaluate_models(
-    evaluator: SupervisedEvaluator, report: ReportHandler, network: nn.Module, models_dir: str | Path, folder: str | Path
+    evaluator: SupervisedEvaluator,
+    report: ReportHandler,
+    network: nn.Module,
+    models_dir: str | Path,
+    folder: str | Path,
 ) -> dict[str, Any]:
     """Score each ``*.pt`` of ``models_dir`` and write ``folder/evaluation/<name>.csv`` and ``.json``.
 
@@ -67,7 +71,7 @@ def evaluate_models(
         ``{name: mean Dice}``; also logged, a line a network.
     """
     models_dir, folder = Path(models_dir), Path(folder) / "evaluation"
-    about = models_dir.parent / "models.json"
+    about = models_dir.parent / "run.json"
     names = json.loads(about.read_text())["networks"] if about.is_file() else {}
     found = {}
     for path in sorted(models_dir.glob("*.pt"), key=lambda p: (len(p.stem), p.stem)):
@@ -84,5 +88,3 @@ def evaluate_models(
         logger.info("%-12s (%s)  Dice: %s", path.stem, what, dice)
     logger.info("Scores of every case: %s", folder)
     return found
-
-

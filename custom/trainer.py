@@ -12,13 +12,14 @@ from typing import Any
 
 import torch
 from ignite.engine import Events
-from monai.engines import Trainer
+from monai.engines import Trainer, Workflow
 from monai.utils.enums import CommonKeys
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from . import distributed
 from .batch import Batch
+from .guard import Guard
 from .methods import Method
 from .output import Output
 from .precision import autocast, autocast_dtype
@@ -30,10 +31,6 @@ from .validation import ServingEvaluator
 logger = logging.getLogger(__name__)
 
 
-class NotFinite(FloatingPointError):
-    """A term of the loss is NaN or infinite."""
-
-
 class DualStreamTrainer(Trainer):
     """Optimises a :class:`~.methods.Method` over a labelled and an unlabelled stream.
 
@@ -41,9 +38,8 @@ class DualStreamTrainer(Trainer):
     ``accumulate`` iterations are one optimiser step (the last window of an epoch may be shorter: it is divided by its
     own size). Length and every schedule are counted in optimiser steps.
 
-    A term that is not finite stops the run before any weight changes: on a CPU before ``backward``; on a GPU, with a
-    fused optimiser, a flag on the device gates the step and is read every ``guard_interval`` steps and before any file
-    is written. Under float16 an infinite *gradient* is the loss scaler's to skip; skips are counted.
+    A term that is not finite stops the run before any weight changes, see :class:`~.guard.Guard`. Under float16 an
+    infinite *gradient* is the loss scaler's to skip; skips are counted.
 
     At an epoch's end: buffers are averaged over the ranks, then validation (a handler of ``train_handlers``), the
     method's ``after_validation``, the served files, the row of ``metrics.csv``, the checkpoint, in this order.
@@ -66,11 +62,11 @@ class DualStreamTrainer(Trainer):
         validator: scores the served networks. Without validation scans the final weights serve.
         output: what the run leaves on disk; None writes nothing.
         train_handlers: MONAI or Ignite handlers.
-        guard_interval: see above.
+        guard_interval: steps between two looks at the terms on a GPU.
 
     Raises:
         ValueError: an argument outside these; a weight that names no term.
-        NotFinite: a term became NaN or infinite.
+        guard.NotFinite: a term became NaN or infinite.
     """
 
     def __init__(
@@ -105,7 +101,11 @@ class DualStreamTrainer(Trainer):
                 f"optimiser steps an epoch, epoch_steps says {epoch_steps}"
             )
         super().__init__(
-            device=device, max_epochs=max_epochs, data_loader=range(iterations), epoch_length=iterations, decollate=False
+            device=device,
+            max_epochs=max_epochs,
+            data_loader=range(iterations),
+            epoch_length=iterations,
+            decollate=False,
         )
         self.method, self.optimizer = method, optimizer
         self.labelled, self.unlabelled = labelled, unlabelled
@@ -115,13 +115,12 @@ class DualStreamTrainer(Trainer):
         self.validator, self.output = validator, output
         self.weights = TermWeights(weights, method.terms, absent=self._absent_terms())
         self.dtype = autocast_dtype(amp, self.device)
-        self.scaler = torch.amp.GradScaler(self.device.type) if self.dtype is torch.float16 else None
+        self.scaler: Any = torch.amp.GradScaler(self.device.type) if self.dtype is torch.float16 else None
         self.network: nn.Module = method  # what is called; DDP's wrapper from the start of a run on
-        self.guard_interval = guard_interval
+        self.guard = Guard(optimizer, guard_interval)
         self.step = 0
         self.skipped_steps = 0
         self.best: dict[str, float] = {"score": -math.inf, "epoch": 0}
-        self._not_finite: Tensor | None = None
         self._epoch_log = _Sums()
         self._epoch_start = time.perf_counter()
         for group in optimizer.param_groups:
@@ -153,13 +152,13 @@ class DualStreamTrainer(Trainer):
 
     # a run
 
-    def run(self) -> None:
+    def run(self) -> None:  # type: ignore[override]
         """Train to the end. Called again after an error or a kill with ``resume`` it goes on where it stopped."""
         self._attach_last_handlers()
         try:
             if self.output is not None:
                 self.output.open(self.resume)
-            Trainer.__mro__[1].run(self)  # Workflow.run: Trainer.run would make a new loss scaler, losing its state
+            Workflow.run(self)  # past Trainer.run, which would make a new loss scaler and lose the state of this one
         finally:
             if self.output is not None:
                 self.output.close()
@@ -216,7 +215,7 @@ class DualStreamTrainer(Trainer):
         self._epoch_log = _Sums()
         self._epoch_start = time.perf_counter()
 
-    def _iteration(self, engine: Any, batchdata: int) -> dict[str, Tensor]:
+    def _iteration(self, engine: Any, batchdata: Any) -> dict[str, Tensor]:
         window = self._window()
         progress = self.progress()
         labelled, unlabelled = self._draw(progress)
@@ -227,7 +226,8 @@ class DualStreamTrainer(Trainer):
             with autocast(self.dtype, self.device):
                 terms = self.network(labelled, unlabelled, progress)
             total = self._weigh(terms, progress)
-            self._guard(terms, labelled, unlabelled)
+            on_device = self.device.type == "cuda" and self.scaler is None
+            self.guard.check(terms, self.step, labelled, unlabelled, on_device)
             loss = total / window.size
             (self.scaler.scale(loss) if self.scaler is not None else loss).backward()
         if window.last:
@@ -261,35 +261,6 @@ class DualStreamTrainer(Trainer):
             raise ValueError(f"no term has a weight at step {progress.step} of {self.steps}: nothing to train")
         return torch.stack([weights[name] * term for name, term in terms.items()]).sum()
 
-    def _guard(self, terms: dict[str, Tensor], labelled: Batch, unlabelled: Batch) -> None:
-        values = torch.stack([term.detach() for term in terms.values()])
-        deferred = self.device.type == "cuda" and _can_be_gated(self.optimizer) and self.scaler is None
-        if deferred:
-            flag = (~values.isfinite()).any().float()
-            self._not_finite = flag if self._not_finite is None else torch.maximum(self._not_finite, flag)
-            self._gate_step(self._not_finite)
-            if self.step % self.guard_interval == 0:
-                self._read_guard()
-        elif not values.isfinite().all():
-            name, value = next((n, v) for n, v in zip(terms, values.tolist(), strict=True) if not math.isfinite(v))
-            raise NotFinite(
-                f"{name} is {value} at step {self.step} (labelled {_names(labelled)}; unlabelled {_names(unlabelled)}). "
-                "No weight was changed by it. Lower learning_rate or the weight of the term, or set amp: off; "
-                "the last checkpoint is intact."
-            )
-
-    def _gate_step(self, flag: Tensor) -> None:
-        """Fused optimisers skip the whole step where ``found_inf`` is 1, with no word to the host."""
-        self.optimizer.found_inf, self.optimizer.grad_scale = flag, None  # type: ignore[attr-defined]
-
-    def _read_guard(self) -> None:
-        if self._not_finite is not None and self._not_finite.item() > 0:
-            raise NotFinite(
-                f"a term was not finite within the {self.guard_interval} steps before step {self.step + 1}. No weight "
-                "was changed by it or after it. Lower learning_rate or a weight, or set amp: off; "
-                "the last checkpoint is intact."
-            )
-
     def _optimise(self) -> None:
         progress = self.progress()
         if self.clip is not None:
@@ -316,13 +287,14 @@ class DualStreamTrainer(Trainer):
             group["lr"] = group["initial_lr"] * factor
 
     def _no_sync(self, last: bool) -> contextlib.AbstractContextManager:
-        wrapped = isinstance(self.network, DistributedDataParallel)
-        return self.network.no_sync() if wrapped and not last else contextlib.nullcontext()
+        if last or not isinstance(self.network, DistributedDataParallel):
+            return contextlib.nullcontext()
+        return self.network.no_sync()
 
     # the end of an epoch
 
     def _share_buffers(self) -> None:
-        self._read_guard()
+        self.guard.read(self.step)
         distributed.average_buffers(self.method)
 
     def _end_epoch(self) -> None:
@@ -441,11 +413,3 @@ def _give_momentum_to_all(optimizer: torch.optim.Optimizer) -> None:
         if isinstance(optimizer, torch.optim.SGD) and group["fused"] and group["momentum"] and not group["dampening"]:
             for p in group["params"]:
                 optimizer.state[p].setdefault("momentum_buffer", torch.zeros_like(p))
-
-
-def _can_be_gated(optimizer: torch.optim.Optimizer) -> bool:
-    return bool(getattr(optimizer, "_step_supports_amp_scaling", False))
-
-
-def _names(batch: Batch) -> str:
-    return ", ".join(dict.fromkeys(batch.cases)) or "none"

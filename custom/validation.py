@@ -82,7 +82,7 @@ class ServingEvaluator(Evaluator):
         self.add_event_handler(Events.EPOCH_COMPLETED, ServingEvaluator._summarise)
         self._register_handlers(list(val_handlers or []))
 
-    def run(self, global_epoch: int = 1) -> None:
+    def run(self, global_epoch: int = 1) -> None:  # type: ignore[override]
         if len(self.dataset) == 0:
             return
         self._rows = []
@@ -97,7 +97,7 @@ class ServingEvaluator(Evaluator):
                 network.train(modes[name])
 
     @torch.no_grad()
-    def _iteration(self, engine: Any, batchdata: int) -> dict[str, Any]:
+    def _iteration(self, engine: Any, batchdata: Any) -> dict[str, Any]:
         case = self.dataset[batchdata]
         device = torch.device(self.state.device)
         image, label = case["image"][None].to(device), case["label"][0].to(device)

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from .errors import UserError
+
+
+class NoWeights(UserError, FileNotFoundError):
+    """There is no trained network where one is expected."""
+
 
 def find(bundle_root: str | Path, name: str = "model.pt") -> str:
     """The weights that a bundle serves: those shipped in ``models/``, else those of the last training in ``eval/``.
 
     Raises:
-        FileNotFoundError: neither is there.
+        NoWeights: neither is there.
     """
     root = Path(bundle_root)
     places = [root / "models" / name, root / "eval" / "bundle" / "models" / name]
     for path in places:
         if path.is_file():
             return str(path)
-    raise FileNotFoundError(
+    raise NoWeights(
         f"no weights: neither {places[0]} nor {places[1]} exists. Train first, or give them with --model_file."
     )
 
@@ -25,14 +31,14 @@ def folder(bundle_root: str | Path, output_dir: str | Path) -> str:
     """The ``models`` folder to evaluate: of the run in ``output_dir``, else of the bundle itself (a finished run's).
 
     Raises:
-        FileNotFoundError: neither holds a ``model.pt``.
+        NoWeights: neither holds a ``model.pt``.
     """
     root = Path(bundle_root)
     places = [root / output_dir / "bundle" / "models", root / "models"]
     for path in places:
         if (path / "model.pt").is_file():
             return str(path)
-    raise FileNotFoundError(
+    raise NoWeights(
         f"nothing to evaluate: there is no model.pt in {places[0]} nor in {places[1]}. Train first, or give the "
         "folder of a run with --output_dir."
     )

@@ -57,7 +57,7 @@ def ranks(tmp_path_factory):
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     multiprocessing.spawn(worker, args=(port, str(folder)), nprocs=2, join=True)
-    return [torch.load(folder / f"rank{rank}.pt", weights_only=False) for rank in (0, 1)], folder  # noqa: S301
+    return [torch.load(folder / f"rank{rank}.pt", weights_only=False) for rank in (0, 1)], folder
 
 
 @pytest.mark.parametrize("which", ["mean_teacher", "toy"])

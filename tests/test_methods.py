@@ -134,7 +134,9 @@ def test_mean_teacher_in_closed_form_without_noise():
 def test_the_noise_of_the_teachers_input_is_clipped_at_two_sigma():
     noise = tiny.method("mean_teacher")._perturb(torch.zeros(200, 200))
     assert noise.abs().max().item() == pytest.approx(0.2)
-    assert noise.std().item() == pytest.approx(0.1 * 0.9205**0.5, rel=0.03)  # N(0, 1) clipped at 2 has the variance .9205
+    assert noise.std().item() == pytest.approx(
+        0.1 * 0.9205**0.5, rel=0.03
+    )  # N(0, 1) clipped at 2 has the variance .9205
 
 
 def test_an_unwanted_term_is_not_computed():

@@ -38,7 +38,9 @@ def test_features_survive_torchscript():
 
 
 def test_dropout_is_set_level_by_level():
-    rates = [m.p for m in UNet(2, 1, 2, widths=(4, 8, 16), dropout=(0, 0.1, 0.3)).modules() if "Dropout" in str(type(m))]
+    rates = [
+        m.p for m in UNet(2, 1, 2, widths=(4, 8, 16), dropout=(0, 0.1, 0.3)).modules() if "Dropout" in str(type(m))
+    ]
     assert rates == [0.1, 0.3]
 
 

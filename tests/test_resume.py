@@ -135,7 +135,9 @@ def test_other_scans_are_refused(tmp_path):
 
 def test_a_foreign_file_is_named(tmp_path):
     torch.save({"weights": 1}, tmp_path / "last_0001.pt")
-    with pytest.raises(CheckpointError, match=r"last_0001\.pt is no checkpoint of this trainer: it has the entries \['weights'\]"):
+    with pytest.raises(
+        CheckpointError, match=r"last_0001\.pt is no checkpoint of this trainer: it has the entries \['weights'\]"
+    ):
         tiny.trainer("supervised", tmp_path, resume=True).run()
 
 

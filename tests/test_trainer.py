@@ -15,9 +15,9 @@ from monai.handlers import CheckpointLoader, ValidationHandler
 from torch import nn
 
 from custom import precision
+from custom.guard import NotFinite
 from custom.methods import Method
 from custom.schedule import PolyDecay
-from custom.trainer import NotFinite
 from custom.validation import ServingEvaluator, class_dice
 
 
@@ -80,7 +80,9 @@ def test_two_networks_are_served_scored_and_written(tmp_path):
 
 def test_a_term_lives_in_its_window_and_its_stream_is_drawn_there_only():
     toy = Toy()
-    tiny.trainer(toy, epochs=4, epoch_steps=5, weights={**ALL, "unlabelled": {"value": 1, "from": 0.5, "to": 0.75}}).run()
+    tiny.trainer(
+        toy, epochs=4, epoch_steps=5, weights={**ALL, "unlabelled": {"value": 1, "from": 0.5, "to": 0.75}}
+    ).run()
     assert [step for step, _, _, unlabelled in toy.seen if unlabelled] == list(range(10, 15))
     assert [step for step, *_ in toy.seen] == list(range(20))
     assert [epoch for _, epoch, *_ in toy.seen] == [1] * 5 + [2] * 5 + [3] * 5 + [4] * 5
@@ -103,7 +105,10 @@ def test_after_validation_gets_every_score_and_its_pool_is_state(tmp_path):
     trainer = tiny.trainer(Toy(), tmp_path, epochs=3, weights=ALL)
     scored = []
     original = trainer.method.after_validation
-    trainer.method.after_validation = lambda scores, progress: (scored.append(scores["two"]), original(scores, progress))
+    trainer.method.after_validation = lambda scores, progress: (
+        scored.append(scores["two"]),
+        original(scores, progress),
+    )
     trainer.validator.run(0)
     ValidationHandler(1, trainer.validator).attach(trainer)
     trainer.run()
@@ -125,7 +130,9 @@ def test_what_is_watched_and_every_term_reach_the_table(tmp_path):
 def test_a_method_that_leaves_out_a_wanted_term_is_told():
     toy = Toy()
     toy.forward = lambda *_: {"first": toy.one.out.weight.sum()}  # type: ignore[method-assign]
-    with pytest.raises(ValueError, match=r"Toy returned the terms \['first'\], wanted at step 0 are \['first', 'second'"):
+    with pytest.raises(
+        ValueError, match=r"Toy returned the terms \['first'\], wanted at step 0 are \['first', 'second'"
+    ):
         tiny.trainer(toy, weights=ALL).run()
 
 
@@ -199,7 +206,9 @@ def test_a_short_last_window_is_divided_by_its_own_size():
 
 
 def test_an_epoch_length_that_contradicts_the_steps_is_refused():
-    with pytest.raises(ValueError, match="epoch_length 7 with accumulate 2 makes 4 optimiser steps an epoch, epoch_steps says 3"):
+    with pytest.raises(
+        ValueError, match="epoch_length 7 with accumulate 2 makes 4 optimiser steps an epoch, epoch_steps says 3"
+    ):
         tiny.trainer("supervised", epoch_steps=3, epoch_length=7, accumulate=2)
 
 
@@ -214,7 +223,9 @@ def test_clipping_bounds_the_gradient():
 def test_half_precision_trains(amp):
     trainer = tiny.trainer("mean_teacher", epochs=8, epoch_steps=5, amp=amp, lr=0.1)
     losses = []
-    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: losses.append(float(trainer.state.output["supervised"])))
+    trainer.add_event_handler(
+        Events.ITERATION_COMPLETED, lambda: losses.append(float(trainer.state.output["supervised"]))
+    )
     trainer.run()
     assert (trainer.scaler is not None) == (amp == "fp16")
     assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
@@ -270,8 +281,13 @@ def test_a_term_that_is_not_finite_stops_before_any_weight_changes(tmp_path, val
     poison(trainer, 4, value)
     kept = []
     original = trainer.method.after_step
-    trainer.method.after_step = lambda p: (original(p), kept.append({k: v.clone() for k, v in trainer.method.named_parameters()}))
-    with pytest.raises(NotFinite, match=rf"supervised is {value} at step 4 \(labelled .*; unlabelled .*\)\. No weight was changed"):
+    trainer.method.after_step = lambda p: (
+        original(p),
+        kept.append({k: v.clone() for k, v in trainer.method.named_parameters()}),
+    )
+    with pytest.raises(
+        NotFinite, match=rf"supervised is {value} at step 4 \(labelled .*; unlabelled .*\)\. No weight was changed"
+    ):
         trainer.run()
     assert equal(dict(trainer.method.named_parameters()), kept[-1])
     assert len(kept) == 4
@@ -301,7 +317,7 @@ class Scripted(ServingEvaluator):
 
     def run(self, global_epoch=1):
         score = self.told[global_epoch - 1]
-        self.scores = {name: score for name in self.method.serving()}
+        self.scores = dict.fromkeys(self.method.serving(), score)
         self.state.metrics = {f"{name}/dice_mean": score for name in self.scores}
         self.scored_epoch = global_epoch
 

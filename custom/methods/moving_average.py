@@ -51,7 +51,7 @@ class MovingAverage(nn.Module):
     def follow(self, network: nn.Module) -> None:
         """One update towards ``network``."""
         decay = min(1 - 1 / (self.updates + 1), self.decay)
-        ours, theirs = list(self.network.parameters()), [p.detach() for p in network.parameters()]
+        ours, theirs = ([p.detach() for p in n.parameters()] for n in (self.network, network))
         torch._foreach_lerp_(ours, theirs, 1 - decay)
         for mine, its in zip(self.network.buffers(), network.buffers(), strict=True):
             mine.copy_(its)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -10,7 +11,10 @@ from torch import Tensor, nn
 _CONV = {2: nn.Conv2d, 3: nn.Conv3d}
 _UP = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 _POOL = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
-_NORM = {"batch": {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}, "instance": {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}}
+_NORM: dict[str, dict[int, type[nn.Module]]] = {
+    "batch": {2: nn.BatchNorm2d, 3: nn.BatchNorm3d},
+    "instance": {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d},
+}
 
 
 def _double_conv(dims: int, inputs: int, outputs: int, dropout: float, norm: str) -> nn.Sequential:
@@ -66,14 +70,16 @@ class UNet(nn.Module):
         levels = len(widths)
         rates = [float(dropout)] * levels if isinstance(dropout, (int, float)) else [float(r) for r in dropout]
         if len(rates) != levels:
-            raise ValueError(f"dropout has {len(rates)} rates {rates} for {levels} widths {list(widths)}; give one a level")
+            raise ValueError(
+                f"dropout has {len(rates)} rates {rates} for {levels} widths {list(widths)}; give one a level"
+            )
         self.down = nn.ModuleList(
             _double_conv(spatial_dims, before, width, rate, norm)
             for before, width, rate in zip([in_channels, *widths], widths, rates, strict=False)
         )
         self.pool = _POOL[spatial_dims](2)
         coarse_to_fine = list(reversed(widths))
-        pairs = list(zip(coarse_to_fine, coarse_to_fine[1:], strict=False))
+        pairs = list(itertools.pairwise(coarse_to_fine))
         self.up = nn.ModuleList(_UP[spatial_dims](below, width, 2, stride=2) for below, width in pairs)
         self.merge = nn.ModuleList(_double_conv(spatial_dims, 2 * width, width, 0.0, norm) for _, width in pairs)
         self.out = _CONV[spatial_dims](widths[0], out_channels, 1)

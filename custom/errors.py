@@ -1,0 +1,41 @@
+"""Faults that a user can mend: their text is the whole report, and the command line shows it without a traceback."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from types import TracebackType
+
+
+class UserError(Exception):
+    """Base of the errors whose text says which case, what was found, what was expected, what to do."""
+
+
+def show_plainly() -> None:
+    """From now on an uncaught :class:`UserError` ends the process with its text alone.
+
+    MONAI wraps whatever an expression raises into "Failed to evaluate ...", which would otherwise be the last line
+    that a user sees, below a page of traceback. Everything else is shown as before.
+    """
+    if sys.excepthook is not _show:
+        global _before
+        _before, sys.excepthook = sys.excepthook, _show
+
+
+_before = sys.__excepthook__
+
+
+def _show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    report = next((e for e in _chain(error) if isinstance(e, UserError)), None)
+    if report is None:
+        _before(kind, error, trace)
+    else:
+        print(f"\nerror: {report}", file=sys.stderr)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__

@@ -1,0 +1,54 @@
+"""A training process killed by SIGKILL in the middle of an epoch goes on to the same weights."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT
+from test_resume import assert_same_state
+
+CHILD = """
+import sys, time
+sys.path[:0] = [{root!r}, {tests!r}]
+import torch, tiny
+torch.set_num_threads(1)
+trainer = tiny.trainer({which!r}, __import__("pathlib").Path({folder!r}), epochs=4, resume={resume}, **{settings!r})
+step = trainer.method.after_step
+trainer.method.after_step = lambda progress: (step(progress), time.sleep({pause}))
+trainer.run()
+"""
+
+
+def start(folder: Path, which: str, settings: dict, resume: bool = False, pause: float = 0.0) -> subprocess.Popen:
+    code = CHILD.format(root=str(ROOT), tests=str(ROOT / "tests"), folder=str(folder), which=which, settings=settings,
+                        resume=resume, pause=pause)  # fmt: skip
+    return subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "TQDM_DISABLE": "1"})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("which", "settings"),
+    [("mean_teacher", {}), ("supervised", {"amp": "fp16", "accumulate": 2})],
+    ids=["mean teacher", "supervised, fp16, accumulation"],
+)
+def test_sigkill_in_an_epoch_and_resume_is_exact(tmp_path, which, settings):
+    assert start(tmp_path / "straight", which, settings).wait(300) == 0
+    killed = start(tmp_path / "killed", which, settings, pause=0.3)
+    for _ in range(1200):
+        if (tmp_path / "killed/last_0002.pt").exists():
+            break
+        time.sleep(0.1)
+    time.sleep(0.4)  # into the third epoch: three steps of 0.3 s
+    killed.send_signal(signal.SIGKILL)
+    assert killed.wait(60) == -signal.SIGKILL
+    assert not (tmp_path / "killed/last_0003.pt").exists()
+    assert start(tmp_path / "killed", which, settings, resume=True).wait(300) == 0
+    a, b = (torch.load(tmp_path / f / "last_0004.pt", weights_only=True)["state"] for f in ("straight", "killed"))
+    assert_same_state(a, b)

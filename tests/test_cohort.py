@@ -1,0 +1,435 @@
+"""The promises of custom/cohort.py. No image is read, so empty files stand for scans."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT
+
+from custom import cohort
+from custom.cohort import CohortError, images, judge, make, read, references, stem
+
+
+def scan(folder: Path, patient: str, suffix: str = ".nii.gz") -> dict[str, str]:
+    """An entry as it stands in a list, and its two files."""
+    entry = {"patient": patient, "image": f"images/{patient}{suffix}", "label": f"labels/{patient}{suffix}"}
+    for key in ("image", "label"):
+        (folder / entry[key]).parent.mkdir(parents=True, exist_ok=True)
+        (folder / entry[key]).touch()
+    return entry
+
+
+def write(folder: Path, **parts: Any) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "list.json").write_text(json.dumps(parts))
+    return folder / "list.json"
+
+
+def faults(path: Path) -> list[str]:
+    with pytest.raises(CohortError) as error:
+        read(path)
+    first, *lines = str(error.value).split("\n  ")
+    assert first == f"{path} cannot be used:"
+    return lines
+
+
+# read
+
+
+def test_every_part_is_read_with_paths_relative_to_the_list(tmp_path, monkeypatch):
+    folder = tmp_path / "data"
+    parts = {part: [scan(folder, part)] for part in cohort.PARTS}
+    write(folder, **parts)
+    monkeypatch.chdir(tmp_path / "data/images")  # the working directory has no say
+    entries = read("data/list.json", root=tmp_path)
+    assert list(entries) == list(cohort.PARTS)
+    for part in cohort.PARTS:
+        image, label = (str(folder / f"{kind}/{part}.nii.gz") for kind in ("images", "labels"))
+        assert entries[part] == [{"patient": part, "image": image, "label": label}]
+
+
+def test_absolute_paths_stay_and_absent_parts_are_empty(tmp_path):
+    entry = {key: str(tmp_path / "far" / value) for key, value in scan(tmp_path / "far", "a").items() if key != "patient"}
+    entries = read(write(tmp_path / "here", labelled=[entry]))
+    assert entries == {"labelled": [{"patient": "a", **entry}], "unlabelled": [], "validation": [], "test": []}
+
+
+@pytest.mark.parametrize("patient", [{}, {"patient": None}])
+def test_the_patient_is_the_file_s_stem_where_none_is_named(tmp_path, patient):
+    entry = {**{k: v for k, v in scan(tmp_path, "p1_ED").items() if k != "patient"}, **patient}
+    assert read(write(tmp_path, labelled=[entry]))["labelled"][0]["patient"] == "p1_ED"
+
+
+def test_two_modalities_are_a_path_each_and_one_may_be_missing(tmp_path):
+    for name in ("flair.nii.gz", "t1.nii.gz", "label.nii.gz"):
+        (tmp_path / name).touch()
+    both = {"image": {"flair": "flair.nii.gz", "t1": "t1.nii.gz"}, "label": "label.nii.gz"}
+    one = {"patient": "b", "image": {"flair": None, "t1": "t1.nii.gz"}}
+    entries = read(write(tmp_path, labelled=[both], unlabelled=[one]))
+    flair, t1 = str(tmp_path / "flair.nii.gz"), str(tmp_path / "t1.nii.gz")
+    assert entries["labelled"][0]["image"] == {"flair": flair, "t1": t1}
+    assert entries["labelled"][0]["patient"] == "flair"
+    assert entries["unlabelled"][0]["image"] == {"t1": t1}
+
+
+def test_a_folder_of_dicom_files_is_an_image(tmp_path):
+    (tmp_path / "series").mkdir()
+    assert read(write(tmp_path, unlabelled=[{"image": "series"}]))["unlabelled"][0]["patient"] == "series"
+
+
+def test_a_phantom_is_drawn_once_below_dataset_dir(phantoms):
+    before = (phantoms / "phantom_2d/list.json").stat().st_mtime_ns
+    entries = read("phantom:2d", phantoms.name, root=phantoms.parent)
+    assert [len(entries[part]) > 0 for part in cohort.PARTS] == [True] * 4
+    assert Path(entries["test"][0]["image"]).is_relative_to(phantoms / "phantom_2d")
+    assert (phantoms / "phantom_2d/list.json").stat().st_mtime_ns == before
+
+
+def test_an_unknown_phantom_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="2d"):
+        read("phantom:2", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+# a data list is data
+
+NASTY = "$__import__('os').mkdir('ran')"
+
+
+def test_a_case_named_as_an_expression_stays_a_string(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    entry = {**scan(tmp_path, "a"), "patient": NASTY, "note": "%run", "other": "@labelled"}
+    found = read(write(tmp_path, labelled=[entry]))["labelled"][0]
+    assert (found["patient"], found["note"], found["other"]) == (NASTY, "%run", "@labelled")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_case_named_as_an_expression_stays_a_string_in_a_bundle(tmp_path, monkeypatch, bundle_cwd):
+    """Through MONAI's parser, which evaluates such strings where they stand in a config."""
+    from monai.bundle import ConfigParser
+
+    bundle_cwd(ROOT / "bundles/supervised")
+    path = write(tmp_path, labelled=[{**scan(tmp_path, NASTY), "patient": NASTY}])
+    monkeypatch.chdir(tmp_path)
+    parser = ConfigParser({"data": {"_target_": "scripts.cohort.read", "data_list": str(path)},
+                           "labelled": "$@data['labelled']"})  # fmt: skip
+    assert parser.get_parsed_content("labelled")[0]["patient"] == NASTY
+    assert parser.get_parsed_content("labelled")[0]["image"] == str(tmp_path / f"images/{NASTY}.nii.gz")
+    assert not (tmp_path / "ran").exists()
+
+
+# what is no data list
+
+
+def test_a_list_that_does_not_exist_says_which_and_what_to_give(tmp_path):
+    with pytest.raises(CohortError) as error:
+        read("acdc.json", root=tmp_path)
+    assert str(error.value) == (
+        f"data_list {tmp_path / 'acdc.json'} does not exist. Give a list with --data_list, see README, 'Your own scans'."
+    )
+
+
+@pytest.mark.parametrize("content", [b'{"labelled": [', b"", b"\xff\xfe{}"])
+def test_broken_json_is_named(tmp_path, content):
+    (tmp_path / "list.json").write_bytes(content)
+    with pytest.raises(CohortError, match=rf"data_list {tmp_path}/list.json is no JSON: ."):
+        read(tmp_path / "list.json")
+
+
+@pytest.mark.parametrize("content", ["[]", '{"labelled": {}}', '{"test": null}'])
+def test_another_json_is_refused_with_what_was_expected(tmp_path, content):
+    (tmp_path / "list.json").write_text(content)
+    with pytest.raises(CohortError, match=r"expected an object with lists under \['labelled', 'unlabelled', 'valid"):
+        read(tmp_path / "list.json")
+
+
+def test_a_misspelt_part_is_refused_with_the_nearest(tmp_path):
+    with pytest.raises(CohortError) as error:
+        read(write(tmp_path, labeled=[scan(tmp_path, "a")], comment="ours", author={"name": "x"}))
+    assert str(error.value) == (
+        f"data_list {tmp_path / 'list.json'}: unknown part 'labeled' (did you mean 'labelled'?); "
+        "the parts are ['labelled', 'unlabelled', 'validation', 'test']"
+    )
+
+
+# judge
+
+
+def test_a_good_list_has_no_faults(tmp_path):
+    """Several scans of a patient are one part's; only unlabelled scans lack a label."""
+    a, b = scan(tmp_path, "a_ED"), scan(tmp_path, "a_ES")
+    unlabelled = {key: value for key, value in scan(tmp_path, "b").items() if key != "label"}
+    parts = {"labelled": [{**a, "patient": "a"}, {**b, "patient": "a"}], "unlabelled": [unlabelled]}
+    read(write(tmp_path, **parts, validation=[scan(tmp_path, "c")], test=[scan(tmp_path, "d")]))
+
+
+def test_entries_that_lack_something_are_named_by_part_and_case(tmp_path):
+    a = scan(tmp_path, "a")
+    found = faults(write(tmp_path, labelled=[{"label": a["label"], "patient": "a"}], unlabelled=["b.nii.gz", {}],
+                         validation=[{"image": a["image"], "patient": "c"}], test=[{"image": {"t1": ""}}]))  # fmt: skip
+    assert found == [
+        "labelled, entry 0: no image; expected a path, or a path for each modality",
+        "unlabelled, entry 0: expected an object with image and label, found 'b.nii.gz'",
+        "unlabelled, entry 1: no image; expected a path, or a path for each modality",
+        "validation, a: no label; only unlabelled scans may lack one",
+        "test, entry 0: no image; expected a path, or a path for each modality",
+        "test, entry 0: no label; only unlabelled scans may lack one",
+    ]
+
+
+def test_every_file_that_does_not_exist_is_named(tmp_path):
+    found = faults(write(tmp_path, labelled=[{"image": {"flair": "f.nii", "t1": "t.nii"}, "label": "l.nii"}],
+                         unlabelled=[{"image": "u.nii", "label": "never read.nii"}]))  # fmt: skip
+    assert found == [*[f"labelled, f: {tmp_path / name} does not exist" for name in ("f.nii", "t.nii", "l.nii")],
+                     f"unlabelled, u: {tmp_path / 'u.nii'} does not exist"]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "fault"),
+    [
+        ("labelled", "validation", "in training and in validation"),
+        ("labelled", "test", "in training and in test"),
+        ("unlabelled", "validation", "in training and in validation"),
+        ("unlabelled", "test", "in training and in test"),
+        ("validation", "test", "in validation and in test"),
+    ],
+)
+def test_a_patient_in_training_and_in_evaluation_is_refused(tmp_path, a, b, fault):
+    """Other scans of the same patient, too; and the same file where it has another patient's name."""
+    entries = [scan(tmp_path, name) for name in ("x_ED", "x_ES", "y_ED", "y_ES")]
+    patients = [{**entry, "patient": entry["image"][7]} for entry in entries]
+    line = f"patient x, y: {fault}. Keep all scans of a patient in one part"
+    assert faults(write(tmp_path, **{a: patients[::2], b: patients[1::2]})) == [line]
+    renamed = {**entries[0], "patient": "nobody else"}
+    line = f"x_ED: {fault} under two patients' names. Remove one entry"
+    assert faults(write(tmp_path, **{a: entries[:1], b: [renamed]})) == [line]
+
+
+def test_a_patient_may_be_labelled_and_unlabelled_but_not_a_scan(tmp_path):
+    a, b = ({**scan(tmp_path, name), "patient": "a"} for name in ("a_ED", "a_ES"))
+    read(write(tmp_path, labelled=[a], unlabelled=[b]))
+    line = "a_ED: labelled and unlabelled at once. Remove one entry"
+    assert faults(write(tmp_path, labelled=[a], unlabelled=[a, b])) == [line]
+
+
+def test_lists_in_memory_without_patients_are_judged_too(tmp_path):
+    """As MONAI Label gives them; patients that nobody named are not one patient."""
+    label = scan(tmp_path, "a")["label"]
+    a, b = ({"image": str(tmp_path / scan(tmp_path, name)["image"]), "label": str(tmp_path / label)} for name in "ab")
+    assert judge({"labelled": [a], "validation": [b]}) == []
+    assert judge({"labelled": [a, {**b, "label": str(tmp_path / "gone.nii")}]}) == [
+        f"labelled, b: {tmp_path / 'gone.nii'} does not exist"
+    ]
+
+
+# names
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [("a/p01_ED.nii.gz", "p01_ED"), ("P.NII.GZ", "P"), ("p.1.nii", "p.1"), ("x.jpeg", "x"), ("v1.2.mha", "v1.2"),
+     ("no suffix", "no suffix"), ("p01.gipl", "p01"), ("", "")],
+)  # fmt: skip
+def test_a_stem_is_the_name_without_its_image_suffix(file, name):
+    assert stem(file) == stem(Path(file)) == name
+
+
+# folders, for inference and evaluation
+
+
+def fill(folder: Path, *names: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (folder / name).touch()
+
+
+def test_the_images_of_a_folder_are_its_image_files_by_name(tmp_path):
+    fill(tmp_path, "b.nii.gz", "a.png", "c.JPG", "notes.txt")
+    assert images(tmp_path) == [{"image": str(tmp_path / name)} for name in ("a.png", "b.nii.gz", "c.JPG")]
+
+
+def test_the_channels_of_a_case_are_one_file_name_in_a_folder_each_in_the_network_s_order(tmp_path):
+    for channel in ("t1", "flair"):
+        fill(tmp_path / channel, "p1.nii.gz", "p2.nii.gz")
+    assert images(tmp_path, ["t1", "flair"]) == [
+        {"image": [str(tmp_path / channel / name) for channel in ("t1", "flair")]} for name in ("p1.nii.gz", "p2.nii.gz")
+    ]
+
+
+def test_a_case_that_lacks_a_channel_is_refused_by_path(tmp_path):
+    fill(tmp_path / "t1", "p1.nii", "p2.nii")
+    fill(tmp_path / "flair", "p2.nii", "p3.nii")
+    with pytest.raises(CohortError) as error:
+        images(tmp_path, ["t1", "flair"])
+    lacking = [tmp_path / "flair/p1.nii", tmp_path / "t1/p3.nii"]
+    assert str(error.value) == f"cases that lack a channel: {lacking[0]}, {lacking[1]}"
+
+
+def test_a_folder_without_images_is_refused_with_what_was_expected(tmp_path):
+    fill(tmp_path, "notes.txt")
+    with pytest.raises(CohortError, match=rf"no images in {tmp_path}: expected files \.nii\.gz, .*with --dataset_dir\."):
+        images(tmp_path)
+    with pytest.raises(CohortError, match=r"in a subfolder for each of \['t1', 'flair'\]\. Give"):
+        images(tmp_path / "absent", ["t1", "flair"])
+
+
+def test_references_put_the_label_aside_and_the_channels_in_order():
+    entries = [{"patient": "a", "image": {"x": "ax", "y": "ay"}, "label": "al"}]
+    assert references(entries, ["y", "x"]) == [{"image": ["ay", "ax"], "reference": "al", "patient": "a"}]
+    single = [{"patient": "b", "image": "b", "label": "bl", "site": "1"}]
+    assert references(single) == [{"image": "b", "reference": "bl", "patient": "b"}]
+
+
+def test_references_refuse_a_case_that_lacks_a_channel_by_its_patient():
+    with pytest.raises(CohortError, match=r"^patient a: no y, z; the channels are \['x', 'y', 'z'\]$"):
+        references([{"patient": "a", "image": {"x": "ax"}, "label": "al"}], ["x", "y", "z"])
+
+
+# make
+
+
+def hospital(folder: Path, patients: int = 8, unlabelled: int = 3) -> tuple[Path, Path]:
+    """Patients p0, p1, ... with two phases each, the last of them without labels."""
+    names = [f"p{i}_{phase}.nii.gz" for i in range(patients) for phase in ("ED", "ES")]
+    fill(folder / "images", *names, "readme.txt")
+    fill(folder / "labels", *names[: 2 * (patients - unlabelled)], "p0_ED.json")
+    return folder / "images", folder / "labels"
+
+
+BY_PATIENT = r"^(p\d+)_E[DS]$"
+
+
+def patients_of(entries: Sequence[dict]) -> list[str]:
+    return list(dict.fromkeys(entry["patient"] for entry in entries))
+
+
+def test_counts_split_by_patient_and_leave_nobody_out(tmp_path):
+    parts = read(make(*hospital(tmp_path), tmp_path / "lists/a.json", BY_PATIENT, labelled=2, validation=1, test=1))
+    where = {part: patients_of(parts[part]) for part in parts}
+    assert {part: len(names) for part, names in where.items()} == {
+        "labelled": 2, "unlabelled": 4, "validation": 1, "test": 1}  # fmt: skip
+    assert sorted(name for names in where.values() for name in names) == [f"p{i}" for i in range(8)]
+    assert set(where["unlabelled"]) >= {"p5", "p6", "p7"}, "only those with labels are labelled or evaluated"
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_both_phases_of_a_patient_are_in_one_part(tmp_path, seed):
+    parts = read(make(*hospital(tmp_path), tmp_path / "a.json", BY_PATIENT, labelled=1, validation=2, test=1, seed=seed))
+    for entries in parts.values():
+        for name in patients_of(entries):
+            phases = [stem(entry["image"]) for entry in entries if entry["patient"] == name]
+            assert phases == [f"{name}_ED", f"{name}_ES"]
+            assert all(stem(e["label"]) == stem(e["image"]) for e in entries if "label" in e)
+
+
+def test_unlabelled_entries_have_no_label_key_even_where_there_is_a_label(tmp_path):
+    parts = read(make(*hospital(tmp_path, unlabelled=0), tmp_path / "a.json", BY_PATIENT, labelled=3))
+    assert len(patients_of(parts["unlabelled"])) == 5
+    assert all("label" not in entry for entry in parts["unlabelled"])
+
+
+def test_the_split_is_a_function_of_the_seed(tmp_path):
+    folders = hospital(tmp_path)
+
+    def drawn(seed: int) -> str:
+        path = tmp_path / "a.json"
+        return make(*folders, path, BY_PATIENT, labelled=2, validation=1, test=1, seed=seed).read_text()
+
+    assert drawn(3) == drawn(3)
+    assert len({drawn(seed) for seed in range(10)}) > 5
+
+
+def test_a_longer_list_of_labelled_patients_holds_the_shorter_one(tmp_path):
+    folders, found = hospital(tmp_path), []
+    for labelled in (1, 2, 3):
+        parts = read(make(*folders, tmp_path / "a.json", BY_PATIENT, labelled=labelled, validation=1, test=1, seed=4))
+        found.append((patients_of(parts["labelled"]), parts["validation"], parts["test"]))
+    assert found[2][0][:2] == found[1][0]
+    assert found[1][0][:1] == found[0][0]
+    assert found[0][1:] == found[1][1:] == found[2][1:]
+
+
+def test_zero_labelled_takes_all_that_have_a_label(tmp_path):
+    parts = read(make(*hospital(tmp_path), tmp_path / "a.json", BY_PATIENT))
+    assert sorted(patients_of(parts["labelled"])) == ["p0", "p1", "p2", "p3", "p4"]
+    assert patients_of(parts["unlabelled"]) == ["p5", "p6", "p7"]
+
+
+SPLIT = {"train": ["p3", "p7", "p1", "p2"], "val": ["p0"], "test": ["p4"]}
+
+
+def test_a_split_s_order_decides_who_is_labelled_and_who_is_not_named_is_left_out(tmp_path):
+    parts = read(make(*hospital(tmp_path), tmp_path / "a.json", BY_PATIENT, SPLIT, labelled=2, seed=9))
+    assert {part: patients_of(entries) for part, entries in parts.items()} == {
+        "labelled": ["p3", "p1"], "unlabelled": ["p7", "p2"], "validation": ["p0"], "test": ["p4"]}  # fmt: skip
+
+
+def test_a_split_may_be_of_training_patients_alone(tmp_path):
+    parts = read(make(*hospital(tmp_path), tmp_path / "a.json", BY_PATIENT, {"train": ["p0", "p1"]}, labelled=1))
+    assert {part: patients_of(entries) for part, entries in parts.items()} == {
+        "labelled": ["p0"], "unlabelled": ["p1"], "validation": [], "test": []}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("told", "text"),
+    [
+        ({"patient": r"^(q\d)"}, r"--patient '\^\(q\\\\d\)' does not match 'p0_ED', or has no group in brackets"),
+        ({"patient": "^p"}, "has no group in brackets"),
+        ({"labelled": 4, "validation": 1, "test": 1},
+         "asked for 4 labelled, 1 validation and 1 test patients; 5 of 8 patients have a label"),
+        ({"split": SPLIT, "labelled": 4}, "asked for 4 labelled patients; 3 of train have a label"),
+        ({"split": SPLIT, "test": 1}, "validation and test patients are those of the split: leave out the numbers"),
+        ({"split": {**SPLIT, "train": ["p3", "P1", "x"]}}, r"patients without an image: P1, x\. The images are of p0, p1"),
+        ({"split": {**SPLIT, "val": ["p6", "p0", "p5"]}}, "validation or test without a label: p6, p5"),
+        ({"split": {"training": ["p0"]}}, "lists under train, val and test, this one has .*'training'"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_made_is_refused_and_nothing_is_written(tmp_path, told, text):
+    with pytest.raises(CohortError, match=text):
+        make(*hospital(tmp_path), tmp_path / "a.json", **{"patient": BY_PATIENT, **told})
+    assert not (tmp_path / "a.json").exists()
+
+
+def test_a_folder_without_images_makes_no_list(tmp_path):
+    fill(tmp_path / "labels", "a.nii")
+    with pytest.raises(CohortError, match=rf"no images in {tmp_path / 'labels/none'}: expected files"):
+        (tmp_path / "labels/none").mkdir()
+        make(tmp_path / "labels/none", tmp_path / "labels", tmp_path / "a.json")
+
+
+# the command line
+
+
+@pytest.mark.parametrize("wrap", [lambda split: split, lambda split: {"split": split, "group": {"p0": "NOR"}}])
+def test_the_command_makes_a_list_and_prints_its_counts(tmp_path, capsys, wrap):
+    folders = hospital(tmp_path)
+    (tmp_path / "split.json").write_text(json.dumps(wrap(SPLIT)))
+    out = tmp_path / "a.json"
+    cohort.main(["make", "--images", str(folders[0]), "--labels", str(folders[1]), "--out", str(out), "--patient",
+                 BY_PATIENT, "--split", str(tmp_path / "split.json"), "--labelled", "1"])  # fmt: skip
+    assert patients_of(read(out)["labelled"]) == ["p3"]
+    assert capsys.readouterr().out == (
+        f"{out} labelled: 2 scans of 1 patients, unlabelled: 6 scans of 3 patients, validation: 2 scans of 1 patients, "
+        "test: 2 scans of 1 patients\n"
+    )
+
+
+def test_the_command_draws_by_its_seed(tmp_path):
+    folders = hospital(tmp_path)
+    numbers = ["--labelled", "1", "--validation", "1", "--test", "2", "--seed", "5"]
+    cohort.main(["make", "--images", str(folders[0]), "--labels", str(folders[1]), "--out", str(tmp_path / "a.json"),
+                 "--patient", BY_PATIENT, *numbers])  # fmt: skip
+    make(*folders, tmp_path / "b.json", BY_PATIENT, labelled=1, validation=1, test=2, seed=5)
+    assert (tmp_path / "a.json").read_text() == (tmp_path / "b.json").read_text()
+
+
+def test_the_command_refuses_a_patient_in_training_and_in_evaluation(tmp_path):
+    folders = hospital(tmp_path)
+    (tmp_path / "split.json").write_text(json.dumps({**SPLIT, "test": ["p1"]}))
+    with pytest.raises(CohortError, match="patient p1: in training and in test"):
+        cohort.main(["make", "--images", str(folders[0]), "--labels", str(folders[1]), "--out",
+                     str(tmp_path / "a.json"), "--patient", BY_PATIENT, "--split", str(tmp_path / "split.json")])  # fmt: skip

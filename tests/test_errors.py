@@ -1,0 +1,58 @@
+"""A fault that a user can mend is shown as one text, without a traceback; everything else as before."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+CODE = """
+import sys
+sys.path.insert(0, {root!r})
+from custom.errors import UserError, show_plainly
+class NoScans(UserError, ValueError): ...
+show_plainly(); show_plainly()
+def inner():
+    raise {error}
+try:
+    inner()
+except Exception as error:
+    raise RuntimeError("Failed to evaluate ConfigExpression") from error
+"""
+
+
+def last_words(error: str) -> tuple[int, str]:
+    done = subprocess.run(
+        [sys.executable, "-c", CODE.format(root=str(ROOT), error=error)], capture_output=True, text=True
+    )
+    return done.returncode, done.stderr
+
+
+def test_a_mendable_fault_is_its_text_and_nothing_else():
+    assert last_words("NoScans('no scans in /data: give a folder')") == (
+        1,
+        "\nerror: no scans in /data: give a folder\n",
+    )
+
+
+def test_any_other_error_keeps_its_traceback():
+    code, text = last_words("KeyError('x')")
+    assert code == 1
+    assert text.count("Traceback") == 2
+    assert "Failed to evaluate" in text
+
+
+@pytest.mark.parametrize(("module", "names"), [
+    ("checkpoint", "CheckpointError"), ("run_folder", "RunFolderError"), ("bank", "ListError ScanError"),
+    ("weights", "NoWeights"),
+    ("cohort", "CohortError"), ("run_config", "ConfigError"), ("guard", "NotFinite"),
+])  # fmt: skip
+def test_every_report_of_ours_is_one(module, names):
+    import importlib
+
+    from custom.errors import UserError
+
+    for name in names.split():
+        assert issubclass(getattr(importlib.import_module(f"custom.{module}"), name), UserError)
