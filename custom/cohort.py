@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from . import phantom
+from .errors import UserError
 from .schedule import nearest
 
 logger = logging.getLogger(__name__)
@@ -20,7 +21,7 @@ PARTS = ("labelled", "unlabelled", "validation", "test")
 _SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".png", ".jpg", ".jpeg")
 
 
-class CohortError(ValueError):
+class CohortError(UserError, ValueError):
     """All faults of a data list in one text."""
 
 
@@ -57,7 +58,9 @@ def under(root: str | Path, path: str | Path) -> Path:
 
 def _load(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise CohortError(f"data_list {path} does not exist. Give a list with --data_list, see README, 'Your own scans'.")
+        raise CohortError(
+            f"data_list {path} does not exist. Give a list with --data_list, see README, 'Your own scans'."
+        )
     try:
         parts = json.loads(path.read_text())
     except ValueError as error:
@@ -103,7 +106,8 @@ def judge(parts: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
         for number, entry in enumerate(entries):
             name = stem(first_file(entry)) or f"entry {number}"
             if "not an object" in entry:
-                faults.append(f"{part}, {name}: expected an object with image and label, found {entry['not an object']!r}")
+                found = entry["not an object"]
+                faults.append(f"{part}, {name}: expected an object with image and label, found {found!r}")
                 continue
             if not entry.get("image"):
                 faults.append(f"{part}, {name}: no image; expected a path, or a path for each modality")
@@ -203,7 +207,7 @@ def make(
         CohortError: no images; a file name without a patient; fewer patients with a label than asked for; a split that
             names unknown patients, or patients without a label for evaluation.
     """
-    cases = {}
+    cases: dict[str, list[Path]] = {}
     for file in sorted(filter(_is_image, Path(image_dir).iterdir())):
         found = re.search(patient, stem(file))
         if found is None or not found.groups():
@@ -211,7 +215,7 @@ def make(
         cases.setdefault(found.group(1), []).append(file)
     if not cases:
         raise CohortError(f"no images in {image_dir}: expected files {', '.join(_SUFFIXES)}")
-    label_of = {stem(p): p for p in Path(label_dir).iterdir() if p.name.lower().endswith(_SUFFIXES)}
+    label_of = {stem(p): p for p in Path(label_dir).iterdir() if _is_image(p)}
     has_label = [p for p, files in cases.items() if all(stem(f) in label_of for f in files)]
     if split is None:
         if validation + test + labelled > len(has_label):

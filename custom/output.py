@@ -83,7 +83,11 @@ class Output:
         self._data = dict(data)
         if not self._writes:
             return
-        described = {"config": self.config.comparable() if self.config is not None else {}, "data": dict(data)}
+        described = {
+            "config": self.config.comparable() if self.config is not None else {},
+            "data": dict(data),
+            "processes": distributed.world_size(),
+        }
         checkpoint.save({"state": dict(state), **described}, self.folder, epoch)
 
     def newest_checkpoint(self, data: Mapping[str, str]) -> tuple[dict[str, Any], Path] | None:
@@ -97,10 +101,12 @@ class Output:
             return None
         saved, path = found
         self._data = dict(data)
-        if not {"state", "config", "data"} <= set(saved):
+        if not {"state", "config", "data", "processes"} <= set(saved):
             raise CheckpointError(f"{path} is no checkpoint of this trainer: it has the entries {sorted(saved)}")
         faults = [f"data: the {part} scans are not those it was trained on"
                   for part in sorted({*saved["data"], *data}) if saved["data"].get(part) != data.get(part)]  # fmt: skip
+        if saved["processes"] != distributed.world_size():
+            faults.append(f"written by {saved['processes']} processes, now there are {distributed.world_size()}")
         if self.config is not None:
             faults += checkpoint.differences(saved["config"], self.config.comparable(), self.config.FREE)
         if faults:

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from .checkpoint import write_atomically
+from .checkpoint import write_text
 from .run_config import RunConfig
 
 CONFIGS = ("train.yaml", "inference.yaml", "evaluate.yaml", "multi_gpu_train.yaml")
@@ -33,7 +33,7 @@ def write_bundle(folder: Path, config: RunConfig) -> None:
     texts["inference.yaml"] = rewrite(texts["inference.yaml"], _shared_values(source, merged))
     texts["metadata.json"] = json.dumps(_metadata(config), indent=4) + "\n"
     for name, text in texts.items():
-        write_atomically(folder / "configs" / name, lambda file, text=text: file.write(text.encode()))
+        write_text(folder / "configs" / name, text)
 
 
 def _copy_rest(source: Path, folder: Path) -> None:
@@ -64,7 +64,9 @@ def _local_values(config: RunConfig) -> dict[str, Any]:
 
 def _shared_values(source: Path, merged: dict[str, Any]) -> dict[str, Any]:
     """``inference.yaml`` with the run's values of the ids that both files give the same value (a test keeps them so)."""
-    train, inference = (yaml.safe_load((source / "configs" / name).read_text()) for name in ("train.yaml", "inference.yaml"))
+    train, inference = (
+        yaml.safe_load((source / "configs" / name).read_text()) for name in ("train.yaml", "inference.yaml")
+    )
     return {k: merged[k] if k in train and train[k] == value else value for k, value in inference.items()}
 
 
@@ -89,7 +91,9 @@ def rewrite(text: str, config: dict[str, Any]) -> str:
     old = yaml.safe_load(text)
     new = {k: _with_macros(old[k], config[k]) if k in config else old[k] for k in old}
     edits: list[tuple[int, int, str]] = []
-    _compare(yaml.compose(text, Loader=yaml.SafeLoader), old, new, edits)
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    assert root is not None, "a config is not empty"
+    _compare(root, old, new, edits)
     edited = text
     for start, end, value in sorted(edits, reverse=True):
         before = " " if start == end else ""  # `key:` alone, a null that is not written

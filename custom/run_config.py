@@ -9,31 +9,31 @@ import platform
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from pydoc import locate
 from typing import Any
 
 import torch
 from monai.bundle import ConfigParser
 from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
-from pydoc import locate
 
+from .errors import UserError, show_plainly
 from .schedule import nearest
 from .seeds import derive
 
 logger = logging.getLogger(__name__)
 
 PLAIN = {type(None), bool, int, float, str}
-# Settings that `--tracking` brings with it; those of its handlers (trainer, validator, evaluator) are no ids of a config.
-TRACKING = tuple(
-    key for s in DEFAULT_EXP_MGMT_SETTINGS.values() for key in s["configs"] if key not in s["handlers_id"]
-)  # fmt: skip
+# Settings that `--tracking` brings with it; its handlers (trainer, validator, evaluator) are no ids of a config.
+_TRACKERS: dict[str, dict[str, Any]] = DEFAULT_EXP_MGMT_SETTINGS
+TRACKING = tuple(key for s in _TRACKERS.values() for key in s["configs"] if key not in s["handlers_id"])
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError, ValueError):
     """An override that names nothing."""
 
 
 def running() -> RunConfig:
-    """The config that is being resolved; meant for one place, ``config: $scripts.run_config.running()``.
+    """The config that is being resolved; meant for ``config: {_target_: scripts.run_config.running}``.
 
     MONAI hands an expression no way to the parser that evaluates it, nor to the overrides of the command line: both
     are found on the call stack. Without MONAI's ``run`` on it (a workflow made by hand) no override is judged.
@@ -42,7 +42,10 @@ def running() -> RunConfig:
         RuntimeError: called from anywhere else.
         ConfigError: misspelt overrides, all in one text.
     """
-    parser, overrides, files = None, {}, ()
+    show_plainly()
+    parser: ConfigParser | None = None
+    overrides: dict[str, Any] = {}
+    files: Any = ()
     for frame in (info.frame for info in inspect.stack(context=0)):
         owner = frame.f_locals.get("self")
         if isinstance(owner, ConfigParser) and parser is None:
@@ -131,8 +134,8 @@ class RunConfig:
     """
 
     FREE = (
-        "bundle_root", "dataset_dir", "data_list", "output_dir", "resume", "workers", "device", "mlflow_uri", "initial_weights",
-        "config", "output", "run", "training", "train::handlers", "validate::handlers", "train::dataset::data",
+        "bundle_root", "dataset_dir", "data_list", "output_dir", "resume", "workers", "device", "mlflow_uri",
+        "initial_weights", "config", "output", "run", "training", "initialize", "finalize", "train::handlers", "validate::handlers", "train::dataset::data",
         "train::unlabelled_dataset::data", "validate::dataset::data", "dataset", "inferer::sw_batch_size",
         *TRACKING,
     )  # fmt: skip
@@ -169,8 +172,8 @@ class RunConfig:
 
     def settings(self) -> dict[str, Any]:
         """The plain settings of the config's top level, resolved: what a user may change, no component, no program."""
-        plain = {name: value for name, value in self.config.items() if name not in ("run", "training") and _is_plain(value)}
-        return {name: self.resolved(name) for name in plain}
+        plain = [name for name, value in self.config.items() if _is_plain(value)]
+        return {name: self.resolved(name) for name in plain if name not in ("run", "training")}
 
     def summary(self) -> list[str]:
         """The settings, a few to a line."""

@@ -48,6 +48,7 @@ class MLflow:
         # a server that is down must cost seconds, not the minutes that MLflow retries by default
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # a hospital's machine tells nobody what it does
         try:
             act()
             self._warned = False

