@@ -39,7 +39,7 @@ def train_and_evaluate(name: str, out: Path, **overrides: Any) -> Path:
     if not (out / "bundle/models/model_final.pt").exists():
         print(f"\n--- {TITLES[name]}: training ({out})", flush=True)
         bundle(name, "training", "--config_file", "configs/train.yaml", *told)
-    if not (out / "evaluation/model.csv").exists():
+    if not (out / "evaluation/summary.json").exists():
         print(f"\n--- {TITLES[name]}: evaluation on the test part", flush=True)
         bundle(name, "--config_file", "['configs/train.yaml','configs/evaluate.yaml']", *told)
     return out

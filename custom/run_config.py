@@ -16,6 +16,7 @@ import torch
 from monai.bundle import ConfigParser
 from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
 
+from . import distributed
 from .errors import UserError, show_plainly
 from .schedule import nearest
 from .seeds import derive
@@ -135,9 +136,9 @@ class RunConfig:
 
     FREE = (
         "bundle_root", "dataset_dir", "data_list", "output_dir", "resume", "workers", "device", "mlflow_uri",
-        "initial_weights", "config", "output", "run", "training", "initialize", "finalize", "train::handlers", "validate::handlers", "train::dataset::data",
-        "train::unlabelled_dataset::data", "validate::dataset::data", "dataset", "inferer::sw_batch_size",
-        *TRACKING,
+        "initial_weights", "config", "output", "run", "training", "initialize", "finalize", "train::handlers",
+        "validate::handlers", "train::dataset::data", "train::unlabelled_dataset::data", "validate::dataset::data",
+        "dataset", "inferer::sw_batch_size", *TRACKING,
     )  # fmt: skip
     """Ids that cannot change what a resumed run computes; the scans themselves are compared by content."""
 
@@ -166,6 +167,8 @@ class RunConfig:
         torch.backends.cudnn.deterministic = True  # exact resume
         torch.backends.cudnn.benchmark = False
         quiet_known_noise()
+        if distributed.rank() > 0:  # one rank reports; warnings come from all
+            logging.getLogger(__package__).setLevel(logging.WARNING)
         keep_freed_memory()
         for line in self.summary():
             logger.info("%s", line)

@@ -14,6 +14,7 @@ from monai.engines import SupervisedEvaluator
 from monai.engines.utils import IterationEvents
 from torch import nn
 
+from .checkpoint import write_text
 from .cohort import stem
 from .evaluation import CaseReport
 
@@ -68,7 +69,7 @@ def evaluate_models(
     """Score each ``*.pt`` of ``models_dir`` and write ``folder/evaluation/<name>.csv`` and ``.json``.
 
     Returns:
-        ``{name: mean Dice}``; also logged, a line a network.
+        ``{name: mean Dice}``; also written to ``summary.json``, and logged, a line a network.
     """
     models_dir, folder = Path(models_dir), Path(folder) / "evaluation"
     about = models_dir.parent / "run.json"
@@ -86,5 +87,6 @@ def evaluate_models(
         )
         dice = "  ".join(f"{k.removeprefix('dice_')} {v['mean']:.3f}" for k, v in metrics.items() if "dice" in k)
         logger.info("%-12s (%s)  Dice: %s", path.stem, what, dice)
+    write_text(folder / "summary.json", json.dumps(found, indent=2) + "\n")  # last: it is there when all are
     logger.info("Scores of every case: %s", folder)
     return found

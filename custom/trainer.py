@@ -179,7 +179,7 @@ class DualStreamTrainer(Trainer):
         self.method.train()
         if distributed.active() and not isinstance(self.network, DistributedDataParallel):
             self.network = DistributedDataParallel(
-                self.method, broadcast_buffers=False, find_unused_parameters=self.weights.sometimes_off()
+                self.method, forward_sync_buffers=False, find_unused_parameters=self.weights.sometimes_off()
             )
 
     def _resume(self, output: Output) -> None:

@@ -432,3 +432,4 @@ def test_two_processes_train_through_the_command_line(tmp_path, phantoms):
     assert done.returncode == 0, done.stderr[-3000:]
     assert sorted(p.name for p in (tmp_path / "out").glob("last_*")) == ["last_0001.pt", "last_0002.pt"]
     assert done.stdout.count("epoch 2/2") == 1, "one rank reports"
+    assert done.stdout.count("settings") == 1
