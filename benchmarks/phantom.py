@@ -39,7 +39,7 @@ def train_and_evaluate(name: str, out: Path, **overrides: Any) -> Path:
     if not (out / "bundle/models/model_final.pt").exists():
         print(f"\n--- {TITLES[name]}: training ({out})", flush=True)
         bundle(name, "training", "--config_file", "configs/train.yaml", *told)
-    if not (out / "evaluation/summary.json").exists():
+    if not (out / "evaluation/test/summary.json").exists():
         print(f"\n--- {TITLES[name]}: evaluation on the test part", flush=True)
         bundle(name, "--config_file", "['configs/train.yaml','configs/evaluate.yaml']", *told)
     return out
@@ -48,7 +48,7 @@ def train_and_evaluate(name: str, out: Path, **overrides: Any) -> Path:
 def scores(run: Path, file: str) -> list[dict[str, Any]]:
     from custom.compare import read_cases
 
-    return read_cases(run / "evaluation" / f"{file}.csv")
+    return read_cases(run / "evaluation/test" / f"{file}.csv")
 
 
 def demo(out: Path) -> None:
@@ -81,7 +81,7 @@ def demo(out: Path) -> None:
     print(f"\n{text}\n\nOne seed, one short run: a demonstration, not a finding. README has the five seeds.")
     print(f"Pictures, contours of reference and predictions: {pictures}")
     print("Learning curves: " + ", ".join(str(run / "learning_curves.png") for run in runs.values()))
-    print(f"Scores of every case: {out}/*/evaluation   trained bundles: {out}/*/bundle")
+    print(f"Scores of every case: {out}/*/evaluation/test   trained bundles: {out}/*/bundle")
     print(f"Took {(time.perf_counter() - start) / 60:.1f} minutes.")
 
 
@@ -96,12 +96,13 @@ def draw_pictures(out: Path, data: Path, baseline: Sequence[Mapping[str, Any]], 
     """The supervised network's worst, median and best case, so that nothing is picked by hand."""
     import nibabel
 
-    from custom.cohort import read, stem
+    from custom.cohort import case_names, read, stem
     from custom.plots import case_pictures
 
     ranked = sorted((row for row in baseline if row["dice_mean"] == row["dice_mean"]), key=lambda row: row["dice_mean"])
     chosen = {"worst": ranked[0], "median": ranked[len(ranked) // 2], "best": ranked[-1]}
-    entries = {stem(entry["label"]): entry for entry in read(data)["test"]}
+    test = read(data)["test"]
+    entries = dict(zip(case_names(test), test, strict=True))
     images = out / "pictures/images"
     images.mkdir(parents=True, exist_ok=True)
     for row in chosen.values():

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import Any
 
 import torch
@@ -17,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from .cohort import case_names
 from .errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -90,7 +88,7 @@ class Bank(Dataset):
     ) -> None:
         self.data, self.transform, self.keys, self.slices = list(data), transform, tuple(keys), slices
         self.device, self.workers, self.name, self.channels = torch.device(device), workers, name, tuple(channels)
-        self.names = _case_names(self.data, self.channels)
+        self.names = case_names(self.data, self.channels)
         self._scans: list[Scan] | None = None
         self._items = torch.zeros(0, 2, dtype=torch.long)
         self._foreground: list[dict[int, Tensor]] = []
@@ -354,30 +352,6 @@ def _overlap(
         source.append(slice(low, high))
         target.append(slice(low - start, high - start))
     return tuple(source), tuple(target)
-
-
-def _case_names(data: Sequence[dict], channels: Sequence[str]) -> list[str]:
-    """``patient_stem``, or the stem alone where it says the patient; a number tells namesakes apart."""
-    names: dict[str, None] = {}
-    for case in data:
-        stem, patient = _stem(case.get("image") or "", channels), str(case.get("patient") or "")
-        told = not patient or re.search(rf"(?<![0-9A-Za-z]){re.escape(patient)}(?![0-9A-Za-z])", stem)
-        name = base = stem if told else f"{patient}_{stem}"
-        copies = 1
-        while name in names:
-            copies += 1
-            name = f"{base}-{copies}"
-        names[name] = None
-    return list(names)
-
-
-def _stem(image: Any, channels: Sequence[str]) -> str:
-    """The image file's name up to its suffix; of several modalities, the first one that is there."""
-    if isinstance(image, Mapping):
-        order = [*channels, *image]
-        image = next((image[channel] for channel in order if image.get(channel)), "")
-    name = PurePath(os.fspath(image)).name
-    return name[: -len(".nii.gz")] if name.endswith(".nii.gz") else PurePath(name).stem
 
 
 def _plain(value: Any) -> Tensor:

@@ -99,6 +99,38 @@ def stem(file: str | Path) -> str:
     return next((name[: -len(s)] for s in _SUFFIXES if name.lower().endswith(s)), Path(name).stem)
 
 
+def case_names(entries: Sequence[Mapping[str, Any]], channels: Sequence[str] = ()) -> list[str]:
+    """``patient_stem``, or the stem alone where it says the patient; a number tells namesakes apart.
+
+    The stem is the image's; of several modalities, that of the first one that is there.
+    """
+    names: dict[str, None] = {}
+    for entry in entries:
+        image, patient = entry.get("image") or "", str(entry.get("patient") or "")
+        if isinstance(image, Mapping):
+            image = next((image[c] for c in (*channels, *image) if image.get(c)), "")
+        file = stem(str(image))
+        told = not patient or re.search(rf"(?<![0-9A-Za-z]){re.escape(patient)}(?![0-9A-Za-z])", file)
+        name = base = file if told else f"{patient}_{file}"
+        copies = 1
+        while name in names:
+            copies += 1
+            name = f"{base}-{copies}"
+        names[name] = None
+    return list(names)
+
+
+def refuse_overlaps(**parts: Sequence[Mapping[str, Any]]) -> None:
+    """Judge lists that arrived in memory; without ``patient`` an entry's file is its patient.
+
+    Raises:
+        CohortError: a patient or a file in training and in evaluation, or labelled and unlabelled at once.
+    """
+    named = {k: [{**e, "patient": e.get("patient") or stem(first_file(e))} for e in v] for k, v in parts.items()}
+    if faults := _overlaps(named):
+        raise CohortError("The scans cannot be used:\n  " + "\n  ".join(faults))
+
+
 def judge(parts: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
     """Every fault of the list that can be seen without reading an image, a line each."""
     faults = []
@@ -139,7 +171,7 @@ def _overlaps(parts: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
     return faults
 
 
-def images(folder: str | Path, channels: Sequence[str] = ("image",)) -> list[dict[str, Any]]:
+def images(folder: str | Path, channels: Sequence[str] = ("image",), root: str | Path = ".") -> list[dict[str, Any]]:
     """Every image of a folder, for inference.
 
     A case is one file that holds all channels or, where the folder has subfolders named after the channels, the files
@@ -148,7 +180,7 @@ def images(folder: str | Path, channels: Sequence[str] = ("image",)) -> list[dic
     Raises:
         CohortError: no image there; a case that lacks a channel.
     """
-    folder = Path(folder)
+    folder = under(root, folder)
     apart = [folder / name for name in channels if (folder / name).is_dir()]
     folders = [folder / name for name in channels] if apart else [folder]
     names = sorted({p.name for f in apart or folders if f.is_dir() for p in f.iterdir() if _is_image(p)})
@@ -174,13 +206,13 @@ def references(entries: Sequence[Mapping[str, Any]], channels: Sequence[str] = (
         CohortError: a case that lacks a channel.
     """
     found = []
-    for entry in entries:
+    for entry, case in zip(entries, case_names(entries, channels), strict=True):
         image = entry["image"]
         missing = [name for name in channels if isinstance(image, Mapping) and name not in image]
         if missing:
             raise CohortError(f"patient {entry['patient']}: no {', '.join(missing)}; the channels are {list(channels)}")
         files = [image[name] for name in channels] if isinstance(image, Mapping) else image
-        found.append({"image": files, "reference": entry["label"], "patient": entry["patient"]})
+        found.append({"image": files, "reference": entry["label"], "patient": entry["patient"], "case": case})
     return found
 
 

@@ -31,8 +31,13 @@ def local_device() -> torch.device:
 
 def start() -> None:
     """Join the group that torchrun announces in the environment: NCCL between GPUs, Gloo between CPUs."""
-    if not active():
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    if active():
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(local_device())  # what NCCL gathers objects on
+        dist.init_process_group("cpu:gloo,cuda:nccl")
+    else:
+        dist.init_process_group("gloo")
 
 
 def stop() -> None:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .batch import Batch
 from .errors import UserError
@@ -61,6 +61,24 @@ class Guard:
             raise NotFinite(
                 f"a term was not finite within the {self.interval} steps before step {step + 1}. No weight was changed "
                 "by it or after it. Lower learning_rate or a weight, or set amp: off; the last checkpoint is intact."
+            )
+
+    @staticmethod
+    def check_weights(module: nn.Module, epoch: int) -> None:
+        """Before an epoch's files are written: a finite loss can have a gradient that is not.
+
+        Raises:
+            NotFinite: naming the first parameter or buffer that is not finite.
+        """
+        tensors = {name: value for name, value in module.state_dict().items() if isinstance(value, Tensor)}
+        names = [name for name, value in tensors.items() if value.is_floating_point()]
+        finite = torch.stack([tensors[name].isfinite().all() for name in names])
+        if not finite.all():
+            name = names[int((~finite).nonzero()[0])]
+            raise NotFinite(
+                f"{name} is not finite at the end of epoch {epoch}: a gradient was not, of terms that were. Nothing was "
+                "written in this epoch. Lower learning_rate, set clip, or set amp: off; --resume true goes on from the "
+                "last checkpoint."
             )
 
 

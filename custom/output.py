@@ -19,6 +19,7 @@ from torch import nn
 
 from . import checkpoint, distributed
 from .checkpoint import CheckpointError, write_atomically, write_text
+from .cohort import under
 from .run_bundle import write_bundle
 from .run_config import RunConfig
 from .run_folder import RunFolder
@@ -42,7 +43,7 @@ class Output:
     """
 
     def __init__(self, folder: str | Path, config: RunConfig | None = None, root: str | Path = ".") -> None:
-        self.folder = (Path(root) / folder).resolve()
+        self.folder = under(root, folder)
         self.config = config
         self.models = self.folder / "bundle" / "models"
         self._lock = RunFolder(self.folder)
@@ -58,10 +59,14 @@ class Output:
                 checkpoint.sweep(folder)
             if not resume:
                 self._set_earlier_run_aside()
+        distributed.barrier()
+
+    def begin(self) -> None:
+        """The run is on its way: a new one, or one whose resume was accepted. A refused one touches nothing."""
+        if self._writes:
             if self.config is not None:
                 write_bundle(self.folder / "bundle", self.config)
             self.models.mkdir(parents=True, exist_ok=True)
-        distributed.barrier()
 
     def close(self) -> None:
         self._lock.close()
@@ -70,7 +75,13 @@ class Output:
         found = [path for pattern in _RUN_FILES for path in sorted(self.folder.glob(pattern))]
         if not found:
             return
-        number = 1 + sum(1 for _ in (self.folder / "earlier").glob("[0-9]*"))
+        start = str(self.config.resolved("initial_weights") or "") if self.config is not None else ""
+        if start and self.config is not None and under(self.config.bundle_root, start).is_relative_to(self.folder):
+            raise CheckpointError(
+                f"initial_weights {start} lie in the output_dir of this run, whose earlier files would be moved aside. "
+                "Choose another --output_dir."
+            )
+        number = 1 + max((int(p.name) for p in (self.folder / "earlier").glob("[0-9]*")), default=0)
         aside = self.folder / "earlier" / f"{number:03d}"
         aside.mkdir(parents=True)
         for path in found:

@@ -10,7 +10,8 @@ from typing import Any
 import yaml
 
 from .checkpoint import write_text
-from .run_config import RunConfig
+from .cohort import under
+from .run_config import TRACKING, RunConfig
 
 CONFIGS = ("train.yaml", "inference.yaml", "evaluate.yaml", "multi_gpu_train.yaml")
 # How a run begins and ends belongs to an overlay: the bundle of a run on several GPUs trains on one as well.
@@ -27,7 +28,7 @@ def write_bundle(folder: Path, config: RunConfig) -> None:
     source = config.bundle_root
     (folder / "configs").mkdir(parents=True, exist_ok=True)
     _copy_rest(source, folder)
-    merged = {k: v for k, v in config.config.items() if k not in _PROCESS} | _local_values(config)
+    merged = {k: v for k, v in config.config.items() if k not in (*_PROCESS, *TRACKING)} | _local_values(config)
     texts = {name: (source / "configs" / name).read_text() for name in CONFIGS}
     texts["train.yaml"] = rewrite(texts["train.yaml"], merged)
     texts["inference.yaml"] = rewrite(texts["inference.yaml"], _shared_values(source, merged))
@@ -50,11 +51,20 @@ def _local_values(config: RunConfig) -> dict[str, Any]:
     """What changes with the place: data by absolute paths, output and weights below the new bundle."""
     root = config.bundle_root
     data_list = str(config.resolved("data_list"))
-    if ":" not in data_list:
-        data_list = str(root / data_list)
+    if not data_list.startswith("phantom:"):
+        data_list = str(under(root, data_list))
+    written = yaml.safe_load((root / "configs/train.yaml").read_text())
+    machine = {name: written[name] for name in ("device", "workers", "mlflow_uri") if name in written}
+    handlers: dict[str, Any] = {
+        part: {**config.config[part], "handlers": written[part]["handlers"]}
+        for part in ("train", "validate")
+        if part in written and part in config.config
+    }
     return {
+        **machine,  # another machine's device, a tracker's address and an annotator's handlers are not the run's
+        **handlers,
         "bundle_root": ".",
-        "dataset_dir": str(root / str(config.resolved("dataset_dir"))),
+        "dataset_dir": str(under(root, str(config.resolved("dataset_dir")))),
         "data_list": data_list,
         "output_dir": "$@bundle_root + '/eval'",
         "resume": False,

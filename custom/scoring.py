@@ -15,7 +15,7 @@ from monai.engines.utils import IterationEvents
 from torch import nn
 
 from .checkpoint import write_text
-from .cohort import stem
+from .cohort import under
 from .evaluation import CaseReport
 
 logger = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ class ReportHandler:
     """Adds each evaluated case to ``report``, a :class:`~.evaluation.CaseReport`.
 
     Reads ``pred`` (class indices on the image's own grid, after postprocessing), ``reference`` (the label as it is in
-    its file) and ``patient`` of a decollated batch. Distances are in mm, from the affine of the reference.
+    its file), ``case`` and ``patient`` of a decollated batch. Distances are in mm, from the affine of the reference.
 
     Args:
         classes: names of the foreground classes.
@@ -48,7 +48,7 @@ class ReportHandler:
         state: Any = engine.state
         for batch, output in zip(state.batch, state.output, strict=True):
             reference, pred = batch["reference"], output["pred"]
-            case = stem(reference.meta["filename_or_obj"])
+            case = str(batch["case"])
             if pred.shape != reference.shape:
                 raise ValueError(
                     f"case {case}: the prediction has the grid {tuple(pred.shape[1:])}, the label "
@@ -64,14 +64,17 @@ def evaluate_models(
     report: ReportHandler,
     network: nn.Module,
     models_dir: str | Path,
-    folder: str | Path,
+    output_dir: str | Path,
+    part: str = "test",
+    root: str | Path = ".",
 ) -> dict[str, Any]:
-    """Score each ``*.pt`` of ``models_dir`` and write ``folder/evaluation/<name>.csv`` and ``.json``.
+    """Score each ``*.pt`` of ``models_dir``; write ``<output_dir>/evaluation/<part>/<name>.csv`` and ``.json``.
 
     Returns:
         ``{name: mean Dice}``; also written to ``summary.json``, and logged, a line a network.
     """
-    models_dir, folder = Path(models_dir), Path(folder) / "evaluation"
+    models_dir, folder = Path(models_dir), under(root, output_dir) / "evaluation" / part
+    logger.info("Evaluating the networks of %s on the %s part.", models_dir, part)
     about = models_dir.parent / "run.json"
     names = json.loads(about.read_text())["networks"] if about.is_file() else {}
     found = {}

@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from . import distributed
 from .batch import Batch
+from .cohort import refuse_overlaps
 from .guard import Guard
 from .methods import Method
 from .output import Output
@@ -107,7 +108,7 @@ class DualStreamTrainer(Trainer):
             epoch_length=iterations,
             decollate=False,
         )
-        self.method, self.optimizer = method, optimizer
+        self.method, self.optimizer = method.to(self.device), optimizer  # heads and prototypes too, in place
         self.labelled, self.unlabelled = labelled, unlabelled
         self.epoch_steps, self.accumulate, self.clip = epoch_steps, accumulate, clip
         self.lr_schedule = lr_schedule or PolyDecay(power=0.0)
@@ -155,6 +156,11 @@ class DualStreamTrainer(Trainer):
     def run(self) -> None:  # type: ignore[override]
         """Train to the end. Called again after an error or a kill with ``resume`` it goes on where it stopped."""
         self._attach_last_handlers()
+        refuse_overlaps(
+            labelled=self.labelled.bank.data,
+            unlabelled=self.unlabelled.bank.data if self.method.unlabelled_terms else [],
+            validation=self.validator.dataset.data if self.validator is not None else [],
+        )
         try:
             if self.output is not None:
                 self.output.open(self.resume)
@@ -174,6 +180,8 @@ class DualStreamTrainer(Trainer):
     def _start(self) -> None:
         if self.resume and self.output is not None:
             self._resume(self.output)
+        if self.output is not None:
+            self.output.begin()
         if self.step == 0:
             self.method.begin()
         self.method.train()
@@ -296,6 +304,7 @@ class DualStreamTrainer(Trainer):
     def _share_buffers(self) -> None:
         self.guard.read(self.step)
         distributed.average_buffers(self.method)
+        self.guard.check_weights(self.method, self.state.epoch)
 
     def _end_epoch(self) -> None:
         epoch, last = self.state.epoch, self.state.epoch == self.state.max_epochs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from .cohort import under
 from .errors import UserError
 
 
@@ -12,13 +13,13 @@ class NoWeights(UserError, FileNotFoundError):
 
 
 def find(bundle_root: str | Path, name: str = "model.pt") -> str:
-    """The weights that a bundle serves: those shipped in ``models/``, else those of the last training in ``eval/``.
+    """The weights that a bundle serves: those of the last training in ``eval/``, else those shipped in ``models/``.
 
     Raises:
         NoWeights: neither is there.
     """
     root = Path(bundle_root)
-    places = [root / "models" / name, root / "eval" / "bundle" / "models" / name]
+    places = [root / "eval" / "bundle" / "models" / name, root / "models" / name]
     for path in places:
         if path.is_file():
             return str(path)
@@ -34,7 +35,7 @@ def folder(bundle_root: str | Path, output_dir: str | Path) -> str:
         NoWeights: neither holds a ``model.pt``.
     """
     root = Path(bundle_root)
-    places = [root / output_dir / "bundle" / "models", root / "models"]
+    places = [under(root, output_dir) / "bundle" / "models", root / "models"]
     for path in places:
         if (path / "model.pt").is_file():
             return str(path)

@@ -311,7 +311,7 @@ def test_a_run_is_complete_by_itself(bundle, run_bundle, phantoms, tmp_path, cap
 
     both = ["configs/train.yaml", "configs/evaluate.yaml"]
     run_bundle(finished, "run", both, output_dir=str(tmp_path / "eval"))
-    rows = (tmp_path / "eval/evaluation/model.csv").read_text().splitlines()
+    rows = (tmp_path / "eval/evaluation/test/model.csv").read_text().splitlines()
     assert len(rows) == 1 + 3
     assert "hd95_mm_myocardium" in rows[0]
 
@@ -326,7 +326,7 @@ def test_a_run_is_complete_by_itself(bundle, run_bundle, phantoms, tmp_path, cap
 def test_evaluate_reads_the_run_of_its_output_dir(bundle, run_bundle):
     out = run_bundle(bundle, **TINY)
     run_bundle(bundle, "run", ["configs/train.yaml", "configs/evaluate.yaml"], **TINY)
-    names = sorted(p.stem for p in (out / "evaluation").glob("*.csv"))
+    names = sorted(p.stem for p in (out / "evaluation/test").glob("*.csv"))
     networks = json.loads((out / "bundle/run.json").read_text())["networks"]
     assert names == sorted([*networks, *[f"{name}_final" for name in networks]])
 
@@ -368,23 +368,56 @@ def test_lists_in_memory_train_without_validation(run_bundle, phantoms, tmp_path
     assert (out / "bundle/models/model.pt").exists()
 
 
-def test_resume_through_the_config_is_exact(run_bundle, tmp_path):
+def test_resume_through_the_config_is_exact(run_bundle, tmp_path, caplog):
     told = {**TINY, "steps": 6}
     straight = run_bundle(ROOT / "bundles/mean_teacher", **told, output_dir=str(tmp_path / "straight"))
     killed = run_bundle(ROOT / "bundles/mean_teacher", **told, output_dir=str(tmp_path / "killed"))
     (killed / "last_0003.pt").unlink()
-    run_bundle(ROOT / "bundles/mean_teacher", **{**told, "workers": 2}, output_dir=str(killed), resume=True)
+    with caplog.at_level(logging.INFO):
+        run_bundle(ROOT / "bundles/mean_teacher", **{**told, "workers": 2}, output_dir=str(killed), resume=True)
+    assert "Resumed from last_0002.pt: epoch 3 of 3." in caplog.text
     a, b = (torch.load(f / "last_0003.pt", weights_only=True)["state"] for f in (straight, killed))
     from test_resume import assert_same_state
 
     assert_same_state(a, b)
 
 
-def test_resume_with_another_network_is_refused(run_bundle, tmp_path):
-    run_bundle(ROOT / "bundles/supervised", **TINY)
+def test_resume_with_other_settings_is_refused_and_touches_nothing(run_bundle, tmp_path):
+    out = run_bundle(ROOT / "bundles/supervised", **TINY)
+    before = {p: p.read_bytes() for p in sorted(out.rglob("*")) if p.is_file() and p.name != ".lock"}
     with pytest.raises(RuntimeError) as error:
         run_bundle(ROOT / "bundles/supervised", **{**TINY, "learning_rate": 0.5}, resume=True)
     assert "written with learning_rate=0.03, this config has 0.5" in str(error.value.__cause__)
+    assert {p: p.read_bytes() for p in sorted(out.rglob("*")) if p.is_file() and p.name != ".lock"} == before
+
+
+def test_a_finished_bundle_keeps_no_device_address_or_handler_of_the_run(run_bundle, tmp_path):
+    handler = {"_target_": "StatsHandler", "name": "annotator", "output_transform": "$lambda x: None"}
+    handlers = [*load(ROOT / "bundles/supervised", "train.yaml")["train"]["handlers"], handler]
+    told = {"device": "cpu", "mlflow_uri": f"sqlite:///{tmp_path}/m.db", "train::handlers": handlers}
+    out = run_bundle(ROOT / "bundles/supervised", **TINY, **told)
+    for name in ("train.yaml", "inference.yaml"):
+        text = (out / "bundle/configs" / name).read_text()
+        assert "scripts.distributed.local_device" in text
+        assert "m.db" not in text
+        assert "annotator" not in text
+
+
+def test_weights_to_start_from_cannot_lie_in_the_folder_that_is_moved_aside(run_bundle):
+    out = run_bundle(ROOT / "bundles/supervised", **TINY)
+    with pytest.raises(RuntimeError) as error:
+        run_bundle(ROOT / "bundles/supervised", **TINY, initial_weights=str(out / "bundle/models/model.pt"))
+    assert "Choose another --output_dir" in str(error.value.__cause__)
+    assert (out / "bundle/models/model.pt").exists()
+
+
+def test_lists_in_memory_are_judged(run_bundle, phantoms):
+    entry = json.loads((phantoms / "phantom_2d/list.json").read_text())["labelled"][0]
+    data = [{k: str(phantoms / "phantom_2d" / entry[k]) for k in ("image", "label")}]
+    told = {"train::dataset::data": data, "validate::dataset::data": data}
+    with pytest.raises(RuntimeError) as error:
+        run_bundle(ROOT / "bundles/supervised", **TINY, **told)
+    assert "in training and in validation. Keep all scans of a patient in one part" in str(error.value.__cause__)
 
 
 @each_bundle

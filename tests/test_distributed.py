@@ -16,6 +16,7 @@ from ignite.engine import Events
 from test_resume import assert_same_state
 from test_trainer import ALL, Toy
 
+from custom import distributed
 from custom.trainer import DualStreamTrainer
 
 
@@ -43,8 +44,16 @@ def worker(rank: int, port: int, out: str) -> None:
     short.add_event_handler(Events.EPOCH_COMPLETED(once=2), lambda: short.terminate())
     short.run()
     resumed = make("mean_teacher", folder / "resumed", 4, True)
+    trained = []
+    resumed.add_event_handler(Events.EPOCH_STARTED, lambda: trained.append(resumed.state.epoch))
     resumed.run()
+    found["trained after the resume"] = trained
     found["resumed"] = copy.deepcopy(resumed.state_dict())
+    norm = torch.nn.BatchNorm2d(1)
+    norm.running_mean.fill_(rank + 1.0)
+    norm.num_batches_tracked.fill_(7)
+    distributed.average_buffers(norm)
+    found["averaged"] = [norm.running_mean.item(), norm.num_batches_tracked.item()]
     found["statistics"] = straight.method.one.down[0][1].running_mean.clone()
     torch.save(found, folder / f"rank{rank}.pt")
     dist.destroy_process_group()
@@ -67,6 +76,11 @@ def test_parameters_and_buffers_are_equal_on_all_ranks(ranks, which):
     assert_same_state(first[which], second[which])
 
 
+def test_buffers_are_averaged_and_counters_left_alone(ranks):
+    (first, second), _ = ranks
+    assert first["averaged"] == second["averaged"] == [1.5, 7]
+
+
 def test_ranks_draw_different_batches(ranks):
     """After one more forward pass the BatchNorm statistics of the ranks are apart again."""
     (first, second), _ = ranks
@@ -76,6 +90,7 @@ def test_ranks_draw_different_batches(ranks):
 
 def test_a_run_of_two_ranks_resumes_exactly(ranks):
     (first, second), _ = ranks
+    assert first["trained after the resume"] == second["trained after the resume"] == [3, 4]
     assert_same_state(first["resumed"], first["mean_teacher"])
     assert_same_state(second["resumed"], first["mean_teacher"])
 

@@ -46,7 +46,8 @@ def test_every_command_exists(readme):
             places = {f"bundles/{bundle.name}" for bundle in BUNDLES} | {"eval/bundle"}
             assert words[1] in places, command
         elif words[:2] == ["python", "-m"] and words[2] != "monai.bundle":
-            assert (ROOT / (words[2].replace(".", "/") + ".py")).exists(), command
+            module = words[2].replace("scripts.", "custom.", 1).replace(".", "/") + ".py"
+            assert (ROOT / module).exists(), command
         else:
             check_bundle_command(command)
 

@@ -7,6 +7,7 @@ import logging
 import pytest
 import tiny
 import torch
+from ignite.engine import Events
 
 from custom.checkpoint import CheckpointError
 from custom.schedule import PolyDecay
@@ -81,6 +82,19 @@ def test_resume_is_exact(tmp_path, which, settings, caplog):
     for path in sorted((tmp_path / "straight" / models).glob("*.pt")):
         a, b = (torch.load(tmp_path / run / models / path.name, weights_only=True) for run in ("straight", "killed"))
         assert_same_state(a, b)
+
+
+def test_the_best_score_survives_a_resume(tmp_path):
+    """The best epoch lies before the kill: without its score the first epoch after it would take its place."""
+    told = [0.5, 0.9, 0.6, 0.7, 0.8, 0.4]
+    killed = tiny.scripted(told, tmp_path)
+    killed.add_event_handler(Events.EPOCH_STARTED(once=4), lambda: killed.terminate())
+    killed.run()
+    best = torch.load(tmp_path / "bundle/models/model.pt", weights_only=True)
+    resumed = tiny.scripted(told, tmp_path, resume=True)
+    resumed.run()
+    assert resumed.best == {"score": 0.9, "epoch": 2}
+    assert_same_state(best, torch.load(tmp_path / "bundle/models/model.pt", weights_only=True))
 
 
 def test_the_table_of_a_resumed_run_has_every_epoch_once(tmp_path):

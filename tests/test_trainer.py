@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import shutil
 from typing import ClassVar
 
 import pytest
@@ -18,7 +19,7 @@ from custom import precision
 from custom.guard import NotFinite
 from custom.methods import Method
 from custom.schedule import PolyDecay
-from custom.validation import ServingEvaluator, class_dice
+from custom.validation import class_dice
 
 
 def weights_of(module):
@@ -310,27 +311,8 @@ def test_a_gated_step_changes_nothing_and_is_reported_before_a_file_is_written(t
     assert sorted(p.name for p in tmp_path.glob("last_*")) == ["last_0001.pt"]
 
 
-class Scripted(ServingEvaluator):
-    """Gives the scores it is told."""
-
-    told: ClassVar[list[float]] = []
-
-    def run(self, global_epoch=1):
-        score = self.told[global_epoch - 1]
-        self.scores = dict.fromkeys(self.method.serving(), score)
-        self.state.metrics = {f"{name}/dice_mean": score for name in self.scores}
-        self.scored_epoch = global_epoch
-
-
-def scripted(told, folder, **settings):
-    Scripted.told = told
-    trainer = tiny.trainer("supervised", folder, epochs=len(told), epoch_steps=1, evaluator=Scripted, **settings)
-    ValidationHandler(1, trainer.validator).attach(trainer)
-    return trainer
-
-
 def test_a_nan_score_is_never_the_best_and_is_said_once(tmp_path, caplog):
-    trainer = scripted([math.nan, 0.7, math.nan, 0.6], tmp_path)
+    trainer = tiny.scripted([math.nan, 0.7, math.nan, 0.6], tmp_path)
     with caplog.at_level(logging.WARNING):
         trainer.run()
     assert trainer.best == {"score": 0.7, "epoch": 2}
@@ -338,7 +320,7 @@ def test_a_nan_score_is_never_the_best_and_is_said_once(tmp_path, caplog):
 
 
 def test_the_best_weights_serve_and_the_final_ones_stand_beside(tmp_path):
-    trainer = scripted([0.5, 0.7, 0.6], tmp_path)
+    trainer = tiny.scripted([0.5, 0.7, 0.6], tmp_path)
     nets = []
     trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda: nets.append(weights_of(trainer.method.network)))
     trainer.run()
@@ -376,11 +358,39 @@ def test_weights_loaded_by_a_handler_reach_the_teacher(tmp_path):
     assert equal(copied[0], weights_of(other))
 
 
+class Steep(torch.autograd.Function):
+    """Passes its input on; its gradient is NaN."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * math.nan
+
+
+def test_a_finite_loss_with_a_nan_gradient_writes_no_checkpoint(tmp_path):
+    trainer = tiny.trainer("supervised", tmp_path, epochs=3, epoch_steps=2)
+    original = trainer.method.forward
+
+    def forward(labelled, unlabelled, progress):
+        terms = original(labelled, unlabelled, progress)
+        return {k: Steep.apply(v) for k, v in terms.items()} if progress.step == 3 else terms
+
+    trainer.method.forward = forward
+    with pytest.raises(NotFinite, match=r"is not finite at the end of epoch 2: a gradient was not"):
+        trainer.run()
+    assert [p.name for p in tmp_path.glob("last_*")] == ["last_0001.pt"]
+
+
 def test_an_earlier_run_is_moved_aside_not_overwritten(tmp_path):
-    for _ in range(2):
+    for _ in range(3):
         tiny.trainer("supervised", tmp_path, epochs=1).run()
-    assert (tmp_path / "earlier/001/last_0001.pt").exists()
-    assert (tmp_path / "earlier/001/bundle/models/model.pt").exists()
+    shutil.rmtree(tmp_path / "earlier/001")
+    tiny.trainer("supervised", tmp_path, epochs=1).run()
+    assert (tmp_path / "earlier/002/last_0001.pt").exists()
+    assert (tmp_path / "earlier/003/bundle/models/model.pt").exists()
     assert (tmp_path / "last_0001.pt").exists()
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
+from monai.handlers import ValidationHandler
 from monai.inferers import SimpleInferer
 from monai.losses import DiceCELoss
 from torch import Tensor
@@ -95,3 +96,22 @@ def trainer(
         validator=evaluator(torch.device("cpu"), bank("validation", 200, validation), chosen, SimpleInferer(), CLASSES),
         output=Output(folder) if folder is not None else None, train_handlers=handlers, **settings,
     )  # fmt: skip
+
+
+class Scripted(ServingEvaluator):
+    """Gives the scores it is told."""
+
+    told: ClassVar[list[float]] = []
+
+    def run(self, global_epoch: int = 1) -> None:
+        score = self.told[global_epoch - 1]
+        self.scores = dict.fromkeys(self.method.serving(), score)
+        self.state.metrics = {f"{name}/dice_mean": score for name in self.scores}
+        self.scored_epoch = global_epoch
+
+
+def scripted(told: list[float], folder: Path | None, **settings: Any) -> DualStreamTrainer:
+    Scripted.told = told
+    made = trainer("supervised", folder, epochs=len(told), epoch_steps=1, evaluator=Scripted, **settings)
+    ValidationHandler(1, made.validator).attach(made)
+    return made

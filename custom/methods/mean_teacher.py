@@ -54,7 +54,7 @@ class MeanTeacher(Method):
         # one forward over both halves: BatchNorm sees labelled and unlabelled images together
         logits = self.student(torch.cat([labelled.image, unlabelled.image])).float()  # (Bl + Bu, K, *spatial)
         student_l, student_u = logits.split([len(labelled), len(unlabelled)])
-        terms = {}
+        terms, self._watched = {}, {}
         if progress.wants("supervised"):
             terms["supervised"] = self.supervised(student_l, labelled.label)
         if progress.wants("consistency"):

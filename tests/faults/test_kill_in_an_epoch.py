@@ -22,14 +22,18 @@ torch.set_num_threads(1)
 trainer = tiny.trainer({which!r}, __import__("pathlib").Path({folder!r}), epochs=4, resume={resume}, **{settings!r})
 step = trainer.method.after_step
 trainer.method.after_step = lambda progress: (step(progress), time.sleep({pause}))
+epochs = []
+trainer.add_event_handler(__import__("ignite.engine").engine.Events.EPOCH_STARTED, lambda: epochs.append(trainer.state.epoch))
 trainer.run()
+print(epochs)
 """
 
 
 def start(folder: Path, which: str, settings: dict, resume: bool = False, pause: float = 0.0) -> subprocess.Popen:
     code = CHILD.format(root=str(ROOT), tests=str(ROOT / "tests"), folder=str(folder), which=which, settings=settings,
                         resume=resume, pause=pause)  # fmt: skip
-    return subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "TQDM_DISABLE": "1"})
+    environment = {**os.environ, "TQDM_DISABLE": "1"}
+    return subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
 
 
 @pytest.mark.slow
@@ -49,6 +53,8 @@ def test_sigkill_in_an_epoch_and_resume_is_exact(tmp_path, which, settings):
     killed.send_signal(signal.SIGKILL)
     assert killed.wait(60) == -signal.SIGKILL
     assert not (tmp_path / "killed/last_0003.pt").exists()
-    assert start(tmp_path / "killed", which, settings, resume=True).wait(300) == 0
+    resumed = start(tmp_path / "killed", which, settings, resume=True)
+    assert resumed.communicate(timeout=300)[0].strip() == "[3, 4]"
+    assert resumed.returncode == 0
     a, b = (torch.load(tmp_path / f / "last_0004.pt", weights_only=True)["state"] for f in ("straight", "killed"))
     assert_same_state(a, b)
