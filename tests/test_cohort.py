@@ -282,9 +282,11 @@ def test_a_folder_without_images_is_refused_with_what_was_expected(tmp_path):
 
 def test_references_put_the_label_aside_and_the_channels_in_order():
     entries = [{"patient": "a", "image": {"x": "ax", "y": "ay"}, "label": "al"}]
-    assert references(entries, ["y", "x"]) == [{"image": ["ay", "ax"], "reference": "al", "patient": "a"}]
+    assert references(entries, ["y", "x"]) == [
+        {"image": ["ay", "ax"], "reference": "al", "patient": "a", "case": "a_ay"}
+    ]
     single = [{"patient": "b", "image": "b", "label": "bl", "site": "1"}]
-    assert references(single) == [{"image": "b", "reference": "bl", "patient": "b"}]
+    assert references(single) == [{"image": "b", "reference": "bl", "patient": "b", "case": "b"}]
 
 
 def test_references_refuse_a_case_that_lacks_a_channel_by_its_patient():

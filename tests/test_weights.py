@@ -15,16 +15,16 @@ def touch(path: Path) -> str:
     return str(path)
 
 
-def test_shipped_weights_go_before_those_of_the_last_training(tmp_path):
-    trained = touch(tmp_path / "eval/bundle/models/model.pt")
-    assert find(tmp_path) == trained
+def test_the_last_training_goes_before_shipped_weights(tmp_path):
     shipped = touch(tmp_path / "models/model.pt")
-    assert find(tmp_path) == find(str(tmp_path)) == shipped
+    assert find(tmp_path) == shipped
+    trained = touch(tmp_path / "eval/bundle/models/model.pt")
+    assert find(tmp_path) == find(str(tmp_path)) == trained
 
 
 def test_another_network_is_found_by_its_name(tmp_path):
     touch(tmp_path / "models/model.pt")
-    teacher = touch(tmp_path / "eval/bundle/models/teacher.pt")
+    teacher = touch(tmp_path / "models/teacher.pt")
     assert find(tmp_path, "teacher.pt") == teacher
 
 
@@ -34,7 +34,7 @@ def test_no_weights_says_where_they_were_looked_for_and_what_to_do(tmp_path):
         find(tmp_path)
     shipped, trained = tmp_path / "models/model.pt", tmp_path / "eval/bundle/models/model.pt"
     assert str(error.value) == (
-        f"no weights: neither {shipped} nor {trained} exists. Train first, or give them with --model_file."
+        f"no weights: neither {trained} nor {shipped} exists. Train first, or give them with --model_file."
     )
 
 
