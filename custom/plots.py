@@ -319,8 +319,12 @@ def _draw_contours(axis: Any, mask: NDArray[Any], class_names: Sequence[str], da
             lines.set_path_effects([Stroke(linewidth=1.8, foreground="black", alpha=0.5), Normal()])
 
 
+_PANEL_CHARACTERS = 36  # what fits beside the mean in a panel's title
+
+
 def _dice_text(pred: NDArray[Any], label: NDArray[Any], class_names: Sequence[str]) -> str:
-    """The case's Dice: the mean over the classes that count, and each of them while they fit."""
+    """The case's Dice: the mean over the classes that count, and each of them while they fit, unnamed where names are
+    too long for a panel: in the order of the legend then."""
     scores = {name: dice(pred == i, label == i) for i, name in enumerate(class_names, start=1)}
     known = [score for score in scores.values() if not math.isnan(score)]
     if not known:
@@ -328,8 +332,9 @@ def _dice_text(pred: NDArray[Any], label: NDArray[Any], class_names: Sequence[st
     mean = f"Dice {math.fsum(known) / len(known):.3f}"
     if not 1 < len(scores) <= 4:
         return mean
-    each = (f"{name} {score:.2f}" if not math.isnan(score) else f"{name} -" for name, score in scores.items())
-    return f"{mean} ({', '.join(each)})"
+    values = {name: f"{score:.2f}" if not math.isnan(score) else "-" for name, score in scores.items()}
+    named = ", ".join(f"{name} {value}" for name, value in values.items())
+    return f"{mean} ({named if len(named) <= _PANEL_CHARACTERS else ', '.join(values.values())})"
 
 
 def _scale_bar(axis: Any, limits: tuple[float, float], step_mm: float) -> None:

@@ -240,3 +240,11 @@ def test_drawing_does_not_touch_pyplot(tmp_path):
     png = str(tmp_path / "x.png")
     done = subprocess.run([sys.executable, "-c", code, png], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == "False", done.stderr
+
+
+def test_long_class_names_do_not_run_into_the_next_panel():
+    label = np.zeros((8, 8), np.uint8)
+    label[2:4], label[5:7] = 1, 2
+    names = ["right ventricle", "left ventricle, the cavity of it"]
+    assert plots._dice_text(label, label, names) == "Dice 1.000 (1.00, 1.00)"
+    assert plots._dice_text(label, label, ["RV", "LV"]) == "Dice 1.000 (RV 1.00, LV 1.00)"
