@@ -36,7 +36,8 @@ def _check_range(low: float, high: float, above: float) -> None:
 
 
 class Spatial:
-    """A linear map from a voxel's place in the patch to its place in the scan, both in voxels from the centre."""
+    """A map ``x_scan = M x_patch + t`` from a voxel's place in the patch to its place in the scan, both in voxels from
+    the centre."""
 
     def draw(self, batch: int, dims: int, generator: Generator) -> Tensor:
         """Parameters, one row a sample."""
@@ -45,6 +46,10 @@ class Spatial:
     def matrix(self, params: Tensor, dims: int) -> Tensor:
         """``(B, dims, dims)`` float64."""
         raise NotImplementedError
+
+    def offset(self, params: Tensor, dims: int) -> Tensor:
+        """``t``, ``(B, dims)`` float64; 0 for linear maps."""
+        return torch.zeros(len(params), dims, dtype=torch.float64)
 
     def reach(self, extent: list[float]) -> list[float]:
         """Sides of the box that holds every image of a centred box with the sides ``extent``."""
@@ -149,6 +154,32 @@ class Flip(Spatial):
         return torch.diag_embed(params)
 
 
+class Shift(Spatial):
+    """Translation by whole voxels along each axis, uniform in [-voxels, voxels].
+
+    A stream's patches lie anywhere in a scan already; this moves what is as large as its patch.
+    """
+
+    def __init__(self, voxels: int, prob: float = 0.5) -> None:
+        if voxels < 0:
+            raise ValueError(f"voxels is a whole number >= 0, got {voxels}")
+        self.voxels, self.prob = int(voxels), _check_probability(prob)
+
+    def draw(self, batch: int, dims: int, generator: Generator) -> Tensor:
+        """``(B, dims)`` voxels."""
+        moved = torch.rand(batch, 1, generator=generator) < self.prob
+        return torch.randint(-self.voxels, self.voxels + 1, (batch, dims), generator=generator) * moved
+
+    def matrix(self, params: Tensor, dims: int) -> Tensor:
+        return torch.eye(dims, dtype=torch.float64).repeat(len(params), 1, 1)
+
+    def offset(self, params: Tensor, dims: int) -> Tensor:
+        return params.double()
+
+    def reach(self, extent: list[float]) -> list[float]:
+        return [side + 2 * self.voxels for side in extent]
+
+
 class Intensity:
     """Changes values, each channel of a chosen sample by a value of its own.
 
@@ -245,7 +276,8 @@ class Blur(Intensity):
 class Augmentation:
     """The parts of a config, applied to a batch: one resampling, then intensities.
 
-    The geometry is ``x_scan = M_1 M_2 ... M_n x_patch``, spatial parts in the order listed, in voxels from the centre.
+    The geometry is ``x_scan = M_1 (M_2 (... x_patch + t_n) + t_2) + t_1``, spatial parts in the order listed, in voxels
+    from the centre.
     The image is interpolated linearly, the label takes the nearest voxel through the same grid, outside is 0. A sample
     whose matrix only mirrors or exchanges axes is copied exactly.
 
@@ -309,12 +341,16 @@ class Augmentation:
         return image, label, strong
 
     def geometry(self, batch: int, dims: int, generator: Generator) -> Tensor:
-        """``(B, dims, dims)`` float64 on the CPU, from places in the patch to places in the scan."""
+        """``(B, dims, dims + 1)`` float64 on the CPU, ``[M | t]`` from places in the patch to places in the scan."""
         matrix = torch.eye(dims, dtype=torch.float64).repeat(batch, 1, 1)
+        shift = torch.zeros(batch, dims, 1, dtype=torch.float64)
         for part in self.spatial:
-            matrix = matrix @ part.matrix(part.draw(batch, dims, generator), dims)
+            params = part.draw(batch, dims, generator)
+            shift = shift + matrix @ part.offset(params, dims)[..., None]
+            matrix = matrix @ part.matrix(params, dims)
         whole = matrix.round()
-        return torch.where((matrix - whole).abs() < 1e-9, whole, matrix)  # cos 90 degrees is 0, not 6e-17
+        matrix = torch.where((matrix - whole).abs() < 1e-9, whole, matrix)  # cos 90 degrees is 0, not 6e-17
+        return torch.cat([matrix, shift], dim=2)
 
 
 def change(image: Tensor, parts: Sequence[Intensity], generator: Generator) -> Tensor:
@@ -351,29 +387,33 @@ def transform(
 
 
 def sampling_grid(matrix: Tensor, field: Sequence[int], patch: Sequence[int]) -> Tensor:
-    """``(B, *patch, D)`` for ``grid_sample``, of matrices ``(B, D, D)`` in voxels.
+    """``(B, *patch, D)`` for ``grid_sample``, of matrices ``[M | t]`` ``(B, D, D + 1)`` in voxels.
 
     Without ``align_corners`` a normalised coordinate is a voxel's distance from the centre over half of the side, so
-    ``M_normalised = diag(2 / field) M diag(patch / 2)``; torch counts axes from the last to the first.
+    ``M_normalised = diag(2 / field) M diag(patch / 2)`` and ``t_normalised = diag(2 / field) t``; torch counts axes from
+    the last to the first.
     """
     sides = [torch.tensor(tuple(side), dtype=torch.float64) for side in (field, patch)]
-    normalised = matrix * sides[1] / sides[0][:, None]
-    theta = F.pad(normalised.flip(1, 2), (0, 1))  # no shift
+    dims = len(sides[0])
+    normalised = matrix[..., :dims] * sides[1] / sides[0][:, None]
+    shift = matrix[..., dims:] * 2 / sides[0][:, None]
+    theta = torch.cat([normalised.flip(1, 2), shift.flip(1)], dim=2)
     return F.affine_grid(theta.float(), [len(matrix), 1, *patch], align_corners=False)
 
 
 def _is_exact(matrix: Tensor, field: Sequence[int], patch: Sequence[int]) -> bool:
     """Does every voxel of the patch fall on a voxel of the box? Mirrors and exchanges of like axes do that."""
-    if not bool(((matrix == 0) | (matrix.abs() == 1)).all()):
+    linear, shift = matrix[:, : len(field)], matrix[:, len(field) :]
+    if shift.any() or not bool(((linear == 0) | (linear.abs() == 1)).all()):
         return False
-    return all((field[row] - patch[column]) % 2 == 0 for row, column in matrix.nonzero().tolist())
+    return all((field[row] - patch[column]) % 2 == 0 for row, column in linear.nonzero().tolist())
 
 
 def _turn(box: Tensor, matrix: Tensor, patch: tuple[int, ...]) -> Tensor:
     """View of the middle of ``box`` ``(C, *field)`` as a patch, for a matrix of one +-1 a row and column."""
     sources = [0] * len(patch)  # the scan's axis behind each axis of the patch
     mirrored = []
-    for row, column in matrix.nonzero().tolist():
+    for row, column in matrix[:, : len(patch)].nonzero().tolist():
         sources[column] = row
         box = box.narrow(row + 1, (box.shape[row + 1] - patch[column]) // 2, patch[column])
         if matrix[row, column] < 0:

@@ -18,6 +18,7 @@ from custom.augment import (
     Noise,
     Rotate,
     Scale,
+    Shift,
     Spatial,
     sampling_grid,
     transform,
@@ -114,7 +115,8 @@ def test_interpolation_at_voxels_gives_the_voxels(patch):
     """The identity through the grid: voxel and normalised coordinates agree, in every parity."""
     augmentation = Augmentation([Rotate(180), Scale(0.7, 1.4)])
     box = boxes(augmentation, patch, batch=1)
-    grid = sampling_grid(torch.eye(len(patch), dtype=torch.float64)[None], box.shape[2:], patch)
+    still = torch.eye(len(patch), len(patch) + 1, dtype=torch.float64)[None]
+    grid = sampling_grid(still, box.shape[2:], patch)
     image = torch.nn.functional.grid_sample(box, grid, align_corners=False)
     torch.testing.assert_close(image, middle(box, patch), rtol=0, atol=1e-4)
 
@@ -216,6 +218,7 @@ def test_moved_and_unmoved_samples_share_a_batch():
     matrix = torch.stack([Rotate().matrix(torch.tensor([angle]).double(), 2)[0] for angle in (0.0, 33.0, 0.0, 71.0)])
     box = torch.rand(4, 2, 20, 20)
     label = (box[:, :1] * 3).byte()
+    matrix = torch.nn.functional.pad(matrix, (0, 1))
     image, moved = transform(box, label, matrix, (8, 10))
     assert moved is not None
     for row in range(4):
@@ -362,3 +365,43 @@ def test_an_empty_batch_stays_empty():
 def test_nonsense_is_refused(make, text):
     with pytest.raises(ValueError, match=text):
         make()
+
+
+class ByOneAndMinusTwo(Shift):
+    """A shift that is known: row 1, column -2."""
+
+    def draw(self, batch, dims, generator):
+        return torch.tensor([[1, -2, 0][:dims]] * batch)
+
+
+@pytest.mark.parametrize("patch", [(8, 6), (8, 6, 4)])
+def test_a_shift_in_closed_form(patch):
+    augmentation = Augmentation([ByOneAndMinusTwo(2)])
+    field = augmentation.field(patch)
+    assert field == tuple(side + 4 for side in patch)
+    box = torch.rand(2, 1, *field)
+    label = (box > 0.5).long()
+    image, moved, _ = augmentation(box, label, patch, torch.Generator())
+    cut = (slice(None), slice(None), slice(3, 11), slice(0, 6), slice(2, 6))[: 2 + len(patch)]
+    torch.testing.assert_close(image, box[cut], atol=1e-5, rtol=0)
+    assert torch.equal(moved, label[cut])
+
+
+def test_a_shift_is_of_the_scan_when_a_turn_comes_after_it_in_the_list():
+    """x_scan = t + R x_patch: the centre of the patch lies at t whatever the angle."""
+    box = torch.zeros(1, 1, 33, 33)
+    box[0, 0, 17, 14] = 1  # row +1, column -2 from the centre
+    augmentation = Augmentation([ByOneAndMinusTwo(2), Rotate(degrees=90, prob=1.0, step=90)])
+    field = augmentation.field((9, 9))
+    margin = (33 - field[0]) // 2
+    inner = box[:, :, margin : 33 - margin, margin : 33 - margin]
+    image, *_ = augmentation(inner, None, (9, 9), torch.Generator().manual_seed(3))
+    assert image[0, 0, 4, 4].item() == pytest.approx(1, abs=1e-5)
+
+
+def test_shifts_reach_every_place_up_to_their_bound():
+    offsets = Shift(2, prob=1.0).draw(500, 2, torch.Generator().manual_seed(0))
+    assert sorted(set(offsets[:, 0].tolist())) == [-2, -1, 0, 1, 2]
+    assert (Shift(2, prob=0.0).draw(50, 2, torch.Generator()) == 0).all()
+    with pytest.raises(ValueError, match="voxels is a whole number >= 0, got -1"):
+        Shift(-1)
