@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from . import phantom
-from .errors import UserError
-from .schedule import nearest
+from .errors import UserError, nearest
 
 logger = logging.getLogger(__name__)
 

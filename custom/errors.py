@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from types import TracebackType
 
 
 class UserError(Exception):
     """Base of the errors whose text says which case, what was found, what was expected, what to do."""
+
+
+def nearest(name: str, known: Collection[str]) -> str:
+    """`` (did you mean 'x'?)`` for error texts, or nothing where no known name is close."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f" (did you mean '{close[0]}'?)" if close else ""
 
 
 def show_plainly() -> None:

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 
 import torch
 
-from .schedule import nearest
+from .errors import nearest
 
 CHOICES = ("auto", "bf16", "fp16", "off")
 

@@ -17,8 +17,7 @@ from monai.bundle import ConfigParser
 from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
 
 from . import distributed
-from .errors import UserError, show_plainly
-from .schedule import nearest
+from .errors import UserError, nearest, show_plainly
 from .seeds import derive
 
 logger = logging.getLogger(__name__)

@@ -6,11 +6,12 @@ here has a state: a resumed run computes what an uninterrupted one would have.
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from .errors import nearest
 
 
 def ramp_up(position: float) -> float:
@@ -19,12 +20,6 @@ def ramp_up(position: float) -> float:
     Source: Laine and Aila 2017, arXiv:1610.02242.
     """
     return math.exp(-5.0 * (1.0 - min(max(position, 0.0), 1.0)) ** 2)
-
-
-def nearest(name: str, known: Collection[str]) -> str:
-    """`` (did you mean 'x'?)`` for error texts, or nothing where no known name is close."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f" (did you mean '{close[0]}'?)" if close else ""
 
 
 @dataclass(frozen=True)

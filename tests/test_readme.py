@@ -70,7 +70,7 @@ def test_every_override_and_link_exists(readme):
     for key in re.findall(r"`--([\w:]+)", text):
         known = any(key in ConfigParser(ConfigParser.load_config_files(str(b / "configs/train.yaml"))) for b in BUNDLES)
         assert known or key in ("patient", "model_file", "tracking"), key
-    for link in re.findall(r"\]\(([\w./]+)\)", text):
+    for link in re.findall(r"\]\(([\w./-]+)\)", text):
         assert (readme.parent / link).exists(), link
 
 
