@@ -88,6 +88,7 @@ def _absolute(entry: Any, folder: Path) -> dict[str, Any]:
 
 
 def first_file(entry: Mapping[str, Any]) -> str:
+    """The path of an entry\'s image; of several modalities, of the first; empty where there is none."""
     image = entry.get("image") or ""
     return str(next(iter(image.values()), "")) if isinstance(image, Mapping) else str(image)
 
@@ -292,6 +293,7 @@ def _judge_split(split: Mapping[str, Sequence[str]], cases: Mapping[str, Any], h
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """``python -m custom.cohort make ...``"""
     parser = argparse.ArgumentParser(prog="python -m custom.cohort", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     maker = commands.add_parser("make", help="write a data list from a folder of images and one of labels")

@@ -11,14 +11,17 @@ from torch import nn
 
 
 def active() -> bool:
+    """Whether this process belongs to a group."""
     return dist.is_available() and dist.is_initialized()
 
 
 def rank() -> int:
+    """This process's number in its group; 0 alone."""
     return dist.get_rank() if active() else 0
 
 
 def world_size() -> int:
+    """Processes in the group; 1 alone."""
     return dist.get_world_size() if active() else 1
 
 
@@ -41,6 +44,7 @@ def start() -> None:
 
 
 def stop() -> None:
+    """Leave the group."""
     if active():
         dist.destroy_process_group()
 
@@ -70,5 +74,6 @@ def gather(rows: list[Any]) -> list[Any]:
 
 
 def barrier() -> None:
+    """Wait until every rank is here."""
     if active():
         dist.barrier()

@@ -493,6 +493,7 @@ FORMS = tuple(_FORMS)
 
 
 def form_named(name: str) -> Form:
+    """The form of that name; an unknown one is a ValueError that names those there are."""
     if name not in _FORMS:
         raise ValueError(f"phantom form {name!r} is unknown. Choose one of {', '.join(FORMS)}.")
     return _FORMS[name]

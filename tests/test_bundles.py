@@ -171,9 +171,6 @@ def test_no_number_is_a_string(bundle):
 # what must be repeated is equal
 
 
-OWN = {"train::method", "weights"}  # what makes a method
-
-
 def without_own(config: dict[str, Any]) -> dict[str, Any]:
     config = json.loads(json.dumps(config))
     config.pop("weights")
