@@ -589,6 +589,7 @@ def ensure(form: str, folder: Path, seed: int = 2023, patients: Mapping[str, int
 
 
 def main() -> None:
+    """``python -m custom.phantom FORM FOLDER``"""
     parser = argparse.ArgumentParser(description="Draw a phantom cohort and print the path of its data list.")
     parser.add_argument("form", choices=FORMS)
     parser.add_argument("folder", type=Path)
