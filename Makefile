@@ -10,8 +10,8 @@ demo: $(VENV)/run.stamp  ## train both bundles on the phantom and compare them: 
 test: $(VENV)/dev.stamp  ## lint, types, tests
 	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy && $(VENV)/bin/python -m pytest
 
-faults: $(VENV)/dev.stamp  ## the longer fault tests
-	$(VENV)/bin/python -m pytest -m slow
+faults: $(VENV)/dev.stamp  ## every fault that a run must survive, and a table of them
+	$(VENV)/bin/python -m pytest -m fault --fault-table
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

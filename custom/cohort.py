@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,19 +35,49 @@ def read(data_list: str | Path, dataset_dir: str | Path = "data", root: str | Pa
 
     Raises:
         CohortError: the file is missing or is no such list; entries without an image, or without a label where one
-            is needed; a patient in training and in evaluation; a scan that is labelled and unlabelled.
+            is needed; files that do not exist (of the test part evaluation asks); a patient in
+            training and in evaluation; a scan that is labelled and unlabelled.
     """
+    path = place(data_list, dataset_dir, root)
     if str(data_list).startswith("phantom:"):
-        form = str(data_list).removeprefix("phantom:")
-        path = phantom.ensure(form, under(root, dataset_dir) / f"phantom_{form}")
-    else:
-        path = under(root, data_list)
-    parts = _load(path)
-    entries = {part: [_absolute(entry, path.parent) for entry in parts.get(part, [])] for part in PARTS}
-    faults = judge(entries)
+        phantom.ensure(str(data_list).removeprefix("phantom:"), path.parent)
+    entries = load(path)
+    faults = judge(entries, unread=("test",))
     if faults:
         raise CohortError(f"{path} cannot be used:\n  " + "\n  ".join(faults))
     return entries
+
+
+def place(data_list: str | Path, dataset_dir: str | Path = "data", root: str | Path = ".") -> Path:
+    """The file of a data list, whether it is there yet or not; arguments as of :func:`read`."""
+    if str(data_list).startswith("phantom:"):
+        return under(root, dataset_dir) / f"phantom_{str(data_list).removeprefix('phantom:')}" / "list.json"
+    return under(root, data_list)
+
+
+def listed(data_list: str | Path, dataset_dir: str | Path = "data", root: str | Path = ".") -> dict[str, list[dict]]:
+    """All parts of a list, not judged; none where the list is not there (scans that arrive in memory have none)."""
+    path = place(data_list, dataset_dir, root)
+    return load(path) if path.is_file() else {}
+
+
+def record(
+    data_list: str | Path, output_dir: str | Path, dataset_dir: str | Path = "data", root: str | Path = "."
+) -> Path:
+    """Where a run keeps the facts of the files it checked: beside the list, or where there is none in ``output_dir``."""
+    path = place(data_list, dataset_dir, root)
+    beside = path.is_file() or str(data_list).startswith("phantom:")
+    return record_path(path) if beside else under(root, output_dir) / "checked.json"
+
+
+def load(path: Path) -> dict[str, list[dict]]:
+    """The parts of a list with absolute paths, not judged.
+
+    Raises:
+        CohortError: no such file, or no object with lists in it.
+    """
+    parts = _load(path)
+    return {part: [_absolute(entry, path.parent) for entry in parts.get(part, [])] for part in PARTS}
 
 
 def under(root: str | Path, path: str | Path) -> Path:
@@ -61,7 +92,7 @@ def _load(path: Path) -> dict[str, Any]:
         )
     try:
         parts = json.loads(path.read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CohortError(f"data_list {path} is no JSON: {error}") from error
     if not isinstance(parts, dict) or not all(isinstance(parts.get(part, []), list) for part in PARTS):
         raise CohortError(f"data_list {path}: expected an object with lists under {list(PARTS)}")
@@ -81,8 +112,7 @@ def _absolute(entry: Any, folder: Path) -> dict[str, Any]:
         entry["image"] = str(folder / str(entry["image"]))
     if entry.get("label"):
         entry["label"] = str(folder / str(entry["label"]))
-    if entry.get("patient") is None:
-        entry["patient"] = stem(first_file(entry))
+    entry["patient"] = stem(first_file(entry)) if entry.get("patient") is None else str(entry["patient"])
     return entry
 
 
@@ -95,6 +125,11 @@ def first_file(entry: Mapping[str, Any]) -> str:
     """The path of an entry\'s image; of several modalities, of the first; empty where there is none."""
     image = entry.get("image") or ""
     return str(next(iter(image.values()), "")) if isinstance(image, Mapping) else str(image)
+
+
+def _files(entry: Mapping[str, Any]) -> list[str]:
+    image = entry.get("image")
+    return [str(f) for f in image.values()] if isinstance(image, Mapping) else [first_file(entry)]
 
 
 def stem(file: str | Path) -> str:
@@ -135,8 +170,12 @@ def refuse_overlaps(**parts: Sequence[Mapping[str, Any]]) -> None:
         raise CohortError("The scans cannot be used:\n  " + "\n  ".join(faults))
 
 
-def judge(parts: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
-    """Every fault of the list that can be seen without reading an image, a line each."""
+def judge(parts: Mapping[str, Sequence[Mapping[str, Any]]], unread: Collection[str] = ()) -> list[str]:
+    """Every fault of the list that can be seen without reading an image, a line each.
+
+    Args:
+        unread: parts whose files are not asked for.
+    """
     faults = []
     for part, entries in parts.items():
         for number, entry in enumerate(entries):
@@ -149,9 +188,12 @@ def judge(parts: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
                 faults.append(f"{part}, {name}: no image; expected a path, or a path for each modality")
             if part != "unlabelled" and not entry.get("label"):
                 faults.append(f"{part}, {name}: no label; only unlabelled scans may lack one")
-            files = [first_file(entry)] if not isinstance(entry.get("image"), Mapping) else entry["image"].values()
-            files = [f for f in [*files, entry.get("label") if part != "unlabelled" else ""] if f]
-            faults += [f"{part}, {name}: {file} does not exist" for file in files if not Path(file).exists()]
+            if not isinstance(entry.get("attributes", {}), Mapping):
+                faults.append(f"{part}, {name}: attributes is {entry['attributes']!r}; expected names with their values")
+            if part in unread:
+                continue
+            files = [f for f in [*_files(entry), entry.get("label") if part != "unlabelled" else ""] if f]
+            faults += [f"{part}, {name}: {file} does not exist" for file in files if not os.path.exists(file)]
     return faults + _overlaps(parts)
 
 
@@ -216,7 +258,8 @@ def references(entries: Sequence[Mapping[str, Any]], channels: Sequence[str] = (
         if missing:
             raise CohortError(f"patient {entry['patient']}: no {', '.join(missing)}; the channels are {list(channels)}")
         files = [image[name] for name in channels] if isinstance(image, Mapping) else image
-        found.append({"image": files, "reference": entry["label"], "patient": entry["patient"], "case": case})
+        found.append({"image": files, "reference": entry["label"], "patient": entry["patient"], "case": case,
+                      "attributes": {k: str(v) for k, v in entry.get("attributes", {}).items()}})  # fmt: skip
     return found
 
 

@@ -3,7 +3,7 @@
 Both models are scored on the same cases (:mod:`.evaluation` writes the files). The difference is taken case by case,
 and its interval resamples patients. To compare two files:
 
-    python -m custom.compare BASELINE.csv OURS.csv
+    python -m custom.compare BASELINE.csv OURS.csv [--html PAGE.html]
 """
 
 from __future__ import annotations
@@ -14,13 +14,18 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from .evaluation import Row, bootstrap_interval
+from . import markdown
+from .bootstrap import bootstrap_interval
+from .evaluation import GROUP, Row
 
 FEW_PATIENTS = 5  # on fewer, even a difference that all patients share would not be surprising by chance
 _NAMES_SHOWN = 10
+_ROUNDING = 1e-12  # a smaller difference is one of rounding
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,8 @@ class Difference:
         mean: over the cases, in the metric's own unit (Dice in [-1, 1], HD95 in mm).
         low, high: the 95 % bootstrap interval over patients; NaN with fewer than two patients.
         cases, patients: how many the mean is over.
+        p: of the two-sided Wilcoxon signed-rank test on the patients' mean differences, those of exactly 0 left out;
+            NaN where all are 0.
         metric: the column that was compared.
         dropped: cases without a number in one of the two (or both), on which the mean says nothing.
     """
@@ -40,6 +47,7 @@ class Difference:
     high: float
     cases: int
     patients: int
+    p: float = math.nan
     metric: str = "dice_mean"
     dropped: tuple[str, ...] = ()
 
@@ -48,8 +56,8 @@ def read_cases(csv_path: Path | str) -> list[Row]:
     """Rows of a per-case table that :meth:`.evaluation.CaseReport.write` wrote.
 
     Returns:
-        A dict a case: ``case`` and ``patient`` strings, ``failures`` an int, every other column a float (an empty
-        cell is NaN).
+        A dict a case: ``case``, ``patient`` and every ``group_...`` strings, ``failures`` an int, every other column a
+        float (an empty cell is NaN).
 
     Raises:
         ValueError: not such a table, a cell that is no number, no case, or a case twice; the text names the file.
@@ -98,6 +106,7 @@ def paired_difference(ours: Sequence[Row], baseline: Sequence[Row], metric: str 
         high=high,
         cases=int(known.sum()),
         patients=len({patient for patient, keep in zip(patients, known, strict=True) if keep}),
+        p=_wilcoxon(values[known], [patient for patient, keep in zip(patients, known, strict=True) if keep]),
         metric=metric,
         dropped=tuple(case for case, keep in zip(cases, known, strict=True) if not keep),
     )
@@ -130,48 +139,51 @@ def verdict(difference: Difference) -> str:
 def table(results: dict[str, Sequence[Row]], classes: Sequence[str]) -> str:
     """A Markdown table, readable as plain text: a row a model, in the order of ``results``.
 
-    Dice is the mean over the cases that have one, in points (100 x Dice). HD95 is the mean over all finite distances,
-    cases and classes together, in mm; ``Failures`` counts those that are missing because prediction or label was
-    empty, and must be read beside it.
+    Dice is the mean over the cases that have one, in points (100 x Dice). HD95 and ASD are the mean over all finite
+    distances, cases and classes together, in mm; ``Failures`` counts those that are missing because prediction or
+    label was empty, and must be read beside them.
 
     Raises:
         ValueError: no model, or rows that lack a class.
     """
     if not results:
         raise ValueError("a table needs at least one model")
-    head = ["Model", *(f"Dice {name}" for name in classes), "Dice mean", "HD95, mm", "Failures", "Cases"]
-    lines = [head, *(_table_row(model, rows, classes) for model, rows in results.items())]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    return "\n".join(_markdown(line, widths) for line in [head, rule, *lines[1:]])
+    head = ["Model", *(f"Dice {name}" for name in classes), "Dice mean", "HD95, mm", "ASD, mm", "Failures", "Cases"]
+    return markdown.table(head, [_table_row(model, rows, classes) for model, rows in results.items()])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Prints the table, the paired difference and the verdict of two files."""
+    """Prints the table, the paired difference and the verdict of two files; ``--html`` shows them case by case."""
     parser = argparse.ArgumentParser(prog="python -m custom.compare", description=__doc__.split("\n")[0])
     parser.add_argument("baseline", type=Path, help="cases of the supervised model (CSV)")
     parser.add_argument("ours", type=Path, help="the same cases of the semi-supervised model (CSV)")
     parser.add_argument("--names", nargs=2, default=["supervised", "semi-supervised"], metavar=("BASELINE", "OURS"))
+    parser.add_argument("--html", type=Path, metavar="PAGE", help="also write a page that compares them case by case")
     options = parser.parse_args(arguments)
     if options.names[0] == options.names[1]:
         parser.error("--names needs two different names")
     try:
         print(_report(read_cases(options.baseline), read_cases(options.ours), options.names))
+        if options.html:
+            from .report import compare_report
+
+            names = options.names[0], options.names[1]
+            print(f"Case by case: {compare_report(options.baseline, options.ours, names, options.html)}")
     except (OSError, ValueError) as error:
         parser.exit(2, f"{error}\n")
 
 
 def _report(baseline: Sequence[Row], ours: Sequence[Row], names: Sequence[str]) -> str:
     difference = paired_difference(ours, baseline)
-    classes = [key[len("hd95_mm_") :] for key in baseline[0] if key.startswith("hd95_mm_")]
+    classes = [key[len("dice_") :] for key in baseline[0] if key.startswith("dice_") and key != "dice_mean"]
     basis = _basis(_points(difference.low), _points(difference.high), difference.patients)
     lines = [
         table({names[0]: baseline, names[1]: ours}, classes),
         "",
         "Dice in points (100 x Dice). Failures: classes of a case where exactly one of prediction and label is empty; "
-        "they have no HD95.",
+        "they have no distance.",
         f"{names[1]} minus {names[0]}, paired over {difference.cases} cases: {_points(difference.mean):+.1f} "
-        f"Dice points ({basis}).",
+        f"Dice points ({basis}); {_significance(difference.p)}.",
     ]
     if difference.dropped:
         lines.append(f"Left out, without a number in both: {_listed(difference.dropped)}.")
@@ -186,19 +198,34 @@ def _basis(low: float, high: float, patients: int) -> str:
     return text if patients >= FEW_PATIENTS else f"{text}: the interval rests on few patients"
 
 
+def _significance(p: float) -> str:
+    if math.isnan(p):
+        return "no patient differs"
+    return "Wilcoxon signed-rank test over patients p " + (f"= {p:.3f}" if p >= 0.001 else "< 0.001")
+
+
+def _wilcoxon(values: NDArray[Any], patients: Sequence[str]) -> float:
+    """p of the patients' mean differences; ``values`` are the cases', none of them NaN."""
+    from scipy.stats import wilcoxon
+
+    means = np.array([np.mean(values[[p == patient for p in patients]]) for patient in dict.fromkeys(patients)])
+    means = means[np.abs(means) > _ROUNDING]
+    return float(wilcoxon(means).pvalue) if means.size else math.nan
+
+
 def _points(dice: float) -> float:
     """Dice points to one decimal, as printed; never -0.0."""
     return round(100 * dice, 1) + 0.0
 
 
 def _table_row(model: str, rows: Sequence[Row], classes: Sequence[str]) -> list[str]:
-    dice, distances = [f"dice_{name}" for name in classes], [f"hd95_mm_{name}" for name in classes]
-    for metric in [*dice, *distances, "dice_mean"]:
+    dice, hd95, asd = ([f"{metric}_{name}" for name in classes] for metric in ("dice", "hd95_mm", "asd_mm"))
+    for metric in [*dice, *hd95, *asd, "dice_mean"]:
         _check_metric(rows, metric, model)
     return [
-        model.replace("|", "/"),
+        model,
         *(_mean([100 * row[metric] for row in rows]) for metric in [*dice, "dice_mean"]),
-        _mean([row[metric] for row in rows for metric in distances]),
+        *(_mean([row[metric] for row in rows for metric in distances]) for distances in (hd95, asd)),
         str(sum(row["failures"] for row in rows)),
         str(len(rows)),
     ]
@@ -209,17 +236,13 @@ def _mean(values: Sequence[float]) -> str:
     return f"{math.fsum(finite) / len(finite):.1f}" if finite else "-"
 
 
-def _markdown(cells: Sequence[str], widths: Sequence[int]) -> str:
-    others = [cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True)]
-    return "| " + " | ".join([cells[0].ljust(widths[0]), *others]) + " |"
-
-
 def _read_row(raw: dict[str, str], where: str) -> Row:
     row: Row = {}
     for column, cell in raw.items():
         if column is None or cell is None:
             raise ValueError(f"{where}: the number of cells differs from the header's")
-        row[column] = cell if column in ("case", "patient") else _number(cell, column, where)
+        text = column in ("case", "patient") or column.startswith(GROUP)
+        row[column] = cell if text else _number(cell, column, where)
     if not (row["failures"] >= 0 and row["failures"] == int(row["failures"])):
         raise ValueError(f"{where}: failures is {raw['failures']!r}, not a count")
     row["failures"] = int(row["failures"])
@@ -253,7 +276,7 @@ def _check_same_cases(ours: dict[str, Row], baseline: dict[str, Row]) -> None:
 
 def _check_metric(rows: Sequence[Row], metric: str, where: str) -> None:
     if any(metric not in row for row in rows):
-        known = [key for key in rows[0] if key not in ("case", "patient", "failures")]
+        known = [key for key, value in rows[0].items() if isinstance(value, float)]
         raise ValueError(f"{where}: no column {metric}, the table has {', '.join(known)}")
 
 

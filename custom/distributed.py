@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
+
+from .errors import UserError
 
 
 def active() -> bool:
@@ -33,14 +36,21 @@ def local_device() -> torch.device:
 
 
 def start() -> None:
-    """Join the group that torchrun announces in the environment: NCCL between GPUs, Gloo between CPUs."""
+    """Join the group that torchrun announces in the environment: NCCL between GPUs, Gloo between CPUs.
+
+    A group that torchrun restarts gets the store of the one before, with the addresses of processes that are gone:
+    whoever reads one of them waits for ever (torch 2.13). Each attempt therefore has a part of the store to itself.
+    """
     if active():
         return
+    backend = "gloo"
     if torch.cuda.is_available():
         torch.cuda.set_device(local_device())  # what NCCL gathers objects on
-        dist.init_process_group("cpu:gloo,cuda:nccl")
-    else:
-        dist.init_process_group("gloo")
+        backend = "cpu:gloo,cuda:nccl"
+    store, number, processes = next(dist.rendezvous("env://"))
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    store = dist.PrefixStore(f"attempt {attempt}", store)
+    dist.init_process_group(backend, store=store, rank=number, world_size=processes)
 
 
 def stop() -> None:
@@ -71,6 +81,28 @@ def gather(rows: list[Any]) -> list[Any]:
     parts: list[Any] = [None] * world_size()
     dist.all_gather_object(parts, rows)
     return [row for part in parts for row in part]
+
+
+def by_rank_0(action: Callable[[], Any]) -> None:
+    """``action``, done by rank 0 alone while the others wait for its end.
+
+    Raises:
+        Exception: what ``action`` raises, on rank 0.
+        UserError: its text, on the other ranks: none is left waiting.
+    """
+    fault = None
+    if rank() == 0:
+        try:
+            action()
+        except Exception as error:
+            fault = error
+    if active():
+        told = [str(fault) if fault is not None else None]
+        dist.broadcast_object_list(told, src=0, device=torch.device("cpu"))  # Gloo: waits half an hour, NCCL less
+        if fault is None and told[0] is not None:
+            raise UserError(f"rank 0: {told[0]}")
+    if fault is not None:
+        raise fault
 
 
 def barrier() -> None:

@@ -1,12 +1,12 @@
 """Scores of a whole cohort: a row per case, and a summary whose intervals resample patients.
 
-Two volumes of one patient are not two independent observations. Every interval here is therefore a bootstrap over
-patients: a patient is drawn with all of their volumes, or not at all.
+What one evaluation does::
 
     report = CaseReport(["RV", "Myo", "LV"])
     for case in cases:
-        report.add(case.name, case.patient, pred, label, spacing_mm)
-    report.write(folder, "test")               # test.csv, test.json
+        report.add(case.name, case.patient, pred, label, spacing_mm, {"disease": "DCM"})
+        report.calibration.add(logits, label)
+    report.write(folder, "test")               # test.csv, test.compat.csv, test.json, test.md
 """
 
 from __future__ import annotations
@@ -15,21 +15,27 @@ import csv
 import io
 import json
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .bootstrap import DRAWS, LEVEL, bootstrap_interval
+from .calibration import Calibration
 from .checkpoint import write_text
-from .metrics import ClassScore, case_scores
+from .markdown import table
+from .metrics import COMPAT_RULE, ClassScore, case_scores
 
-Row = dict[str, Any]  # case, patient: str; failures: int; every other column a float, NaN where not measured
+Row = dict[str, Any]  # case, patient, group_*: str; failures: int; every other column a float, NaN where not measured
 
-LEVEL = 0.95
-DRAWS = 10000
-_INDICES_AT_ONCE = 2_000_000  # bounds the memory of a bootstrap (8 bytes each)
+STRICT = ("dice", "jaccard", "hd95_mm", "asd_mm")  # fields of ClassScore and beginnings of columns
+COMPAT = ("dice", "jaccard", "hd95_voxels", "asd_voxels")  # of CompatScore
+TITLES = {"dice": "Dice", "jaccard": "Jaccard", "hd95_mm": "HD95, mm", "asd_mm": "ASD, mm",
+          "hd95_voxels": "HD95, voxels", "asd_voxels": "ASD, voxels"}  # fmt: skip
+GROUP = "group_"
+NOT_GIVEN = "not given"
 
 
 class CaseReport:
@@ -46,7 +52,9 @@ class CaseReport:
         if not classes or len(set(classes)) != len(classes) or "mean" in classes:
             raise ValueError(f"classes needs one or more different names, none of them 'mean', got {list(classes)}")
         self.classes = tuple(classes)
+        self.calibration = Calibration()
         self.rows: list[Row] = []
+        self.compat_rows: list[Row] = []
         self._cases: set[str] = set()
         self.empty_labels = dict.fromkeys(self.classes, 0)
         self.failures = dict.fromkeys(self.classes, 0)
@@ -55,7 +63,13 @@ class CaseReport:
         return len(self.rows)
 
     def add(
-        self, case: str, patient: str, pred: NDArray[Any], label: NDArray[Any], spacing_mm: Sequence[float]
+        self,
+        case: str,
+        patient: str,
+        pred: NDArray[Any],
+        label: NDArray[Any],
+        spacing_mm: Sequence[float],
+        attributes: Mapping[str, Any] | None = None,
     ) -> dict[str, ClassScore]:
         """Scores one case and keeps its row.
 
@@ -64,6 +78,7 @@ class CaseReport:
             patient: whose it is; cases of one patient are resampled together.
             pred, label: class indices ``(*spatial)``, in the same grid.
             spacing_mm: the voxel's size along each axis, in mm.
+            attributes: what groups the case belongs to, such as ``{"scanner": "A"}``.
 
         Returns:
             The scores by class.
@@ -77,7 +92,11 @@ class CaseReport:
             scores = case_scores(pred, label, self.classes, spacing_mm)
         except ValueError as error:
             raise ValueError(f"case {case}: {error}") from error
-        self.rows.append(_row(case, patient, scores))
+        groups = {GROUP + name: str(value) for name, value in (attributes or {}).items()}
+        failures = sum(score.failure for score in scores.values())
+        who = {"case": case, "patient": patient}
+        self.rows.append({**who, **groups, **_cells(scores, STRICT), "failures": failures})
+        self.compat_rows.append({**who, **_cells({k: score.compat for k, score in scores.items()}, COMPAT)})
         self._cases.add(case)
         for name, score in scores.items():
             self.empty_labels[name] += score.empty_label
@@ -88,29 +107,39 @@ class CaseReport:
         """Mean, standard deviation and interval of every metric, with the counts a reader needs to judge them.
 
         Per metric ``cases`` and ``patients`` count those with a number; per class ``failures`` counts the cases where
-        exactly one of prediction and label is empty, ``empty_labels`` those whose label lacks the class.
+        exactly one of prediction and label is empty, ``empty_labels`` those whose label lacks the class. ``groups``
+        has the same for the cases of each value of each attribute, ``compat`` the metrics by the rule of published
+        tables, ``calibration`` is of :class:`~.calibration.Calibration` (None where it counted nothing).
         """
-        metrics = [key for key in _columns(self.classes) if key.startswith(("dice_", "hd95_mm_"))]
+        metrics = _columns(self.classes, STRICT)
         return {
-            "cases": len(self.rows),
-            "patients": len({row["patient"] for row in self.rows}),
-            "failures": sum(self.failures.values()),
+            **_counts(self.rows),
             "empty_labels": sum(self.empty_labels.values()),
-            "interval": f"{LEVEL:.0%} percentile bootstrap of the mean over cases, {DRAWS} draws of whole patients",
+            "interval": f"{100 * LEVEL:.0f} % percentile bootstrap of the mean over cases, {DRAWS} draws of whole patients",
             "classes": {
                 name: {"failures": self.failures[name], "empty_labels": self.empty_labels[name]}
                 for name in self.classes
             },
-            "metrics": {metric: _summary(self.rows, metric) for metric in metrics},
+            "metrics": _summaries(self.rows, metrics),
+            "groups": {
+                attribute.removeprefix(GROUP): {
+                    value: {**_counts(rows), "metrics": _summaries(rows, metrics)}
+                    for value, rows in _by_value(self.rows, attribute).items()
+                }
+                for attribute in _attributes(self.rows)
+            },
+            "compat": {"rule": COMPAT_RULE, "metrics": _summaries(self.compat_rows, _columns(self.classes, COMPAT))},
+            "calibration": self.calibration.summary(),
         }
 
-    def write(self, folder: Path, name: str) -> tuple[Path, Path]:
-        """Writes ``<name>.csv`` (a row per case) and ``<name>.json`` (:meth:`summary`), each whole or not at all.
+    def write(self, folder: Path, name: str) -> dict[str, Any]:
+        """Writes four files, each whole or not at all; what was not measured is an empty cell and a null.
 
-        What was not measured is an empty cell and a null.
+        ``<name>.csv`` has a row per case, ``<name>.compat.csv`` the same by the rule of published tables,
+        ``<name>.json`` is :meth:`summary`, ``<name>.md`` its tables to read.
 
         Returns:
-            The paths of both.
+            The summary.
 
         Raises:
             ValueError: a report without cases.
@@ -119,73 +148,101 @@ class CaseReport:
             raise ValueError(f"nothing to write to {name}.csv: no case was added")
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        table, summary = folder / f"{name}.csv", folder / f"{name}.json"
-        write_text(table, _csv_text(self.rows, _columns(self.classes)))
-        write_text(summary, json.dumps(self.summary(), indent=2, allow_nan=False) + "\n")
-        return table, summary
+        summary = self.summary()
+        who = ["case", "patient"]
+        columns = [*who, *_attributes(self.rows), *_columns(self.classes, STRICT), "failures"]
+        write_text(folder / f"{name}.csv", _csv_text(self.rows, columns))
+        write_text(folder / f"{name}.compat.csv", _csv_text(self.compat_rows, [*who, *_columns(self.classes, COMPAT)]))
+        write_text(folder / f"{name}.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
+        write_text(folder / f"{name}.md", markdown(name, summary))
+        return summary
 
 
-def bootstrap_interval(
-    values: Sequence[float] | NDArray[Any],
-    groups: Sequence[Hashable],
-    seed: int = 0,
-    draws: int = DRAWS,
-    level: float = LEVEL,
-) -> tuple[float, float]:
-    r"""Percentile bootstrap interval of the mean over cases, drawing whole groups (patients) with replacement.
-
-    .. math:: m^* = \frac{\sum_{g \in G^*} \sum_{i \in g} x_i}{\sum_{g \in G^*} |g|}
-
-    with :math:`G^*` as many groups as there are, drawn with replacement. NaN values are ignored.
-
-    Args:
-        values: one number a case.
-        groups: the group (patient) of each case.
-        seed: of the draws; the same arguments give the same interval.
-        draws: how many resamplings.
-        level: the share of resamplings inside the interval, in (0, 1).
-
-    Returns:
-        ``(low, high)``, in the unit of the values; both NaN where fewer than two groups have a value, because one
-        patient says nothing about the spread over patients.
-
-    Raises:
-        ValueError: as many groups as values are needed; ``level`` or ``draws`` out of range.
-    """
-    numbers = np.asarray(values, dtype=float)
-    if numbers.ndim != 1 or len(numbers) != len(groups):
-        raise ValueError(f"one group a value is needed, got {len(groups)} groups and values {numbers.shape}")
-    if not 0 < level < 1 or draws < 1:
-        raise ValueError(f"level must lie in (0, 1) and draws be at least 1, got {level} and {draws}")
-    sums, sizes = _group_sums(numbers, groups)
-    if len(sums) < 2:
-        return math.nan, math.nan
-    tail = (1 - level) / 2
-    low, high = np.quantile(_resampled_means(sums, sizes, seed, draws), [tail, 1 - tail])
-    return float(low), float(high)
+def markdown(name: str, summary: Mapping[str, Any]) -> str:
+    """The tables of a :meth:`CaseReport.summary`, readable as plain text too."""
+    classes = summary["classes"]
+    parts = [
+        f"# Scores of {name}",
+        f"{summary['cases']} cases of {summary['patients']} patients. A failure is a class of a case where exactly one "
+        f"of prediction and label is empty: {summary['failures']} in all; it has Dice 0 and no distance. The mean of a "
+        "case is over its classes that have a number. Intervals: " + summary["interval"] + ".",
+        table(
+            ["Metric", "Class", "Mean", "SD", f"{100 * LEVEL:.0f} % interval", "Cases", "Failures"],
+            [
+                [TITLES[m], c, *_numbers(summary["metrics"][f"{m}_{c}"], m), _failures(summary, c)]
+                for m in STRICT
+                for c in [*classes, "mean"]
+            ],
+            texts=2,
+        ),
+    ]
+    if summary["groups"]:
+        parts += ["## Groups", _group_table(summary["groups"])]
+    if summary["calibration"]:
+        calibration = summary["calibration"]
+        parts += [
+            "## Calibration",
+            f"Expected calibration error {calibration['ece']:.3f} over {calibration['voxels']} {calibration['over']}.",
+        ]
+    parts += ["## As published tables count", f"Only to stand beside them: {summary['compat']['rule']}."]
+    metrics = summary["compat"]["metrics"]
+    rows = [[c, *(_number(metrics[f"{m}_{c}"]["mean"], m) for m in COMPAT)] for c in [*classes, "mean"]]
+    parts.append(table(["Class", *(TITLES[m] for m in COMPAT)], rows))
+    return "\n\n".join(parts) + "\n"
 
 
-def _group_sums(values: NDArray[Any], groups: Sequence[Hashable]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Sum and number of the values of each group that has any, groups in the order of their first value."""
-    members: dict[Hashable, list[float]] = {}
-    for group, value in zip(groups, values.tolist(), strict=True):
-        if not math.isnan(value):
-            members.setdefault(group, []).append(value)
-    return (
-        np.array([math.fsum(group) for group in members.values()]),
-        np.array([len(group) for group in members.values()]),
-    )
+def _group_table(groups: Mapping[str, Any]) -> str:
+    head = ["Attribute", "Value", "Patients", "Cases", "Dice", f"{100 * LEVEL:.0f} % interval", "HD95, mm", "Failures"]
+    rows = []
+    for attribute, values in groups.items():
+        for value, group in values.items():
+            dice, hd95 = group["metrics"]["dice_mean"], group["metrics"]["hd95_mm_mean"]
+            mean, _, interval, _ = _numbers(dice, "dice")
+            counts = str(group["patients"]), str(group["cases"])
+            distance = _number(hd95["mean"], "hd95_mm")
+            rows.append([attribute, value, *counts, mean, interval, distance, str(group["failures"])])
+    return table(head, rows, texts=2)
 
 
-def _resampled_means(sums: NDArray[Any], sizes: NDArray[Any], seed: int, draws: int) -> NDArray[Any]:
-    """The mean over cases in each of ``draws`` resamplings of the groups: ``(draws,)``."""
-    random = np.random.default_rng(seed)
-    rows = max(1, _INDICES_AT_ONCE // len(sums))
-    means = []
-    for start in range(0, draws, rows):
-        drawn = random.integers(len(sums), size=(min(rows, draws - start), len(sums)))  # (rows, groups)
-        means.append(sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1))
-    return np.concatenate(means)
+def _numbers(metric: Mapping[str, Any], kind: str) -> list[str]:
+    """Mean, SD, interval and number of cases as they are printed."""
+    interval = "-" if metric["low"] is None else f"{_number(metric['low'], kind)} to {_number(metric['high'], kind)}"
+    return [_number(metric["mean"], kind), _number(metric["sd"], kind), interval, str(metric["cases"])]
+
+
+def _number(value: float | None, kind: str) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if kind in ("dice", "jaccard") else f"{value:.1f}"
+
+
+def _failures(summary: Mapping[str, Any], name: str) -> str:
+    return str(summary["failures"] if name == "mean" else summary["classes"][name]["failures"])
+
+
+def _counts(rows: Sequence[Row]) -> dict[str, int]:
+    return {
+        "cases": len(rows),
+        "patients": len({row["patient"] for row in rows}),
+        "failures": sum(row["failures"] for row in rows),
+    }
+
+
+def _attributes(rows: Sequence[Row]) -> list[str]:
+    """The group columns of all cases, in the order in which they came up."""
+    return list(dict.fromkeys(column for row in rows for column in row if column.startswith(GROUP)))
+
+
+def _by_value(rows: Sequence[Row], attribute: str) -> dict[str, list[Row]]:
+    """The cases of each value, values in order; those without the attribute last."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row.get(attribute) or NOT_GIVEN, []).append(row)
+    return {value: found[value] for value in sorted(found, key=lambda v: (v == NOT_GIVEN, v))}
+
+
+def _summaries(rows: Sequence[Row], metrics: Sequence[str]) -> dict[str, Any]:
+    return {metric: _summary(rows, metric) for metric in metrics}
 
 
 def _summary(rows: Sequence[Row], metric: str) -> dict[str, Any]:
@@ -203,21 +260,19 @@ def _summary(rows: Sequence[Row], metric: str) -> dict[str, Any]:
     }
 
 
-def _row(case: str, patient: str, scores: dict[str, ClassScore]) -> Row:
-    counted = [score.dice for score in scores.values() if not math.isnan(score.dice)]
-    return {
-        "case": case,
-        "patient": patient,
-        **{f"dice_{name}": score.dice for name, score in scores.items()},
-        "dice_mean": math.fsum(counted) / len(counted) if counted else math.nan,
-        **{f"hd95_mm_{name}": score.hd95_mm for name, score in scores.items()},
-        "failures": sum(score.failure for score in scores.values()),
-    }
+def _cells(scores: Mapping[str, Any], fields: Sequence[str]) -> dict[str, float]:
+    """Columns ``<field>_<class>`` and ``<field>_mean``, the mean over the classes that have a number."""
+    cells: dict[str, float] = {}
+    for field in fields:
+        values = {name: getattr(score, field) for name, score in scores.items()}
+        known = [value for value in values.values() if not math.isnan(value)]
+        cells |= {f"{field}_{name}": value for name, value in values.items()}
+        cells[f"{field}_mean"] = math.fsum(known) / len(known) if known else math.nan
+    return cells
 
 
-def _columns(classes: Sequence[str]) -> list[str]:
-    dices, distances = [f"dice_{name}" for name in classes], [f"hd95_mm_{name}" for name in classes]
-    return ["case", "patient", *dices, "dice_mean", *distances, "failures"]
+def _columns(classes: Sequence[str], fields: Sequence[str]) -> list[str]:
+    return [f"{field}_{name}" for field in fields for name in (*classes, "mean")]
 
 
 def _or_none(value: float) -> float | None:
@@ -234,5 +289,5 @@ def _csv_text(rows: Sequence[Row], columns: Sequence[str]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
-    writer.writerows([_cell(row[column]) for column in columns] for row in rows)
+    writer.writerows([_cell(row.get(column, "")) for column in columns] for row in rows)
     return text.getvalue()

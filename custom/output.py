@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import csv
 import io
 import json
 import logging
 import platform
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import monai
 import torch
@@ -23,15 +25,38 @@ from .cohort import under
 from .run_bundle import write_bundle
 from .run_config import RunConfig
 from .run_folder import RunFolder
+from .tensorboard import Rows, TensorBoard
+
+if TYPE_CHECKING:
+    from .validation import ServingEvaluator
 
 logger = logging.getLogger(__name__)
 
 # What a later run moves aside when it starts in the same folder without `resume`.
-_RUN_FILES = ("last_*.pt", "metrics.csv", "learning_curves.png", "bundle", "evaluation")
+_RUN_FILES = (
+    "last_*.pt", "metrics.csv", "learning_curves.png", "validation.png", "tensorboard", "mlflow.json", "bundle",
+    "evaluation",
+)  # fmt: skip
+
+
+class Tracker(Protocol):
+    """What else is told of a run. Nothing of it raises: no account of a training may stop it."""
+
+    def begin(self, rows: Rows) -> None:
+        """A new run starts, or one goes on behind these rows."""
+
+    def update(self, rows: Rows) -> None:
+        """The last row's epoch is in a checkpoint: it will not be computed again."""
+
+    def finish(self, rows: Rows, pictures: Sequence[Path]) -> None:
+        """Every file of the run is there."""
+
+    def close(self) -> None:
+        """The run is over, whether it finished or not."""
 
 
 class Output:
-    """A run's folder: ``last_NNNN.pt``, ``metrics.csv``, ``learning_curves.png`` and ``bundle/``, written by rank 0.
+    """A run's folder, written by rank 0: ``last_NNNN.pt``, ``metrics.csv``, ``tensorboard/``, the pictures, ``bundle/``.
 
     Nothing is touched before :meth:`open`. A new run in a folder that holds an earlier one moves that one to
     ``earlier/NNN``; nothing is overwritten in place.
@@ -50,6 +75,7 @@ class Output:
         self.rows: list[dict[str, float]] = []
         self._writes = distributed.rank() == 0
         self._data: dict[str, str] = {}
+        self.trackers: list[Tracker] = [TensorBoard(self.folder / "tensorboard")] if self._writes else []
 
     def open(self, resume: bool = False) -> None:
         """Take the folder for this process; see :class:`~.run_folder.RunFolder` for what is raised."""
@@ -67,9 +93,13 @@ class Output:
             if self.config is not None:
                 write_bundle(self.folder / "bundle", self.config)
             self.models.mkdir(parents=True, exist_ok=True)
+        for tracker in self.trackers:
+            tracker.begin(self.rows)
 
     def close(self) -> None:
-        self._lock.close()
+        with contextlib.closing(self._lock):
+            for tracker in self.trackers:
+                tracker.close()
 
     def _set_earlier_run_aside(self) -> None:
         found = [path for pattern in _RUN_FILES for path in sorted(self.folder.glob(pattern))]
@@ -100,6 +130,8 @@ class Output:
             "processes": distributed.world_size(),
         }
         checkpoint.save({"state": dict(state), **described}, self.folder, epoch)
+        for tracker in self.trackers:
+            tracker.update(self.rows)
 
     def newest_checkpoint(self, data: Mapping[str, str]) -> tuple[dict[str, Any], Path] | None:
         """The state to go on from.
@@ -159,8 +191,13 @@ class Output:
             state = {key: value.detach().cpu() for key, value in network.state_dict().items()}
             write_atomically(self.models / f"{stem}{suffix}.pt", partial(torch.save, state))
 
-    def finish(self, networks: Mapping[str, nn.Module], best: Mapping[str, float]) -> None:
-        """The final weights beside the best ones, and the learning curves."""
+    def finish(
+        self,
+        networks: Mapping[str, nn.Module],
+        best: Mapping[str, float],
+        validator: ServingEvaluator | None = None,
+    ) -> None:
+        """The final weights beside the best ones, the learning curves, a picture of ``validator``'s cases."""
         if not self._writes:
             return
         self.serve(networks, suffix="_final")
@@ -176,13 +213,30 @@ class Output:
             },
         }
         write_text(self.models.parent / "run.json", json.dumps(about, indent=2) + "\n")
+        pictures = self._draw(networks, validator)
+        for tracker in self.trackers:
+            tracker.finish(self.rows, pictures)
+        logger.info("Finished: %s (weights), %s", self.models.parent, self.folder / "metrics.csv")
+
+    def _draw(self, networks: Mapping[str, nn.Module], validator: ServingEvaluator | None) -> list[Path]:
+        """What could be drawn of the learning curves and the validation cases."""
+        curves, cases = self.folder / "learning_curves.png", self.folder / "validation.png"
         try:
             from .plots import learning_curves
+            from .validation_picture import validation_picture
 
-            learning_curves(self.folder / "metrics.csv", self.folder / "learning_curves.png")
+            learning_curves(self.folder / "metrics.csv", curves)
+            if validator is not None and len(validator.dataset):
+                name, network = next(iter(networks.items()))
+                serving = copy.deepcopy(network)  # the weights in memory are the last ones, not those that serve
+                serving.load_state_dict(torch.load(self.models / "model.pt", map_location="cpu", weights_only=True))
+                spacing = self.config.resolved("spacing_mm") if self.config is not None else None
+                validation_picture(validator, serving, cases, name, spacing)
         except ImportError as error:  # matplotlib is optional where a bundle only serves
-            logger.info("No learning curves are drawn: %s", error)
-        logger.info("Finished: %s (weights), %s", self.models.parent, self.folder / "metrics.csv")
+            logger.info("No pictures are drawn: %s", error)
+        except Exception as error:  # a picture is no reason to lose the end of a run
+            logger.warning("Not all pictures could be drawn: %s", error)
+        return [path for path in (curves, cases) if path.exists()]
 
 
 def _number(text: str) -> float:

@@ -43,6 +43,11 @@ def learning_curves(metrics_csv: Path | str, png: Path | str) -> None:
     Raises:
         ValueError: no row, no column ``epoch`` or nothing to draw; the text names the file.
     """
+    _save(learning_figure(metrics_csv), Path(png))
+
+
+def learning_figure(metrics_csv: Path | str) -> Any:
+    """The figure of :func:`learning_curves`, which says what is read and raised."""
     from matplotlib.figure import Figure
 
     columns = _read_columns(Path(metrics_csv))
@@ -57,7 +62,7 @@ def learning_curves(metrics_csv: Path | str, png: Path | str) -> None:
         _draw_validation(figure.add_subplot(grid[0, :]), columns, networks)
     for i, name in enumerate(panels):
         _draw_panel(figure.add_subplot(grid[top + i // _COLUMNS, i % _COLUMNS]), columns, name)
-    _save(figure, Path(png))
+    return figure
 
 
 def case_pictures(
@@ -100,33 +105,55 @@ def case_pictures(
     image, label = _upright(image, label.ndim, axis_codes), _upright(label, label.ndim, axis_codes)
     predictions = {name: _upright(pred, label.ndim, axis_codes) for name, pred in predictions.items()}
     cut = _slice_to_show(label, predictions)
-    picture, reference = _picture(image, label, cut), label[cut]
-    drawn = {name: pred[cut] for name, pred in predictions.items()}
-    step_x, step_y = spacing_mm[:2] if spacing_mm is not None else (1.0, 1.0)
-    box = _box_to_show([reference, *drawn.values()])
+    masks = [label[cut], *(pred[cut] for pred in predictions.values())]
 
-    height_over_width = reference.shape[1] * step_y / (reference.shape[0] * step_x)
-    panels = 2 + len(drawn)
-    width, height = 3.0 * panels, 3.0 * min(max(height_over_width, 0.4), 2.5) + 1.0
+    panels = 1 + len(masks)
+    width, height = 3.0 * panels, 3.0 * _height_over_width(masks[0].shape, spacing_mm) + 1.0
     figure = Figure(figsize=(width, height), dpi=130, layout="constrained")
     axes = figure.subplots(1, panels)
-    for axis in axes:
-        _show(axis, picture, step_y / step_x)
+    _draw_case(axes, _picture(image, label, cut), masks, class_names, spacing_mm)
     axes[0].set_title("image" if label.ndim == 2 else f"image, slice {cut[-1] + 1} of {label.shape[-1]}", fontsize=9)
-    _outline(axes[0], box)
-    _draw_contours(axes[1], reference, class_names)
     axes[1].set_title("reference", fontsize=9)
-    for axis, (name, pred) in zip(axes[2:], drawn.items(), strict=True):
-        _draw_contours(axis, pred, class_names)
-        _draw_contours(axis, reference, class_names, dashed=True)
-        axis.set_title(f"{name}\n{_dice_text(predictions[name], label, class_names)}", fontsize=9)
-    for axis in axes[1:]:
-        axis.set(xlim=box[0], ylim=box[1][::-1])
-    if spacing_mm is not None:
-        _scale_bar(axes[1], box[0], step_x)
+    for axis, (name, pred) in zip(axes[2:], predictions.items(), strict=True):
+        axis.set_title(f"{name}\n{_dice_text(pred, label, class_names)}", fontsize=9)
     _legend(figure, class_names)
     figure.suptitle(title, fontsize=11)
     _save(figure, Path(png))
+
+
+def case_panels(
+    image: NDArray[Any],
+    label: NDArray[Any],
+    predictions: Sequence[NDArray[Any]],
+    class_names: Sequence[str],
+    spacing_mm: Sequence[float] | None,
+    width_inches: float = 3.0,
+) -> list[Any]:
+    """The panels of :func:`case_pictures` each as a figure of its own, without words: image, reference, predictions.
+
+    Args:
+        image, label: as there, upright: axis 0 runs to the right and axis 1 downwards.
+        predictions: class indices of each model, in the label's shape.
+        class_names, spacing_mm: as there.
+        width_inches: of every figure.
+
+    Raises:
+        ValueError: shapes or a spacing that do not fit one another.
+    """
+    from matplotlib.figure import Figure
+
+    image, label = np.asarray(image), np.asarray(label)
+    named = {str(i): np.asarray(pred) for i, pred in enumerate(predictions, start=1)}
+    _check_case(image, label, named, spacing_mm)
+    cut = _slice_to_show(label, named)
+    masks = [label[cut], *(pred[cut] for pred in named.values())]
+    size = (width_inches, width_inches * _height_over_width(masks[0].shape, spacing_mm))
+    figures = [Figure(figsize=size, facecolor="black") for _ in range(1 + len(masks))]
+    axes = [figure.add_axes((0, 0, 1, 1)) for figure in figures]
+    for axis in axes:
+        axis.set_axis_off()
+    _draw_case(axes, _picture(image, label, cut), masks, class_names, spacing_mm)
+    return figures
 
 
 def _read_columns(path: Path) -> Columns:
@@ -288,6 +315,35 @@ def _box_to_show(masks: Sequence[NDArray[Any]]) -> tuple[tuple[float, float], tu
         start = min(max(start, 0.0), size - length)
         limits.append((start - 0.5, start + length - 0.5))
     return limits[0], limits[1]
+
+
+def _height_over_width(shape: Sequence[int], spacing_mm: Sequence[float] | None) -> float:
+    """Of a panel; a picture that is longer than that gets empty borders."""
+    step_x, step_y = spacing_mm[:2] if spacing_mm is not None else (1.0, 1.0)
+    return min(max(shape[1] * step_y / (shape[0] * step_x), 0.4), 2.5)
+
+
+def _draw_case(
+    axes: Sequence[Any],
+    picture: NDArray[Any],
+    masks: Sequence[NDArray[Any]],
+    class_names: Sequence[str],
+    spacing_mm: Sequence[float] | None,
+) -> None:
+    """The panels of a case: the picture with the box of the others, the reference ``masks[0]``, each prediction."""
+    step_x, step_y = spacing_mm[:2] if spacing_mm is not None else (1.0, 1.0)
+    box = _box_to_show(masks)
+    for axis in axes:
+        _show(axis, picture, step_y / step_x)
+    _outline(axes[0], box)
+    _draw_contours(axes[1], masks[0], class_names)
+    for axis, pred in zip(axes[2:], masks[1:], strict=True):
+        _draw_contours(axis, pred, class_names)
+        _draw_contours(axis, masks[0], class_names, dashed=True)
+    for axis in axes[1:]:
+        axis.set(xlim=box[0], ylim=box[1][::-1])
+    if spacing_mm is not None:
+        _scale_bar(axes[1], box[0], step_x)
 
 
 def _show(axis: Any, picture: NDArray[Any], aspect: float) -> None:

@@ -18,6 +18,7 @@ from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
 
 from . import distributed
 from .errors import UserError, nearest, show_plainly
+from .schedule import TermWeights
 from .seeds import derive
 
 logger = logging.getLogger(__name__)
@@ -83,7 +84,7 @@ def _judge(overrides: Mapping[str, Any], written: dict[str, Any]) -> None:
         if name in known or name in TRACKING or name.startswith("_meta_"):
             continue
         parent, _, leaf = name.rpartition("::")
-        arguments = _arguments_of(written, parent)
+        arguments = set(TermWeights.KEYS) if parent.startswith("weights::") else _arguments_of(written, parent)
         if arguments is None:
             faults.append(f"--{name}: the config has no such id{nearest(name, known)}")
         elif leaf not in arguments and "*" not in arguments:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from .errors import nearest
@@ -54,7 +54,7 @@ class TermWeights:
             number; an empty window.
     """
 
-    _KEYS = ("value", "ramp", "from", "to", "until")
+    KEYS = ("value", "ramp", "from", "to", "until")
 
     def __init__(self, spec: Mapping[str, Any], terms: Sequence[str], absent: Collection[str] = ()) -> None:
         for name in spec:
@@ -73,8 +73,8 @@ class TermWeights:
         if not isinstance(entry, Mapping):
             entry = {"value": entry}
         for key in entry:
-            if key not in cls._KEYS:
-                raise ValueError(f"weights::{name}::{key} is not one of {list(cls._KEYS)}{nearest(key, cls._KEYS)}")
+            if key not in cls.KEYS:
+                raise ValueError(f"weights::{name}::{key} is not one of {list(cls.KEYS)}{nearest(key, cls.KEYS)}")
         if ("value" in entry) == ("ramp" in entry):
             raise ValueError(f"weights::{name}: give either `value` or `ramp`, got {dict(entry)}")
         if ("ramp" in entry) != ("until" in entry):
@@ -99,13 +99,17 @@ class TermWeights:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where the run stands: ``step`` is the optimiser step under way, counted from 0; ``epoch`` is counted from 1."""
+    """Where the run stands: ``step`` is the optimiser step under way, counted from 0; ``epoch`` is counted from 1.
+
+    ``asked`` are the terms that were asked for and wanted, in order: the last one is the one being computed.
+    """
 
     step: int
     steps: int
     epoch: int
     epochs: int
     weights: TermWeights | None = None
+    asked: list[str] = field(default_factory=list, compare=False, repr=False)
 
     @property
     def fraction(self) -> float:
@@ -117,7 +121,10 @@ class Progress:
         Raises:
             KeyError: a term that the run's weights do not name.
         """
-        return self.weights is None or self.weights.weights[term].at(self.fraction) > 0
+        wanted = self.weights is None or self.weights.weights[term].at(self.fraction) > 0
+        if wanted:
+            self.asked.append(term)
+        return wanted
 
 
 class PolyDecay:

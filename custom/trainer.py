@@ -8,6 +8,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,7 +18,8 @@ from monai.utils.enums import CommonKeys
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from . import distributed
+from . import distributed, memory
+from .advice import falling_while_rising
 from .batch import Batch
 from .cohort import refuse_overlaps
 from .guard import Guard
@@ -64,10 +66,14 @@ class DualStreamTrainer(Trainer):
         output: what the run leaves on disk; None writes nothing.
         train_handlers: MONAI or Ignite handlers.
         guard_interval: steps between two looks at the terms on a GPU.
+        check: judges the scans at the start of a run, given ``{"labelled": entries, "unlabelled": entries (where a
+            term reads them), "validation": entries}``, and raises what it finds; rank 0 does it for all ranks. None
+            compares patients and paths alone, see :func:`~.cohort.refuse_overlaps`.
 
     Raises:
         ValueError: an argument outside these; a weight that names no term.
         guard.NotFinite: a term became NaN or infinite.
+        memory.OutOfMemory: says what was under way and what to lower.
     """
 
     def __init__(
@@ -91,6 +97,7 @@ class DualStreamTrainer(Trainer):
         output: Output | None = None,
         train_handlers: Sequence | None = None,
         guard_interval: int = 10,
+        check: Callable[[Mapping[str, Sequence[Mapping]]], Any] | None = None,
     ) -> None:
         for name, number in (("max_epochs", max_epochs), ("epoch_steps", epoch_steps), ("accumulate", accumulate)):
             if not (isinstance(number, int) and number >= 1):
@@ -113,7 +120,7 @@ class DualStreamTrainer(Trainer):
         self.epoch_steps, self.accumulate, self.clip = epoch_steps, accumulate, clip
         self.lr_schedule = lr_schedule or PolyDecay(power=0.0)
         self.seed, self.resume = seed, resume
-        self.validator, self.output = validator, output
+        self.validator, self.output, self.check = validator, output, check
         self.weights = TermWeights(weights, method.terms, absent=self._absent_terms())
         self.dtype = autocast_dtype(amp, self.device)
         self.scaler: Any = torch.amp.GradScaler(self.device.type) if self.dtype is torch.float16 else None
@@ -122,6 +129,7 @@ class DualStreamTrainer(Trainer):
         self.step = 0
         self.skipped_steps = 0
         self.best: dict[str, float] = {"score": -math.inf, "epoch": 0}
+        self._advised = False
         self._epoch_log = _Sums()
         self._epoch_start = time.perf_counter()
         for group in optimizer.param_groups:
@@ -156,11 +164,7 @@ class DualStreamTrainer(Trainer):
     def run(self) -> None:  # type: ignore[override]
         """Train to the end. Called again after an error or a kill with ``resume`` it goes on where it stopped."""
         self._attach_last_handlers()
-        refuse_overlaps(
-            labelled=self.labelled.bank.data,
-            unlabelled=self.unlabelled.bank.data if self.method.unlabelled_terms else [],
-            validation=self.validator.dataset.data if self.validator is not None else [],
-        )
+        self._judge_the_scans()
         try:
             if self.output is not None:
                 self.output.open(self.resume)
@@ -168,6 +172,17 @@ class DualStreamTrainer(Trainer):
         finally:
             if self.output is not None:
                 self.output.close()
+
+    def _judge_the_scans(self) -> None:
+        """Before anything is touched; an unlabelled scan that no term reads is not judged."""
+        parts = {"labelled": self.labelled.bank.data}
+        if self.method.unlabelled_terms:
+            parts["unlabelled"] = self.unlabelled.bank.data
+        parts["validation"] = self.validator.dataset.data if self.validator is not None else []
+        if self.check is None:
+            refuse_overlaps(**parts)
+        else:
+            distributed.by_rank_0(partial(self.check, parts))
 
     def _attach_last_handlers(self) -> None:
         """Ours come after whatever the config, MONAI Label or a tracker attached: weights loaded by a handler at
@@ -178,6 +193,7 @@ class DualStreamTrainer(Trainer):
             self.add_event_handler(Events.COMPLETED, DualStreamTrainer._finish)
 
     def _start(self) -> None:
+        self.data_digest()  # reads every scan: what cannot be read ends the run here, and no epoch waits for a file
         if self.resume and self.output is not None:
             self._resume(self.output)
         if self.output is not None:
@@ -226,20 +242,23 @@ class DualStreamTrainer(Trainer):
     def _iteration(self, engine: Any, batchdata: Any) -> dict[str, Tensor]:
         window = self._window()
         progress = self.progress()
-        labelled, unlabelled = self._draw(progress)
+        with self._memory(lambda: "drawing patches"):
+            labelled, unlabelled = self._draw()
         if window.first:
             self.optimizer.zero_grad(set_to_none=True)
             self._set_learning_rate(progress)
         with self._no_sync(window.last):
-            with autocast(self.dtype, self.device):
+            with autocast(self.dtype, self.device), self._memory(lambda: _under_way(progress)):
                 terms = self.network(labelled, unlabelled, progress)
             total = self._weigh(terms, progress)
             on_device = self.device.type == "cuda" and self.scaler is None
             self.guard.check(terms, self.step, labelled, unlabelled, on_device)
             loss = total / window.size
-            (self.scaler.scale(loss) if self.scaler is not None else loss).backward()
+            with self._memory(lambda: "in the backward pass"):
+                (self.scaler.scale(loss) if self.scaler is not None else loss).backward()
         if window.last:
-            self._optimise()
+            with self._memory(lambda: "in the optimiser's step"):
+                self._optimise()
         self._epoch_log.add({f"term/{name}": term.detach() for name, term in terms.items()})
         self._epoch_log.add({f"watch/{name}": value for name, value in self.method.watch().items()})
         self.state.batch = labelled
@@ -251,11 +270,26 @@ class DualStreamTrainer(Trainer):
         size = min(self.accumulate, self.state.epoch_length - start)
         return _Window(size, position == start, position == start + size - 1)
 
-    def _draw(self, progress: Progress) -> tuple[Batch, Batch]:
+    def _draw(self) -> tuple[Batch, Batch]:
         strong = self.method.strong_view
         labelled = self.labelled.draw(strong)
-        wanted = any(progress.wants(term) for term in self.method.unlabelled_terms)
-        return labelled, self.unlabelled.draw(strong) if wanted else self.labelled.empty()
+        return labelled, self.unlabelled.draw(strong) if self._reads_unlabelled() else self.labelled.empty()
+
+    def _reads_unlabelled(self) -> bool:
+        progress = self.progress()
+        return any(progress.wants(term) for term in self.method.unlabelled_terms)
+
+    def _memory(self, under_way: Callable[[], str]) -> contextlib.AbstractContextManager:
+        """Within it an out-of-memory error names what was under way, its size and what to lower."""
+        return memory.explained(
+            lambda: memory.report(
+                f"{under_way()}, step {self.step}",
+                self.labelled.batch,
+                self.unlabelled.batch if self._reads_unlabelled() else 0,
+                (self.labelled.bank.num_channels, *self.labelled.patch),
+                resumable=self.output is not None and self.step >= self.epoch_steps,
+            )
+        )
 
     def _weigh(self, terms: dict[str, Tensor], progress: Progress) -> Tensor:
         weights = self.weights.at(progress.fraction)
@@ -316,6 +350,7 @@ class DualStreamTrainer(Trainer):
         if validator is not None and scored:
             self.method.after_validation(dict(validator.scores), self.progress())
             row |= {f"val/{name}": value for name, value in validator.state.metrics.items() if "/" in name}
+            row["validation_seconds"] = round(validator.state.times["COMPLETED"] or 0.0, 2)
             if self._is_best(next(iter(validator.scores.values()))) and self.output is not None:
                 self.output.serve(self.method.serving())
         self.state.metrics.update(row)
@@ -323,6 +358,8 @@ class DualStreamTrainer(Trainer):
             logger.info("%s", self._line(row))
         if self.output is not None:
             self.output.log(row)
+            if scored:
+                self._advise(self.output.rows)
             self.output.checkpoint(self.state_dict(), epoch, self.data_digest())
 
     def _row(self) -> dict[str, float]:
@@ -347,6 +384,14 @@ class DualStreamTrainer(Trainer):
         self.best = {"score": score, "epoch": self.state.epoch}
         return True
 
+    def _advise(self, rows: Sequence[Mapping[str, float]]) -> None:
+        """Once a run: an unlabelled term that seems to harm."""
+        trained = [n for n, net in self.method.serving().items() if any(p.requires_grad for p in net.parameters())]
+        advice = falling_while_rising(rows, trained, self.method.unlabelled_terms)
+        if advice and not self._advised:
+            logger.warning(advice)
+            self._advised = True
+
     def _line(self, row: Mapping[str, float]) -> str:
         terms = "  ".join(f"{k.removeprefix('term/')} {v:.4f}" for k, v in row.items() if k.startswith("term/"))
         text = f"epoch {self.state.epoch}/{self.state.max_epochs}  step {self.step}  {terms}"
@@ -365,6 +410,10 @@ class DualStreamTrainer(Trainer):
             logger.info("There is no validation score to choose by: the final weights serve.")
             self.output.serve(self.method.serving())
         self.output.finish(self.method.serving(), self.best)
+        whole, part = (sum(row.get(k, 0.0) for row in self.output.rows) for k in ("seconds", "validation_seconds"))
+        logger.info(
+            "All epochs took %.0f s, of it validation %.0f s (%.0f %%).", whole, part, 100 * part / (whole or 1)
+        )
 
     # state
 
@@ -413,6 +462,10 @@ class _Sums:
 
     def means(self) -> dict[str, float]:
         return {name: float(total) / self.counts[name] for name, total in self.sums.items()}
+
+
+def _under_way(progress: Progress) -> str:
+    return f"computing {progress.asked[-1]}" if progress.asked else "in the forward pass before the first term"
 
 
 def _give_momentum_to_all(optimizer: torch.optim.Optimizer) -> None:

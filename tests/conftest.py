@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -73,3 +73,72 @@ def run_bundle(bundle_cwd: Callable[[Path], None], phantoms: Path, tmp_path: Pat
 def _quiet() -> None:
     os.environ.setdefault("TQDM_DISABLE", "1")
     logging.getLogger("ignite").setLevel(logging.CRITICAL)
+
+
+# the table of faults at the end of `make faults`
+
+FAULTS = {
+    "1": "kill -9 while a checkpoint is written",
+    "2": "kill -9 in an epoch, then resume",
+    "2b": "newest checkpoint unreadable",
+    "2c": "resumed with another config or data list",
+    "3": "disk full",
+    "4": "NaN or Inf in a term",
+    "4b": "NaN validation metric",
+    "5a": "truncated image",
+    "5b": "flipped bit",
+    "5c": "affine singular or not finite, odd spacing",
+    "5d": "label grid differs from image grid",
+    "5e": "zero size, or a header that promises too much",
+    "5f": "NaN voxels",
+    "5g": "label values that are no class",
+    "5h": "empty label",
+    "6a": "no labelled or unlabelled scans, fewer than a batch",
+    "6b": "one scan in two parts",
+    "6c": "labels of unlabelled scans leak in",
+    "7": "missing modality, wrong number of channels",
+    "9": "weights tampered with, half downloaded, no hash",
+    "10": "malicious pickle",
+    "11": "archive that writes elsewhere, bomb, truncated",
+    "12": "expressions in a data list, misspelt names",
+    "13": "MLflow down at the start or in the middle",
+    "14": "worker process killed",
+    "15": "out of memory",
+    "16": "leak over a long run",
+    "17": "two runs, one output folder",
+    "18": "output not writable",
+    "19": "MONAI Label with bad requests",
+    "20": "stale cache",
+}
+
+_done: dict[str, dict[str, None]] = {row: {} for row in FAULTS}  # what was done to a row, in order
+_survived: dict[str, dict[str, bool]] = {row: {} for row in FAULTS}  # by test
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fault-table", action="store_true", help="end with a table of the faults and who survived")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Count a marked test by its call, or by a set-up or tear-down that did not pass."""
+    report = yield
+    for mark in item.iter_markers("fault"):
+        row, what = mark.args
+        _done[row][what] = None
+        if report.when == "call" or not report.passed:
+            _survived[row][item.nodeid] = report.passed and _survived[row].get(item.nodeid, True)
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if not config.getoption("--fault-table"):
+        return
+    table = [("row", "fault", "survived", "what was done to it")]
+    for row, fault in FAULTS.items():
+        if passed := list(_survived[row].values()):
+            table.append((row, fault, f"{sum(passed)} of {len(passed)} tests", "; ".join(_done[row])))
+    widths = [max(len(cells[column]) for cells in table) for column in range(3)] + [0]  # the last one runs free
+    lines = ["| " + " | ".join(c.ljust(w) for c, w in zip(cells, widths, strict=True)) + " |" for cells in table]
+    lines.insert(1, f"|{'|'.join('-' * max(width + 2, 3) for width in widths)}|")
+    terminalreporter.write_line("\n" + "\n".join(lines))

@@ -323,7 +323,7 @@ def test_a_run_is_complete_by_itself(bundle, run_bundle, phantoms, tmp_path, cap
 def test_evaluate_reads_the_run_of_its_output_dir(bundle, run_bundle):
     out = run_bundle(bundle, **TINY)
     run_bundle(bundle, "run", ["configs/train.yaml", "configs/evaluate.yaml"], **TINY)
-    names = sorted(p.stem for p in (out / "evaluation/test").glob("*.csv"))
+    names = sorted(p.stem for p in (out / "evaluation/test").glob("*.json") if p.stem != "summary")
     networks = json.loads((out / "bundle/run.json").read_text())["networks"]
     assert names == sorted([*networks, *[f"{name}_final" for name in networks]])
 

@@ -71,6 +71,7 @@ def test_other_files_are_never_removed(tmp_path):
     assert names(tmp_path) == sorted([*others, "last_0002.pt", "last_0003.pt"])
 
 
+@pytest.mark.fault("1", "order of writing, renaming and removing")
 def test_the_new_one_is_whole_under_its_name_before_an_old_one_is_removed(tmp_path, monkeypatch):
     save_all(tmp_path, 1, 2)
     removed = []
@@ -86,6 +87,7 @@ def test_the_new_one_is_whole_under_its_name_before_an_old_one_is_removed(tmp_pa
     assert removed == ["last_0001.pt"]
 
 
+@pytest.mark.fault("1", "order of writing, renaming and removing")
 def test_content_is_on_the_disk_before_the_name_and_the_name_before_a_removal(tmp_path, monkeypatch):
     save_all(tmp_path, 1, 2)
     done = []
@@ -196,6 +198,7 @@ print("not reached")
 """
 
 
+@pytest.mark.fault("3", "RLIMIT_FSIZE in a child")
 def test_a_file_that_cannot_grow_ends_the_run_with_what_is_needed_and_the_earlier_one_loads(tmp_path):
     child = subprocess.run(
         [sys.executable, "-c", FULL.format(folder=str(tmp_path))], cwd=ROOT, capture_output=True, text=True
@@ -221,6 +224,7 @@ def free_bytes(monkeypatch, count: int) -> None:
     monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda path: type("Usage", (), {"free": count}))
 
 
+@pytest.mark.fault("3", "no space left")
 def test_no_space_is_reported_with_needed_and_free_and_what_was_kept(tmp_path, monkeypatch):
     free_bytes(monkeypatch, 300_000_000)
     save_all(tmp_path, 6, 7)
@@ -232,6 +236,7 @@ def test_no_space_is_reported_with_needed_and_free_and_what_was_kept(tmp_path, m
     assert names(tmp_path) == ["last_0006.pt", "last_0007.pt"]
 
 
+@pytest.mark.fault("3", "no space left")
 def test_any_file_written_whole_or_not_at_all(tmp_path, monkeypatch):
     free_bytes(monkeypatch, 0)
     path = tmp_path / "best.json"
@@ -265,6 +270,7 @@ def test_a_new_folder_has_no_checkpoint(tmp_path):
     assert newest(tmp_path / "not made yet") is None
 
 
+@pytest.mark.fault("2b", "newest cut at 0, 10, 50, 99 %")
 @pytest.mark.parametrize("fraction", [0.0, 0.1, 0.5, 0.99])
 def test_truncated_newest_goes_back_to_the_one_before_and_says_so(tmp_path, caplog, fraction):
     save_all(tmp_path, 6, 7)
@@ -274,6 +280,7 @@ def test_truncated_newest_goes_back_to_the_one_before_and_says_so(tmp_path, capl
     assert caplog.messages == ["last_0007.pt cannot be read (truncated?). Resuming from last_0006.pt."]
 
 
+@pytest.mark.fault("2b", "one bit flipped")
 def test_a_flipped_bit_in_the_weights_is_found(tmp_path, caplog):
     save_all(tmp_path, 6, 7)
     path = tmp_path / "last_0007.pt"
@@ -285,6 +292,7 @@ def test_a_flipped_bit_in_the_weights_is_found(tmp_path, caplog):
     assert "last_0007.pt cannot be read (damaged: the checksum of archive/data/0 is wrong)." in caplog.text
 
 
+@pytest.mark.fault("2b", "all cut")
 def test_none_readable_is_an_error_with_the_names_and_the_remedy(tmp_path):
     save_all(tmp_path, 6, 7)
     truncate(tmp_path / "last_0006.pt")
@@ -308,6 +316,7 @@ class Payload:
         return os.system, (f"touch '{self.marker}'",)
 
 
+@pytest.mark.fault("10", "a payload as a checkpoint")
 @pytest.mark.parametrize(
     ("dump", "reason"),
     [
@@ -339,6 +348,7 @@ def test_what_is_not_a_dict_is_refused(tmp_path):
         newest(tmp_path)
 
 
+@pytest.mark.fault("1", "litter of killed writers")
 def test_sweep_removes_the_litter_of_writers_and_nothing_else(tmp_path):
     ours = [".best.pt.1.tmp", ".last_0003.pt.4121.tmp"]
     others = [".lock", ".mine.tmp", "last_0002.pt", "notes.12.tmp"]
@@ -369,6 +379,7 @@ def test_equal_configs_have_no_differences():
     )
 
 
+@pytest.mark.fault("2c", "one key changed")
 @pytest.mark.parametrize(
     ("change", "lines"),
     [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 from conftest import ROOT
 
 from custom import cohort
-from custom.cohort import CohortError, images, judge, make, read, references, stem
+from custom.cohort import CohortError, images, judge, read, references, stem
 
 
 def scan(folder: Path, patient: str, suffix: str = ".nii.gz") -> dict[str, str]:
@@ -283,7 +282,7 @@ def test_a_folder_without_images_is_refused_with_what_was_expected(tmp_path):
 def test_references_put_the_label_aside_and_the_channels_in_order():
     entries = [{"patient": "a", "image": {"x": "ax", "y": "ay"}, "label": "al"}]
     assert references(entries, ["y", "x"]) == [
-        {"image": ["ay", "ax"], "reference": "al", "patient": "a", "case": "a_ay"}
+        {"image": ["ay", "ax"], "reference": "al", "patient": "a", "case": "a_ay", "attributes": {}}
     ]
     single = [{"patient": "b", "image": "b", "label": "bl", "site": "1"}]
     assert references(single) == [{"image": "b", "reference": "bl", "patient": "b", "case": "b"}]
@@ -292,152 +291,3 @@ def test_references_put_the_label_aside_and_the_channels_in_order():
 def test_references_refuse_a_case_that_lacks_a_channel_by_its_patient():
     with pytest.raises(CohortError, match=r"^patient a: no y, z; the channels are \['x', 'y', 'z'\]$"):
         references([{"patient": "a", "image": {"x": "ax"}, "label": "al"}], ["x", "y", "z"])
-
-
-# make
-
-
-def hospital(folder: Path, patients: int = 8, unlabelled: int = 3) -> tuple[Path, Path]:
-    """Patients p0, p1, ... with two phases each, the last of them without labels."""
-    names = [f"p{i}_{phase}.nii.gz" for i in range(patients) for phase in ("ED", "ES")]
-    fill(folder / "images", *names, "readme.txt")
-    with_label = names[: 2 * (patients - unlabelled)]
-    fill(folder / "labels", *with_label, *[f"{stem(name)}.json" for name in with_label])
-    return folder / "images", folder / "labels"
-
-
-BY_PATIENT = r"^(p\d+)_E[DS]$"
-
-
-def patients_of(entries: Sequence[dict]) -> list[str]:
-    return list(dict.fromkeys(entry["patient"] for entry in entries))
-
-
-def test_counts_split_by_patient_and_leave_nobody_out(tmp_path):
-    parts = read(make(*hospital(tmp_path), tmp_path / "lists/a.json", BY_PATIENT, labelled=2, validation=1, test=1))
-    where = {part: patients_of(parts[part]) for part in parts}
-    assert {part: len(names) for part, names in where.items()} == {
-        "labelled": 2, "unlabelled": 4, "validation": 1, "test": 1}  # fmt: skip
-    assert sorted(name for names in where.values() for name in names) == [f"p{i}" for i in range(8)]
-    assert set(where["unlabelled"]) >= {"p5", "p6", "p7"}, "only those with labels are labelled or evaluated"
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_both_phases_of_a_patient_are_in_one_part(tmp_path, seed):
-    folders = hospital(tmp_path)
-    parts = read(make(*folders, tmp_path / "a.json", BY_PATIENT, labelled=1, validation=2, test=1, seed=seed))
-    for entries in parts.values():
-        for name in patients_of(entries):
-            phases = [stem(entry["image"]) for entry in entries if entry["patient"] == name]
-            assert phases == [f"{name}_ED", f"{name}_ES"]
-            assert all(Path(e["label"]).name == Path(e["image"]).name for e in entries if "label" in e)
-
-
-def test_unlabelled_entries_have_no_label_key_even_where_there_is_a_label(tmp_path):
-    parts = read(make(*hospital(tmp_path, unlabelled=0), tmp_path / "a.json", BY_PATIENT, labelled=3))
-    assert len(patients_of(parts["unlabelled"])) == 5
-    assert all("label" not in entry for entry in parts["unlabelled"])
-
-
-def test_the_split_is_a_function_of_the_seed(tmp_path):
-    folders = hospital(tmp_path)
-
-    def drawn(seed: int) -> str:
-        path = tmp_path / "a.json"
-        return make(*folders, path, BY_PATIENT, labelled=2, validation=1, test=1, seed=seed).read_text()
-
-    assert drawn(3) == drawn(3)
-    assert len({drawn(seed) for seed in range(10)}) > 5
-
-
-def test_a_longer_list_of_labelled_patients_holds_the_shorter_one(tmp_path):
-    folders, found = hospital(tmp_path), []
-    for labelled in (1, 2, 3):
-        parts = read(make(*folders, tmp_path / "a.json", BY_PATIENT, labelled=labelled, validation=1, test=1, seed=4))
-        found.append((patients_of(parts["labelled"]), parts["validation"], parts["test"]))
-    assert found[2][0][:2] == found[1][0]
-    assert found[1][0][:1] == found[0][0]
-    assert found[0][1:] == found[1][1:] == found[2][1:]
-
-
-def test_zero_labelled_takes_all_that_have_a_label(tmp_path):
-    parts = read(make(*hospital(tmp_path), tmp_path / "a.json", BY_PATIENT))
-    assert sorted(patients_of(parts["labelled"])) == ["p0", "p1", "p2", "p3", "p4"]
-    assert patients_of(parts["unlabelled"]) == ["p5", "p6", "p7"]
-
-
-SPLIT = {"train": ["p3", "p7", "p1", "p2"], "val": ["p0"], "test": ["p4"]}
-
-
-def test_a_split_s_order_decides_who_is_labelled_and_who_is_not_named_is_left_out(tmp_path):
-    parts = read(make(*hospital(tmp_path), tmp_path / "a.json", BY_PATIENT, SPLIT, labelled=2, seed=9))
-    assert {part: patients_of(entries) for part, entries in parts.items()} == {
-        "labelled": ["p3", "p1"], "unlabelled": ["p7", "p2"], "validation": ["p0"], "test": ["p4"]}  # fmt: skip
-
-
-def test_a_split_may_be_of_training_patients_alone(tmp_path):
-    parts = read(make(*hospital(tmp_path), tmp_path / "a.json", BY_PATIENT, {"train": ["p0", "p1"]}, labelled=1))
-    assert {part: patients_of(entries) for part, entries in parts.items()} == {
-        "labelled": ["p0"], "unlabelled": ["p1"], "validation": [], "test": []}  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("told", "text"),
-    [
-        ({"patient": r"^(q\d)"}, r"--patient '\^\(q\\\\d\)' does not match 'p0_ED', or has no group in brackets"),
-        ({"patient": "^p"}, "has no group in brackets"),
-        ({"labelled": 4, "validation": 1, "test": 1},
-         "asked for 4 labelled, 1 validation and 1 test patients; 5 of 8 patients have a label"),
-        ({"split": SPLIT, "labelled": 4}, "asked for 4 labelled patients; 3 of train have a label"),
-        ({"split": SPLIT, "test": 1}, "validation and test patients are those of the split: leave out the numbers"),
-        ({"split": {**SPLIT, "train": ["p3", "P1", "x"]}}, r"without an image: P1, x\. The images are of p0, p1"),
-        ({"split": {**SPLIT, "val": ["p6", "p0", "p5"]}}, "validation or test without a label: p6, p5"),
-        ({"split": {"training": ["p0"]}}, "lists under train, val and test, this one has .*'training'"),
-    ],
-)  # fmt: skip
-def test_what_cannot_be_made_is_refused_and_nothing_is_written(tmp_path, told, text):
-    with pytest.raises(CohortError, match=text):
-        make(*hospital(tmp_path), tmp_path / "a.json", **{"patient": BY_PATIENT, **told})
-    assert not (tmp_path / "a.json").exists()
-
-
-def test_a_folder_without_images_makes_no_list(tmp_path):
-    fill(tmp_path / "labels", "a.nii")
-    (tmp_path / "images").mkdir()
-    with pytest.raises(CohortError, match=rf"no images in {tmp_path / 'images'}: expected files"):
-        make(tmp_path / "images", tmp_path / "labels", tmp_path / "a.json")
-
-
-# the command line
-
-
-@pytest.mark.parametrize("wrap", [lambda split: split, lambda split: {"split": split, "group": {"p0": "NOR"}}])
-def test_the_command_makes_a_list_and_prints_its_counts(tmp_path, capsys, wrap):
-    folders = hospital(tmp_path)
-    (tmp_path / "split.json").write_text(json.dumps(wrap(SPLIT)))
-    out = tmp_path / "a.json"
-    cohort.main(["make", "--images", str(folders[0]), "--labels", str(folders[1]), "--out", str(out), "--patient",
-                 BY_PATIENT, "--split", str(tmp_path / "split.json"), "--labelled", "1"])  # fmt: skip
-    assert patients_of(read(out)["labelled"]) == ["p3"]
-    assert capsys.readouterr().out == (
-        f"{out} labelled: 2 scans of 1 patients, unlabelled: 6 scans of 3 patients, validation: 2 scans of 1 patients, "
-        "test: 2 scans of 1 patients\n"
-    )
-
-
-def test_the_command_draws_by_its_seed(tmp_path):
-    folders = hospital(tmp_path)
-    numbers = ["--labelled", "1", "--validation", "1", "--test", "2", "--seed", "5"]
-    cohort.main(["make", "--images", str(folders[0]), "--labels", str(folders[1]), "--out", str(tmp_path / "a.json"),
-                 "--patient", BY_PATIENT, *numbers])  # fmt: skip
-    make(*folders, tmp_path / "b.json", BY_PATIENT, labelled=1, validation=1, test=2, seed=5)
-    assert (tmp_path / "a.json").read_text() == (tmp_path / "b.json").read_text()
-
-
-def test_the_command_refuses_a_patient_in_training_and_in_evaluation(tmp_path):
-    folders = hospital(tmp_path)
-    (tmp_path / "split.json").write_text(json.dumps({**SPLIT, "test": ["p1"]}))
-    told = ["make", "--images", str(folders[0]), "--labels", str(folders[1]), "--out", str(tmp_path / "a.json"),
-            "--patient", BY_PATIENT, "--split", str(tmp_path / "split.json")]  # fmt: skip
-    with pytest.raises(CohortError, match="patient p1: in training and in test"):
-        cohort.main(told)

@@ -15,9 +15,10 @@ def rows(dices, patients=None, distances=None, failures=0):
     patients = patients or [f"p{i}" for i in range(len(dices))]
     distances = distances or [1.0] * len(dices)
     return [
-        {"case": f"c{i}", "patient": p, "dice_A": d, "dice_mean": d, "hd95_mm_A": h, "failures": failures}
+        {"case": f"c{i}", "patient": p, "group_sex": "F", "dice_A": d, "dice_mean": d, "hd95_mm_A": h, "hd95_mm_mean": h,
+         "asd_mm_A": h / 2, "failures": failures}
         for i, (d, p, h) in enumerate(zip(dices, patients, distances, strict=True))
-    ]
+    ]  # fmt: skip
 
 
 def write_csv(path, table_rows):
@@ -78,6 +79,20 @@ def test_interval_is_over_patients_not_over_cases():
     assert (difference.low, difference.high) == pytest.approx((0.0, 0.4))  # (p, p) and (q, q): 1/4 of the draws each
 
 
+def test_p_is_of_the_patients_signed_ranks_in_closed_form():
+    # Six patients, all better: of the 2^6 patterns of signs only this one and its opposite are as far out.
+    assert paired_difference(rows([0.6, 0.7, 0.8, 0.9, 0.7, 0.8]), rows([0.5] * 6)).p == pytest.approx(2 / 2**6)
+    # Differences 1, 2, 3 and -4 points: ranks 1 + 2 + 3 = 6 against 4, of 10 the sums 4, 5, 6 leave 14 of 16 further in
+    ours = rows([0.51, 0.52, 0.53, 0.46])
+    assert paired_difference(ours, rows([0.5] * 4)).p == pytest.approx(14 / 16)
+
+
+def test_p_counts_a_patient_once_and_leaves_out_those_without_a_difference():
+    dices, patients = [0.6, 0.6, 0.7, 0.5, 0.6, 0.4], ["p", "p", "q", "r", "s", "s"]  # r: no difference; s: +0.1 - 0.1
+    assert paired_difference(rows(dices, patients), rows([0.5] * 6, patients)).p == pytest.approx(2 / 2**2)
+    assert math.isnan(paired_difference(rows([0.5] * 3), rows([0.5] * 3)).p)
+
+
 def test_cases_without_a_number_are_left_out_and_named():
     difference = paired_difference(rows([0.6, math.nan, 0.8]), rows([0.5, 0.6, 0.7]))
     assert (difference.mean, difference.cases, difference.patients) == (pytest.approx(0.1), 2, 2)
@@ -111,7 +126,9 @@ def test_a_case_twice_is_refused():
 
 
 def test_an_unknown_metric_is_refused():
-    with pytest.raises(ValueError, match="ours: no column dice_B, the table has dice_A, dice_mean, hd95_mm_A"):
+    with pytest.raises(
+        ValueError, match=r"ours: no column dice_B, the table has dice_A, dice_mean, hd95_mm_A, .*asd_mm_A$"
+    ):
         paired_difference(rows([0.5]), rows([0.5]), metric="dice_B")
 
 
@@ -127,10 +144,10 @@ def test_table_in_closed_form():
     }
     assert table(results, ["A"]) == "\n".join(
         [
-            "| Model        | Dice A | Dice mean | HD95, mm | Failures | Cases |",
-            "| ------------ | -----: | --------: | -------: | -------: | ----: |",
-            "| supervised   |   60.0 |      60.0 |      4.0 |        2 |     2 |",
-            "| mean teacher |   80.0 |      80.0 |      4.5 |        0 |     2 |",
+            "| Model        | Dice A | Dice mean | HD95, mm | ASD, mm | Failures | Cases |",
+            "| ------------ | -----: | --------: | -------: | ------: | -------: | ----: |",
+            "| supervised   |   60.0 |      60.0 |      4.0 |     2.0 |        2 |     2 |",
+            "| mean teacher |   80.0 |      80.0 |      4.5 |     2.2 |        0 |     2 |",
         ]
     )
 
@@ -172,8 +189,23 @@ def test_command_prints_table_difference_and_sentence(tmp_path):
     assert lines[-2].startswith(
         "semi-supervised minus supervised, paired over 6 cases: +2.0 Dice points (95 % interval"
     )
+    assert lines[-2].endswith("6 patients); Wilcoxon signed-rank test over patients p = 0.031.")
     assert lines[-1].startswith("The unlabelled scans helped by 2.0 Dice points (95 % interval 1.")
     assert lines[-1].endswith(", 6 patients).")
+
+
+def test_command_writes_a_page_where_it_is_asked_for(tmp_path, capsys, monkeypatch):
+    paths = [write_csv(tmp_path / f"{name}.csv", rows([0.5] * 3)) for name in "ab"]
+    told = []
+    monkeypatch.setattr("custom.report.compare_report", lambda *arguments: told.append(arguments) or arguments[-1])
+    main([*map(str, paths), "--names", "few", "all", "--html", str(tmp_path / "page.html")])
+    assert told == [(*paths, ("few", "all"), tmp_path / "page.html")]
+    printed = capsys.readouterr().out
+    assert f"Case by case: {tmp_path / 'page.html'}" in printed
+    assert (
+        "+0.0 Dice points (95 % interval 0.0 to 0.0, 3 patients: the interval rests on few patients); no patient"
+        in printed
+    )
 
 
 def test_command_says_which_cases_were_left_out(tmp_path, capsys):

@@ -5,6 +5,9 @@ from __future__ import annotations
 import copy
 import os
 import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -12,11 +15,14 @@ import tiny
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
+from conftest import ROOT
 from ignite.engine import Events
 from test_resume import assert_same_state
 from test_trainer import ALL, Toy
 
 from custom import distributed
+from custom.cohort import CohortError
+from custom.errors import UserError
 from custom.trainer import DualStreamTrainer
 
 
@@ -25,6 +31,24 @@ def make(which: str, folder: Path, epochs: int, resume: bool) -> DualStreamTrain
         return tiny.trainer(Toy(), folder, epochs=epochs, resume=resume,
                             weights={**ALL, "second": {"value": 1, "from": 0.5}, "unlabelled": 0})  # fmt: skip
     return tiny.trainer(which, folder, epochs=epochs, resume=resume, accumulate=2)
+
+
+class Refusing:
+    """A check of the scans that finds faults, and counts how often it is asked."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def __call__(self, parts: Mapping[str, Sequence]) -> None:
+        self.asked += 1
+        raise CohortError(f"{', '.join(parts)}: 2 faults")
+
+
+def judged(folder: Path) -> tuple[int, str]:
+    check = Refusing()
+    with pytest.raises(UserError) as caught:
+        tiny.trainer("mean_teacher", folder, check=check).run()
+    return check.asked, f"{caught.typename}: {caught.value}"
 
 
 def worker(rank: int, port: int, out: str) -> None:
@@ -55,21 +79,26 @@ def worker(rank: int, port: int, out: str) -> None:
     distributed.average_buffers(norm)
     found["averaged"] = [norm.running_mean.item(), norm.num_batches_tracked.item()]
     found["statistics"] = straight.method.one.down[0][1].running_mean.clone()
+    found["judged"] = judged(folder / "judged")
     torch.save(found, folder / f"rank{rank}.pt")
     dist.destroy_process_group()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    multiprocessing.spawn(worker, args=(port, str(folder)), nprocs=2, join=True)
+    multiprocessing.spawn(worker, args=(free_port(), str(folder)), nprocs=2, join=True)
     return [torch.load(folder / f"rank{rank}.pt", weights_only=False) for rank in (0, 1)], folder
 
 
 @pytest.mark.parametrize("which", ["mean_teacher", "toy"])
+@pytest.mark.fault("14", "parameters and buffers compared between ranks")
 def test_parameters_and_buffers_are_equal_on_all_ranks(ranks, which):
     """Checked after an epoch's end, where buffers are averaged."""
     (first, second), _ = ranks
@@ -88,6 +117,7 @@ def test_ranks_draw_different_batches(ranks):
     assert not torch.equal(first["statistics"], second["statistics"])
 
 
+@pytest.mark.fault("14", "two ranks stopped and resumed")
 def test_a_run_of_two_ranks_resumes_exactly(ranks):
     (first, second), _ = ranks
     assert first["trained after the resume"] == second["trained after the resume"] == [3, 4]
@@ -95,6 +125,46 @@ def test_a_run_of_two_ranks_resumes_exactly(ranks):
     assert_same_state(second["resumed"], first["mean_teacher"])
 
 
+@pytest.mark.fault("14", "two ranks stopped and resumed")
 def test_one_rank_writes(ranks):
     _, folder = ranks
     assert sorted(p.name for p in (folder / "mean_teacher").glob("last_*")) == ["last_0003.pt", "last_0004.pt"]
+
+
+def test_rank_0_judges_the_scans_and_every_rank_ends_with_its_text(ranks):
+    (first, second), folder = ranks
+    assert first["judged"] == (1, "CohortError: labelled, unlabelled, validation: 2 faults")
+    assert second["judged"] == (0, "UserError: rank 0: labelled, unlabelled, validation: 2 faults")
+    assert not (folder / "judged").exists(), "nothing is touched"
+
+
+# through torchrun
+
+TORN = f"""
+import os, signal, sys, time
+sys.path.insert(0, {str(ROOT)!r})
+import torch
+from custom import distributed
+first, rank = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0", int(os.environ["RANK"])
+if rank == 0 and not first:
+    time.sleep(2)  # the other rank looks for this one's address before it is there
+distributed.start()
+if first:
+    os.kill(os.getpid(), signal.SIGKILL) if rank == 1 else time.sleep(60)
+found = torch.ones(())
+torch.distributed.all_reduce(found)
+open(f"rank{{rank}}", "w").write(f"{{int(found)}} ranks met")
+distributed.stop()
+"""
+
+
+@pytest.mark.fault("14", "the group restarted, its old addresses still in torchrun's store")
+def test_a_restarted_group_does_not_look_for_processes_that_are_gone(tmp_path):
+    (tmp_path / "torn.py").write_text(TORN)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "--max-restarts"]
+    with subprocess.Popen([*command, "1", "torn.py"], cwd=tmp_path) as group:
+        try:
+            assert group.wait(120) == 0
+        finally:
+            group.terminate()  # and with it its processes, which are not children of this one
+    assert [(tmp_path / f"rank{rank}").read_text() for rank in (0, 1)] == ["2 ranks met"] * 2

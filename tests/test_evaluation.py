@@ -4,35 +4,76 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
+from custom.bootstrap import bootstrap_interval
 from custom.compare import read_cases
-from custom.evaluation import CaseReport, bootstrap_interval
+from custom.evaluation import CaseReport
+from custom.metrics import COMPAT_RULE
 
 LABEL = np.array([[1, 1, 2, 0]])
 
 
 def small_report():
-    """Two patients, three cases: Dice of A is 1, 2/3, 0; of B is 1, 1, not counted (both empty)."""
+    """Two patients, three cases: Dice of A is 1, 2/3, 0; of B is 1, 1, not counted (both empty). Columns of 2 mm."""
     report = CaseReport(["A", "B"])
-    report.add("p1_ED", "p1", LABEL, LABEL, (1.0, 1.0))
-    report.add("p1_ES", "p1", np.array([[1, 0, 2, 0]]), LABEL, (1.0, 1.0))
-    report.add("p2_ED", "p2", np.array([[0, 0, 0, 0]]), np.array([[1, 0, 0, 0]]), (1.0, 1.0))
+    report.add("p1_ED", "p1", LABEL, LABEL, (1.0, 2.0))
+    report.add("p1_ES", "p1", np.array([[1, 0, 2, 0]]), LABEL, (1.0, 2.0))
+    report.add("p2_ED", "p2", np.array([[0, 0, 0, 0]]), np.array([[1, 0, 0, 0]]), (1.0, 2.0))
     return report
 
 
+def grouped_report():
+    """Three patients on two scanners; of one of them the scanner is not known."""
+    report = CaseReport(["A"])
+    wrong = np.array([[0, 1]])
+    for patient, pred, attributes in (
+        ("p1", [[1, 0]], {"scanner": "z", "sex": "F"}),
+        ("p2", [[1, 1]], {"scanner": "a", "sex": "F"}),
+        ("p3", wrong, {"sex": "F"}),
+        ("p4", [[0, 0]], {"scanner": "z", "sex": "F"}),
+    ):
+        report.add(patient, patient, np.array(pred), np.array([[1, 0]]), (1.0, 1.0), attributes)
+    return report
+
+
+def read_json(folder, name="test"):
+    return json.loads((folder / f"{name}.json").read_text())
+
+
+def read_csv(path):
+    with path.open(newline="") as stream:
+        return list(csv.reader(stream))
+
+
 def test_table_has_a_row_per_case_in_closed_form(tmp_path):
-    table, _ = small_report().write(tmp_path / "evaluation", "test")
-    with open(table, newline="") as stream:
-        head, *rows = list(csv.reader(stream))
-    assert head == ["case", "patient", "dice_A", "dice_B", "dice_mean", "hd95_mm_A", "hd95_mm_B", "failures"]
-    assert rows[0] == ["p1_ED", "p1", "1.0", "1.0", "1.0", "0.0", "0.0", "0"]
-    assert [float(cell) for cell in rows[1][2:]] == pytest.approx([2 / 3, 1, (2 / 3 + 1) / 2, 0.9, 0, 0])
-    assert rows[2] == ["p2_ED", "p2", "0.0", "", "0.0", "", "", "1"]  # a failure: no distance, an empty cell
+    small_report().write(tmp_path / "evaluation", "test")
+    head, *rows = read_csv(tmp_path / "evaluation/test.csv")
+    metrics = ["dice", "jaccard", "hd95_mm", "asd_mm"]
+    assert head == ["case", "patient", *(f"{m}_{c}" for m in metrics for c in ("A", "B", "mean")), "failures"]
+    assert rows[0] == ["p1_ED", "p1", *["1.0"] * 6, *["0.0"] * 6, "0"]
+    numbers = [2 / 3, 1, (2 / 3 + 1) / 2, 1 / 2, 1, 3 / 4, 1.8, 0, 0.9, 0, 0, 0, 0]
+    assert [float(cell) for cell in rows[1][2:]] == pytest.approx(numbers)
+    assert rows[2] == ["p2_ED", "p2", *["0.0", "", "0.0"] * 2, *[""] * 6, "1"]  # a failure: no distance, an empty cell
+
+
+def test_second_table_counts_as_published_tables_do(tmp_path):
+    small_report().write(tmp_path, "test")
+    head, *rows = read_csv(tmp_path / "test.compat.csv")
+    metrics = ["dice", "jaccard", "hd95_voxels", "asd_voxels"]
+    assert head == ["case", "patient", *(f"{m}_{c}" for m in metrics for c in ("A", "B", "mean"))]
+    assert [float(cell) for cell in rows[1][8:11]] == pytest.approx([0.9, 0, 0.45])  # voxels, not mm
+    assert rows[2][2:] == ["0.0"] * 12  # an empty class: zero, also where both lack it
+    compat = read_json(tmp_path)["compat"]
+    assert compat["rule"] == COMPAT_RULE
+    assert compat["metrics"]["dice_B"]["mean"] == pytest.approx((1 + 1 + 0) / 3)
+    assert compat["metrics"]["hd95_voxels_A"]["mean"] == pytest.approx((0 + 0.9 + 0) / 3)
+    assert compat["metrics"]["hd95_voxels_A"]["cases"] == 3
 
 
 def test_summary_in_closed_form(tmp_path):
-    _, path = small_report().write(tmp_path, "test")
-    summary = json.loads(path.read_text())
+    summary = small_report().write(tmp_path, "test")
+    assert summary == read_json(tmp_path)
     assert (summary["cases"], summary["patients"], summary["failures"], summary["empty_labels"]) == (3, 2, 1, 1)
     assert summary["classes"] == {"A": {"failures": 1, "empty_labels": 0}, "B": {"failures": 0, "empty_labels": 1}}
     a = summary["metrics"]["dice_A"]
@@ -40,33 +81,89 @@ def test_summary_in_closed_form(tmp_path):
     assert a["sd"] == pytest.approx(np.std([1, 2 / 3, 0], ddof=1))
     assert (a["low"], a["high"]) == (0.0, pytest.approx(5 / 6))  # of (p2, p2), (p1, p2), (p1, p1)
     assert (a["cases"], a["patients"]) == (3, 2)
+    assert summary["metrics"]["jaccard_A"]["mean"] == pytest.approx((1 + 1 / 2 + 0) / 3)
+    assert summary["metrics"]["asd_mm_mean"]["mean"] == 0
+    assert summary["groups"] == {}
+    assert summary["calibration"] is None
 
 
 def test_summary_counts_only_what_has_a_number_and_gives_no_interval_of_one_patient(tmp_path):
-    summary = json.loads(small_report().write(tmp_path, "test")[1].read_text())
-    distance = summary["metrics"]["hd95_mm_A"]
+    distance = small_report().write(tmp_path, "test")["metrics"]["hd95_mm_A"]
     assert (distance["cases"], distance["patients"]) == (2, 1)
-    assert distance["mean"] == pytest.approx(0.45)
+    assert distance["mean"] == pytest.approx(0.9)
     assert distance["low"] is None
     assert distance["high"] is None
+
+
+def test_groups_are_summed_up_apart(tmp_path):
+    groups = grouped_report().write(tmp_path, "test")["groups"]
+    assert list(groups) == ["scanner", "sex"]
+    assert list(groups["scanner"]) == ["a", "z", "not given"]
+    z = groups["scanner"]["z"]
+    assert (z["cases"], z["patients"], z["failures"]) == (2, 2, 1)
+    assert z["metrics"]["dice_A"]["mean"] == pytest.approx((1 + 0) / 2)
+    assert groups["scanner"]["a"]["metrics"]["dice_mean"]["mean"] == pytest.approx(2 / 3)
+    assert groups["scanner"]["not given"]["metrics"]["hd95_mm_A"]["mean"] == 1.0
+    assert groups["sex"]["F"]["cases"] == 4
+
+
+def test_group_columns_stand_beside_the_patient_and_are_empty_where_not_given(tmp_path):
+    grouped_report().write(tmp_path, "test")
+    head, *rows = read_csv(tmp_path / "test.csv")
+    assert head[:4] == ["case", "patient", "group_scanner", "group_sex"]
+    assert [row[2] for row in rows] == ["z", "a", "", "z"]
+    assert read_cases(tmp_path / "test.csv")[2]["group_scanner"] == ""
+
+
+def test_calibration_of_the_report_is_in_its_summary(tmp_path):
+    report = small_report()
+    report.calibration.add(torch.tensor([[0.0], [0.0]]), torch.tensor([1]))  # 1/2 sure, and wrong: argmax is class 0
+    assert report.write(tmp_path, "test")["calibration"]["ece"] == pytest.approx(0.5)
+
+
+def test_markdown_counts_the_failures_of_each_class(tmp_path):
+    small_report().write(tmp_path, "test")
+    lines = [line for line in (tmp_path / "test.md").read_text().splitlines() if line.startswith("| Dice")]
+    assert [line.rsplit("|", 2)[1].strip() for line in lines] == ["1", "0", "1"]  # A, B, all
+
+
+def test_markdown_says_the_same_in_words_and_tables(tmp_path):
+    report = grouped_report()
+    report.calibration.add(torch.tensor([[0.0], [0.0]]), torch.tensor([1]))
+    report.write(tmp_path, "test")
+    text = (tmp_path / "test.md").read_text()
+    lines = text.splitlines()
+    assert lines[0] == "# Scores of test"
+    assert "4 cases of 4 patients. A failure is a class of a case where exactly one of prediction and label is" in text
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    assert ["Metric", "Class", "Mean", "SD", "95 % interval", "Cases", "Failures"] in cells
+    assert ["Dice", "A", "0.417", "0.500", "0.000 to 0.833", "4", "1"] in cells  # (1 + 2/3 + 0 + 0) / 4
+    assert ["HD95, mm", "A", "0.6", "0.6", "0.0 to 1.0", "3", "1"] in cells  # (0 + 0.9 + 1) / 3
+    assert ["scanner", "a", "1", "1", "0.667", "-", "0.9", "0"] in cells
+    assert ["A", "0.417", "0.375", "0.5", "0.4"] in cells  # as published tables count
+    assert COMPAT_RULE in text
+    assert "Expected calibration error 0.500 over 1 voxels where the label or the prediction is foreground" in text
 
 
 def test_files_are_replaced_whole_and_leave_no_litter(tmp_path):
     for _ in range(2):
         small_report().write(tmp_path, "test")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["test.csv", "test.json"]
+    found = sorted(path.name for path in tmp_path.iterdir())
+    assert found == ["test.compat.csv", "test.csv", "test.json", "test.md"]
 
 
 def test_table_reads_back_as_the_rows_that_were_added(tmp_path):
     report = small_report()
-    np.testing.assert_equal(read_cases(report.write(tmp_path, "test")[0]), report.rows)
+    report.write(tmp_path, "test")
+    np.testing.assert_equal(read_cases(tmp_path / "test.csv"), report.rows)
 
 
 def test_case_names_with_commas_and_quotes_read_back(tmp_path):
     report = CaseReport(["A"])
-    report.add('left, "old"', "Ångström", np.array([[1]]), np.array([[1]]), (1.0, 1.0))
-    row = read_cases(report.write(tmp_path, "test")[0])[0]
-    assert (row["case"], row["patient"]) == ('left, "old"', "Ångström")
+    report.add('left, "old"', "Ångström", np.array([[1]]), np.array([[1]]), (1.0, 1.0), {"site": "a, b"})
+    report.write(tmp_path, "test")
+    row = read_cases(tmp_path / "test.csv")[0]
+    assert (row["case"], row["patient"], row["group_site"]) == ('left, "old"', "Ångström", "a, b")
 
 
 def test_a_case_is_scored_once():
@@ -148,7 +245,7 @@ def test_fewer_than_two_groups_have_no_interval(values, groups):
 
 def test_bootstrap_of_many_patients_keeps_to_its_memory(monkeypatch):
     values = np.random.default_rng(0).normal(size=100)
-    monkeypatch.setattr("custom.evaluation._INDICES_AT_ONCE", 1000)  # ten draws at once
+    monkeypatch.setattr("custom.bootstrap._INDICES_AT_ONCE", 1000)  # ten draws at once
     low, high = bootstrap_interval(values, range(100), draws=1005)
     assert low < values.mean() < high
 

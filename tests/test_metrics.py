@@ -2,8 +2,11 @@ import math
 
 import numpy as np
 import pytest
+from medpy.metric import binary as medpy
 
-from custom.metrics import ClassScore, case_scores, dice, hd95, surface_distances
+from custom.metrics import ClassScore, CompatScore, case_scores, class_score, dice, surface_distances
+
+ZERO = CompatScore(0.0, 0.0, 0.0, 0.0)
 
 
 def brute_force_border(mask):
@@ -66,22 +69,40 @@ def test_dice_of_numbers_counts_voxels_not_bits():
     assert dice(np.array([4, 0], dtype=np.uint8), np.array([2, 2], dtype=np.uint8)) == pytest.approx(2 / 3)
 
 
-def test_hd95_of_two_voxels_is_their_distance_in_mm():
+@pytest.mark.parametrize(
+    ("pred", "label", "expected"),
+    [([1, 1, 0, 0], [0, 1, 1, 1], 1 / 4), ([1, 1, 0], [1, 1, 0], 1.0), ([1, 0], [0, 1], 0.0), ([0, 0], [0, 1], 0.0)],
+)
+def test_jaccard_in_closed_form(pred, label, expected):
+    score = class_score(np.array([pred]), np.array([label]), (1.0, 1.0))
+    assert score.jaccard == pytest.approx(expected)
+    assert score.compat.jaccard == pytest.approx(expected)
+
+
+def test_distances_of_two_voxels_are_theirs_in_mm_and_in_voxels():
     pred, label = voxels((5, 5, 5), (0, 0, 0)), voxels((5, 5, 5), (1, 2, 2))
-    assert hd95(pred, label, (1.0, 1.0, 1.0)) == pytest.approx(3.0)
-    assert hd95(pred, label, (12.0, 2.0, 1.5)) == pytest.approx(math.sqrt(12**2 + 4**2 + 3**2))
+    score = class_score(pred, label, (12.0, 2.0, 1.5))
+    assert score.hd95_mm == score.asd_mm == pytest.approx(math.sqrt(12**2 + 4**2 + 3**2))
+    assert score.compat.hd95_voxels == score.compat.asd_voxels == pytest.approx(3.0)
 
 
-def test_hd95_pools_both_directions():
+@pytest.mark.parametrize("size_mm", [(2.0, 2.0), (2.0, 3.0)])
+def test_hd95_pools_both_directions_and_asd_goes_from_prediction_to_label(size_mm):
     # pred is one end of a line of 21 voxels: distances 0 (pred) and 0, 1, ..., 20 (label). Of the 22 pooled ones the
     # 95th percentile lies at place 0.95 * 21 = 19.95 between 18 and 19; of the label's alone it would be 19.
-    label = np.ones((1, 21), dtype=bool)
-    assert hd95(voxels((1, 21), (0, 0)), label, (1.0, 1.0)) == pytest.approx(18.95)
+    end, line = voxels((1, 21), (0, 0)), np.ones((1, 21), dtype=bool)
+    there, back = class_score(end, line, size_mm), class_score(line, end, size_mm)
+    assert there.hd95_mm == back.hd95_mm == pytest.approx(18.95 * size_mm[1])
+    assert there.compat.hd95_voxels == pytest.approx(18.95)
+    assert there.asd_mm == there.compat.asd_voxels == 0.0  # what the prediction misses does not count
+    assert back.asd_mm == pytest.approx(10 * size_mm[1])  # the mean of 0..20
+    assert back.compat.asd_voxels == pytest.approx(10)
 
 
 def test_equal_masks_have_distance_zero():
     mask = random_masks(3)[0]
-    assert hd95(mask, mask, (1.0,) * mask.ndim) == 0.0
+    score = class_score(mask, mask, (1.0,) * mask.ndim)
+    assert score == ClassScore(1.0, 1.0, 0.0, 0.0, False, False, CompatScore(1.0, 1.0, 0.0, 0.0))
 
 
 def test_outside_the_image_is_background_so_a_full_mask_has_a_shell():
@@ -96,8 +117,42 @@ def test_distances_equal_all_pairs(seed):
     found, expected = surface_distances(pred, label, spacing_mm), brute_force_distances(pred, label, spacing_mm)
     for ours, theirs in zip(found, expected, strict=True):
         np.testing.assert_allclose(np.sort(ours), np.sort(theirs), atol=1e-6)
-    pooled = np.concatenate(expected).tolist()
-    assert hd95(pred, label, spacing_mm) == pytest.approx(percentile95(pooled), abs=1e-6)
+    pooled, score = np.concatenate(expected).tolist(), class_score(pred, label, spacing_mm)
+    assert score.hd95_mm == pytest.approx(percentile95(pooled), abs=1e-6)
+    assert score.asd_mm == pytest.approx(expected[0].mean(), abs=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("isotropic", [False, True])
+def test_scores_equal_medpy(seed, isotropic):
+    pred, label, spacing_mm = random_masks(seed)
+    spacing_mm = (0.625,) * pred.ndim if isotropic else tuple(spacing_mm)
+    score = class_score(pred, label, spacing_mm)
+    assert score.dice == score.compat.dice == pytest.approx(medpy.dc(pred, label), abs=1e-12)
+    assert score.jaccard == score.compat.jaccard == pytest.approx(medpy.jc(pred, label), abs=1e-12)
+    assert score.hd95_mm == pytest.approx(medpy.hd95(pred, label, spacing_mm), abs=1e-6)
+    assert score.asd_mm == pytest.approx(medpy.asd(pred, label, spacing_mm), abs=1e-6)
+    assert score.compat.hd95_voxels == pytest.approx(medpy.hd95(pred, label), abs=1e-6)
+    assert score.compat.asd_voxels == pytest.approx(medpy.asd(pred, label), abs=1e-6)
+
+
+@pytest.mark.parametrize("place", [(0, 0, 0), (6, 7, 4), (3, 3, 2)])
+def test_a_single_voxel_in_a_corner_or_inside_equals_medpy(place):
+    label = np.zeros((7, 8, 5), dtype=bool)
+    label[2:5, 2:6, 1:4] = True
+    score = class_score(voxels(label.shape, place), label, (1.4, 1.4, 10.0))
+    assert score.hd95_mm == pytest.approx(medpy.hd95(voxels(label.shape, place), label, (1.4, 1.4, 10.0)), abs=1e-6)
+    assert score.asd_mm == pytest.approx(medpy.asd(voxels(label.shape, place), label, (1.4, 1.4, 10.0)), abs=1e-6)
+
+
+def test_scores_of_a_case_equal_medpy_class_by_class():
+    random = np.random.default_rng(0)
+    pred, label = np.zeros((2, 12, 14, 9), dtype=np.uint8)
+    pred[2:9, 3:11, 2:7] = random.integers(0, 4, (7, 8, 5))
+    label[3:11, 2:9, 1:8] = random.integers(0, 4, (8, 7, 7))
+    for i, score in enumerate(case_scores(pred, label, ["a", "b", "c"], (1.5, 1.2, 8.0)).values(), start=1):
+        assert score.hd95_mm == pytest.approx(medpy.hd95(pred == i, label == i, (1.5, 1.2, 8.0)), abs=1e-6)
+        assert score.asd_mm == pytest.approx(medpy.asd(pred == i, label == i, (1.5, 1.2, 8.0)), abs=1e-6)
 
 
 def test_random_masks_are_of_both_dimensions_and_touch_the_edges():
@@ -109,7 +164,8 @@ def test_random_masks_are_of_both_dimensions_and_touch_the_edges():
 def test_distances_do_not_depend_on_where_the_pair_lies():
     pred, label, spacing_mm = random_masks(4)
     there, too = (np.pad(mask, [(7, 2)] * mask.ndim) for mask in (pred, label))
-    assert hd95(there, too, spacing_mm) == pytest.approx(hd95(pred, label, spacing_mm), abs=1e-9)
+    moved, score = class_score(there, too, spacing_mm), class_score(pred, label, spacing_mm)
+    assert (moved.hd95_mm, moved.asd_mm) == pytest.approx((score.hd95_mm, score.asd_mm), abs=1e-9)
 
 
 @pytest.mark.parametrize("swap", [False, True])
@@ -118,16 +174,19 @@ def test_one_empty_mask_is_a_failure_and_never_distance_zero(swap):
     pred, label = pair[::-1] if swap else pair
     score = case_scores(pred, label, ["polyp"], (1.0, 1.0))["polyp"]
     assert math.isnan(score.hd95_mm)
+    assert math.isnan(score.asd_mm)
     assert score.failure
-    assert score.dice == 0.0
+    assert score.dice == score.jaccard == 0.0
     assert score.empty_label == swap
+    assert score.compat == ZERO  # the rule of published tables
 
 
 def test_both_empty_is_not_counted_and_no_failure():
     empty = np.zeros((4, 4), dtype=int)
     score = case_scores(empty, empty, ["polyp"], (1.0, 1.0))["polyp"]
-    assert math.isnan(score.dice)
-    assert math.isnan(score.hd95_mm)
+    for value in (score.dice, score.jaccard, score.hd95_mm, score.asd_mm):
+        assert math.isnan(value)
+    assert score.compat == ZERO
     assert not score.failure
     assert score.empty_label
 
@@ -138,8 +197,13 @@ def test_classes_are_scored_by_their_index():
     scores = case_scores(pred, label, ["RV", "LV"], (1.0, 5.0))
     assert list(scores) == ["RV", "LV"]
     for score in scores.values():  # distances 0 of the smaller mask; 0 and 5 mm of the larger: place 1.9 of (0, 0, 5)
-        assert score == ClassScore(2 / 3, score.hd95_mm, failure=False, empty_label=False)
+        assert (score.dice, score.jaccard) == pytest.approx((2 / 3, 1 / 2))
+        assert not score.failure
+        assert not score.empty_label
         assert score.hd95_mm == pytest.approx(4.5)
+        assert score.compat.hd95_voxels == pytest.approx(0.9)
+    assert scores["RV"].asd_mm == 0.0
+    assert scores["LV"].asd_mm == pytest.approx((0 + 5) / 2)
 
 
 def test_an_empty_mask_has_no_surface():
@@ -151,7 +215,7 @@ def test_an_empty_mask_has_no_surface():
 def test_a_spacing_that_does_not_fit_is_refused_even_for_empty_masks(spacing_mm):
     empty = np.zeros((3, 3), dtype=bool)
     with pytest.raises(ValueError, match="spacing_mm needs 2 positive sizes in mm, one an axis, got"):
-        hd95(empty, empty, spacing_mm)
+        class_score(empty, empty, spacing_mm)
 
 
 def test_shapes_that_differ_are_refused():

@@ -71,6 +71,7 @@ CELLS = [
 ]
 
 
+@pytest.mark.fault("2", "stopped in the fourth of six epochs: precisions, accumulation, optimisers")
 @pytest.mark.parametrize(("which", "settings"), CELLS)
 def test_resume_is_exact(tmp_path, which, settings, caplog):
     reference = straight(tmp_path / "straight", which, **settings)
@@ -119,6 +120,7 @@ def test_resume_in_an_empty_folder_starts_and_says_so(tmp_path, caplog):
     assert "starting from the first epoch" in caplog.text
 
 
+@pytest.mark.fault("2b", "newest cut, resumed")
 def test_an_unreadable_newest_checkpoint_costs_one_epoch(tmp_path, caplog):
     reference = straight(tmp_path / "straight", "mean_teacher")
     broken = tmp_path / "broken"
@@ -133,6 +135,7 @@ def test_an_unreadable_newest_checkpoint_costs_one_epoch(tmp_path, caplog):
     assert_same_state(reference.state_dict(), again.state_dict())
 
 
+@pytest.mark.fault("2b", "all cut")
 def test_no_readable_checkpoint_is_an_error_not_a_new_run(tmp_path):
     straight(tmp_path, "supervised")
     for path in tmp_path.glob("last_*.pt"):
@@ -141,6 +144,7 @@ def test_no_readable_checkpoint_is_an_error_not_a_new_run(tmp_path):
         tiny.trainer("supervised", tmp_path, epochs=6, resume=True).run()
 
 
+@pytest.mark.fault("2c", "other scans")
 def test_other_scans_are_refused(tmp_path):
     straight(tmp_path, "supervised")
     with pytest.raises(CheckpointError, match="data: the labelled scans are not those it was trained on"):

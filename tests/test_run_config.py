@@ -77,9 +77,12 @@ MISSPELT = {
         "--train::augmentation::0::degres: train::augmentation::0 takes no argument 'degres' (did you mean 'degrees'?)",
     "+wieghts": "--wieghts: the config has no such id (did you mean 'weights'?)",
     "trainer": "--trainer: the config has no such id",
+    "weights::consistency::form":
+        "--weights::consistency::form: weights::consistency takes no argument 'form' (did you mean 'from'?)",
 }  # fmt: skip
 
 
+@pytest.mark.fault("12", "overrides misspelt")
 @pytest.mark.filterwarnings("ignore:Can't merge entry")
 @pytest.mark.parametrize("key", MISSPELT)
 def test_a_misspelt_override_is_refused_with_the_nearest_name(look, key):
@@ -87,6 +90,7 @@ def test_a_misspelt_override_is_refused_with_the_nearest_name(look, key):
     assert line.startswith(MISSPELT[key])
 
 
+@pytest.mark.fault("12", "overrides misspelt")
 def test_a_nested_id_that_nobody_has_is_refused(look):
     (line,) = refusal(look, **{"train::epocks": 1})
     assert line.startswith("--train::epocks: the config has no such id")
@@ -105,6 +109,7 @@ RIGHT = {
     "a new argument": {"train::optimizer::maximize": True, "train::trainer::guard_interval": 3},
     "a new argument of a target that takes any": {"inferer::progress": True},
     "a key of MONAI's": {"train::handlers::1::_disabled_": True},
+    "a window of a weight": {"weights::consistency::from": 0.3},
     "settings of tracking": {"experiment_name": "a", "run_name": "b", "tracking_uri": "c"},
     "metadata": {"_meta_::version": "9.9.9"},
     "a list in memory": {"train::dataset::data": [{"image": "a", "label": "b"}], "validate::dataset::data": []},
@@ -119,6 +124,7 @@ def test_a_legal_override_passes(look, told):
         assert merged[key] == value
 
 
+@pytest.mark.fault("12", "overrides misspelt")
 def test_an_args_file_is_judged_as_the_command_line_is(look, tmp_path):
     (tmp_path / "args.yaml").write_text("stpes: 3\nseed: 7\nrun_id: run\n")
     assert refusal(look, args_file=str(tmp_path / "args.yaml")) == [MISSPELT["stpes"]]
@@ -168,6 +174,7 @@ def changes(**overrides: Any) -> list[str]:
     return checkpoint.differences(config_of().comparable(), config_of(**overrides).comparable(), RunConfig.FREE)
 
 
+@pytest.mark.fault("2c", "one key changed")
 @pytest.mark.parametrize(
     ("change", "line"),
     [
@@ -186,6 +193,7 @@ def test_what_can_change_the_result_is_named_with_both_values(change, line):
     assert changes(**change) == [line]
 
 
+@pytest.mark.fault("2c", "folders, device, workers, tracking changed")
 @pytest.mark.parametrize(
     "change",
     [{"output_dir": "/elsewhere"}, {"bundle_root": "/elsewhere"}, {"dataset_dir": "/elsewhere"},

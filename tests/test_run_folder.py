@@ -74,6 +74,7 @@ def test_open_makes_the_folder_and_leaves_only_the_lock_in_it(tmp_path):
     assert datetime.now().astimezone() - datetime.fromisoformat(who["since"]) < timedelta(minutes=1)
 
 
+@pytest.mark.fault("17", "a second run started")
 def test_a_folder_in_use_is_refused_with_the_pid_host_and_time_of_the_holder(tmp_path):
     with held_by_another_process(tmp_path) as (process, _), pytest.raises(RunFolderError) as caught:
         RunFolder(tmp_path).open()
@@ -93,6 +94,7 @@ def test_a_refused_run_leaves_the_lock_with_its_holder_and_no_file_open(tmp_path
         assert len(os.listdir("/proc/self/fd")) == len(before)
 
 
+@pytest.mark.fault("17", "the first run killed")
 @pytest.mark.parametrize("how", ["alone", "with a worker"])
 def test_kill_9_releases_the_folder_at_once_even_while_a_forked_worker_lives_on(tmp_path, how):
     with held_by_another_process(tmp_path, how) as (process, worker):
@@ -153,6 +155,7 @@ def test_a_lock_that_does_not_say_who_has_it_refuses_all_the_same(tmp_path, cont
             RunFolder(tmp_path).open()
 
 
+@pytest.mark.fault("18", "a path below a regular file")
 def test_a_path_below_a_regular_file_cannot_be_written(tmp_path):
     (tmp_path / "file").touch()
     path = tmp_path / "file" / "a"
@@ -161,6 +164,7 @@ def test_a_path_below_a_regular_file_cannot_be_written(tmp_path):
     assert str(caught.value) == f"output_dir {path} cannot be written: Not a directory. Choose another --output_dir."
 
 
+@pytest.mark.fault("18", "a read-only file system")
 def test_a_folder_that_takes_no_new_files_is_refused_although_its_lock_file_opens(tmp_path, monkeypatch):
     RunFolder(tmp_path).open().close()
 

@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import csv
+import json
+import logging
+import math
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel
 import numpy as np
 import pytest
 import torch
-from monai.data import DataLoader, Dataset
+from conftest import BUNDLES
+from monai.bundle import ConfigParser
+from monai.data import DataLoader, Dataset, MetaTensor
 from monai.engines import SupervisedEvaluator
 from monai.inferers import SlidingWindowInferer
-from monai.transforms import AsDiscreted, Compose, EnsureChannelFirstd, Invertd, LoadImaged, Orientationd, Spacingd
+from monai.transforms import Compose, CopyItemsd, EnsureChannelFirstd, Invertd, LoadImaged, Orientationd, Spacingd
+from PIL import Image
 from torch import nn
 
 from custom.cohort import references
+from custom.cuts import Cuts
 from custom.scoring import ReportHandler, evaluate_models
+
+TURN = np.array([[0, -1.5, 0, 10], [1.2, 0, 0, -20], [0, 0, 3.0, 5], [0, 0, 0, 1]])  # its axes point to A, L and S
 
 
 class Perfect(nn.Module):
@@ -31,41 +43,173 @@ class Perfect(nn.Module):
 
 
 def write_cases(folder: Path) -> list[dict]:
-    """Two patients whose files have the same names; a rotated, anisotropic grid."""
+    """Two patients whose files have the same names; a rotated, anisotropic grid; the sex of one is known."""
     entries = []
-    turn = np.array([[0, -1.5, 0, 10], [1.2, 0, 0, -20], [0, 0, 3.0, 5], [0, 0, 0, 1]])
     for patient, corner in (("p01", 6), ("p02", 9)):
         label = np.zeros((30, 26, 12), np.uint8)
         label[corner : corner + 12, 5:17, 2:9] = 1
         label[corner + 3 : corner + 9, 8:14, 3:8] = 2
         (folder / patient).mkdir()
         for name, data in (("image", label.astype(np.float32)), ("seg", label)):
-            nibabel.save(nibabel.Nifti1Image(data, turn), folder / patient / f"{name}.nii.gz")
+            nibabel.save(nibabel.Nifti1Image(data, TURN), folder / patient / f"{name}.nii.gz")
         entries.append({"patient": patient, "image": str(folder / patient / "image.nii.gz"),
                         "label": str(folder / patient / "seg.nii.gz")})  # fmt: skip
+    entries[0]["attributes"] = {"sex": "F"}
     return entries
+
+
+def evaluate(folder: Path, spacing_mm: tuple[float, ...] = (1.5, 1.2, 3.0), sharpness: float = 20.0) -> Path:
+    """As ``evaluate.yaml`` does it; returns the folder of the scores."""
+    prepare = Compose([LoadImaged("image"), EnsureChannelFirstd("image"), Orientationd("image", "RAS", labels=None),
+                       Spacingd("image", spacing_mm, mode="bilinear")])  # fmt: skip
+    own = ["reference", "picture"]
+    read = Compose([CopyItemsd("image", names="picture"), prepare, LoadImaged(own), EnsureChannelFirstd(own)])
+    back = Invertd("pred", prepare, "image", nearest_interp=False, to_tensor=True)
+    (folder / "models").mkdir()
+    torch.save({"sharpness": torch.tensor(sharpness)}, folder / "models/model.pt")
+    network, report = Perfect(), ReportHandler(["outer", "inner"])
+    evaluator = SupervisedEvaluator(
+        torch.device("cpu"), DataLoader(Dataset(references(write_cases(folder)), read), batch_size=1), network,
+        inferer=SlidingWindowInferer((16, 16, 16)), postprocessing=back, val_handlers=[report],
+    )  # fmt: skip
+    evaluate_models(evaluator, report, network, folder / "models", folder, part="validation")
+    return folder / "evaluation/validation"
+
+
+def handed(
+    report: ReportHandler, logits: torch.Tensor, label: torch.Tensor, picture: torch.Tensor | None = None
+) -> None:
+    """One decollated case without attributes, on a grid of 1 mm."""
+    reference = MetaTensor(label[None], affine=torch.eye(4))
+    batch = {"case": "c1", "patient": "p1", "attributes": None, "reference": reference,
+             "picture": torch.zeros(1, *label.shape) if picture is None else picture}  # fmt: skip
+    report(SimpleNamespace(state=SimpleNamespace(batch=[batch], output=[{"pred": logits}])))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("spacing_mm", "dice", "hd95_mm"), [((1.2, 1.5, 3.0), 1.0, 0.0), ((1.0, 1.0, 2.0), 0.95, 1.5)])
 def test_a_perfect_network_scores_1_on_the_grid_of_the_image(tmp_path, spacing_mm, dice, hd95_mm):
-    prepare = Compose([LoadImaged("image"), EnsureChannelFirstd("image"), Orientationd("image", "RAS", labels=None),
-                       Spacingd("image", spacing_mm, mode="bilinear")])  # fmt: skip
-    read = Compose([prepare, LoadImaged("reference"), EnsureChannelFirstd("reference")])
-    back = Compose(
-        [Invertd("pred", prepare, "image", nearest_interp=False, to_tensor=True), AsDiscreted("pred", argmax=True)]
-    )
-    (tmp_path / "models").mkdir()
-    torch.save(Perfect().state_dict(), tmp_path / "models/model.pt")
-    network, report = Perfect(), ReportHandler(["outer", "inner"])
-    evaluator = SupervisedEvaluator(
-        torch.device("cpu"), DataLoader(Dataset(references(write_cases(tmp_path)), read), batch_size=1), network,
-        inferer=SlidingWindowInferer((16, 16, 16)), postprocessing=back, val_handlers=[report],
-    )  # fmt: skip
-    evaluate_models(evaluator, report, network, tmp_path / "models", tmp_path, part="validation")
-    with (tmp_path / "evaluation/validation/model.csv").open() as file:
+    with (evaluate(tmp_path, spacing_mm) / "model.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["case"] for row in rows] == ["p01_image", "p02_image"]
     for row in rows:
         for name in ("outer", "inner"):
             assert float(row[f"dice_{name}"]) >= dice - 1e-9
             assert float(row[f"hd95_mm_{name}"]) <= hd95_mm + 1e-6
+    assert [row["group_sex"] for row in rows] == ["F", ""]
+
+
+def test_calibration_is_of_the_networks_own_probabilities(tmp_path):
+    curve = json.loads((evaluate(tmp_path, sharpness=1.0) / "model.json").read_text())["calibration"]
+    # Always right. On the outer class the logits are -1, 0, -1, on the inner one -2, -1, 0.
+    outer, inner = 1 / (1 + 2 * math.exp(-1)), 1 / (1 + math.exp(-1) + math.exp(-2))
+    voxels = {"outer": 2 * (12 * 12 * 7 - 6 * 6 * 5), "inner": 2 * 6 * 6 * 5}
+    assert curve["voxels"] == sum(voxels.values())
+    expected = (voxels["outer"] * (1 - outer) + voxels["inner"] * (1 - inner)) / curve["voxels"]
+    assert curve["ece"] == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_slice_of_every_case_is_kept_upright(tmp_path):
+    with np.load(evaluate(tmp_path) / "model.slices.npz", allow_pickle=False) as arrays:
+        assert arrays["cases"].tolist() == ["p01_image", "p02_image"]
+        label = np.zeros((30, 26), np.uint8)
+        label[6:18, 5:17] = 1  # the first of the slices with the most label
+        upright = label[::-1]  # the first axis points to the front: it is turned, the second to the left is not
+        for name in ("label_0", "pred_0"):
+            np.testing.assert_array_equal(arrays[name], upright)
+        np.testing.assert_array_equal(arrays["image_0"], upright * 255)
+        assert {arrays[f"{name}_1"].dtype for name in ("image", "label", "pred")} == {np.dtype(np.uint8)}
+        np.testing.assert_allclose(arrays["spacing_0"], [1.2, 1.5])
+
+
+def test_a_line_a_network_and_where_the_files_are(tmp_path, caplog):
+    with caplog.at_level(logging.INFO):
+        folder = evaluate(tmp_path)
+    lines = [record.getMessage() for record in caplog.records if record.name == "custom.scoring"]
+    assert lines[1:] == [
+        "model         (model)  Dice: outer 1.000  inner 1.000  mean 1.000 | HD95 0.0 mm | failures 0 | ECE 0.000",
+        f"Scores of every case: {folder} (.csv; .md to read)",
+        f"With pictures: {folder / 'report.html'}",
+    ]
+    assert json.loads((folder / "summary.json").read_text()) == {"model": 1.0}
+    assert (folder / "report.html").is_file()
+
+
+def test_scores_are_written_where_no_report_can_be_drawn(tmp_path, caplog, monkeypatch):
+    monkeypatch.setitem(sys.modules, "custom.report", None)
+    with caplog.at_level(logging.INFO):
+        folder = evaluate(tmp_path)
+    assert (folder / "summary.json").is_file()
+    assert "No report.html is written: import of custom.report halted" in caplog.text
+    assert all(record.levelno == logging.INFO for record in caplog.records)
+
+
+def test_a_network_that_finds_nothing_is_a_failure_of_every_case():
+    report = ReportHandler(["polyp"])
+    label = torch.zeros(4, 5)
+    label[1:3, 1:3] = 1
+    handed(report, torch.stack([torch.ones(4, 5), torch.zeros(4, 5)]), label)
+    summary = report.report.summary()
+    assert (summary["failures"], summary["metrics"]["dice_polyp"]["mean"], summary["groups"]) == (1, 0.0, {})
+    assert summary["metrics"]["hd95_mm_polyp"]["mean"] is None
+    assert summary["calibration"]["ece"] == pytest.approx(1 / (1 + math.exp(-1)))  # so sure, and wrong on the label
+
+
+def test_a_prediction_on_another_grid_is_refused():
+    with pytest.raises(ValueError, match=r"case c1: the prediction has the grid \(4, 5\), the label \(4, 6\)\. Image "):
+        handed(ReportHandler(["polyp"]), torch.zeros(2, 4, 5), torch.zeros(4, 6))
+
+
+def test_a_photograph_is_kept_in_its_colours_and_a_scan_of_three_channels_in_grey(tmp_path):
+    random = np.random.default_rng(0)
+    photograph, mask = random.integers(0, 256, (3, 6, 5)).astype(np.float32), np.zeros((6, 5), np.uint8)
+    cuts = Cuts()
+    cuts.add("photograph", photograph, mask, mask, (1.0, 1.0), "LPS")
+    for i, scan in enumerate((photograph * 4, photograph / 2, photograph - 10)):
+        cuts.add(f"scan {i}", scan, mask, mask, (1.0, 1.0), "LPS")
+    cuts.write(tmp_path / "a.npz")
+    with np.load(tmp_path / "a.npz", allow_pickle=False) as arrays:
+        np.testing.assert_array_equal(arrays["image_0"], photograph)
+        for i in (1, 2, 3):
+            assert arrays[f"image_{i}"].shape == (6, 5)
+            assert (arrays[f"image_{i}"].min(), arrays[f"image_{i}"].max()) == (0, 255)
+
+
+def test_a_cut_of_a_volume_is_the_slice_with_most_label_else_with_most_prediction(tmp_path):
+    image = np.arange(4.0)[None, None, None] * np.ones((1, 2, 3, 1))
+    label, pred = np.zeros((2, 2, 3, 4), np.uint8)
+    label[0, 0, 1] = label[:, 0, 2] = 1
+    pred[:, :, 3] = 1
+    cuts = Cuts()
+    cuts.add("labelled", image, label, pred, (1.0, 1.0, 5.0), "LPS")
+    cuts.add("empty", image, 0 * label, pred, (1.0, 1.0, 5.0), "LPS")
+    cuts.write(tmp_path / "a.npz")
+    with np.load(tmp_path / "a.npz", allow_pickle=False) as arrays:
+        assert (arrays["label_0"].sum(), arrays["pred_0"].sum()) == (2, 0)
+        assert arrays["pred_1"].sum() == 6
+        assert arrays["spacing_0"].tolist() == [1.0, 1.0]
+
+
+def test_an_image_on_another_grid_than_its_label_is_refused():
+    mask = np.zeros((6, 5), np.uint8)
+    with pytest.raises(ValueError, match=r"case c1: image \(5, 6\) and label \(6, 5\) differ in shape"):
+        Cuts().add("c1", np.zeros((1, 5, 6)), mask, mask, (1.0, 1.0), "LPS")
+
+
+@pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.name)
+def test_evaluation_reads_labels_as_classes_and_pictures_as_they_are(
+    bundle: Path, bundle_cwd: Callable[[Path], None], tmp_path: Path
+) -> None:
+    mask = np.zeros((5, 6), np.uint8)
+    mask[1:3, 2:4] = 255
+    photograph = np.random.default_rng(0).integers(0, 256, (5, 6, 3), dtype=np.uint8)
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    Image.fromarray(photograph).save(tmp_path / "photograph.png")
+    bundle_cwd(bundle)
+    config = ConfigParser()
+    config.read_config([str(bundle / "configs" / name) for name in ("train.yaml", "evaluate.yaml")])
+    config["classes"], config["label_values"] = ["background", "polyp"], [0, 255]
+    config["preprocessing"] = {"_target_": "Identityd", "keys": "image"}
+    read = config.get_parsed_content("evaluate::preprocessing")
+    case = read({"image": str(tmp_path / "photograph.png"), "reference": str(tmp_path / "mask.png")})
+    np.testing.assert_array_equal(np.asarray(case["reference"])[0], mask.T // 255)
+    np.testing.assert_array_equal(np.asarray(case["picture"]), photograph.transpose(2, 1, 0))

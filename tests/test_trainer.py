@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import logging
 import math
+import re
 import shutil
+import time
 from typing import ClassVar
 
 import pytest
@@ -16,6 +19,8 @@ from monai.handlers import CheckpointLoader, ValidationHandler
 from torch import nn
 
 from custom import precision
+from custom.advice import falling_while_rising
+from custom.cohort import CohortError
 from custom.guard import NotFinite
 from custom.methods import Method
 from custom.schedule import PolyDecay
@@ -232,6 +237,7 @@ def test_half_precision_trains(amp):
     assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
 
 
+@pytest.mark.fault("4", "a gradient infinite under fp16")
 def test_an_infinite_gradient_is_the_scalers_to_skip_and_is_counted():
     trainer = tiny.trainer("supervised", epochs=1, epoch_steps=4, amp="fp16")
     trainer.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)  # overflows in the first steps
@@ -276,6 +282,7 @@ def poison(trainer, step, value=math.nan):
     trainer.method.supervised = Poisoned(trainer, step, value)
 
 
+@pytest.mark.fault("4", "a term NaN or infinite at one step")
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_term_that_is_not_finite_stops_before_any_weight_changes(tmp_path, value):
     trainer = tiny.trainer("mean_teacher", tmp_path, epochs=3, epoch_steps=3)
@@ -295,6 +302,7 @@ def test_a_term_that_is_not_finite_stops_before_any_weight_changes(tmp_path, val
     assert sorted(p.name for p in tmp_path.glob("last_*")) == ["last_0001.pt"]
 
 
+@pytest.mark.fault("4", "a flag on the device")
 def test_a_gated_step_changes_nothing_and_is_reported_before_a_file_is_written(tmp_path, monkeypatch):
     """What a GPU does: the flag stays on the device and the fused optimiser reads it."""
     trainer = tiny.trainer("supervised", tmp_path, epochs=3, epoch_steps=4, guard_interval=100)
@@ -311,6 +319,7 @@ def test_a_gated_step_changes_nothing_and_is_reported_before_a_file_is_written(t
     assert sorted(p.name for p in tmp_path.glob("last_*")) == ["last_0001.pt"]
 
 
+@pytest.mark.fault("4b", "scores nan, .7, nan, .6")
 def test_a_nan_score_is_never_the_best_and_is_said_once(tmp_path, caplog):
     trainer = tiny.scripted([math.nan, 0.7, math.nan, 0.6], tmp_path)
     with caplog.at_level(logging.WARNING):
@@ -370,6 +379,7 @@ class Steep(torch.autograd.Function):
         return gradient * math.nan
 
 
+@pytest.mark.fault("4", "a gradient NaN")
 def test_a_finite_loss_with_a_nan_gradient_writes_no_checkpoint(tmp_path):
     trainer = tiny.trainer("supervised", tmp_path, epochs=3, epoch_steps=2)
     original = trainer.method.forward
@@ -384,6 +394,7 @@ def test_a_finite_loss_with_a_nan_gradient_writes_no_checkpoint(tmp_path):
     assert [p.name for p in tmp_path.glob("last_*")] == ["last_0001.pt"]
 
 
+@pytest.mark.fault("17", "runs into one folder, one after another")
 def test_an_earlier_run_is_moved_aside_not_overwritten(tmp_path):
     for _ in range(3):
         tiny.trainer("supervised", tmp_path, epochs=1).run()
@@ -408,3 +419,79 @@ def test_validation_dice_in_closed_form():
     scores = class_dice(pred, label, 4)
     assert scores[:2] == [pytest.approx(2 / 3), 0.0]
     assert math.isnan(scores[2])
+
+
+# what a run says
+
+
+def test_a_check_judges_the_parts_that_the_method_reads_before_anything_is_touched(tmp_path):
+    seen = []
+
+    def check(parts):
+        seen.append({part: [entry["patient"] for entry in entries] for part, entries in parts.items()})
+        raise CohortError("2 faults")
+
+    for which in ("mean_teacher", "supervised"):
+        with pytest.raises(CohortError, match=r"^2 faults$"):
+            tiny.trainer(which, tmp_path / which, labelled=1, unlabelled=2, validation=1, check=check).run()
+        assert not (tmp_path / which).exists()
+    labelled, unlabelled, validation = ["labelled0"], ["unlabelled0", "unlabelled1"], ["validation0"]
+    assert seen == [
+        {"labelled": labelled, "unlabelled": unlabelled, "validation": validation},
+        {"labelled": labelled, "validation": validation},
+    ]
+
+
+def test_a_run_says_how_much_of_it_validation_took(tmp_path, caplog):
+    trainer = tiny.trainer("supervised", tmp_path, epochs=3)
+    ValidationHandler(2, trainer.validator).attach(trainer)
+    score = trainer.validator.inferer
+    trainer.validator.inferer = lambda *inputs: time.sleep(0.2) or score(*inputs)  # twice 2 scans of 2 networks
+    with caplog.at_level(logging.INFO):
+        trainer.run()
+    with (tmp_path / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["validation_seconds"] != "" for row in rows] == [False, True, True]
+    assert all(0.8 <= float(row["validation_seconds"]) <= float(row["seconds"]) for row in rows[1:])
+    whole, part, share = map(
+        int, re.search(r"All epochs took (\d+) s, of it validation (\d+) s \((\d+) %\)", caplog.text).groups()
+    )
+    assert whole >= part >= 2
+    assert 0 < share <= 100
+
+
+def advised(rows):
+    """The advice on a table of (Dice of the student, weight of the term)."""
+    table = [{"epoch": i, "val/student/dice_mean": dice, "weight/consistency": weight}
+             for i, (dice, weight) in enumerate(rows, 1)]  # fmt: skip
+    return falling_while_rising(table, ["student"], ["consistency"])
+
+
+@pytest.mark.parametrize(
+    ("rows", "harms"),
+    [
+        ([(0.80, 0.1), (0.77, 0.2)], True),
+        ([(0.80, 0.1), (0.78, 0.2)], False),  # 2 points are noise
+        ([(0.80, 0.1), (0.70, 0.1)], False),  # the weight did not rise
+        ([(0.80, 0.0), (0.70, 0.5)], True),  # it began
+        ([(0.80, 0.1), (0.70, 0.2), (0.81, 0.3)], False),  # it came back
+        ([(0.80, 0.1), (math.nan, 0.2)], False),
+        ([(math.nan, 0.0), (0.80, 0.1), (0.70, 0.2)], True),
+        ([(math.nan, 0.1)], False),
+        ([(0.80, 0.1)], False),
+    ],
+)
+def test_a_fall_of_3_points_while_a_weight_rises_is_harm(rows, harms):
+    assert (advised(rows) is not None) == harms
+
+
+def test_advice_is_given_once_with_both_epochs_and_the_term(tmp_path, caplog):
+    tiny.Scripted.told = [0.6, 0.8, 0.5, 0.4]
+    trainer = tiny.trainer("mean_teacher", tmp_path, epochs=4, epoch_steps=1, evaluator=tiny.Scripted)
+    ValidationHandler(1, trainer.validator).attach(trainer)
+    with caplog.at_level(logging.WARNING):
+        trainer.run()
+    assert caplog.messages == [
+        "Validation of student is 0.500 at epoch 3, 0.800 at epoch 2; in between the weight of consistency rose from "
+        "0.006 to 0.029. The term may be too strong or come too early: lower weights::consistency, or begin it later (`from`)."
+    ]

@@ -36,6 +36,7 @@ def start(folder: Path, which: str, settings: dict, resume: bool = False, pause:
     return subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.fault("2", "SIGKILL in the third of four epochs")
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("which", "settings"),

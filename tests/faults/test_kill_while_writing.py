@@ -88,6 +88,7 @@ def assert_whole(path: Path) -> int:
     return state["epoch"]
 
 
+@pytest.mark.fault("1", "killed at 10 to 90 % of a write")
 @pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
 def test_after_a_kill_at_10_to_90_percent_of_a_write_both_kept_checkpoints_are_whole(tmp_path: Path, kills: int):
     hits: list[float] = []

@@ -1,0 +1,37 @@
+"""What the table of a run says about its settings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+MARGIN = 0.03  # of Dice: less is noise
+
+
+def falling_while_rising(
+    rows: Sequence[Mapping[str, float]], networks: Sequence[str], terms: Sequence[str]
+) -> str | None:
+    """A network scores 3 points of Dice below its best, and a term's weight has risen since then.
+
+    Args:
+        rows: of ``metrics.csv``; the last one is judged.
+        networks: trained networks that are validated. A teacher is an average: it turns down later.
+        terms: that read unlabelled scans.
+
+    Returns:
+        A sentence for the log, or None.
+    """
+    now = rows[-1]
+    for network in networks:
+        column = f"val/{network}/dice_mean"
+        score = now.get(column, math.nan)
+        best = max((r for r in rows if not math.isnan(r.get(column, math.nan))), key=lambda r: r[column], default=now)
+        for term in terms:
+            before, after = (row.get(f"weight/{term}", 0.0) for row in (best, now))
+            if best.get(column, math.nan) - score >= MARGIN and after > before:
+                return (
+                    f"Validation of {network} is {score:.3f} at epoch {now['epoch']}, {best[column]:.3f} at epoch "
+                    f"{best['epoch']}; in between the weight of {term} rose from {before:.2g} to {after:.2g}. The term "
+                    f"may be too strong or come too early: lower weights::{term}, or begin it later (`from`)."
+                )
+    return None

@@ -1,0 +1,82 @@
+"""Does a network know when it is wrong? Confidence against accuracy, over the voxels that matter."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+BINS = 15
+
+
+class Calibration:
+    r"""Expected calibration error and reliability curve, accumulated case by case as counts alone.
+
+    .. math:: \mathrm{ECE} = \sum_{b=1}^{15} \frac{n_b}{N} \left| \mathrm{acc}_b - \mathrm{conf}_b \right|
+
+    over the foreground: the voxels where the label or the prediction is not background. Background is most of a scan
+    and easy, so it would drown the rest. The confidence of a voxel is its largest softmax probability, its accuracy 1
+    where that class is the label's. Bin b holds the confidences in :math:`((b - 1) / 15, b / 15]`. All cases' voxels
+    are pooled: a large structure weighs more than a small one.
+
+    References: Naeini et al. 2015, AAAI (ECE); Guo et al. 2017, arXiv:1706.04599 (15 bins).
+    """
+
+    def __init__(self) -> None:
+        self._count = np.zeros(BINS, dtype=np.int64)
+        self._confidence, self._correct = np.zeros(BINS), np.zeros(BINS)  # sums
+
+    def add(self, logits: Tensor, label: Tensor) -> None:
+        """Count one case.
+
+        Args:
+            logits: ``(K, *spatial)``, K >= 2, on any device.
+            label: class indices ``(*spatial)``, on the same device.
+
+        Raises:
+            ValueError: shapes that differ; fewer than two classes.
+        """
+        if logits.shape[1:] != label.shape:
+            raise ValueError(f"logits {tuple(logits.shape)} and label {tuple(label.shape)} differ in shape")
+        if logits.shape[0] < 2:
+            raise ValueError(f"softmax needs K >= 2 on axis 0, got {tuple(logits.shape)}")
+        pred = logits.argmax(dim=0)
+        foreground = (pred > 0) | (label > 0)
+        probability = logits[:, foreground].double().softmax(dim=0).amax(dim=0)  # (voxels,)
+        correct = (pred == label)[foreground]
+        confidence = probability.cpu().numpy()
+        bins = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
+        self._count += np.bincount(bins, minlength=BINS)
+        self._confidence += np.bincount(bins, weights=confidence, minlength=BINS)
+        self._correct += np.bincount(bins, weights=correct.cpu().numpy(), minlength=BINS)
+
+    @property
+    def ece(self) -> float:
+        """In [0, 1]; NaN where no voxel was counted."""
+        total = int(self._count.sum())
+        return float(np.abs(self._correct - self._confidence).sum() / total) if total else float("nan")
+
+    def summary(self) -> dict[str, Any] | None:
+        """``{ece, over, voxels, bins: [{low, high, count, confidence, accuracy}]}``; None where no voxel was counted.
+
+        ``confidence`` and ``accuracy`` are means of the bin, None in an empty one.
+        """
+        if not self._count.any():
+            return None
+        return {
+            "ece": self.ece,
+            "over": "voxels where the label or the prediction is foreground, of all cases together",
+            "voxels": int(self._count.sum()),
+            "bins": [self._bin(i) for i in range(BINS)],
+        }
+
+    def _bin(self, i: int) -> dict[str, Any]:
+        count = int(self._count[i])
+        return {
+            "low": i / BINS,
+            "high": (i + 1) / BINS,
+            "count": count,
+            "confidence": float(self._confidence[i]) / count if count else None,
+            "accuracy": float(self._correct[i]) / count if count else None,
+        }

@@ -1,0 +1,119 @@
+"""What a page is made from: the files that an evaluation left beside one another."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..compare import read_cases
+from ..errors import UserError
+from ..evaluation import GROUP, Row
+
+
+class ReportError(UserError, ValueError):
+    """The files of an evaluation are missing, or do not belong together."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """One slice of a case: image ``(X, Y)`` or ``(3, X, Y)``, class indices ``(X, Y)``, sizes in mm."""
+
+    image: NDArray[Any]
+    label: NDArray[Any]
+    pred: NDArray[Any]
+    spacing_mm: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """The scores of one network.
+
+    Args:
+        name: how the page calls it.
+        rows: a row a case, as :func:`..compare.read_cases` gives them.
+        summary: the content of its ``.json``.
+        pictures: its ``.slices.npz``, which need not exist.
+    """
+
+    name: str
+    rows: list[Row]
+    summary: Mapping[str, Any]
+    pictures: Path
+
+    @property
+    def classes(self) -> list[str]:
+        return list(self.summary["classes"])
+
+    @property
+    def several(self) -> list[str]:
+        """The classes where there are several; of a single one the mean says all."""
+        return self.classes if len(self.classes) > 1 else []
+
+    @property
+    def attributes(self) -> list[str]:
+        """What the cases are grouped by."""
+        return [column.removeprefix(GROUP) for column in self.rows[0] if column.startswith(GROUP)]
+
+    def metric(self, name: str) -> Mapping[str, Any]:
+        """Mean, sd, interval and counts of a metric; empty where it was not measured."""
+        return self.summary["metrics"].get(name) or {}
+
+    def cases_with_pictures(self) -> set[str]:
+        if not self.pictures.is_file():
+            return set()
+        with np.load(self.pictures, allow_pickle=False) as arrays:
+            return {str(case) for case in arrays["cases"]}
+
+    def cut(self, case: str) -> Cut:
+        """The slice of a case that :meth:`cases_with_pictures` names."""
+        with np.load(self.pictures, allow_pickle=False) as arrays:
+            i = [str(name) for name in arrays["cases"]].index(case)
+            x, y = (float(size) for size in arrays[f"spacing_{i}"])
+            return Cut(arrays[f"image_{i}"], arrays[f"label_{i}"], arrays[f"pred_{i}"], (x, y))
+
+
+def read_evaluated(csv_path: Path, name: str) -> Evaluated:
+    """The scores whose table of cases is ``csv_path``; the other files lie beside it, with the same stem.
+
+    Raises:
+        ReportError: a file is missing or is not what an evaluation writes; the text names it.
+    """
+    csv_path = Path(csv_path)
+    summary = read_json(csv_path.with_suffix(".json"))
+    if not isinstance(summary.get("classes"), dict) or not isinstance(summary.get("metrics"), dict):
+        raise ReportError(
+            f"{csv_path.with_suffix('.json')} is no summary of an evaluation: it lacks classes or metrics"
+        )
+    try:
+        rows = read_cases(csv_path)
+    except (OSError, ValueError) as error:
+        raise ReportError(f"{error}") from error
+    return Evaluated(name, rows, summary, csv_path.with_suffix(".slices.npz"))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """An object that an evaluation wrote; :class:`ReportError` where there is none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ReportError(
+            f"{path} is not there: no finished evaluation. Evaluate first (configs/evaluate.yaml), or name the folder "
+            "evaluation/<part> of an evaluated run."
+        ) from None
+    except (OSError, ValueError) as error:
+        raise ReportError(f"{path} cannot be read: {error}") from error
+    if not isinstance(content, dict):
+        raise ReportError(f"{path} is no summary of an evaluation: it holds no object")
+    return content
+
+
+def failed(row: Row, name: str) -> bool:
+    """Exactly one of prediction and label lacks the class: there is an overlap, of 0, but no distance."""
+    return f"hd95_mm_{name}" in row and row[f"dice_{name}"] == 0 and math.isnan(row[f"hd95_mm_{name}"])

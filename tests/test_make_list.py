@@ -1,0 +1,534 @@
+"""The promises of custom/make_list.py and custom/split.py, on scans of a few voxels."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from conftest import ROOT
+
+from custom import cohort
+from custom.cohort import CohortError, read, record_path, stem
+from custom.make_list import make, parser, read_attributes
+
+PHASES = ("ED", "ES")
+
+
+def fill(folder: Path, *names: str) -> Path:
+    """Scans of 2 x 2 x 2 voxels; files with another suffix are empty."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        if name.endswith((".nii", ".nii.gz")):
+            nib.save(nib.Nifti1Image(np.arange(8, dtype=np.uint8).reshape(2, 2, 2) % 2, np.eye(4)), folder / name)
+        else:
+            (folder / name).touch()
+    return folder
+
+
+def hospital(folder: Path, patients: int = 8, unlabelled: int = 3) -> tuple[Path, Path]:
+    """Patients p0, p1, ... with two phases each, the last of them without labels."""
+    names = [f"p{i}_{phase}.nii" for i in range(patients) for phase in PHASES]
+    with_label = names[: 2 * (patients - unlabelled)]
+    fill(folder / "labels", *with_label, *[f"{stem(name)}.json" for name in with_label])
+    return fill(folder / "images", *names, "readme.txt"), folder / "labels"
+
+
+BY_PATIENT = r"^(p\d+)_E[DS]$"
+SPLIT = {"train": ["p3", "p7", "p1", "p2"], "val": ["p0"], "test": ["p4"]}
+
+
+def patients_of(entries: Sequence[dict]) -> list[str]:
+    return list(dict.fromkeys(entry["patient"] for entry in entries))
+
+
+def made(*told, **numbers) -> dict[str, list[dict]]:
+    (path,) = make(*told, **numbers)
+    return read(path)
+
+
+def who(parts: dict[str, list[dict]]) -> dict[str, list[str]]:
+    return {part: patients_of(entries) for part, entries in parts.items()}
+
+
+def command(folder: Path, *more: str, out: str = "a.json") -> Path:
+    folders = folder / "images", folder / "labels"
+    cohort.main(["make", "--images", str(folders[0]), "--labels", str(folders[1]), "--out", str(folder / out),
+                 "--patient", BY_PATIENT, *more])  # fmt: skip
+    return folder / out
+
+
+def write_json(path: Path, content: object) -> str:
+    path.write_text(json.dumps(content))
+    return str(path)
+
+
+# who is where
+
+
+def test_counts_split_by_patient_and_leave_nobody_out(tmp_path):
+    parts = made(*hospital(tmp_path), tmp_path / "lists/a.json", BY_PATIENT, labelled=2, validation=1, test=1)
+    where = who(parts)
+    assert {part: len(names) for part, names in where.items()} == {
+        "labelled": 2, "unlabelled": 4, "validation": 1, "test": 1}  # fmt: skip
+    assert sorted(name for names in where.values() for name in names) == [f"p{i}" for i in range(8)]
+    assert set(where["unlabelled"]) >= {"p5", "p6", "p7"}, "only those with labels are labelled or evaluated"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_both_phases_of_a_patient_are_in_one_part(tmp_path, seed):
+    folders = hospital(tmp_path)
+    parts = made(*folders, tmp_path / "a.json", BY_PATIENT, labelled=1, validation=2, test=1, seed=seed)
+    for entries in parts.values():
+        for name in patients_of(entries):
+            phases = [stem(entry["image"]) for entry in entries if entry["patient"] == name]
+            assert phases == [f"{name}_ED", f"{name}_ES"]
+            assert all(Path(e["label"]).name == Path(e["image"]).name for e in entries if "label" in e)
+
+
+def test_unlabelled_entries_have_no_label_key_even_where_there_is_a_label(tmp_path):
+    parts = made(*hospital(tmp_path, unlabelled=0), tmp_path / "a.json", BY_PATIENT, labelled=3)
+    assert len(patients_of(parts["unlabelled"])) == 5
+    assert all("label" not in entry for entry in parts["unlabelled"])
+
+
+def test_the_split_is_a_function_of_the_seed(tmp_path):
+    folders = hospital(tmp_path)
+
+    def drawn(seed: int) -> str:
+        (path,) = make(*folders, tmp_path / "a.json", BY_PATIENT, labelled=2, validation=1, test=1, seed=seed)
+        return path.read_text()
+
+    assert drawn(3) == drawn(3)
+    assert len({drawn(seed) for seed in range(8)}) > 4
+
+
+def test_a_longer_list_of_labelled_patients_holds_the_shorter_one(tmp_path):
+    folders, found = hospital(tmp_path), []
+    for labelled in (1, 2, 3):
+        parts = made(*folders, tmp_path / "a.json", BY_PATIENT, labelled=labelled, validation=1, test=1, seed=4)
+        found.append((patients_of(parts["labelled"]), parts["validation"], parts["test"]))
+    assert found[2][0][:2] == found[1][0]
+    assert found[1][0][:1] == found[0][0]
+    assert found[0][1:] == found[1][1:] == found[2][1:]
+
+
+def test_zero_labelled_takes_all_that_have_a_label(tmp_path):
+    parts = made(*hospital(tmp_path), tmp_path / "a.json", BY_PATIENT)
+    assert sorted(patients_of(parts["labelled"])) == ["p0", "p1", "p2", "p3", "p4"]
+    assert patients_of(parts["unlabelled"]) == ["p5", "p6", "p7"]
+
+
+@pytest.mark.parametrize(("percent", "expected"), [("30%", 2), ("37.5%", 3), ("1%", 1)])
+def test_a_percentage_is_of_all_training_patients_rounded_down_but_one_at_least(tmp_path, percent, expected):
+    """8 patients: 30 % are 2.4, 37.5 % are 3, 1 % is 0.08."""
+    parts = made(*hospital(tmp_path), tmp_path / "a.json", BY_PATIENT, labelled=percent)
+    assert len(patients_of(parts["labelled"])) == expected
+
+
+def test_a_labelled_patient_s_scans_without_a_label_are_unlabelled(tmp_path):
+    """As in cine MRI, where two phases of many have one. Such a patient cannot evaluate: no scan would be left out."""
+    folders = hospital(tmp_path, patients=3, unlabelled=0)
+    (folders[1] / "p0_ES.nii").unlink()
+    parts = made(*folders, tmp_path / "a.json", BY_PATIENT, validation=1, test=1)
+    assert [stem(e["image"]) for e in parts["labelled"]] == ["p0_ED"]
+    assert [stem(e["image"]) for e in parts["unlabelled"]] == ["p0_ES"]
+    with pytest.raises(CohortError, match="2 of 3 patients have all labels and modalities"):
+        make(*folders, tmp_path / "a.json", BY_PATIENT, validation=2, test=1)
+
+
+# splits
+
+
+def test_a_split_s_order_decides_who_is_labelled_and_who_is_not_named_is_left_out(tmp_path, capsys):
+    folders = hospital(tmp_path)
+    assert who(made(*folders, tmp_path / "a.json", BY_PATIENT, SPLIT, labelled=2, seed=9)) == {
+        "labelled": ["p3", "p1"], "unlabelled": ["p7", "p2"], "validation": ["p0"], "test": ["p4"]}  # fmt: skip
+    warnings = json.loads((tmp_path / "a.json").read_text())["fingerprint"]["warnings"]
+    assert warnings == ["not named by the split, left out: p5, p6"]
+
+
+def test_a_split_may_be_of_training_patients_alone(tmp_path):
+    assert who(made(*hospital(tmp_path), tmp_path / "a.json", BY_PATIENT, {"train": ["p0", "p1"]}, labelled=1)) == {
+        "labelled": ["p0"], "unlabelled": ["p1"], "validation": [], "test": []}  # fmt: skip
+
+
+def test_a_split_of_training_patients_gives_its_last_to_test_and_those_before_to_validation(tmp_path):
+    split = {"train": ["p4", "p3", "p2", "p1", "p0"]}
+    parts = made(*hospital(tmp_path), tmp_path / "a.json", BY_PATIENT, split, labelled=1, validation=1, test=2)
+    assert who(parts) == {"labelled": ["p4"], "unlabelled": ["p3"], "validation": ["p2"], "test": ["p1", "p0"]}
+
+
+@pytest.mark.parametrize(
+    ("told", "text"),
+    [
+        ({"patient": r"^(q\d)"}, r"--patient '\^\(q\\\\d\)' does not match, or .* p0_ED, .*, \.\.\. \(16 in all\)$"),
+        ({"patient": "^p"}, "has no group in brackets that does: p0_ED"),
+        ({"patient": "(p"}, r"--patient '\(p' is no regular expression: missing \)"),
+        ({"labelled": 4, "validation": 1, "test": 1}, "asked for 4 labelled patients; 3 of 6 for training have a label"),
+        ({"validation": 3, "test": 3}, "asked for 3 validation and 3 test patients; 5 of 8 patients have all labels"),
+        ({"split": SPLIT, "labelled": 4}, "asked for 4 labelled patients; 3 of 4 for training have a label"),
+        ({"split": SPLIT, "test": 1}, "the split names its test patients: leave out --test"),
+        ({"split": {"train": ["p0"]}, "validation": 2}, r"asked for --validation 2; 1 patients of train are left"),
+        ({"split": {**SPLIT, "train": ["p3", "P1", "x"]}}, r"without an image: P1, x\. The images are of p0, p1"),
+        ({"split": {**SPLIT, "val": ["p6", "p0", "p5"]}}, "val patients who lack a label or a modality: p6, p5"),
+        ({"split": {**SPLIT, "test": ["p1"]}}, r"patient p1: in train and in test\. Keep all scans of a patient in one"),
+        ({"split": {"train": ["p1", "p1"]}}, "patient p1: in train and in train"),
+        ({"split": {"training": ["p0"]}}, r"lists under train, val and test, this one has 'training' \(did you mean 'tr"),
+        ({"split": {}}, "this one has none"),
+        ({"folds": 1}, "asked for 1 folds; expected 2 to 5, as many as patients can validate"),
+        ({"folds": 6}, "asked for 6 folds; expected 2 to 5"),
+        ({"folds": 2, "validation": 1}, "each fold has validation patients of its own: leave out --validation"),
+        ({"attributes": {"group": {"x1": "a"}}}, "no patient of --attributes has images: it names x1; .* p0, p1"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_made_is_refused_and_nothing_is_written(tmp_path, told, text):
+    folders = hospital(tmp_path)
+    with pytest.raises(CohortError, match=text):
+        make(*folders, tmp_path / "out/a.json", **{"patient": BY_PATIENT, **told})
+    assert not (tmp_path / "out").exists()
+
+
+def test_all_faults_of_a_split_are_in_one_report(tmp_path):
+    split = {"train": ["p1", "x"], "val": ["p1"], "test": ["p7"]}
+    with pytest.raises(CohortError) as error:
+        make(*hospital(tmp_path), tmp_path / "a.json", BY_PATIENT, split)
+    assert str(error.value).split("\n  ") == [
+        "the split cannot be used:",
+        "patient p1: in train and in val. Keep all scans of a patient in one part",
+        "patients without an image: x. The images are of p0, p1, p2, p3, p4, ... (8 in all)",
+        "test patients who lack a label or a modality: p7",
+    ]
+
+
+# folds
+
+
+def test_every_labelled_patient_validates_in_exactly_one_fold(tmp_path):
+    """5 patients with a label in 2 folds: 3 and 2. Those without train in both, in the part that takes no labels."""
+    paths = make(*hospital(tmp_path), tmp_path / "a.json", BY_PATIENT, labelled=1, folds=2, seed=3)
+    assert [path.name for path in paths] == ["a_fold0.json", "a_fold1.json"]
+    found = [who(read(path)) for path in paths]
+    assert sorted(name for fold in found for name in fold["validation"]) == ["p0", "p1", "p2", "p3", "p4"]
+    assert sorted(len(fold["validation"]) for fold in found) == [2, 3]
+    for fold in found:
+        assert len(fold["labelled"]) == 1
+        assert set(fold["unlabelled"]) >= {"p5", "p6", "p7"}
+        assert len({name for names in fold.values() for name in names}) == 8
+
+
+def test_folds_are_a_function_of_the_seed(tmp_path):
+    folders = hospital(tmp_path)
+
+    def dealt(seed: int) -> str:
+        return str([who(read(p)) for p in make(*folders, tmp_path / "a.json", BY_PATIENT, SPLIT, folds=2, seed=seed)])
+
+    assert dealt(1) == dealt(1)
+    assert len({dealt(seed) for seed in range(6)}) > 2
+
+
+def test_folds_keep_the_test_part_and_the_split_s_order_of_labelled_patients(tmp_path):
+    paths = make(*hospital(tmp_path), tmp_path / "a.json", BY_PATIENT, SPLIT, labelled=1, folds=4)
+    pool = ["p3", "p1", "p2", "p0"]  # of train and val with a label, in order
+    for path in paths:
+        fold = who(read(path))
+        assert fold["test"] == ["p4"]
+        assert fold["labelled"] == [name for name in pool if name not in fold["validation"]][:1]
+        assert "p7" in fold["unlabelled"]
+
+
+def test_the_files_of_all_folds_are_read_once_and_recorded_beside_each(tmp_path, monkeypatch):
+    from custom import scans
+
+    read_file, times = scans.read, []
+    monkeypatch.setattr(scans, "read", lambda path: times.append(path) or read_file(path))
+    paths = make(*hospital(tmp_path), tmp_path / "a.json", BY_PATIENT, folds=5)
+    assert len(times) == len(set(times)) == 16 + 10
+    for path in paths:
+        record = scans.Record(record_path(path))
+        assert all(record.known(entry["image"]) for entries in read(path).values() for entry in entries)
+
+
+# folders
+
+
+def test_paths_below_the_list_s_folder_are_relative_to_it_and_others_absolute(tmp_path):
+    images, labels = hospital(tmp_path / "data", patients=1, unlabelled=0)
+    below, beside = ({}, {})
+    for where, found in (("data", below), ("lists", beside)):
+        (path,) = make(images, labels, tmp_path / where / "a.json", BY_PATIENT)
+        found.update(json.loads(path.read_text())["labelled"][0])
+    assert below == {"patient": "p0", "image": "images/p0_ED.nii", "label": "labels/p0_ED.nii"}
+    assert beside == {"patient": "p0", "image": str(images / "p0_ED.nii"), "label": str(labels / "p0_ED.nii")}
+
+
+def test_folders_told_relative_to_where_one_stands_are_found_from_the_list_s(tmp_path, monkeypatch):
+    hospital(tmp_path, patients=1, unlabelled=0)
+    monkeypatch.chdir(tmp_path)
+    (path,) = make(Path("images"), Path("labels"), Path("lists/a.json"), BY_PATIENT)
+    monkeypatch.chdir("/")
+    assert read(tmp_path / path)["labelled"][0]["image"] == str(tmp_path / "images/p0_ED.nii")
+
+
+def test_a_label_is_found_by_its_name_whatever_its_suffix(tmp_path):
+    fill(tmp_path / "images", "a.nii", "b.nii")
+    fill(tmp_path / "labels", "a.nii.gz")
+    parts = made(tmp_path / "images", tmp_path / "labels", tmp_path / "l.json")
+    assert [Path(e["label"]).name for e in parts["labelled"]] == ["a.nii.gz"]
+    assert patients_of(parts["unlabelled"]) == ["b"]
+
+
+def test_modalities_are_joined_by_name_in_the_order_told(tmp_path):
+    for modality in ("t1ce", "flair"):
+        fill(tmp_path / modality, "a.nii")
+    fill(tmp_path / "labels", "a.nii")
+    (path,) = make({m: tmp_path / m for m in ("flair", "t1ce")}, tmp_path / "labels", tmp_path / "l.json")
+    (entry,) = json.loads(path.read_text())["labelled"]
+    assert list(entry["image"].items()) == [("flair", "flair/a.nii"), ("t1ce", "t1ce/a.nii")]
+
+
+def test_a_scan_that_lacks_a_modality_keeps_those_it_has_and_trains_only(tmp_path, capsys):
+    fill(tmp_path / "flair", "a.nii", "b.nii")
+    fill(tmp_path / "t1ce", "a.nii", "b.nii", "c.nii", "d.nii")
+    fill(tmp_path / "labels", "a.nii", "b.nii", "c.nii")
+    folders = [f"{m}={tmp_path / m}" for m in ("flair", "t1ce")]
+    told = ["make", "--images", *folders, "--labels", str(tmp_path / "labels"), "--out", str(tmp_path / "l.json")]
+    cohort.main([*told, "--validation", "1", "--test", "1"])
+    parts = read(tmp_path / "l.json")
+    assert parts["labelled"] == [
+        {"patient": "c", "image": {"t1ce": str(tmp_path / "t1ce/c.nii")}, "label": str(tmp_path / "labels/c.nii")}
+    ]
+    assert [list(e["image"]) for e in parts["unlabelled"]] == [["t1ce"]]
+    assert sorted(patients_of(parts["validation"] + parts["test"])) == ["a", "b"]
+    printed = capsys.readouterr().out
+    assert "  labelled   1 scans of 1 patients, 1 of them lack a modality\n" in printed
+    assert "  test       1 scans of 1 patients\n" in printed
+    with pytest.raises(CohortError, match="val patients who lack a label or a modality: c"):
+        cohort.main([*told, "--split", write_json(tmp_path / "s.json", {"train": ["a"], "val": ["c"]})])
+
+
+@pytest.mark.parametrize("images", [["a", "b"], ["a=x", "b"], ["a=x", "a=y"], ["=x", "a=y"], ["a=", "b=y"]])
+def test_folders_of_modalities_need_names_of_their_own(tmp_path, images):
+    with pytest.raises(CohortError, match=r"^--images takes one folder, or NAME=FOLDER for each modality, got "):
+        cohort.main(["make", "--images", *images, "--labels", "l", "--out", str(tmp_path / "a.json")])
+
+
+def dicom_series(folder: Path, slices: int = 3) -> Path:
+    import itk
+
+    folder.mkdir(parents=True)
+    for z in range(slices):
+        image = itk.image_from_array(np.full((1, 4, 4), z, np.int16))
+        image.SetSpacing([1.0, 1.0, 2.0])
+        image.SetOrigin([0.0, 0.0, 2.0 * z])
+        tags = itk.MetaDataDictionary()
+        for tag, text in (("0020|000e", "1.2.3.4"), ("0020|000d", "1.2.3"), ("0008|0060", "MR"), ("0020|0013", str(z)),
+                          ("0020|0032", f"0\\0\\{2 * z}"), ("0020|0037", "1\\0\\0\\0\\1\\0")):  # fmt: skip
+            tags[tag] = text
+        image.SetMetaDataDictionary(tags)
+        itk.imwrite(image, str(folder / f"slice{z}"), imageio=_gdcm(itk))
+    return folder
+
+
+def _gdcm(itk):
+    writer = itk.GDCMImageIO.New()
+    writer.KeepOriginalUIDOn()
+    return writer
+
+
+def test_a_folder_with_a_dicom_series_is_a_scan_by_the_folder_s_name(tmp_path):
+    """Also where the name has dots; a folder with other files is none."""
+    dicom_series(tmp_path / "images/p1.first")
+    fill(tmp_path / "images/notes", "read me")
+    nib.save(nib.Nifti1Image(np.eye(4, dtype=np.uint8)[..., None].repeat(3, 2), np.eye(4)),
+             fill(tmp_path / "labels") / "p1.first.nii.gz")  # fmt: skip
+    (path,) = make(tmp_path / "images", tmp_path / "labels", tmp_path / "l.json", r"^(p\d)")
+    content = json.loads(path.read_text())
+    assert content["labelled"] == [{"patient": "p1", "image": "images/p1.first", "label": "labels/p1.first.nii.gz"}]
+    assert content["fingerprint"]["size"]["median"] == [4, 4, 3]
+
+
+def test_folders_that_cannot_be_used_are_refused(tmp_path):
+    fill(tmp_path / "labels", "a.nii")
+    fill(tmp_path / "images")
+    with pytest.raises(CohortError, match=rf"no images in {tmp_path / 'images'}: expected files .*DICOM series"):
+        make(tmp_path / "images", tmp_path / "labels", tmp_path / "l.json")
+    with pytest.raises(CohortError, match=rf"^there is no folder {tmp_path / 'absent'}$"):
+        make(tmp_path / "absent", tmp_path / "labels", tmp_path / "l.json")
+    fill(tmp_path / "images", "b.nii")
+    with pytest.raises(CohortError, match=r"no label in .* has the name of an image: labels are a, images are b"):
+        make(tmp_path / "images", tmp_path / "labels", tmp_path / "l.json")
+
+
+def test_two_images_of_one_name_are_refused_by_name(tmp_path):
+    fill(tmp_path / "images", "a.nii", "a.nii.gz", "b.nii", "b.png", "c.nii")
+    fill(tmp_path / "labels", "c.nii")
+    with pytest.raises(
+        CohortError, match=r"of one name in .*images: a.nii and a.nii.gz; b.nii and b.png\. Keep one of"
+    ):
+        make(tmp_path / "images", tmp_path / "labels", tmp_path / "l.json")
+
+
+def test_labels_without_an_image_are_named(tmp_path):
+    fill(tmp_path / "images", "a.nii")
+    fill(tmp_path / "labels", "a.nii", "b.nii")
+    make(tmp_path / "images", tmp_path / "labels", tmp_path / "l.json")
+    warnings = json.loads((tmp_path / "l.json").read_text())["fingerprint"]["warnings"]
+    assert warnings == ["labels without an image: b"]
+
+
+# files
+
+
+def test_all_files_that_cannot_be_read_are_named_before_a_list_is_written(tmp_path):
+    images, labels = hospital(tmp_path)
+    for file in (images / "p1_ES.nii", labels / "p0_ED.nii", images / "p7_ED.nii"):
+        file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(CohortError) as error:
+        make(images, labels, tmp_path / "a.json", BY_PATIENT, SPLIT, labelled=1)
+    first, *lines = str(error.value).split("\n  ")
+    assert first == "3 of 18 files cannot be used:"
+    where = ("unlabelled, p7_ED: p7_ED.nii ", "unlabelled, p1_ES: p1_ES.nii ", "validation, p0_ED: p0_ED.nii ")
+    assert [line[: len(text)] for line, text in zip(lines, where, strict=True)] == list(where)
+    assert not (tmp_path / "a.json").exists()
+
+
+def test_labels_of_unlabelled_scans_are_never_read_and_those_of_the_test_part_are_recorded(tmp_path):
+    from custom.scans import Record
+
+    images, labels = hospital(tmp_path)
+    (labels / "p2_ED.nii").write_bytes(b"not read")
+    (path,) = make(images, labels, tmp_path / "a.json", BY_PATIENT, SPLIT, labelled=1)
+    assert "p2" in who(read(path))["unlabelled"]
+    record = Record(record_path(path))
+    assert record.known(str(images / "p4_ES.nii"))
+    assert record.known(str(labels / "p4_ES.nii"))
+    assert record.known(str(labels / "p2_ES.nii")) is None
+
+
+def test_a_list_that_cannot_be_written_leaves_the_earlier_one(tmp_path, monkeypatch):
+    """The new one is written beside it and renamed."""
+    folders = hospital(tmp_path, patients=2, unlabelled=0)
+    (path,) = make(*folders, tmp_path / "a.json", BY_PATIENT)
+    before = path.read_text()
+    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(Exception, match=r"Cannot write a.json: no space .*Kept the earlier a.json"):
+        make(*folders, path, BY_PATIENT, labelled=1)
+    assert path.read_text() == before
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
+    folders = hospital(tmp_path, patients=1, unlabelled=0)
+    with pytest.raises(
+        CohortError, match=rf"the folder {tmp_path}/images/readme.txt/x cannot be made: Not a directory"
+    ):
+        make(*folders, tmp_path / "images/readme.txt/x/a.json", BY_PATIENT)
+
+
+# attributes
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("a.json", '{"diagnosis": {"p0": "DCM", "p1": null}, "site": {"p0": 2}, "split": {"train": ["p0"]}, "by": "x"}',
+         {"p0": {"diagnosis": "DCM", "site": "2"}}),
+        ("a.csv", "patient,sex\np0,f\np1,\nx9,m\n", {"p0": {"sex": "f"}}),
+        ("a.csv", "\ufeffsex;patient;site\r\nf;p0;A\r\nm;p1;B\r\n",
+         {"p0": {"sex": "f", "site": "A"}, "p1": {"sex": "m", "site": "B"}}),
+    ],
+)  # fmt: skip
+def test_attributes_of_patients_stand_at_their_scans(tmp_path, name, text, expected):
+    """Also from a spreadsheet's semicolons; who has no value has no entry, and other patients do not matter."""
+    folders = hospital(tmp_path, patients=2, unlabelled=0)
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    parts = made(*folders, tmp_path / "l.json", BY_PATIENT, attributes=read_attributes(tmp_path / name))
+    assert {e["patient"]: e["attributes"] for e in parts["labelled"] if "attributes" in e} == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("a.csv", "name,sex\np0,f\n", r"has the columns \['name', 'sex'\]: expected 'patient' and at least one attribute"),
+        ("a.csv", "patient\np0\n", r"has the columns \['patient'\]"),
+        ("a.csv", "", r"has the columns \[\]"),
+        ("a.csv", "patient,sex\np0,f\np0,m\n", "has several rows of one patient: p0"),
+        ("a.json", '{"split": {"train": ["p0"]}}', r'has no attribute: expected {"diagnosis": {"p01": "DCM", \.\.\.}}'),
+        ("a.json", '{"group": {}}', "a.json has no attribute"),
+        ("a.json", "[]", "expected an object, found list"),
+        ("a.json", "{", "is no JSON: "),
+    ],
+)  # fmt: skip
+def test_a_file_without_attributes_is_refused(tmp_path, name, text, told):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(CohortError, match=told):
+        read_attributes(tmp_path / name)
+    with pytest.raises(CohortError, match=r"absent.csv cannot be read: No such file"):
+        read_attributes(tmp_path / "absent.csv")
+
+
+# the command line
+
+
+@pytest.mark.parametrize("wrap", [lambda split: split, lambda split: {"split": split, "group": {"p0": "NOR"}}])
+def test_the_command_makes_a_list_and_says_what_it_found(tmp_path, capsys, wrap):
+    hospital(tmp_path)
+    out = command(tmp_path, "--split", write_json(tmp_path / "split.json", wrap(SPLIT)), "--labelled", "1")
+    assert patients_of(read(out)["labelled"]) == ["p3"]
+    assert capsys.readouterr().out.splitlines()[:7] == [
+        str(out),
+        "  labelled   2 scans of 1 patients",
+        "  unlabelled 6 scans of 3 patients",
+        "  validation 2 scans of 1 patients",
+        "  test       2 scans of 1 patients",
+        "  spacing    1 x 1 x 1 mm",
+        "  size       2 x 2 x 2 voxels",
+    ]
+
+
+def test_the_command_draws_by_its_seed(tmp_path):
+    folders = hospital(tmp_path)
+    out = command(tmp_path, "--labelled", "1", "--validation", "1", "--test", "2", "--seed", "5")
+    (other,) = make(*folders, tmp_path / "b.json", BY_PATIENT, labelled=1, validation=1, test=2, seed=5)
+    assert out.read_text() == other.read_text()
+
+
+def test_the_command_takes_percent_folds_and_attributes(tmp_path, capsys):
+    hospital(tmp_path)
+    attributes = write_json(tmp_path / "g.json", {"group": {"p0": "NOR", "p1": "DCM"}})
+    command(tmp_path, "--labelled", "25%", "--folds", "2", "--attributes", attributes)
+    printed = capsys.readouterr().out
+    assert printed.count("  attribute  group of 2 of 8 patients: DCM, NOR\n") == 2
+    assert [len(patients_of(read(tmp_path / f"a_fold{k}.json")["labelled"])) for k in range(2)] == [1, 1]
+
+
+@pytest.mark.parametrize("number", ["-1", "1.5", "a%", "5%%"])
+def test_a_number_that_is_none_is_refused_with_what_was_expected(tmp_path, capsys, number):
+    with pytest.raises(SystemExit):
+        command(tmp_path, f"--labelled={number}")
+    assert f"argument --labelled: expected a number >= 0, or a percentage such as 10%, got '{number}'" in (
+        capsys.readouterr().err
+    )
+
+
+def test_a_split_file_that_is_none_is_refused(tmp_path):
+    hospital(tmp_path)
+    with pytest.raises(CohortError, match=r"no.json cannot be read: No such file or directory"):
+        command(tmp_path, "--split", str(tmp_path / "no.json"))
+    with pytest.raises(CohortError, match=r"expected an object, found list"):
+        command(tmp_path, "--split", write_json(tmp_path / "s.json", [1]))
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/data.md"])
+def test_the_commands_of_the_pages_are_such(page):
+    lines = re.findall(r"^ +python -m custom.cohort make (.*)$", (ROOT / page).read_text(encoding="utf-8"), re.M)
+    assert lines
+    for line in lines:
+        told = parser().parse_args(shlex.split(line))
+        assert re.compile(told.patient).groups == 1
+        assert told.out.suffix == ".json"

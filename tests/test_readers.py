@@ -1,0 +1,160 @@
+"""The promises of custom/readers.py: what LoadImaged gives with it, for every kind of scan."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from monai.data import ITKReader, NibabelReader
+from monai.transforms import LoadImage, LoadImaged
+from PIL import Image
+from scan_files import OBLIQUE, SPACING, affine_ras, numbered, write_itk, write_nifti, write_series
+
+from custom.formats import ScanFault
+
+VOXELS = numbered(5, 4, 3)
+
+
+def load(image: Any) -> Any:
+    """As the configs do, by dotted path."""
+    transform = LoadImaged(keys="image", reader="custom.readers.ScanReader", ensure_channel_first=True)
+    paths = [str(path) for path in image] if isinstance(image, list) else str(image)
+    return transform({"image": paths})["image"]
+
+
+def colours(*shape: int) -> np.ndarray:
+    """``(rows, columns, 3)``"""
+    return numbered(*shape, 3, dtype=np.int64).astype(np.uint8)
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "A.NII.GZ"])
+def test_nifti_is_read_by_nibabel(tmp_path, name):
+    affine = affine_ras()
+    image = load(write_nifti(tmp_path / name, VOXELS, affine))
+    assert image.shape == (1, 5, 4, 3)
+    np.testing.assert_array_equal(image[0], VOXELS)
+    np.testing.assert_allclose(image.affine, affine, atol=1e-5)
+
+
+def test_the_fourth_axis_of_a_nifti_holds_the_channels(tmp_path):
+    voxels = numbered(5, 4, 3, 2)
+    image = load(write_nifti(tmp_path / "a.nii.gz", voxels))
+    np.testing.assert_array_equal(image, np.moveaxis(voxels, -1, 0))
+
+
+def test_a_picture_of_two_axes_in_a_nifti(tmp_path):
+    np.testing.assert_array_equal(load(write_nifti(tmp_path / "a.nii", numbered(5, 4)))[0], numbered(5, 4))
+
+
+@pytest.mark.parametrize("name", ["a.nrrd", "a.mha", "a.mhd"])
+@pytest.mark.parametrize("compression", [False, True])
+def test_itk_formats_have_the_axes_and_affine_of_nibabel(tmp_path, name, compression):
+    image = load(write_itk(tmp_path / name, VOXELS, compression))
+    np.testing.assert_array_equal(image[0], VOXELS)
+    np.testing.assert_allclose(image.affine, affine_ras(), atol=1e-6)
+    reference = LoadImage(reader=ITKReader)(tmp_path / name)
+    torch.testing.assert_close(image.affine, reference.affine, rtol=0, atol=0)
+
+
+def test_a_folder_is_one_dicom_series_in_the_order_of_its_slices(tmp_path):
+    folder = write_series(tmp_path / "p01", VOXELS)
+    image, reference = load(folder), LoadImage(reader=ITKReader)(folder)
+    np.testing.assert_array_equal(image[0], VOXELS)
+    np.testing.assert_allclose(image.affine, affine_ras(), atol=1e-6)
+    torch.testing.assert_close(image.affine, reference.affine, rtol=0, atol=0)
+    torch.testing.assert_close(image[0].as_tensor(), reference.as_tensor())
+    far = image.affine.numpy() @ [4, 3, 2, 1]  # the last voxel, in RAS
+    lps = np.array([10.0, -20.0, 30.0]) + OBLIQUE @ (np.array([4, 3, 2]) * SPACING)
+    np.testing.assert_allclose(far[:3], lps * [-1, -1, 1], atol=1e-6)
+
+
+def test_one_file_of_a_series_is_a_volume_of_one_slice(tmp_path):
+    folder = write_series(tmp_path / "p01", VOXELS)
+    assert load(folder / "1.2.3.4_0.dcm").shape == (1, 5, 4, 1)
+
+
+def test_several_files_become_channels_in_their_order(tmp_path):
+    for kind in (write_nifti, write_itk):
+        suffix = ".nii.gz" if kind is write_nifti else ".nrrd"
+        files = [kind(tmp_path / f"{name}{suffix}", VOXELS + add) for name, add in (("b", 0), ("a", 100))]
+        np.testing.assert_array_equal(load(files), np.stack([VOXELS, VOXELS + 100]))
+
+
+def test_several_series_become_channels(tmp_path):
+    folders = [write_series(tmp_path / name, VOXELS + add) for name, add in (("t1", 0), ("t2", 100))]
+    np.testing.assert_array_equal(load(folders), np.stack([VOXELS, VOXELS + 100]))
+
+
+def test_files_of_two_kinds_are_refused(tmp_path):
+    files = [write_nifti(tmp_path / "flair.nii.gz", VOXELS), write_itk(tmp_path / "t1.nrrd", VOXELS)]
+    with pytest.raises(ScanFault, match=r"^flair\.nii\.gz and t1\.nrrd are NIfTI and another kind; save all as one"):
+        load(files)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.JPEG"])
+def test_a_colour_picture_has_three_channels_x_before_y(tmp_path, name):
+    pixels = colours(6, 9)
+    Image.fromarray(pixels).save(tmp_path / name, quality=100, subsampling=0)
+    image = load(tmp_path / name)
+    assert image.shape == (3, 9, 6)
+    np.testing.assert_allclose(image, pixels.transpose(2, 1, 0), atol=0 if name == "a.png" else 12)
+
+
+@pytest.mark.parametrize("pixels", [colours(6, 9)[..., 0], colours(6, 9)[..., 0] > 50], ids=["grey", "1 bit"])
+def test_a_label_picture_has_one_channel(tmp_path, pixels):
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(
+        load(tmp_path / "a.png"), pixels.T[None].astype(np.uint8) * (255 if pixels.dtype == bool else 1)
+    )
+
+
+def test_a_resolution_for_printing_is_no_size(tmp_path):
+    Image.fromarray(colours(6, 9)).save(tmp_path / "image.jpg", dpi=(72, 72))
+    Image.fromarray(colours(6, 9)[..., 0]).save(tmp_path / "label.png")
+    image, label = load(tmp_path / "image.jpg"), load(tmp_path / "label.png")
+    assert image.pixdim.tolist() == label.pixdim.tolist() == [1.0, 1.0]
+    torch.testing.assert_close(image.affine, label.affine)
+
+
+def test_no_other_reader_is_tried_after_a_failure(tmp_path):
+    """MONAI's own readers would take the first of two series, and say so on stderr alone."""
+    write_series(tmp_path / "p01", VOXELS)
+    write_series(tmp_path / "p01", VOXELS, series="5.6.7")
+    with pytest.raises(ScanFault, match=r"^p01 holds 2 DICOM series, expected one a folder: .*1\.2\.3\.4_.*5\.6\.7_"):
+        load(tmp_path / "p01")
+
+
+@pytest.mark.parametrize("name", ["gone.nii.gz", "gone.nrrd", "gone.png"])
+def test_a_missing_file_is_named(tmp_path, name):
+    with pytest.raises(ScanFault, match=rf"^{name} (cannot be read: No such file|does not exist)"):
+        load(tmp_path / name)
+
+
+def test_a_file_that_is_cut_short_is_named(tmp_path):
+    file = write_nifti(tmp_path / "p17.nii.gz", VOXELS)
+    file.write_bytes(file.read_bytes()[:-40])
+    with pytest.raises(ScanFault, match=r"^p17\.nii\.gz cannot be read"):
+        load(file)
+
+
+def test_threads_share_a_reader_without_mixing_their_channels(tmp_path):
+    """MONAI's own remembers the files of its last call: a case of one modality would take a channel from another."""
+    one = [write_nifti(tmp_path / "a.nii", VOXELS)]
+    two = [*one, write_nifti(tmp_path / "b.nii", VOXELS)]
+    transform = LoadImage(reader="custom.readers.ScanReader", ensure_channel_first=True)
+
+    def channels(files: list[Path]) -> int:
+        return len(transform(files))
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(channels, [one, two] * 50)) == [1, 2] * 50
+
+
+def test_a_contradictory_header_is_read_as_monai_reads_it(tmp_path):
+    file = write_nifti(tmp_path / "a.nii.gz", VOXELS, pixdim=[1, 1.5, 1.5, 10, 1, 1, 1, 1])
+    torch.testing.assert_close(load(file).affine, LoadImage(reader=NibabelReader)(file).affine)
+    assert load(file).pixdim.tolist() == [1.5, 1.5, 10.0]

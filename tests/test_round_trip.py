@@ -1,0 +1,147 @@
+"""Any scan that can be read comes back on its own grid: image -> preprocessing -> bank -> prediction -> file.
+
+A label stands for the network's answer, so that what comes back can be compared with what went in.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from monai.bundle import ConfigParser
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter, maximum_filter, minimum_filter
+
+EXAMPLES = settings(
+    max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+AXES = [(0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)]
+spacings = st.tuples(*[st.floats(0.5, 4.0).map(lambda v: round(v, 3))] * 3)
+
+
+@st.composite
+def affines(draw: Any, oblique: bool) -> NDArray[np.float64]:
+    """4 x 4: an order of axes, flips, if ``oblique`` a rotation by up to 40 degrees about each axis, spacing, origin."""
+    matrix = np.eye(3)[:, list(draw(st.sampled_from(AXES)))] * draw(st.tuples(*[st.sampled_from([-1.0, 1.0])] * 3))
+    if oblique:
+        for axis in range(3):
+            angle = math.radians(draw(st.floats(-40, 40)))
+            i, j = [k for k in range(3) if k != axis]
+            turn = np.eye(3)
+            turn[[i, j, i, j], [i, j, j, i]] = math.cos(angle), math.cos(angle), -math.sin(angle), math.sin(angle)
+            matrix = turn @ matrix
+    affine = np.eye(4)
+    affine[:3, :3] = matrix * draw(spacings)
+    affine[:3, 3] = draw(st.tuples(*[st.floats(-200, 200).map(lambda v: round(v, 2))] * 3))
+    return affine
+
+
+@st.composite
+def labels(draw: Any, values: Sequence[int], smallest: int = 3) -> NDArray[np.uint8]:
+    """``(X, Y, Z)`` uint8 of smooth blobs of ``values``."""
+    shape = draw(st.tuples(st.integers(smallest, 24), st.integers(smallest, 24), st.integers(1, 12)))
+    noise = np.random.default_rng(draw(st.integers(0, 2**32 - 1))).normal(size=(len(values), *shape))
+    smooth = np.stack([gaussian_filter(n, 2.0) for n in noise])
+    return np.asarray(values, dtype=np.uint8)[smooth.argmax(axis=0)]
+
+
+class Trip:
+    """The transforms of the bundle's own inference.yaml, with another spacing."""
+
+    def __init__(self) -> None:
+        self.parser = ConfigParser()
+        self.parser.read_config(str(ROOT / "bundles/supervised/configs/inference.yaml"))
+
+    def transforms(self, spacing_mm: Sequence[float], label_values: Sequence[int], out: Path) -> tuple[Any, Any]:
+        self.parser["spacing_mm"] = list(spacing_mm)
+        self.parser["classes"] = [f"class {k}" for k in range(len(label_values))]
+        self.parser["label_values"] = list(label_values)
+        self.parser["output_dir"] = str(out)
+        self.parser.parse(True)
+        return self.parser.get_parsed_content("preprocessing"), self.parser.get_parsed_content("postprocessing")
+
+    def __call__(
+        self, label: NDArray[Any], affine: NDArray[Any], spacing_mm: Sequence[float], folder: Path, dtype: Any = np.int16
+    ) -> nib.Nifti1Image:
+        """The file that a network would leave if it answered the bank's own label."""
+        from scripts.bank import Bank
+
+        classes = int(label.max()) + 1
+        image = (np.random.default_rng(0).random(label.shape) * 100).astype(dtype)
+        nib.save(nib.Nifti1Image(image, affine), folder / "image.nii.gz")
+        nib.save(nib.Nifti1Image(label, affine), folder / "label.nii.gz")
+        entry = {"patient": "p", "image": str(folder / "image.nii.gz"), "label": str(folder / "label.nii.gz")}
+        before, after = self.transforms(spacing_mm, range(classes), folder / "predictions")
+        known = Bank([entry], before)[0]["label"]
+        loaded = before({"image": entry["image"]})
+        assert known.shape[1:] == loaded["image"].shape[1:]
+        loaded["pred"] = torch.nn.functional.one_hot(known[0].long(), classes).movedim(-1, 0).float()
+        after(loaded)
+        return nib.load(next((folder / "predictions").glob("*.nii.gz")))
+
+
+@pytest.fixture
+def trip(bundle_cwd: Any) -> Trip:
+    bundle_cwd(ROOT / "bundles/supervised")
+    return Trip()
+
+
+@EXAMPLES
+@given(label=labels([0, 1, 2, 3]), affine=affines(oblique=True))
+def test_without_resampling_orientation_and_flips_are_exact(trip, label, affine):
+    with tempfile.TemporaryDirectory() as folder:
+        found = trip(label, affine, [-1, -1, -1], Path(folder))
+        np.testing.assert_array_equal(np.asarray(found.dataobj), label)
+        np.testing.assert_allclose(found.affine, affine, atol=1e-3)
+        assert found.get_data_dtype() == np.uint8
+
+
+@EXAMPLES
+@given(label=labels([0, 1, 2]), affine=affines(oblique=True), target=spacings)
+def test_a_label_resampled_there_and_back_is_itself_beyond_half_a_voxel_of_its_boundary(trip, label, affine, target):
+    with tempfile.TemporaryDirectory() as folder:
+        found = trip(label, affine, target, Path(folder))
+        np.testing.assert_allclose(found.affine, affine, atol=1e-3)
+        answer = np.asarray(found.dataobj)
+        assert answer.shape == label.shape
+        spacing = np.linalg.norm(affine[:3, :3], axis=0)
+        # half a voxel of the network's grid each way, in whole voxels of the file, rounded up
+        reach = [2 * math.ceil(0.5 * t / s + 1e-6) + 1 for t, s in zip(target, spacing, strict=True)]
+        far = maximum_filter(label, reach, mode="nearest") == minimum_filter(label, reach, mode="nearest")
+        np.testing.assert_array_equal(answer[far], label[far])
+
+
+@EXAMPLES
+@given(
+    label=labels([0, 1]), affine=affines(oblique=False),
+    dtype=st.sampled_from([np.uint8, np.int8, np.int16, np.uint16, np.int32, np.float32, np.float64]),
+    swapped=st.booleans(),
+)  # fmt: skip
+def test_the_voxel_type_of_the_image_does_not_matter(trip, label, affine, dtype, swapped):
+    with tempfile.TemporaryDirectory() as folder:
+        kind = np.dtype(dtype).newbyteorder(">") if swapped else np.dtype(dtype)
+        found = trip(label, affine, [-1, -1, -1], Path(folder), kind)
+        np.testing.assert_array_equal(np.asarray(found.dataobj), label)
+
+
+@EXAMPLES
+@given(
+    indices=labels([0, 1, 2]), values=st.lists(st.integers(0, 255), min_size=3, max_size=3, unique=True),
+    kind=st.sampled_from([np.uint8, np.int16, np.float32]),
+)  # fmt: skip
+def test_label_values_of_any_numbers_become_the_classes_in_their_order(trip, indices, values, kind):
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "label.nii.gz"
+        nib.save(nib.Nifti1Image(np.asarray(values)[indices].astype(kind), np.eye(4)), file)
+        before, _ = trip.transforms([-1, -1, -1], values, Path(folder))
+        np.testing.assert_array_equal(before({"label": str(file)})["label"][0].numpy(), indices)
