@@ -132,7 +132,7 @@ class Check:
         entries = {part: [_entry(entry) for entry in found] for part, found in {**self.unread, **parts}.items()}
         cases = [case for part in PARTS for case in self._cases(part, entries.get(part, []))]
         judged = [case for case in cases if case.part in parts]
-        files = list(dict.fromkeys(file for case in judged for file in case.paths() if Path(file).exists()))
+        files = list(dict.fromkeys(file for case in judged for file in case.paths() if os.path.exists(file)))
         recorded = sum(self.record.known(file) is not None for file in files)
         found = self.record.facts(files, self.workers)
         facts = {file: told for file, told in found.items() if isinstance(told, Facts)}
@@ -161,13 +161,11 @@ class Check:
 
     def _list(self, entries: Mapping[str, list[dict]], judged: Collection[str]) -> dict[str, list[str]]:
         """What can be seen without opening a file, and parts that are empty."""
-        apart = [{p: e for p, e in entries.items() if p != left_out} for left_out in TRAINING]
         unread = [part for part in entries if part not in judged]
-        lines = [line for some_of_them in (apart if self.shared_scans else [entries])
-                 for line in cohort.judge(some_of_them, unread)]  # fmt: skip
+        lines = cohort.judge(entries, unread, self.shared_scans)
         lines += [f"no {part} scans; at least one is needed. Add entries under '{part}' in the data list"
                   for part in self.needs if part in judged and not entries[part]]  # fmt: skip
-        return {"The list": list(dict.fromkeys(lines))} if lines else {}
+        return {"The list": lines} if lines else {}
 
     # ---- one scan in two places -------------------------------------------------------------------------------------
 
@@ -284,13 +282,13 @@ def _task(path: Path) -> dict[str, Any]:
 
 def _guess(path: Path, entries: Mapping[str, list[dict]], record: Path | None) -> dict[str, Any]:
     """Without a task: what the list's fingerprint says, else as many channels as the first scan that can be read."""
-    fingerprint = json.loads(path.read_text()).get("fingerprint")
+    fingerprint = json.loads(path.read_text(encoding="utf-8")).get("fingerprint")
     if isinstance(fingerprint, dict) and fingerprint.get("channels") and fingerprint.get("label_values"):
         return {name: fingerprint[name] for name in ("channels", "label_values")}
     image = next((entry["image"] for part in PARTS for entry in entries[part] if entry.get("image")), "")
     if isinstance(image, Mapping):
         return {"channels": list(image)}
-    first = Record(record).facts([image])[image] if Path(image).exists() else None
+    first = Record(record).facts([image])[image] if os.path.exists(image) else None
     count = first.channels if isinstance(first, Facts) else 0
     return {"channels": ["image"] if count == 1 else [f"channel {number + 1}" for number in range(count)]}
 

@@ -24,7 +24,9 @@ class CohortError(UserError, ValueError):
     """All faults of a data list in one text."""
 
 
-def read(data_list: str | Path, dataset_dir: str | Path = "data", root: str | Path = ".") -> dict[str, list[dict]]:
+def read(
+    data_list: str | Path, dataset_dir: str | Path = "data", root: str | Path = ".", shared_scans: bool = False
+) -> dict[str, list[dict]]:
     """The parts of a data list with absolute paths.
 
     Args:
@@ -32,6 +34,7 @@ def read(data_list: str | Path, dataset_dir: str | Path = "data", root: str | Pa
             where it is absent.
         dataset_dir: where phantoms are drawn; absolute or relative to ``root``.
         root: the bundle's root.
+        shared_scans: a scan may be labelled and unlabelled at once.
 
     Raises:
         CohortError: the file is missing or is no such list; entries without an image, or without a label where one
@@ -42,7 +45,7 @@ def read(data_list: str | Path, dataset_dir: str | Path = "data", root: str | Pa
     if str(data_list).startswith("phantom:"):
         phantom.ensure(str(data_list).removeprefix("phantom:"), path.parent)
     entries = load(path)
-    faults = judge(entries, unread=("test",))
+    faults = judge(entries, unread=("test",), shared_scans=shared_scans)
     if faults:
         raise CohortError(f"{path} cannot be used:\n  " + "\n  ".join(faults))
     return entries
@@ -91,7 +94,7 @@ def _load(path: Path) -> dict[str, Any]:
             f"data_list {path} does not exist. Give a list with --data_list, see README, 'Your own scans'."
         )
     try:
-        parts = json.loads(path.read_text())
+        parts = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise CohortError(f"data_list {path} is no JSON: {error}") from error
     if not isinstance(parts, dict) or not all(isinstance(parts.get(part, []), list) for part in PARTS):
@@ -135,7 +138,8 @@ def _files(entry: Mapping[str, Any]) -> list[str]:
 def stem(file: str | Path) -> str:
     """A file's name without its image suffix: ``p01_ED.nii.gz`` is ``p01_ED``."""
     name = Path(file).name
-    return next((name[: -len(s)] for s in SUFFIXES if name.lower().endswith(s)), Path(name).stem)
+    known = next((name[: -len(s)] for s in SUFFIXES if name.lower().endswith(s)), "")
+    return known or (name if os.path.isdir(file) else Path(name).stem)  # the folder of a DICOM series has no suffix
 
 
 def case_names(entries: Sequence[Mapping[str, Any]], channels: Sequence[str] = ()) -> list[str]:
@@ -170,11 +174,14 @@ def refuse_overlaps(**parts: Sequence[Mapping[str, Any]]) -> None:
         raise CohortError("The scans cannot be used:\n  " + "\n  ".join(faults))
 
 
-def judge(parts: Mapping[str, Sequence[Mapping[str, Any]]], unread: Collection[str] = ()) -> list[str]:
+def judge(
+    parts: Mapping[str, Sequence[Mapping[str, Any]]], unread: Collection[str] = (), shared_scans: bool = False
+) -> list[str]:
     """Every fault of the list that can be seen without reading an image, a line each.
 
     Args:
         unread: parts whose files are not asked for.
+        shared_scans: a scan may be labelled and unlabelled at once.
     """
     faults = []
     for part, entries in parts.items():
@@ -194,10 +201,10 @@ def judge(parts: Mapping[str, Sequence[Mapping[str, Any]]], unread: Collection[s
                 continue
             files = [f for f in [*_files(entry), entry.get("label") if part != "unlabelled" else ""] if f]
             faults += [f"{part}, {name}: {file} does not exist" for file in files if not os.path.exists(file)]
-    return faults + _overlaps(parts)
+    return faults + _overlaps(parts, shared_scans)
 
 
-def _overlaps(parts: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
+def _overlaps(parts: Mapping[str, Sequence[Mapping[str, Any]]], shared_scans: bool = False) -> list[str]:
     """Patients, and files under another patient's name, that are in training and in evaluation; scans listed twice."""
     patients = {part: {str(e["patient"]) for e in entries if e.get("patient")} for part, entries in parts.items()}
     files = {part: {first_file(e) for e in entries} - {""} for part, entries in parts.items()}
@@ -212,8 +219,8 @@ def _overlaps(parts: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
         if renamed:
             faults.append(f"{', '.join(renamed)}: in {a} and in {b} under two patients' names. Remove one entry")
     twice = sorted(stem(f) for f in files.get("labelled", set()) & files.get("unlabelled", set()))
-    if twice:
-        faults.append(f"{', '.join(twice)}: labelled and unlabelled at once. Remove one entry")
+    if twice and not shared_scans:
+        faults.append(f"{', '.join(twice)}: labelled and unlabelled at once. Remove one entry, or set shared_scans to true")
     return faults
 
 

@@ -1,7 +1,7 @@
 """Predictions come back on the grid of the image that they were made for.
 
-Named in configs as ``{_target_: SaveImaged, keys: pred, writer: scripts.writer.GridWriter, output_ext: .nii.gz,
-output_name_formatter: $scripts.writer.case_name, ...}``, after ``Invertd``.
+Named in configs, after ``Invertd``, as ``{_target_: SaveImaged, keys: pred, writer: scripts.writer.GridWriter,
+output_name_formatter: {_target_: scripts.writer.case_name, _mode_: callable}, output_dtype: $np.uint8, ...}``.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class GridError(UserError, ValueError):
 
 
 class GridWriter(ImageWriter):
-    """Writes a label map as NIfTI, or a picture's as PNG, in which a pixel is the number of its class.
+    """Writes a label map as NIfTI, or a picture's as grey PNG, with the values as they are.
 
     For an image from a NIfTI file the geometry is copied from that file's header, both of its transforms with their
     codes, so that any viewer lays one on the other even where the header contradicts itself. For other formats it is

@@ -213,7 +213,7 @@ def test_a_patient_in_training_and_in_evaluation_is_refused(tmp_path, a, b, faul
 def test_a_patient_may_be_labelled_and_unlabelled_but_not_a_scan(tmp_path):
     a, b = ({**scan(tmp_path, name), "patient": "a"} for name in ("a_ED", "a_ES"))
     read(write(tmp_path, labelled=[a], unlabelled=[b]))
-    line = "a_ED: labelled and unlabelled at once. Remove one entry"
+    line = "a_ED: labelled and unlabelled at once. Remove one entry, or set shared_scans to true"
     assert faults(write(tmp_path, labelled=[a], unlabelled=[a, b])) == [line]
 
 

@@ -18,7 +18,7 @@ from ignite.engine import Events
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from custom.tensorboard import TensorBoard
+from custom.tensorboard import TensorBoard, _EventFile
 
 ROWS = [{"epoch": e, "step": 3 * e, "term/supervised": 1 / e, "val/network/dice_mean": e / 10} for e in range(1, 6)]
 
@@ -121,6 +121,25 @@ def test_a_folder_that_cannot_be_made_is_one_warning_and_rows_wait_until_it_can(
     (tmp_path / "tensorboard").unlink()
     board.update(ROWS)
     assert curves(tmp_path / "tensorboard") == expected(ROWS)
+
+
+def test_rows_behind_the_one_that_fails_wait_and_those_before_are_not_doubled(tmp_path, monkeypatch):
+    """The fifth event is the third row: a file begins with two of its own."""
+    real, calls = _EventFile.write, []
+
+    def fifth_fails(self: _EventFile, **event: Any) -> None:
+        calls.append(event)
+        if len(calls) == 5:
+            raise OSError("no space")
+        real(self, **event)
+
+    monkeypatch.setattr(_EventFile, "write", fifth_fails)
+    board = TensorBoard(tmp_path)
+    board.begin([])
+    board.update(ROWS)
+    assert curves(tmp_path) == expected(ROWS[:2])
+    board.update(ROWS)
+    assert curves(tmp_path) == expected(ROWS)
 
 
 FULL = """
