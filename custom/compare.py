@@ -167,6 +167,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if options.html:
             from .report import compare_report
 
+            options.html.resolve().parent.mkdir(parents=True, exist_ok=True)
             names = options.names[0], options.names[1]
             print(f"Case by case: {compare_report(options.baseline, options.ours, names, options.html)}")
     except (OSError, ValueError) as error:

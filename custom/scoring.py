@@ -98,7 +98,7 @@ def evaluate_models(
     logger.info("Evaluating the networks of %s on the %s part.", models_dir, part)
     names = _content(models_dir.parent / "run.json").get("networks", {})
     found = {}
-    for path in sorted(models_dir.glob("*.pt"), key=lambda p: (len(p.stem), p.stem)):
+    for path in sorted(models_dir.glob("*.pt"), key=lambda p: (p.stem != "model", len(p.stem), p.stem)):
         network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
         report.start_again()
         evaluator.run()

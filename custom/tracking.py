@@ -56,7 +56,7 @@ class MLflow:
                 f"mlflow_uri {uri!r} is no address: expected sqlite:////absolute/path.db, or a server http://host:port"
             )
         self.uri, self.config, self.output = uri, config, output
-        self._unique = f"{config.bundle_root.name}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+        self._unique = f"{config.bundle_root.name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
         self._server = _Server(uri, "metrics go to metrics.csv, retried each epoch")
         self._client: Any = None
         self._run = ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from ignite.engine import Events
 from monai.engines import Evaluator
 from torch import Tensor, nn
 
-from . import distributed
+from . import distributed, memory
 from .bank import Bank
 from .methods import Method
 from .precision import autocast, autocast_dtype
@@ -103,11 +104,19 @@ class ServingEvaluator(Evaluator):
         image, label = case["image"][None].to(device), case["label"][0].to(device)
         row = {}
         for name, network in self.method.serving().items():
-            with autocast(self.dtype, device):
+            told = partial(self._under_way, self.dataset.case_name(batchdata), name)
+            with autocast(self.dtype, device), memory.explained(told):
                 logits = self.inferer(image, network)
             row[name] = class_dice(logits[0].argmax(dim=0), label, len(self.classes))
         self._rows.append(row)
         return {}
+
+    @staticmethod
+    def _under_way(case: str, network: str) -> str:
+        return (
+            f"while validating {case} with {network}. Lower inferer::sw_batch_size or inferer::roi_size; "
+            "--resume true then goes on from the last checkpoint."
+        )
 
     def _summarise(self) -> None:
         rows = distributed.gather(self._rows) if self._shared else self._rows

@@ -147,4 +147,4 @@ def test_label_values_of_any_numbers_become_the_classes_in_their_order(trip, ind
         file = Path(folder) / "label.nii.gz"
         nib.save(nib.Nifti1Image(np.asarray(values)[indices].astype(kind), np.eye(4)), file)
         before, _ = trip.transforms([-1, -1, -1], values, Path(folder))
-        np.testing.assert_array_equal(before({"label": str(file)})["label"][0].numpy(), indices)
+        np.testing.assert_array_equal(before({"image": str(file), "label": str(file)})["label"][0].numpy(), indices)

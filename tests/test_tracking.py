@@ -165,6 +165,7 @@ def test_each_run_has_a_name_of_its_own_and_one_that_raises_is_failed(tracked):
     runs = runs_of(tracked[1])
     assert [run.info.status for run in runs] == ["FINISHED", "FINISHED", "FAILED", "FINISHED"], "resumed is one run"
     assert all(run.info.run_name.startswith("my bundle-20") for run in runs)
+    assert len({run.info.run_name for run in runs}) == 4, "even of one second and one process"
 
 
 def test_the_files_of_a_run_are_kept_beside_the_database_not_in_the_working_directory(tracked):
@@ -232,6 +233,7 @@ def closed_port() -> str:
         return f"http://127.0.0.1:{free.getsockname()[1]}"
 
 
+@pytest.mark.fault("13", "port closed")
 def test_a_server_that_is_not_there_costs_one_warning_and_no_epoch(tmp_path, caplog, closed_port):
     with caplog.at_level(logging.INFO):
         train(closed_port, tmp_path, epochs=4)
@@ -402,6 +404,7 @@ def test_what_fails_once_is_made_good_without_a_second_run_or_row(tmp_path, serv
     ]
 
 
+@pytest.mark.fault("13", "calls fail for three epochs")
 def test_rows_of_an_outage_are_sent_once_it_is_over(tmp_path, server):
     server.down = {call: ConnectionError("gone") for call in range(9, 12)}  # from the second row on, for three epochs
     train("http://server", tmp_path, epochs=6)
@@ -443,6 +446,7 @@ def test_a_store_of_files_that_is_broken_costs_no_metric_and_is_told(tmp_path, s
     assert server.told[10:] == ["file", "end"], "each further file could cost a timeout"
 
 
+@pytest.mark.fault("13", "gone to the end, then resumed")
 def test_what_an_outage_to_the_end_kept_back_is_sent_by_a_resume_with_nothing_to_train(tmp_path, server):
     server.down = {call: ConnectionError("gone") for call in range(9, 99)}
     train("http://server", tmp_path, epochs=3)
@@ -548,6 +552,7 @@ def test_what_monai_logs_is_the_row_of_the_epoch_and_the_loss_of_each_iteration(
     assert [step for step, _ in history("val_mean_dice")] == [1, 2]
 
 
+@pytest.mark.fault("13", "port closed under MONAI's own handler")
 def test_monais_handler_cannot_stop_a_training_and_says_it_once(tmp_path, caplog, closed_port):
     stock(closed_port, tmp_path, epochs=2).run()
     (message,) = warnings(caplog)
@@ -608,6 +613,7 @@ def test_tracking_mlflow_of_monais_command_line_keeps_the_run_below_output_dir(t
     assert [m.step for m in client.get_metric_history(run.info.run_id, "val_mean_dice")] == [1, 2]
 
 
+@pytest.mark.fault("13", "port closed under --tracking mlflow")
 def test_tracking_mlflow_of_monais_command_line_without_its_server_trains_to_the_end(
     tmp_path, run_bundle, closed_port, caplog
 ):

@@ -105,6 +105,7 @@ def check_arrived(uri: str, folder: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.fault("13", "real server killed by SIGKILL and started again")
 def test_a_server_killed_in_the_middle_and_started_again_has_every_row_once_and_the_files(tmp_path, server, caplog):
     server.start()
     run = trainer(server.uri, tmp_path / "run", epochs=6)
@@ -118,6 +119,7 @@ def test_a_server_killed_in_the_middle_and_started_again_has_every_row_once_and_
 
 
 @pytest.mark.slow
+@pytest.mark.fault("13", "real server killed for good")
 def test_a_server_that_never_comes_back_costs_nothing_and_a_resume_sends_the_rest(tmp_path, server):
     server.start()
     run = trainer(server.uri, tmp_path / "run", epochs=4)
@@ -142,6 +144,7 @@ run.run()
 
 
 @pytest.mark.slow
+@pytest.mark.fault("13", "the training killed")
 def test_a_killed_run_goes_on_in_its_own_run_of_the_server(tmp_path, server):
     """The training is killed: nobody can say so, the run stays RUNNING until it is resumed."""
     server.start()
@@ -155,6 +158,7 @@ def test_a_killed_run_goes_on_in_its_own_run_of_the_server(tmp_path, server):
     check_arrived(server.uri, tmp_path / "run")
 
 
+@pytest.mark.fault("13", "accepts and never answers")
 def test_a_server_that_accepts_and_never_answers_costs_its_timeout_a_few_times(tmp_path, monkeypatch):
     """Asked when the run begins, and once more when there is no other time, however many epochs there are."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
