@@ -13,11 +13,12 @@ from typing import Any
 
 from . import phantom
 from .errors import UserError, nearest, show_plainly
+from .formats.itk_image import is_dicom
 
 logger = logging.getLogger(__name__)
 
 PARTS = ("labelled", "unlabelled", "validation", "test")
-SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".png", ".jpg", ".jpeg")
+SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".png", ".jpg", ".jpeg")
 
 
 class CohortError(UserError, ValueError):
@@ -196,7 +197,9 @@ def judge(
             if part != "unlabelled" and not entry.get("label"):
                 faults.append(f"{part}, {name}: no label; only unlabelled scans may lack one")
             if not isinstance(entry.get("attributes", {}), Mapping):
-                faults.append(f"{part}, {name}: attributes is {entry['attributes']!r}; expected names with their values")
+                faults.append(
+                    f"{part}, {name}: attributes is {entry['attributes']!r}; expected names with their values"
+                )
             if part in unread:
                 continue
             files = [f for f in [*_files(entry), entry.get("label") if part != "unlabelled" else ""] if f]
@@ -220,7 +223,9 @@ def _overlaps(parts: Mapping[str, Sequence[Mapping[str, Any]]], shared_scans: bo
             faults.append(f"{', '.join(renamed)}: in {a} and in {b} under two patients' names. Remove one entry")
     twice = sorted(stem(f) for f in files.get("labelled", set()) & files.get("unlabelled", set()))
     if twice and not shared_scans:
-        faults.append(f"{', '.join(twice)}: labelled and unlabelled at once. Remove one entry, or set shared_scans to true")
+        faults.append(
+            f"{', '.join(twice)}: labelled and unlabelled at once. Remove one entry, or set shared_scans to true"
+        )
     return faults
 
 
@@ -236,11 +241,11 @@ def images(folder: str | Path, channels: Sequence[str] = ("image",), root: str |
     folder = under(root, folder)
     apart = [folder / name for name in channels if (folder / name).is_dir()]
     folders = [folder / name for name in channels] if apart else [folder]
-    names = sorted({p.name for f in apart or folders if f.is_dir() for p in f.iterdir() if is_image(p)})
+    names = sorted({p.name for f in apart or folders if f.is_dir() for p in f.iterdir() if is_image(p) or is_series(p)})
     if not names:
         raise CohortError(
-            f"no images in {folder.resolve()}: expected files {', '.join(SUFFIXES)}, or such files in a subfolder for "
-            f"each of {list(channels)}. Give the folder with --dataset_dir."
+            f"no images in {folder.resolve()}: expected files {', '.join(SUFFIXES)} or folders of DICOM "
+            f"series, or such in a subfolder for each of {list(channels)}. Give the folder with --dataset_dir."
         )
     missing = [str(f / name) for name in names for f in folders if not (f / name).exists()]
     if missing:
@@ -250,6 +255,11 @@ def images(folder: str | Path, channels: Sequence[str] = ("image",), root: str |
 
 def is_image(path: Path) -> bool:
     return path.name.lower().endswith(SUFFIXES)
+
+
+def is_series(path: Path) -> bool:
+    """Whether it is a folder of DICOM files."""
+    return path.is_dir() and any(is_dicom(file) for file in sorted(path.iterdir()))
 
 
 def references(entries: Sequence[Mapping[str, Any]], channels: Sequence[str] = ("image",)) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .checkpoint import write_text
-from .cohort import PARTS, SUFFIXES, CohortError, is_image, record_path, stem
+from .cohort import PARTS, SUFFIXES, CohortError, is_image, is_series, record_path, stem
 from .fingerprint import describe, fingerprint, image_files
 from .scans import Record
 from .split import Case, Cases, draw, fold, given, json_object, parts_of, read_split, some, text_of
@@ -96,7 +96,7 @@ def _named(folder: Path) -> dict[str, Path]:
         raise CohortError(f"there is no folder {folder}")
     found: dict[str, list[Path]] = {}
     for path in sorted(Path(folder).resolve().iterdir()):
-        if path.is_dir() and _is_series(path):
+        if is_series(path):
             found.setdefault(path.name, []).append(path)
         elif path.is_file() and is_image(path):
             found.setdefault(stem(path), []).append(path)
@@ -107,15 +107,6 @@ def _named(folder: Path) -> dict[str, Path]:
     if twins:
         raise CohortError(f"several images of one name in {folder}: {'; '.join(twins)}. Keep one of each")
     return {name: path for name, (path,) in found.items()}
-
-
-def _is_series(folder: Path) -> bool:
-    return any(_is_dicom(file) for file in sorted(folder.iterdir()) if file.is_file())
-
-
-def _is_dicom(file: Path) -> bool:
-    with file.open("rb") as opened:
-        return opened.read(132)[128:] == b"DICM"
 
 
 def _patients(names: Sequence[str], pattern: str) -> list[str]:

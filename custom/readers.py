@@ -23,9 +23,15 @@ class ScanReader(ImageReader):
     Pictures (PNG, JPEG) have voxels of size 1: a resolution that is meant for printing (dpi) is no size, and an image
     would lie apart from its label. A folder with several series is refused, where MONAI's reader takes the first.
 
+    Args:
+        fill_nonfinite: a NaN or infinite voxel becomes the darkest finite one of its file; else it stays what it is.
+
     Raises:
         ScanFault: of :meth:`get_data`: a file that cannot be read; NIfTI and another kind in one list.
     """
+
+    def __init__(self, fill_nonfinite: bool = False) -> None:
+        self.fill_nonfinite = fill_nonfinite
 
     def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
         return True
@@ -43,10 +49,12 @@ class ScanReader(ImageReader):
                 f"{' and '.join(path.name for path in img)} are NIfTI and another kind; save all as one kind."
             )
         if kinds == {True}:
-            return self._nifti(img)
-        from .formats.itk_image import read_image
+            voxels, meta = self._nifti(img)
+        else:
+            from .formats.itk_image import read_image
 
-        return self.data_of(*(read_image(path) for path in img))
+            voxels, meta = self.data_of(*(read_image(path) for path in img))
+        return (filled(voxels) if self.fill_nonfinite else voxels), meta
 
     @staticmethod
     def data_of(*images: Any) -> tuple[np.ndarray, dict]:
@@ -64,6 +72,14 @@ class ScanReader(ImageReader):
             return reader.get_data(reader.read([str(path) for path in paths]))
         except Exception as error:  # nibabel's own, zlib's, the operating system's
             raise ScanFault(f"{', '.join(path.name for path in paths)} cannot be read: {error}") from error
+
+
+def filled(voxels: np.ndarray) -> np.ndarray:
+    """Without NaN and infinite values: the smallest finite one stands for them, 0 where none is finite."""
+    known = np.isfinite(voxels)
+    if known.all():
+        return voxels
+    return np.where(known, voxels, voxels[known].min() if known.any() else 0).astype(voxels.dtype)
 
 
 def is_nifti(path: Path) -> bool:

@@ -139,7 +139,7 @@ def test_every_reference_target_and_argument_exists(bundle, name):
     assert problems(overlay(bundle, name)) == []
 
 
-@pytest.mark.fault("12")
+@pytest.mark.fault("12", "mistakes in a bundle")
 @pytest.mark.parametrize(
     ("old", "new", "complaint"),
     [
@@ -366,7 +366,7 @@ def test_lists_in_memory_train_without_validation(run_bundle, phantoms, tmp_path
     assert (out / "bundle/models/model.pt").exists()
 
 
-@pytest.mark.fault("2")
+@pytest.mark.fault("2", "resumed through the config")
 def test_resume_through_the_config_is_exact(run_bundle, tmp_path, caplog):
     told = {**TINY, "steps": 6}
     straight = run_bundle(ROOT / "bundles/mean_teacher", **told, output_dir=str(tmp_path / "straight"))
@@ -381,7 +381,7 @@ def test_resume_through_the_config_is_exact(run_bundle, tmp_path, caplog):
     assert_same_state(a, b)
 
 
-@pytest.mark.fault("2c")
+@pytest.mark.fault("2c", "one setting changed")
 def test_resume_with_other_settings_is_refused_and_touches_nothing(run_bundle, tmp_path):
     out = run_bundle(ROOT / "bundles/supervised", **TINY)
     before = {p: p.read_bytes() for p in sorted(out.rglob("*")) if p.is_file() and p.name != ".lock"}
@@ -437,7 +437,7 @@ def test_a_copy_with_real_files_works_alone(bundle, tmp_path, phantoms):
     assert noise == [], "no wall of warnings"
 
 
-@pytest.mark.fault("12")
+@pytest.mark.fault("12", "misspelt override")
 @each_bundle
 def test_a_misspelt_override_stops_the_run(bundle, run_bundle, tmp_path):
     with pytest.raises(RuntimeError) as error:
@@ -446,7 +446,7 @@ def test_a_misspelt_override_stops_the_run(bundle, run_bundle, tmp_path):
     assert not (tmp_path / "out").exists(), "nothing was started"
 
 
-@pytest.mark.fault("18")
+@pytest.mark.fault("18", "a path below a regular file")
 def test_an_output_folder_that_cannot_be_written_is_found_before_any_scan_is_read(run_bundle, tmp_path, caplog):
     (tmp_path / "file").write_text("")
     with caplog.at_level(logging.INFO), pytest.raises(RuntimeError) as error:

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -15,6 +16,7 @@ from PIL import Image
 from scan_files import OBLIQUE, SPACING, affine_ras, numbered, write_itk, write_nifti, write_series
 
 from custom.formats import ScanFault
+from custom.readers import ScanReader
 
 VOXELS = numbered(5, 4, 3)
 
@@ -158,3 +160,17 @@ def test_a_contradictory_header_is_read_as_monai_reads_it(tmp_path):
     file = write_nifti(tmp_path / "a.nii.gz", VOXELS, pixdim=[1, 1.5, 1.5, 10, 1, 1, 1, 1])
     torch.testing.assert_close(load(file).affine, LoadImage(reader=NibabelReader)(file).affine)
     assert load(file).pixdim.tolist() == [1.5, 1.5, 10.0]
+
+
+def test_nonfinite_voxels_become_the_darkest_finite_one_where_that_is_wanted(tmp_path):
+    voxels = np.array([[[3.0, np.nan], [np.inf, 2.0]], [[7.0, -np.inf], [4.0, 5.0]]], dtype=np.float32)
+    nib.save(nib.Nifti1Image(voxels, np.eye(4)), tmp_path / "a.nii.gz")
+    kept = LoadImage(reader=ScanReader)(tmp_path / "a.nii.gz")
+    np.testing.assert_array_equal(kept.numpy(), voxels)
+    filled = LoadImage(reader=ScanReader, fill_nonfinite=True)(tmp_path / "a.nii.gz")
+    np.testing.assert_array_equal(filled.numpy(), np.where(np.isfinite(voxels), voxels, 2.0))
+
+
+def test_an_image_without_any_finite_voxel_is_filled_with_0(tmp_path):
+    nib.save(nib.Nifti1Image(np.full((2, 2, 2), np.nan, np.float32), np.eye(4)), tmp_path / "a.nii.gz")
+    assert (LoadImage(reader=ScanReader, fill_nonfinite=True)(tmp_path / "a.nii.gz") == 0).all()

@@ -73,7 +73,12 @@ class Trip:
         return self.parser.get_parsed_content("preprocessing"), self.parser.get_parsed_content("postprocessing")
 
     def __call__(
-        self, label: NDArray[Any], affine: NDArray[Any], spacing_mm: Sequence[float], folder: Path, dtype: Any = np.int16
+        self,
+        label: NDArray[Any],
+        affine: NDArray[Any],
+        spacing_mm: Sequence[float],
+        folder: Path,
+        dtype: Any = np.int16,
     ) -> nib.Nifti1Image:
         """The file that a network would leave if it answered the bank's own label."""
         from scripts.bank import Bank
