@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from monai.bundle import ConfigParser
 from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
+from monai.utils import ensure_tuple
 
 from . import distributed
 from .errors import UserError, nearest, show_plainly
@@ -55,7 +56,7 @@ def running() -> RunConfig:
             overrides, files = _told(frame.f_locals)
     if parser is None:
         raise RuntimeError("running() is for an expression of a bundle's config: no ConfigParser is evaluating it")
-    config = RunConfig(parser)
+    config = RunConfig(parser, files)
     if files:
         _judge(overrides, ConfigParser.load_config_files(files))
     return config
@@ -132,6 +133,7 @@ class RunConfig:
 
     Args:
         parser: MONAI's parser of it, with all files and overrides merged.
+        files: the config files that it was merged from, where MONAI's ``run`` did it.
     """
 
     FREE = (
@@ -142,8 +144,9 @@ class RunConfig:
     )  # fmt: skip
     """Ids that cannot change what a resumed run computes; the scans themselves are compared by content."""
 
-    def __init__(self, parser: ConfigParser) -> None:
+    def __init__(self, parser: ConfigParser, files: Any = ()) -> None:
         self._parser = parser
+        self.files = [str(file) for file in ensure_tuple(files)]
         raw = {k: v for k, v in parser.get().items() if k != "_meta_"}
         self.config: dict[str, Any] = _plain(raw)
         self.metadata: dict[str, Any] = dict(parser.get("_meta_") or {})

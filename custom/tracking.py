@@ -163,9 +163,11 @@ class MLflow:
 
     def _tags(self) -> dict[str, Any]:
         method = (self.config.config.get("train") or {}).get("method") or {}
+        files = [Path(file) for file in self.config.files]
+        task = next((file.stem for file in files if file.parent.name == "tasks"), "")
         tags = {
             "method": str(method.get("_target_", "")).rpartition(".")[2],
-            "task": _task(str(self.config.resolved("data_list", ""))),
+            "task": task or _task(str(self.config.resolved("data_list", ""))),
             **self._cohort,
             "seed": self.config.resolved("seed", ""),
             "version": self.config.metadata.get("version", ""),

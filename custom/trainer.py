@@ -29,6 +29,7 @@ from .precision import autocast, autocast_dtype
 from .schedule import PolyDecay, Progress, TermWeights
 from .seeds import derive
 from .streams import Stream
+from .tracking import harmless
 from .validation import ServingEvaluator
 
 logger = logging.getLogger(__name__)
@@ -137,7 +138,7 @@ class DualStreamTrainer(Trainer):
         _give_momentum_to_all(optimizer)
         self.add_event_handler(Events.EPOCH_STARTED, DualStreamTrainer._start_epoch)
         self.add_event_handler(Events.EPOCH_COMPLETED, DualStreamTrainer._share_buffers)
-        self._register_handlers(list(train_handlers or []))
+        self._register_handlers(harmless(train_handlers or []))
 
     @property
     def device(self) -> torch.device:
@@ -353,6 +354,7 @@ class DualStreamTrainer(Trainer):
             row["validation_seconds"] = round(validator.state.times["COMPLETED"] or 0.0, 2)
             if self._is_best(next(iter(validator.scores.values()))) and self.output is not None:
                 self.output.serve(self.method.serving())
+        self.state.metrics.clear()  # an epoch without validation has no scores, not those of an earlier one
         self.state.metrics.update(row)
         if scored or last:
             logger.info("%s", self._line(row))
@@ -409,7 +411,7 @@ class DualStreamTrainer(Trainer):
         if self.best["epoch"] == 0:
             logger.info("There is no validation score to choose by: the final weights serve.")
             self.output.serve(self.method.serving())
-        self.output.finish(self.method.serving(), self.best)
+        self.output.finish(self.method.serving(), self.best, self.validator)
         whole, part = (sum(row.get(k, 0.0) for row in self.output.rows) for k in ("seconds", "validation_seconds"))
         logger.info(
             "All epochs took %.0f s, of it validation %.0f s (%.0f %%).", whole, part, 100 * part / (whole or 1)

@@ -16,6 +16,7 @@ from . import distributed, memory
 from .bank import Bank
 from .methods import Method
 from .precision import autocast, autocast_dtype
+from .tracking import harmless
 
 KEY_METRIC = "val_mean_dice"
 
@@ -81,7 +82,7 @@ class ServingEvaluator(Evaluator):
         self.scored_epoch = 0
         self.state.key_metric_name = KEY_METRIC
         self.add_event_handler(Events.EPOCH_COMPLETED, ServingEvaluator._summarise)
-        self._register_handlers(list(val_handlers or []))
+        self._register_handlers(harmless(val_handlers or []))
 
     def run(self, global_epoch: int = 1) -> None:  # type: ignore[override]
         if len(self.dataset) == 0:

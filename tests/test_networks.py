@@ -57,14 +57,12 @@ def test_wrong_arguments_are_named(arguments, text):
         UNet(**{"spatial_dims": 2, "in_channels": 1, "out_channels": 2, **arguments})
 
 
-def test_2d_networks_lie_channels_last_and_compute_the_same():
-    network, image = UNet(2, 1, 3, widths=(4, 8), dropout=0.0).eval(), torch.randn(2, 1, 16, 16)
+@pytest.mark.parametrize("norm", ["batch", "instance"])
+@pytest.mark.parametrize(("dims", "form"), [(2, torch.channels_last), (3, torch.channels_last_3d)])
+def test_networks_lie_channels_last_and_compute_the_same(dims, form, norm):
+    network = UNet(dims, 1, 3, widths=(4, 8), dropout=0.0, norm=norm).eval()
+    image = torch.randn(2, 1, *[16] * dims)
     before = network(image)
     placed = place(network, "cpu")
-    assert placed.down[0][0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert placed.down[0][0].weight.is_contiguous(memory_format=form)
     torch.testing.assert_close(placed(image), before)
-
-
-def test_instance_norm_in_3d_keeps_its_memory_format():
-    network = place(UNet(3, 1, 2, widths=(4, 8), dropout=0.0, norm="instance"), "cpu")
-    assert network.merge[0][0].weight.is_contiguous()
