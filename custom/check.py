@@ -273,7 +273,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _task(path: Path) -> dict[str, Any]:
     try:
-        task = yaml.safe_load(path.read_text())
+        task = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise CohortError(f"--task {path} cannot be read: {error}") from error
     if not isinstance(task, dict) or not all(isinstance(task.get(name), list) for name in ("channels", "classes")):

@@ -167,7 +167,7 @@ def _write(lists: Sequence[Mapping[str, list[dict]]], paths: Sequence[Path], not
     for path, text in zip(paths, texts, strict=True):
         write_text(path, text)
         if path != paths[0] and recorded.is_file():
-            write_text(record_path(path), recorded.read_text())
+            write_text(record_path(path), recorded.read_text(encoding="utf-8"))
     return list(paths)
 
 
@@ -182,7 +182,7 @@ def _relative(entry: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 def summary(path: Path) -> str:
     """A list in words: what is in each part, and its fingerprint."""
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text(encoding="utf-8"))
     modalities = {name for part in PARTS for entry in content[part] for name in image_files(entry)}
     lines = [str(path)]
     for part in PARTS:

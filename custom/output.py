@@ -177,7 +177,7 @@ class Output:
         path = self.folder / "metrics.csv"
         if not path.exists():
             return []
-        with path.open(newline="") as file:
+        with path.open(newline="", encoding="utf-8") as file:
             return [{k: _number(v) for k, v in row.items() if v != ""} for row in csv.DictReader(file)]
 
     # the networks that serve

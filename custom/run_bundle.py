@@ -29,7 +29,7 @@ def write_bundle(folder: Path, config: RunConfig) -> None:
     (folder / "configs").mkdir(parents=True, exist_ok=True)
     _copy_rest(source, folder)
     merged = {k: v for k, v in config.config.items() if k not in (*_PROCESS, *TRACKING)} | _local_values(config)
-    texts = {name: (source / "configs" / name).read_text() for name in CONFIGS}
+    texts = {name: (source / "configs" / name).read_text(encoding="utf-8") for name in CONFIGS}
     texts["train.yaml"] = rewrite(texts["train.yaml"], merged)
     texts["inference.yaml"] = rewrite(texts["inference.yaml"], _shared_values(source, merged))
     texts["metadata.json"] = json.dumps(_metadata(config), indent=4) + "\n"
@@ -53,7 +53,7 @@ def _local_values(config: RunConfig) -> dict[str, Any]:
     data_list = str(config.resolved("data_list"))
     if not data_list.startswith("phantom:"):
         data_list = str(under(root, data_list))
-    written = yaml.safe_load((root / "configs/train.yaml").read_text())
+    written = yaml.safe_load((root / "configs/train.yaml").read_text(encoding="utf-8"))
     machine = {name: written[name] for name in ("device", "workers", "mlflow_uri") if name in written}
     handlers: dict[str, Any] = {
         part: {**config.config[part], "handlers": written[part]["handlers"]}
@@ -75,7 +75,8 @@ def _local_values(config: RunConfig) -> dict[str, Any]:
 def _shared_values(source: Path, merged: dict[str, Any]) -> dict[str, Any]:
     """``inference.yaml`` with the run's values of the ids that both files give the same value (a test keeps them so)."""
     train, inference = (
-        yaml.safe_load((source / "configs" / name).read_text()) for name in ("train.yaml", "inference.yaml")
+        yaml.safe_load((source / "configs" / name).read_text(encoding="utf-8"))
+        for name in ("train.yaml", "inference.yaml")
     )
     return {k: merged[k] if k in train and train[k] == value else value for k, value in inference.items()}
 

@@ -218,7 +218,7 @@ def _signature(path: str) -> str | None:
 
 def _load(path: Path) -> dict[str, dict[str, Any]]:
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
         if content["version"] != VERSION:
             return {}
         return {

@@ -113,7 +113,7 @@ def evaluate_models(
 
 
 def _content(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text()) if path.is_file() else {}
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def _what(stem: str, names: Mapping[str, str]) -> str:

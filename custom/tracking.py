@@ -141,7 +141,7 @@ class MLflow:
         from mlflow.exceptions import MlflowException
 
         record = self.output.folder / "mlflow.json"
-        known = json.loads(record.read_text()) if record.exists() else {}
+        known = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
         if known.get("uri") != self.uri:
             return ""
         try:

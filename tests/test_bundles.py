@@ -289,7 +289,8 @@ def test_a_run_is_complete_by_itself(bundle, run_bundle, phantoms, tmp_path, cap
     """Train; then infer, evaluate and go on training from ``output_dir/bundle`` alone, with no overlay."""
     out = run_bundle(bundle, **TINY, learning_rate=0.02)
     assert sorted(p.name for p in out.iterdir()) == [
-        ".lock", "bundle", "last_0001.pt", "last_0002.pt", "learning_curves.png", "metrics.csv"]  # fmt: skip
+        ".lock", "bundle", "last_0001.pt", "last_0002.pt", "learning_curves.png", "metrics.csv", "tensorboard",
+        "validation.png"]  # fmt: skip
     finished = out / "bundle"
     text = (finished / "configs/train.yaml").read_text()
     assert "learning_rate: 0.02" in text

@@ -99,14 +99,14 @@ def evaluate(folder, cases, classes=("A", "B"), name="model", attributes=None, p
     if pictures:
         cuts.write(folder / f"{name}.slices.npz")
     summary = folder / "summary.json"
-    known = json.loads(summary.read_text()) if summary.exists() else {}
+    known = json.loads(summary.read_text(encoding="utf-8")) if summary.exists() else {}
     summary.write_text(json.dumps({**known, name: report.summary()["metrics"]["dice_mean"]["mean"]}))
     return folder / f"{name}.csv"
 
 
 def change(folder, name="model", **values):
     path = folder / f"{name}.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **values}))
 
 
 def write_run(root):
@@ -132,7 +132,7 @@ def page(tmp_path_factory):
 
 
 def summary(folder):
-    return json.loads((folder / "model.json").read_text())
+    return json.loads((folder / "model.json").read_text(encoding="utf-8"))
 
 
 def write_metrics(path):
@@ -181,7 +181,7 @@ def test_figures_follow_the_ink_of_the_page(page):
 def test_the_same_files_make_the_same_page(page):
     again = write_report(page.path.parent, "My run", page.path.parent / "metrics.csv")
     assert again == page.path
-    assert again.read_text() == page.source
+    assert again.read_text(encoding="utf-8") == page.source
 
 
 def test_headline_is_the_serving_networks(page):
@@ -430,7 +430,7 @@ def test_two_hundred_cases_of_five_classes_stay_a_small_page(tmp_path):
 
 
 def test_a_page_that_cannot_be_written_leaves_the_earlier_one(run, monkeypatch):
-    earlier = write_report(run, "Earlier").read_text()
+    earlier = write_report(run, "Earlier").read_text(encoding="utf-8")
     before = sorted(run.iterdir())
 
     def refuse(*_):
@@ -439,7 +439,7 @@ def test_a_page_that_cannot_be_written_leaves_the_earlier_one(run, monkeypatch):
     monkeypatch.setattr("os.replace", refuse)
     with pytest.raises(CheckpointError):
         write_report(run, "Later")
-    assert (run / "report.html").read_text() == earlier
+    assert (run / "report.html").read_text(encoding="utf-8") == earlier
     assert sorted(run.iterdir()) == before
 
 
@@ -585,14 +585,14 @@ def test_figures_of_two_say_who_is_better_where(pair):
 
 def test_a_group_without_a_dice_in_both_is_left_out(two, tmp_path):
     for path in two:
-        path.write_text(path.read_text().replace("c5,p5,y,", "c5,p5,z,"))
+        path.write_text(path.read_text(encoding="utf-8").replace("c5,p5,y,", "c5,p5,z,"))
     rows = {row[0]: row for row in compared(two, tmp_path).rows("Difference of mean Dice by scanner")[2:]}
     assert list(rows) == ["x", "y"]
 
 
 def test_order_of_the_second_table_does_not_matter(two, tmp_path):
     page = compared(two, tmp_path).source
-    head, *rows = two[1].read_text().splitlines()
+    head, *rows = two[1].read_text(encoding="utf-8").splitlines()
     two[1].write_text("\n".join([head, *reversed(rows)]) + "\n")
     assert compared(two, tmp_path).source == page
 

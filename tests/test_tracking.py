@@ -173,7 +173,7 @@ def test_the_files_of_a_run_are_kept_beside_the_database_not_in_the_working_dire
     run = runs_of(client)[0]
     bundle = {str(path.relative_to(folder / "one")) for path in (folder / "one/bundle").rglob("*") if path.is_file()}
     assert {"bundle/models/model.pt", "bundle/models/model_final.pt", "bundle/run.json"} <= bundle
-    assert files_of(client, run) == {"config.yaml", "metrics.csv", "learning_curves.png"} | bundle
+    assert files_of(client, run) == {"config.yaml", "metrics.csv", "learning_curves.png", "validation.png"} | bundle
     found = {path.name: path for path in (folder / "mlruns").rglob("*.*") if run.info.run_id in str(path)}
     assert found["metrics.csv"].read_bytes() == (folder / "one/metrics.csv").read_bytes()
     assert yaml.safe_load(found["config.yaml"].read_text())["learning_rate"] == 0.05
