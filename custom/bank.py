@@ -71,7 +71,8 @@ class Bank(Dataset):
         channels: names of the channels in order; needed where images are dicts of modalities.
 
     Raises:
-        ListError: a case without image, without label where ``keys`` wants one, or without any of ``channels``.
+        ListError: on first use, a case without image, without label where ``keys`` wants one, or without any of
+            ``channels``.
         ScanError: on first use, when a case cannot be read or does not fit the description above.
     """
 
@@ -93,8 +94,6 @@ class Bank(Dataset):
         self._items = torch.zeros(0, 2, dtype=torch.long)
         self._foreground: list[dict[int, Tensor]] = []
         self._digest: str | None = None
-        if faults := self._faults():
-            raise ListError(f"{name} data: " + "\n".join(faults))
 
     # ---- what a bank tells -----------------------------------------------------------------------------------------
 
@@ -195,6 +194,8 @@ class Bank(Dataset):
         """Read every case, once; later calls do nothing."""
         if self._scans is not None:
             return
+        if faults := self._faults():
+            raise ListError(f"{self.name} data: " + "\n".join(faults))
         scans = self._read_all()
         self.device, why = _home(self.device, sum(_megabytes(scan) for scan in scans))
         rows: list[tuple[int, int]] = []

@@ -69,7 +69,9 @@ class Task:
             name = _name(case.files[channel])
             if self.axes not in (None, len(found.shape)):
                 yield "Dimensions", f"{name} {self._wrong_axes(found)}"
-            if found.nonfinite and not self.fill_nonfinite:
+            if math.isnan(found.low):
+                yield "Voxels", f"{name} has no finite voxel. Remove the entry"
+            elif found.nonfinite and not self.fill_nonfinite:
                 yield "Voxels", f"{nonfinite(name, found)}. Correct the file, or set fill_nonfinite to true"
         yield from self._grids(case, facts)
         if case.label in facts and (fault := self._label(case.called(case.label), facts[case.label])):
@@ -87,7 +89,9 @@ class Task:
         if count == total or len(images) < len(case.files):
             return ""
         remedy = "Correct the file, or channels in the task"
-        if count < total:
+        if (count, total) == (1, 3) and is_picture(next(iter(case.files.values()))):
+            remedy = "Save it in colour, or set channels to [image] in the task"
+        elif count < total:
             entry = ", ".join(f'"{channel}": ...' for channel in self.channels)
             remedy = f'Give a file for each: "image": {{{entry}}}'
         elif (count, total) == (4, 3):
@@ -143,7 +147,7 @@ class Task:
         if name.lower().endswith((".jpg", ".jpeg")):
             remedy = "JPEG changes values: save labels as PNG"
         elif self.values and all(v > 0 and not v % 1 for v in wrong):
-            remedy += ", or name it under classes and label_values"
+            remedy += f", or name {'it' if len(wrong) == 1 else 'them'} under classes and label_values"
         return f"{name} has the values {{{listed(values)}}}, {expected}. {remedy}"
 
 

@@ -25,6 +25,9 @@ logger = logging.getLogger(__name__)
 
 LINES = 12  # of one kind of fault are told in full
 NAMES = 48  # of the cases beyond these are given
+REMEDIES = {
+    "Files that cannot be read": "Files that cannot be read (copy them again from their source, or export anew)"
+}
 FIRST = 3  # names stand in a warning
 OF_A_TASK = ("channels", "classes", "label_values", "dimensions", "slices", "fill_nonfinite", "shared_scans",
              "missing_channels")  # fmt: skip
@@ -55,7 +58,7 @@ class Report:
         """The faults by kind: the first dozen in full, of the next ones the cases, of what is left the number."""
         lines = []
         for kind, found in self.faults.items():
-            lines += [f"{kind}:", *(f"  {line}" for line in found[:LINES])]
+            lines += [f"{REMEDIES.get(kind, kind)}:", *(f"  {line}" for line in found[:LINES])]
             if rest := [line.split(": ")[0] for line in found[LINES:]]:
                 lines.append(f"  and {len(rest)} more: {some(rest, NAMES)}")
         return "\n  ".join(lines)
@@ -147,6 +150,7 @@ class Check:
         known = {file: told for case in cases for file in case.files.values()
                  if (told := facts.get(file) or self.record.known(file))}  # fmt: skip
         self._copies(cases, known, report)
+        self._never_read([case for case in cases if case.part not in parts], known, report)
         self._oddities(report)
         for part in parts:
             self._note(part, report)
@@ -200,6 +204,15 @@ class Check:
             return "Remove one entry, or set shared_scans to true"
         return ""
 
+    def _never_read(self, unread: Sequence[Case], known: Mapping[str, Facts], report: Report) -> None:
+        """Parts that this run does not open are compared by content as far as an earlier check has read them."""
+        for part in PARTS:
+            new = [case.name for case in unread if case.part == part
+                   and any(file not in known and os.path.exists(file) for file in case.files.values())]  # fmt: skip
+            if new:
+                report.notes.append(f"{part}: {plural(len(new), 'scan')} never read by a check, so copies of them are not "
+                                    "found; `python -m custom.cohort check LIST` reads them")  # fmt: skip
+
     # ---- what is no fault -------------------------------------------------------------------------------------------
 
     def _oddities(self, report: Report) -> None:
@@ -208,6 +221,10 @@ class Check:
                 told = report.facts.get(file)
                 for text in told.warnings if told else ():
                     report.odd[text.split(":")[0]].append((str(case), f"{case.called(file)}: {text}"))
+                if told and file != case.label and told.low == told.high:
+                    report.odd["blank"].append(
+                        (str(case), f"{case.called(file)} is blank: it is {number(told.low)} all over")
+                    )
                 if told and told.nonfinite and file != case.label and self.task.fill_nonfinite:
                     report.odd["nonfinite"].append((str(case), f"{nonfinite(Path(file).name, told)}, filled when read"))
 

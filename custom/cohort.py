@@ -7,6 +7,8 @@ import json
 import logging
 import os
 import re
+import unicodedata
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,37 +21,29 @@ logger = logging.getLogger(__name__)
 
 PARTS = ("labelled", "unlabelled", "validation", "test")
 SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".png", ".jpg", ".jpeg")
+_TEXTS = (".json", ".txt", ".md", ".csv", ".tsv", ".bval", ".bvec")
 
 
 class CohortError(UserError, ValueError):
     """All faults of a data list in one text."""
 
 
-def read(
-    data_list: str | Path, dataset_dir: str | Path = "data", root: str | Path = ".", shared_scans: bool = False
-) -> dict[str, list[dict]]:
-    """The parts of a data list with absolute paths.
+def read(data_list: str | Path, dataset_dir: str | Path = "data", root: str | Path = ".") -> dict[str, list[dict]]:
+    """The parts of a data list with absolute paths. Their faults are :class:`~.check.Check`'s to tell, all at once.
 
     Args:
         data_list: a JSON file, absolute or relative to ``root``; or ``phantom:FORM``, drawn below ``dataset_dir``
             where it is absent.
         dataset_dir: where phantoms are drawn; absolute or relative to ``root``.
         root: the bundle's root.
-        shared_scans: a scan may be labelled and unlabelled at once.
 
     Raises:
-        CohortError: the file is missing or is no such list; entries without an image, or without a label where one
-            is needed; files that do not exist (of the test part evaluation asks); a patient in
-            training and in evaluation; a scan that is labelled and unlabelled.
+        CohortError: the file is missing or is no such list.
     """
     path = place(data_list, dataset_dir, root)
     if str(data_list).startswith("phantom:"):
         phantom.ensure(str(data_list).removeprefix("phantom:"), path.parent)
-    entries = load(path)
-    faults = judge(entries, unread=("test",), shared_scans=shared_scans)
-    if faults:
-        raise CohortError(f"{path} cannot be used:\n  " + "\n  ".join(faults))
-    return entries
+    return load(path)
 
 
 def place(data_list: str | Path, dataset_dir: str | Path = "data", root: str | Path = ".") -> Path:
@@ -68,9 +62,10 @@ def listed(data_list: str | Path, dataset_dir: str | Path = "data", root: str | 
 def record(
     data_list: str | Path, output_dir: str | Path, dataset_dir: str | Path = "data", root: str | Path = "."
 ) -> Path:
-    """Where a run keeps the facts of the files it checked: beside the list, or where there is none in ``output_dir``."""
+    """Where a run keeps the facts of the files it checked: beside the list, or in ``output_dir`` where there is none, or where
+    nothing can be written beside it."""
     path = place(data_list, dataset_dir, root)
-    beside = path.is_file() or str(data_list).startswith("phantom:")
+    beside = (path.is_file() and os.access(path.parent, os.W_OK)) or str(data_list).startswith("phantom:")
     return record_path(path) if beside else under(root, output_dir) / "checked.json"
 
 
@@ -95,7 +90,7 @@ def _load(path: Path) -> dict[str, Any]:
             f"data_list {path} does not exist. Give a list with --data_list, see README, 'Your own scans'."
         )
     try:
-        parts = json.loads(path.read_text(encoding="utf-8"))
+        parts = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=once)
     except (ValueError, RecursionError) as error:
         raise CohortError(f"data_list {path} is no JSON: {error}") from error
     if not isinstance(parts, dict) or not all(isinstance(parts.get(part, []), list) for part in PARTS):
@@ -106,17 +101,32 @@ def _load(path: Path) -> dict[str, Any]:
     return parts
 
 
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object whose keys differ; for ``json.loads``, which would keep the last of two and lose the other.
+
+    Raises:
+        ValueError: a key stands there twice.
+    """
+    twice = sorted(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+    if twice:
+        raise ValueError(f"the key {', '.join(map(repr, twice))} stands there twice")
+    return dict(pairs)
+
+
 def _absolute(entry: Any, folder: Path) -> dict[str, Any]:
     if not isinstance(entry, dict):
         return {"not an object": entry}
     entry = dict(entry)
     if isinstance(entry.get("image"), Mapping):
         entry["image"] = {name: str(folder / str(file)) for name, file in entry["image"].items() if file}
+    elif entry.get("image") and not isinstance(entry["image"], str):
+        entry |= {"image": "", "odd image": entry["image"]}
     elif entry.get("image"):
-        entry["image"] = str(folder / str(entry["image"]))
+        entry["image"] = str(folder / entry["image"])
     if entry.get("label"):
         entry["label"] = str(folder / str(entry["label"]))
-    entry["patient"] = stem(first_file(entry)) if entry.get("patient") is None else str(entry["patient"])
+    patient = stem(first_file(entry)) if entry.get("patient") is None else str(entry["patient"])
+    entry["patient"] = unicodedata.normalize("NFC", patient)  # one letter has several codes, and systems differ
     return entry
 
 
@@ -186,14 +196,15 @@ def judge(
     """
     faults = []
     for part, entries in parts.items():
-        for number, entry in enumerate(entries):
-            name = stem(first_file(entry)) or f"entry {number}"
+        for number, (entry, name) in enumerate(zip(entries, case_names(entries), strict=True)):
+            name = name if first_file(entry) else str(entry.get("patient") or f"entry {number}")
             if "not an object" in entry:
                 found = entry["not an object"]
                 faults.append(f"{part}, {name}: expected an object with image and label, found {found!r}")
                 continue
             if not entry.get("image"):
-                faults.append(f"{part}, {name}: no image; expected a path, or a path for each modality")
+                found = f"image is {entry['odd image']!r}" if "odd image" in entry else "no image"
+                faults.append(f"{part}, {name}: {found}; expected a path, or a path for each modality")
             if part != "unlabelled" and not entry.get("label"):
                 faults.append(f"{part}, {name}: no label; only unlabelled scans may lack one")
             if not isinstance(entry.get("attributes", {}), Mapping):
@@ -236,21 +247,39 @@ def images(folder: str | Path, channels: Sequence[str] = ("image",), root: str |
     of one name in all of them.
 
     Raises:
-        CohortError: no image there; a case that lacks a channel.
+        CohortError: no image there; two of one name; a case that lacks a channel.
     """
     folder = under(root, folder)
     apart = [folder / name for name in channels if (folder / name).is_dir()]
     folders = [folder / name for name in channels] if apart else [folder]
-    names = sorted({p.name for f in apart or folders if f.is_dir() for p in f.iterdir() if is_image(p) or is_series(p)})
+    found = [p for f in apart or folders if f.is_dir() for p in sorted(f.iterdir()) if not p.name.startswith(".")]
+    names = sorted({p.name for p in found if is_image(p) or is_series(p)})
     if not names:
         raise CohortError(
             f"no images in {folder.resolve()}: expected files {', '.join(SUFFIXES)} or folders of DICOM "
             f"series, or such in a subfolder for each of {list(channels)}. Give the folder with --dataset_dir."
         )
+    if twins := namesakes([folders[0] / name for name in names]):
+        raise CohortError(f"several images of one name in {folder}: {'; '.join(twins)}. Keep one of each")
     missing = [str(f / name) for name in names for f in folders if not (f / name).exists()]
     if missing:
-        raise CohortError("cases that lack a channel: " + ", ".join(missing))
+        raise CohortError(f"cases that lack a channel: {', '.join(missing)}. Add these files, or move their cases away")
+    if strays := sorted({p.name for p in found if is_stray(p)} - set(names)):
+        logger.warning("Not read in %s, no image and no folder of a DICOM series: %s", folder, ", ".join(strays))
     return [{"image": [str(f / name) for f in folders] if apart else str(folder / name)} for name in names]
+
+
+def is_stray(path: Path) -> bool:
+    """Neither a scan nor one of the texts that lie beside scans (``p01.json``): perhaps a scan that is not read."""
+    return not (is_image(path) or is_series(path) or path.name.lower().endswith(_TEXTS))
+
+
+def namesakes(files: Sequence[Path]) -> list[str]:
+    """``a.mha and a.nii.gz``: files that differ in nothing but their suffix, whose results would overwrite each other."""
+    by_stem: dict[str, list[str]] = {}
+    for file in files:
+        by_stem.setdefault(stem(file), []).append(file.name)
+    return [" and ".join(found) for found in by_stem.values() if len(found) > 1]
 
 
 def is_image(path: Path) -> bool:
@@ -260,6 +289,19 @@ def is_image(path: Path) -> bool:
 def is_series(path: Path) -> bool:
     """Whether it is a folder of DICOM files."""
     return path.is_dir() and any(is_dicom(file) for file in sorted(path.iterdir()))
+
+
+def only(parts: Mapping[str, Sequence[Mapping[str, Any]]], part: str) -> dict[str, Sequence[Mapping[str, Any]]]:
+    """One part by its name, as :class:`~.check.Check` takes it.
+
+    Raises:
+        CohortError: there is no such part, or it has no scan.
+    """
+    if part not in parts:
+        raise CohortError(f"evaluate::part is {part!r}{nearest(part, parts)}; the parts are {', '.join(parts)}")
+    if not parts[part]:
+        raise CohortError(f"there are no scans under '{part}' in the data list: nothing to evaluate")
+    return {part: parts[part]}
 
 
 def references(entries: Sequence[Mapping[str, Any]], channels: Sequence[str] = ("image",)) -> list[dict[str, Any]]:
@@ -276,7 +318,7 @@ def references(entries: Sequence[Mapping[str, Any]], channels: Sequence[str] = (
             raise CohortError(f"patient {entry['patient']}: no {', '.join(missing)}; the channels are {list(channels)}")
         files = [image[name] for name in channels] if isinstance(image, Mapping) else image
         found.append({"image": files, "reference": entry["label"], "patient": entry["patient"], "case": case,
-                      "attributes": {k: str(v) for k, v in entry.get("attributes", {}).items()}})  # fmt: skip
+                      "attributes": {k: str(v) for k, v in entry.get("attributes", {}).items() if v is not None}})  # fmt: skip
     return found
 
 

@@ -6,13 +6,15 @@ import argparse
 import csv
 import json
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .case_check import plural
 from .checkpoint import write_text
-from .cohort import PARTS, SUFFIXES, CohortError, is_image, is_series, record_path, stem
+from .cohort import PARTS, SUFFIXES, CohortError, is_image, is_series, is_stray, record_path, stem
 from .fingerprint import describe, fingerprint, image_files
 from .scans import Record
 from .split import Case, Cases, draw, fold, given, json_object, parts_of, read_split, some, text_of
@@ -64,6 +66,8 @@ def make(
         notes += [f"not named by the split, left out: {some(left_out)}"] if left_out else []
     chosen = fold(patients, cases, folds, seed) if folds else [patients]
     of_patient = _by_patient(attributes or {}, cases)
+    if strangers := sorted({p for values in (attributes or {}).values() for p in values} - set(cases)):
+        notes = [*notes, f"attributes of patients without an image: {some(strangers)}"]
     lists = [_entries(parts_of(p, cases, labelled), of_patient) for p in chosen]
     paths = [out.with_name(f"{out.stem}_fold{k}.json") for k in range(folds)] if folds else [out]
     return _write(lists, paths, notes)
@@ -87,7 +91,9 @@ def _find(images: Path | Mapping[str, Path], labels: Path, patient: str) -> tupl
         found = {modality: files[name] for modality, files in folders.items() if name in files}
         image = found.get("", found)  # a path, where there are no modalities
         cases.setdefault(whose, []).append(Case(name, image, label_of.get(name), len(found) == len(folders)))
-    return cases, [f"labels without an image: {some(without_image)}"] if without_image else []
+    strays = [path.name for folder in (*by_modality.values(), labels) for path in _visible(folder) if is_stray(path)]
+    notes = [f"labels without an image: {some(without_image)}"] if without_image else []
+    return cases, notes + ([f"not read, no image and no folder of a DICOM series: {some(strays)}"] if strays else [])
 
 
 def _named(folder: Path) -> dict[str, Path]:
@@ -95,11 +101,9 @@ def _named(folder: Path) -> dict[str, Path]:
     if not Path(folder).is_dir():
         raise CohortError(f"there is no folder {folder}")
     found: dict[str, list[Path]] = {}
-    for path in sorted(Path(folder).resolve().iterdir()):
-        if is_series(path):
-            found.setdefault(path.name, []).append(path)
-        elif path.is_file() and is_image(path):
-            found.setdefault(stem(path), []).append(path)
+    for path in _visible(folder):
+        if _is_scan(path):
+            found.setdefault(unicodedata.normalize("NFC", stem(path)), []).append(path)
     if not found:
         raise CohortError(f"no images in {folder}: expected files {', '.join(SUFFIXES)}, or a folder with a DICOM "
                           "series for each scan")  # fmt: skip
@@ -107,6 +111,14 @@ def _named(folder: Path) -> dict[str, Path]:
     if twins:
         raise CohortError(f"several images of one name in {folder}: {'; '.join(twins)}. Keep one of each")
     return {name: path for name, (path,) in found.items()}
+
+
+def _visible(folder: Path) -> list[Path]:
+    return [path for path in sorted(Path(folder).resolve().iterdir()) if not path.name.startswith(".")]
+
+
+def _is_scan(path: Path) -> bool:
+    return is_series(path) or (path.is_file() and is_image(path))
 
 
 def _patients(names: Sequence[str], pattern: str) -> list[str]:
@@ -129,7 +141,7 @@ def _by_patient(attributes: Mapping[str, Mapping[str, Any]], cases: Cases) -> di
         others = list(next(iter(attributes.values())))
         raise CohortError(f"no patient of --attributes has images: it names {some(others)}; the images are of "
                           f"{some(list(cases))}")  # fmt: skip
-    return {p: {name: str(v[p]) for name, v in known.items() if v.get(p) not in (None, "")} for p in cases}
+    return {p: {name: str(v[p]).strip() for name, v in known.items() if v.get(p) not in (None, "")} for p in cases}
 
 
 def _entries(
@@ -189,7 +201,9 @@ def summary(path: Path) -> str:
         entries = content[part]
         lacking = sum(len(image_files(entry)) < len(modalities) for entry in entries)
         more = f", {lacking} of them lack a modality" if lacking else ""
-        lines.append(f"  {part:10} {len(entries)} scans of {len({e['patient'] for e in entries})} patients{more}")
+        lines.append(
+            f"  {part:10} {plural(len(entries), 'scan')} of {plural(len({e['patient'] for e in entries}), 'patient')}{more}"
+        )
     return "\n".join([*lines, *(f"  {line}" for line in [*_groups(content), *describe(content["fingerprint"])])])
 
 
@@ -231,7 +245,7 @@ def read_attributes(file: Path) -> dict[str, dict[str, Any]]:
     twice = [patient for patient, count in Counter(row["patient"] for row in rows).items() if count > 1]
     if twice:
         raise CohortError(f"{file} has several rows of one patient: {some(twice)}. Keep one of each")
-    return {name: {row["patient"]: row[name] for row in rows} for name in names if name and name != "patient"}
+    return {name: {row["patient"].strip(): row[name] for row in rows} for name in names if name and name != "patient"}
 
 
 def _folders(told: Sequence[str]) -> Path | dict[str, Path]:

@@ -181,6 +181,19 @@ class RunConfig:
         plain = [name for name, value in self.config.items() if _is_plain(value)]
         return {name: self.resolved(name) for name in plain if name not in ("run", "training")}
 
+    def filled(self) -> dict[str, Any]:
+        """The config with the value of each plain setting wherever it is referred to: numbers instead of names."""
+        settings = self.settings()
+
+        def fill(value: Any) -> Any:
+            if isinstance(value, dict):
+                return {k: fill(v) for k, v in value.items()}
+            if isinstance(value, list):
+                return [fill(v) for v in value]
+            return settings.get(value[1:], value) if isinstance(value, str) and value.startswith("@") else value
+
+        return fill({**self.config, **settings})
+
     def summary(self) -> list[str]:
         """The settings, a few to a line."""
         texts = [f"{name}={value}" for name, value in self.settings().items()]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import random
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .cohort import CohortError
+from .cohort import CohortError, once
 from .errors import nearest
 
 SPLIT = ("train", "val", "test")
@@ -166,9 +167,11 @@ def text_of(file: Path) -> str:
         CohortError: it is missing or no such text.
     """
     try:
-        return file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CohortError(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        return unicodedata.normalize("NFC", file.read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise CohortError(f"{file} is no text in UTF-8 ({error}). Save it as UTF-8 (in Excel: CSV UTF-8)") from error
+    except OSError as error:
+        raise CohortError(f"{file} cannot be read: {error.strerror}") from error
 
 
 def json_object(file: Path) -> dict[str, Any]:
@@ -178,7 +181,7 @@ def json_object(file: Path) -> dict[str, Any]:
         CohortError: it cannot be read, or holds something else.
     """
     try:
-        content = json.loads(text_of(file))
+        content = json.loads(text_of(file), object_pairs_hook=once)
     except ValueError as error:
         raise CohortError(f"{file} is no JSON: {error}") from error
     if not isinstance(content, dict):

@@ -176,7 +176,7 @@ class MLflow:
 
     def _upload(self, client: Any, files: Mapping[Path, str]) -> None:
         """The config and these files, into these folders. A server whose store of files is broken keeps the metrics."""
-        config = yaml.safe_dump({**self.config.config, **self.config.settings()}, sort_keys=False, allow_unicode=True)
+        config = yaml.safe_dump(self.config.filled(), sort_keys=False, allow_unicode=True)
         try:
             client.log_text(self._run, config, "config.yaml")
             for path, folder in files.items():

@@ -411,11 +411,13 @@ class DualStreamTrainer(Trainer):
         if self.best["epoch"] == 0:
             logger.info("There is no validation score to choose by: the final weights serve.")
             self.output.serve(self.method.serving())
+        start = time.perf_counter()
         self.output.finish(self.method.serving(), self.best, self.validator)
+        end = time.perf_counter() - start
         whole, part = (sum(row.get(k, 0.0) for row in self.output.rows) for k in ("seconds", "validation_seconds"))
         logger.info(
-            "All epochs took %.0f s, of it validation %.0f s (%.0f %%).", whole, part, 100 * part / (whole or 1)
-        )
+            "All epochs took %.0f s, of it validation %.0f s (%.0f %%); the pictures at the end %.0f s.",
+            whole, part, 100 * part / (whole or 1), end)  # fmt: skip
 
     # state
 

@@ -136,8 +136,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         return
     table = [("row", "fault", "survived", "what was done to it")]
     for row, fault in FAULTS.items():
-        if passed := list(_survived[row].values()):
-            table.append((row, fault, f"{sum(passed)} of {len(passed)} tests", "; ".join(_done[row])))
+        passed = list(_survived[row].values())
+        table.append(
+            (row, fault, f"{sum(passed)} of {len(passed)} tests" if passed else "no test", "; ".join(_done[row]))
+        )
     widths = [max(len(cells[column]) for cells in table) for column in range(3)] + [0]  # the last one runs free
     lines = ["| " + " | ".join(c.ljust(w) for c, w in zip(cells, widths, strict=True)) + " |" for cells in table]
     lines.insert(1, f"|{'|'.join('-' * max(width + 2, 3) for width in widths)}|")

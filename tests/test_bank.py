@@ -149,12 +149,12 @@ def test_channels_follow_the_task_not_the_file(tmp_path):
 
 def test_a_case_without_any_of_the_channels_is_refused_by_name(tmp_path):
     with pytest.raises(ValueError, match=r"case p07_t2: has the modalities \['t2'\], the task's channels are: flair"):
-        Bank([{"patient": "p07", "image": {"t2": "t2.nii"}}], loader(), keys=("image",), channels=("flair",))
+        Bank([{"patient": "p07", "image": {"t2": "t2.nii"}}], loader(), keys=("image",), channels=("flair",)).load()
 
 
 def test_all_faulty_cases_are_told_at_once():
     with pytest.raises(ValueError, match=r"(?s)case a: no label.*case b: no label.*add a path below 'label'"):
-        Bank([{"image": "a.nii.gz"}, {"image": "b.nii.gz"}], loader())
+        Bank([{"image": "a.nii.gz"}, {"image": "b.nii.gz"}], loader()).load()
 
 
 def test_rgb_images_have_three_channels(tmp_path):

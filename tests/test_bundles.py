@@ -469,3 +469,26 @@ def test_two_processes_train_through_the_command_line(tmp_path, phantoms):
     assert sorted(p.name for p in (tmp_path / "out").glob("last_*")) == ["last_0001.pt", "last_0002.pt"]
     assert done.stdout.count("epoch 2/2") == 1, "one rank reports"
     assert done.stdout.count("settings") == 1
+
+
+@pytest.mark.fault("5a", "in one report with faults of the list, at the start of a training")
+def test_a_training_begins_with_one_report_of_all_faults_of_list_and_files(run_bundle, phantoms, tmp_path):
+    shutil.copytree(phantoms / "phantom_2d", tmp_path / "cohort")
+    path = tmp_path / "cohort/list.json"
+    parts = json.loads(path.read_text())
+    cut, lost = parts["labelled"][0]["image"], parts["validation"][0]["label"]
+    (path.parent / cut).write_bytes((path.parent / cut).read_bytes()[:-40])
+    (path.parent / lost).unlink()
+    del parts["labelled"][1]["label"]
+    path.write_text(json.dumps(parts))
+    with pytest.raises(RuntimeError) as error:
+        run_bundle(BUNDLES[0], **TINY, data_list=str(path))
+    text = str(error.value.__cause__)
+    assert all(part in text for part in ("no label; only unlabelled", f"{lost} does not exist", "is truncated"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_label_values_that_do_not_fit_the_classes_are_told_in_one_sentence(run_bundle):
+    with pytest.raises(RuntimeError) as error:
+        run_bundle(BUNDLES[0], **TINY, label_values=[0, 255])
+    assert "label_values [0, 255]: expected one value for each of ['background'" in str(error.value.__cause__)

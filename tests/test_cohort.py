@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT
 
 from custom import cohort
-from custom.cohort import CohortError, images, judge, read, references, stem
+from custom.cohort import CohortError, images, judge, only, read, references, stem
 
 
 def scan(folder: Path, patient: str, suffix: str = ".nii.gz") -> dict[str, str]:
@@ -29,11 +29,7 @@ def write(folder: Path, **parts: Any) -> Path:
 
 
 def faults(path: Path) -> list[str]:
-    with pytest.raises(CohortError) as error:
-        read(path)
-    first, *lines = str(error.value).split("\n  ")
-    assert first == f"{path} cannot be used:"
-    return lines
+    return judge(read(path))
 
 
 # read
@@ -143,6 +139,30 @@ def test_broken_json_is_named(tmp_path, content):
         read(tmp_path / "list.json")
 
 
+@pytest.mark.fault("12", "a key twice")
+@pytest.mark.parametrize("content", ['{"labelled": [], "labelled": []}', '{"test": [{"image": "a", "image": "b"}]}'])
+def test_a_key_that_stands_twice_is_refused_for_one_would_be_lost(tmp_path, content):
+    (tmp_path / "list.json").write_text(content)
+    with pytest.raises(CohortError, match=r"list\.json is no JSON: the key '(labelled|image)' stands there twice"):
+        read(tmp_path / "list.json")
+
+
+@pytest.mark.parametrize("image", [["t1.nii", "flair.nii"], 5, [[]]])
+def test_an_image_that_is_no_path_is_told_as_it_stands(tmp_path, image):
+    a = scan(tmp_path, "a")
+    assert faults(write(tmp_path, labelled=[{"patient": "a", "image": image, "label": a["label"]}])) == [
+        f"labelled, a: image is {image!r}; expected a path, or a path for each modality"
+    ]
+
+
+def test_a_patient_is_one_however_its_letters_are_coded(tmp_path):
+    a, b = (
+        {**scan(tmp_path, name), "patient": patient} for name, patient in (("a", "J\u00e4ger"), ("b", "Ja\u0308ger"))
+    )
+    line = "patient J\u00e4ger: in training and in test. Keep all scans of a patient in one part"
+    assert faults(write(tmp_path, labelled=[a], test=[b])) == [line]
+
+
 @pytest.mark.parametrize("content", ["[]", '{"labelled": {}}', '{"test": null}'])
 def test_another_json_is_refused_with_what_was_expected(tmp_path, content):
     (tmp_path / "list.json").write_text(content)
@@ -167,7 +187,7 @@ def test_a_good_list_has_no_faults(tmp_path):
     a, b = scan(tmp_path, "a_ED"), scan(tmp_path, "a_ES")
     unlabelled = {key: value for key, value in scan(tmp_path, "b").items() if key != "label"}
     parts = {"labelled": [{**a, "patient": "a"}, {**b, "patient": "a"}], "unlabelled": [unlabelled]}
-    read(write(tmp_path, **parts, validation=[scan(tmp_path, "c")], test=[scan(tmp_path, "d")]))
+    assert faults(write(tmp_path, **parts, validation=[scan(tmp_path, "c")], test=[scan(tmp_path, "d")])) == []
 
 
 def test_entries_that_lack_something_are_named_by_part_and_case(tmp_path):
@@ -175,10 +195,10 @@ def test_entries_that_lack_something_are_named_by_part_and_case(tmp_path):
     found = faults(write(tmp_path, labelled=[{"label": a["label"], "patient": "a"}], unlabelled=["b.nii.gz", {}],
                          validation=[{"image": a["image"], "patient": "c"}], test=[{"image": {"t1": ""}}]))  # fmt: skip
     assert found == [
-        "labelled, entry 0: no image; expected a path, or a path for each modality",
+        "labelled, a: no image; expected a path, or a path for each modality",
         "unlabelled, entry 0: expected an object with image and label, found 'b.nii.gz'",
         "unlabelled, entry 1: no image; expected a path, or a path for each modality",
-        "validation, a: no label; only unlabelled scans may lack one",
+        "validation, c_a: no label; only unlabelled scans may lack one",
         "test, entry 0: no image; expected a path, or a path for each modality",
         "test, entry 0: no label; only unlabelled scans may lack one",
     ]
@@ -280,7 +300,27 @@ def test_a_case_that_lacks_a_channel_is_refused_by_path(tmp_path):
     with pytest.raises(CohortError) as error:
         images(tmp_path, ["t1", "flair"])
     lacking = [tmp_path / "flair/p1.nii", tmp_path / "t1/p3.nii"]
-    assert str(error.value) == f"cases that lack a channel: {lacking[0]}, {lacking[1]}"
+    assert (
+        str(error.value)
+        == f"cases that lack a channel: {lacking[0]}, {lacking[1]}. Add these files, or move their cases away"
+    )
+
+
+def test_two_images_of_one_name_are_refused_for_their_results_would_overwrite_each_other(tmp_path):
+    fill(tmp_path, "a.mha", "a.nii.gz", "b.nii.gz")
+    with pytest.raises(
+        CohortError, match=r"several images of one name in \S+: a\.mha and a\.nii\.gz\. Keep one of each"
+    ):
+        images(tmp_path)
+
+
+def test_what_is_no_image_in_a_folder_is_named_texts_beside_images_are_not(tmp_path, caplog):
+    fill(tmp_path, "a.nii.gz", "a.json", "b.tif", "c.nii.gz.part", ".hidden")
+    (tmp_path / "study").mkdir()
+    assert [stem(entry["image"]) for entry in images(tmp_path)] == ["a"]
+    assert caplog.messages == [
+        f"Not read in {tmp_path}, no image and no folder of a DICOM series: b.tif, c.nii.gz.part, study"
+    ]
 
 
 def test_a_folder_without_images_is_refused_with_what_was_expected(tmp_path):
@@ -303,3 +343,14 @@ def test_references_put_the_label_aside_and_the_channels_in_order():
 def test_references_refuse_a_case_that_lacks_a_channel_by_its_patient():
     with pytest.raises(CohortError, match=r"^patient a: no y, z; the channels are \['x', 'y', 'z'\]$"):
         references([{"patient": "a", "image": {"x": "ax"}, "label": "al"}], ["x", "y", "z"])
+
+
+def test_one_part_is_taken_by_its_name_and_must_have_scans():
+    parts = {"labelled": [{"patient": "a"}], "test": []}
+    assert only(parts, "labelled") == {"labelled": [{"patient": "a"}]}
+    with pytest.raises(
+        CohortError, match=r"evaluate::part is 'tset' \(did you mean 'test'\?\); the parts are labelled, test"
+    ):
+        only(parts, "tset")
+    with pytest.raises(CohortError, match="there are no scans under 'test' in the data list: nothing to evaluate"):
+        only(parts, "test")

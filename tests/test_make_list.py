@@ -306,8 +306,8 @@ def test_a_scan_that_lacks_a_modality_keeps_those_it_has_and_trains_only(tmp_pat
     assert [list(e["image"]) for e in parts["unlabelled"]] == [["t1ce"]]
     assert sorted(patients_of(parts["validation"] + parts["test"])) == ["a", "b"]
     printed = capsys.readouterr().out
-    assert "  labelled   1 scans of 1 patients, 1 of them lack a modality\n" in printed
-    assert "  test       1 scans of 1 patients\n" in printed
+    assert "  labelled   1 scan of 1 patient, 1 of them lack a modality\n" in printed
+    assert "  test       1 scan of 1 patient\n" in printed
     with pytest.raises(CohortError, match="val patients who lack a label or a modality: c"):
         cohort.main([*told, "--split", write_json(tmp_path / "s.json", {"train": ["a"], "val": ["c"]})])
 
@@ -482,10 +482,10 @@ def test_the_command_makes_a_list_and_says_what_it_found(tmp_path, capsys, wrap)
     assert patients_of(read(out)["labelled"]) == ["p3"]
     assert capsys.readouterr().out.splitlines()[:7] == [
         str(out),
-        "  labelled   2 scans of 1 patients",
+        "  labelled   2 scans of 1 patient",
         "  unlabelled 6 scans of 3 patients",
-        "  validation 2 scans of 1 patients",
-        "  test       2 scans of 1 patients",
+        "  validation 2 scans of 1 patient",
+        "  test       2 scans of 1 patient",
         "  spacing    1 x 1 x 1 mm",
         "  size       2 x 2 x 2 voxels",
     ]

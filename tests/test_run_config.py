@@ -243,6 +243,13 @@ def test_the_summary_shows_resolved_settings_and_no_component():
     assert max(map(len, lines)) < 200
 
 
+def test_a_filled_config_has_numbers_where_settings_are_referred_to():
+    config = RunConfig(
+        ConfigParser({"a": 3, "b": {"_target_": "x.Y", "lr": "@a", "net": "@b", "all": ["@a", "$@a + 1"]}})
+    )
+    assert config.filled() == {"a": 3, "b": {"_target_": "x.Y", "lr": 3, "net": "@b", "all": [3, "$@a + 1"]}}
+
+
 def test_the_summary_builds_nothing():
     broken = {"b": {"_target_": "no.such.Thing"}, "c": "$1 / 0", "d": ["@b"], "e": {"f": "$1 / 0"}}
     config = RunConfig(ConfigParser({"a": 1, **broken}))

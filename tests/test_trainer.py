@@ -495,3 +495,21 @@ def test_advice_is_given_once_with_both_epochs_and_the_term(tmp_path, caplog):
         "Validation of student is 0.500 at epoch 3, 0.800 at epoch 2; in between the weight of consistency rose from "
         "0.006 to 0.029. The term may be too strong or come too early: lower weights::consistency, or begin it later (`from`)."
     ]
+
+
+def test_validation_changes_no_network_and_draws_no_dropout():
+    """BatchNorm's statistics must not learn from validation scans, nor scores depend on chance."""
+    trained = tiny.trainer("mean_teacher", epochs=1)
+    trained.run()
+    validator = trained.validator
+    assert validator is not None
+    tensors = {**dict(trained.method.named_parameters()), **dict(trained.method.named_buffers())}
+    before = {name: value.clone() for name, value in tensors.items()}
+    found = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        validator.run(1)
+        found.append(dict(validator.scores))
+    assert found[0] == found[1]
+    assert all(torch.equal(value, before[name]) for name, value in tensors.items())
+    assert trained.method.training

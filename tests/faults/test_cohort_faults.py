@@ -26,6 +26,8 @@ from custom.check import Check
 from custom.cohort import CohortError
 from custom.streams import Stream
 
+UNREADABLE = "Files that cannot be read (copy them again from their source, or export anew)"
+
 SIZE = (16, 16, 16)
 PARTS = {"labelled": ["p1", "p2"], "unlabelled": ["p3"], "validation": ["p4"], "test": ["p5"]}
 ONE_CHANNEL = {"channels": ["image"], "classes": ["background", "tumour"], "dimensions": 3}
@@ -125,7 +127,7 @@ def test_good_files_pass_and_are_counted(good, caplog):
 # rows with a line for each fault
 
 CUT = [(f"5a {share} %", lambda c, s=share: c.bytes("images/p2.nii.gz", lambda b: b[: len(b) * s // 100]),
-        {"Files that cannot be read": ["labelled, p2: p2.nii.gz is truncated."]}) for share in (10, 50, 99)]  # fmt: skip
+        {UNREADABLE: ["labelled, p2: p2.nii.gz is truncated."]}) for share in (10, 50, 99)]  # fmt: skip
 
 
 def flip(position: float) -> Callable[[bytearray], bytearray]:
@@ -180,15 +182,15 @@ LABEL, IMAGE = "labels/p2.nii.gz", "images/p2.nii.gz"
 ROWS = [
     *CUT,
     ("5a the label", lambda c: c.bytes(LABEL, lambda b: b[: len(b) // 2]),
-     {"Files that cannot be read": ["labelled, p2: label p2.nii.gz is truncated."]}),
+     {UNREADABLE: ["labelled, p2: label p2.nii.gz is truncated."]}),
     ("5b one bit", lambda c: c.bytes("images/p5.nii.gz", flip(0.5)),
-     {"Files that cannot be read": [r"test, p5: p5.nii.gz is damaged: .*"]}),
+     {UNREADABLE: [r"test, p5: p5.nii.gz is damaged: .*"]}),
     ("5b the checksum alone", lambda c: c.bytes("images/p3.nii.gz", lambda b: b[:-8] + bytes([b[-8] ^ 1]) + b[-7:]),
-     {"Files that cannot be read": [r"unlabelled, p3: p3.nii.gz is damaged: its checksum does not match."]}),
+     {UNREADABLE: [r"unlabelled, p3: p3.nii.gz is damaged: its checksum does not match."]}),
     ("5c a singular affine", lambda c: c.header(IMAGE, 280, "<4f", 0, 0, 0, 0),
-     {"Files that cannot be read": [r"labelled, p2: p2.nii.gz has a singular affine: .*"]}),
+     {UNREADABLE: [r"labelled, p2: p2.nii.gz has a singular affine: .*"]}),
     ("5c an affine that is not finite", lambda c: c.header(IMAGE, 280, "<4f", np.nan, 0, 0, 0),
-     {"Files that cannot be read": [r"labelled, p2: p2.nii.gz has an affine that is not finite: .*"]}),
+     {UNREADABLE: [r"labelled, p2: p2.nii.gz has an affine that is not finite: .*"]}),
     ("5d respaced", rewritten(LABEL, lump(), affine((1, 1, 2))),
      off_grid("spacing 1.0x1.0x2.0 against 1.0x1.0x1.0 mm")),
     ("5d shifted", rewritten(LABEL, lump(), affine(origin=(0, 0, 2.5))),
@@ -199,9 +201,9 @@ ROWS = [
     ("5d a picture for a volume", rewritten(LABEL, lump(shape=(16, 16))),
      off_grid("shape 16x16 against 16x16x16 voxels")),
     ("5e zero size", lambda c: c.header(IMAGE, 40, "<4h", 3, 16, 0, 16),
-     {"Files that cannot be read": [r"labelled, p2: p2.nii.gz has the size 16x0x16, expected at least one voxel .*"]}),
+     {UNREADABLE: [r"labelled, p2: p2.nii.gz has the size 16x0x16, expected at least one voxel .*"]}),
     ("5e 32767^3 voxels", lambda c: c.header(IMAGE, 40, "<4h", 3, 32767, 32767, 32767),
-     {"Files that cannot be read": [r"labelled, p2: p2.nii.gz has a header that promises 32767x32767x32767 voxels, .*"]}),
+     {UNREADABLE: [r"labelled, p2: p2.nii.gz has a header that promises 32767x32767x32767 voxels, .*"]}),
     ("5f one voxel", rewritten(IMAGE, with_nan(1)),
      {"Voxels": ["labelled, p2: p2.nii.gz has 1 non-finite voxel of 4096. "
                  "Correct the file, or set fill_nonfinite to true"]}),
@@ -269,7 +271,7 @@ def test_all_faults_of_all_cases_come_in_one_error(good):
     found = good.faults()
     assert {kind: [line.split(": ")[0] for line in lines] for kind, lines in found.items()} == {
         "The list": ["labelled, p6", "labelled, p6"],  # no label, no image
-        "Files that cannot be read": ["unlabelled, p3"],
+        UNREADABLE: ["unlabelled, p3"],
         "Labels": ["labelled, p1"],
         "Grids": ["labelled, p2"],
         "One scan in two places": ["test, p5"],
@@ -416,6 +418,29 @@ def test_each_copy_is_told_once_and_a_fault_before_a_warning(good, caplog):
     assert caplog.messages == ["labelled, p2: p2.nii.gz holds the same image as p1.nii.gz of labelled, p1"]
 
 
+@pytest.mark.fault("5f", "an image without a finite voxel")
+@pytest.mark.parametrize("fill", [False, True])
+def test_an_image_without_a_finite_voxel_is_refused_even_where_voxels_are_filled(good, fill):
+    good.write("images/p1.nii.gz", np.full(SIZE, np.nan, np.float32))
+    assert good.faults(fill_nonfinite=fill) == {
+        "Voxels": ["labelled, p1: p1.nii.gz has no finite voxel. Remove the entry"]
+    }
+
+
+def test_a_blank_image_is_a_warning(good, caplog):
+    good.write("images/p1.nii.gz", np.full(SIZE, 7, np.int16))
+    good.check()
+    assert told(caplog) == ["WARNING labelled, p1: p1.nii.gz is blank: it is 7 all over"]
+
+
+def test_scans_of_a_part_that_is_not_read_and_never_was_are_counted(good, caplog):
+    caplog.set_level("INFO")
+    test = good.parts.pop("test")
+    good.check(unread={"test": test})
+    note = "test: 1 scan never read by a check, so copies of them are not found; `python -m custom.cohort check LIST` reads them"
+    assert note in caplog.messages
+
+
 def test_blank_images_are_not_copies_of_each_other(good):
     for patient in ("p2", "p4"):
         good.write(f"images/{patient}.nii.gz", np.zeros(SIZE, np.uint8))
@@ -479,9 +504,7 @@ def test_a_missing_modality_is_counted_in_training_and_refused_in_evaluation(goo
 @pytest.mark.fault("7", "all modalities missing")
 def test_a_scan_without_any_modality_is_refused_everywhere(good):
     good.parts["unlabelled"][0]["image"] = {}
-    assert good.faults() == {
-        "The list": ["unlabelled, entry 0: no image; expected a path, or a path for each modality"]
-    }
+    assert good.faults() == {"The list": ["unlabelled, p3: no image; expected a path, or a path for each modality"]}
 
 
 @pytest.mark.fault("7", "a modality's file with two channels")
@@ -584,7 +607,7 @@ def test_the_command_tells_faults_of_the_list_and_of_the_files_at_once(good, cap
         "  The list:\n"
         "    labelled, p1: no label; only unlabelled scans may lack one\n"
         f"    test, p5: {good.folder}/labels/p5.nii.gz does not exist\n"
-        "  Files that cannot be read:\n"
+        "  Files that cannot be read (copy them again from their source, or export anew):\n"
         "    labelled, p2: p2.nii.gz is truncated."
     )
     assert "labelled   2 scans of 2 patients: 16 x 16 x 16" in capsys.readouterr().out
