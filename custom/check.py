@@ -54,6 +54,10 @@ class Report:
             texts.append(f"{count}: {text}")
         return texts
 
+    def reading(self) -> str:
+        """``274 files read, 0 unchanged since an earlier check``."""
+        return f"{plural(len(self.facts) - self.recorded, 'file')} read, {self.recorded} unchanged since an earlier check"
+
     def text(self) -> str:
         """The faults by kind: the first dozen in full, of the next ones the cases, of what is left the number."""
         lines = []
@@ -129,6 +133,7 @@ class Check:
             logger.info(note)
         if report.faults:
             raise CohortError(f"The scans cannot be used.\n  {report.text()}")
+        logger.info("No faults in %s (%s).", plural(len(report.cases), "scan"), report.reading())
         return {part: len(entries) for part, entries in parts.items()}
 
     def report(self, parts: Mapping[str, Sequence[Mapping]]) -> Report:
@@ -283,9 +288,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"  {line}")
     if report.faults:
         raise CohortError(f"{plural(sum(map(len, report.faults.values())), 'fault')} in {path}\n  {report.text()}")
-    seconds, unread = time.monotonic() - start, len(report.facts) - report.recorded
-    print(f"No faults in {plural(len(report.cases), 'scan')} ({seconds:.1f} s; {plural(unread, 'file')} read, "
-          f"{report.recorded} unchanged since an earlier check).")  # fmt: skip
+    seconds = time.monotonic() - start
+    print(f"No faults in {plural(len(report.cases), 'scan')} ({seconds:.1f} s; {report.reading()}).")
 
 
 def _task(path: Path) -> dict[str, Any]:

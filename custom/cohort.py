@@ -54,9 +54,10 @@ def place(data_list: str | Path, dataset_dir: str | Path = "data", root: str | P
 
 
 def listed(data_list: str | Path, dataset_dir: str | Path = "data", root: str | Path = ".") -> dict[str, list[dict]]:
-    """All parts of a list, not judged; none where the list is not there (scans that arrive in memory have none)."""
+    """All parts of a list, not judged; none where the list is not there (scans that arrive in memory have none), nor of
+    a phantom, whose scans are drawn, no two alike."""
     path = place(data_list, dataset_dir, root)
-    return load(path) if path.is_file() else {}
+    return load(path) if path.is_file() and not str(data_list).startswith("phantom:") else {}
 
 
 def record(

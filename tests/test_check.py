@@ -177,7 +177,8 @@ def test_empty_labels_are_counted_in_the_log_and_the_background_may_be_another_n
     caplog.set_level(logging.INFO)
     check, parts = cohort(tmp_path, [[(255.0, 256)], [(0.0, 9), (255.0, 247)], [(255.0, 256)]], label_values=[255, 0])
     assert check(parts) == {"labelled": 3}
-    assert caplog.messages == ["labelled: 2 of 3 labels are empty (p0; p2)"]
+    assert caplog.messages[0] == "labelled: 2 of 3 labels are empty (p0; p2)"
+    assert caplog.messages[1] == "No faults in 3 scans (0 files read, 6 unchanged since an earlier check)."
 
 
 def test_no_class_is_missed_where_one_label_has_it_and_none_where_labels_are_wrong(tmp_path):

@@ -354,3 +354,18 @@ def test_one_part_is_taken_by_its_name_and_must_have_scans():
         only(parts, "tset")
     with pytest.raises(CohortError, match="there are no scans under 'test' in the data list: nothing to evaluate"):
         only(parts, "test")
+
+
+def test_parts_that_a_run_does_not_open_are_those_of_the_list_if_there_is_one(tmp_path):
+    path = write(tmp_path, test=[scan(tmp_path, "a")])
+    assert [entry["patient"] for entry in cohort.listed(path)["test"]] == ["a"]
+    assert cohort.listed(tmp_path / "absent.json") == {}
+    assert cohort.listed("phantom:2d", tmp_path) == {}
+
+
+def test_the_record_lies_beside_the_list_or_where_that_cannot_be_in_the_run_s_folder(tmp_path, monkeypatch):
+    path = write(tmp_path, test=[])
+    assert cohort.record(path, tmp_path / "run") == tmp_path / "list.checked.json"
+    assert cohort.record(tmp_path / "absent.json", tmp_path / "run") == tmp_path / "run/checked.json"
+    monkeypatch.setattr("os.access", lambda *_: False)  # root may write everywhere
+    assert cohort.record(path, tmp_path / "run") == tmp_path / "run/checked.json"
