@@ -54,6 +54,7 @@ def scores(run: Path, file: str) -> list[dict[str, Any]]:
 def demo(out: Path) -> None:
     from custom.compare import paired_difference, table, verdict
     from custom.phantom import ensure
+    from custom.report import compare_report
 
     start = time.perf_counter()
     data = ensure("2d", out / "data/phantom_2d")
@@ -79,6 +80,9 @@ def demo(out: Path) -> None:
     )
     (out / "result.md").write_text(text + "\n")
     print(f"\n{text}\n\nOne seed, one short run: a demonstration, not a finding. README has the five seeds.")
+    cases = [runs[name] / "evaluation/test/model.csv" for name in ("supervised", "mean_teacher")]
+    page = compare_report(*cases, ("supervised", "mean teacher"), out / "compare.html")
+    print(f"The two case by case: {page}, each alone: {out}/*/evaluation/test/report.html")
     print(f"Pictures, contours of reference and predictions: {pictures}")
     print("Learning curves: " + ", ".join(str(run / "learning_curves.png") for run in runs.values()))
     print(f"Scores of every case: {out}/*/evaluation/test   trained bundles: {out}/*/bundle")

@@ -21,11 +21,19 @@ def bootstrap_interval(
     draws: int = DRAWS,
     level: float = LEVEL,
 ) -> tuple[float, float]:
-    r"""Percentile bootstrap interval of the mean over cases, drawing whole groups (patients) with replacement.
+    r"""Percentile bootstrap interval of the mean over cases, drawing whole groups (patients) with replacement, widened
+    for few groups.
 
-    .. math:: m^* = \frac{\sum_{g \in G^*} \sum_{i \in g} x_i}{\sum_{g \in G^*} |g|}
+    .. math::
+        m^* = \frac{\sum_{g \in G^*} \sum_{i \in g} x_i}{\sum_{g \in G^*} |g|}, \qquad
+        \text{bound} = m + (q - m) \sqrt{\frac{n}{n - 1}} \, \frac{t_{n-1,\,1-\alpha/2}}{z_{1-\alpha/2}}
 
-    with :math:`G^*` as many groups as there are, drawn with replacement. NaN values are ignored.
+    with :math:`G^*` as many groups as there are, drawn with replacement, :math:`m` the mean of the values themselves,
+    :math:`q` the two quantiles of :math:`m^*`, :math:`n` the number of groups and :math:`1 - \alpha` the level. The
+    factor (1.44 of six groups, 1.22 of ten, 1.02 of a hundred) is what the interval by Student's t has over the plain
+    percentile one, which of few groups is too narrow. NaN values are ignored.
+
+    Reference: Hesterberg 2015, arXiv:1411.5279 (the same widening, there of the quantiles' levels).
 
     Args:
         values: one number a case.
@@ -35,8 +43,8 @@ def bootstrap_interval(
         level: the share of resamplings inside the interval, in (0, 1).
 
     Returns:
-        ``(low, high)``, in the unit of the values; both NaN where fewer than two groups have a value, because one
-        patient says nothing about the spread over patients.
+        ``(low, high)``, in the unit of the values, whose range the bounds may leave (a Dice above 1); both NaN where
+        fewer than two groups have a value, because one patient says nothing about the spread over patients.
 
     Raises:
         ValueError: as many groups as values are needed; ``level`` or ``draws`` out of range.
@@ -50,8 +58,16 @@ def bootstrap_interval(
     if len(sums) < 2:
         return math.nan, math.nan
     tail = (1 - level) / 2
-    low, high = np.quantile(_resampled_means(sums, sizes, seed, draws), [tail, 1 - tail])
+    mean = sums.sum() / sizes.sum()
+    quantiles = np.quantile(_resampled_means(sums, sizes, seed, draws), [tail, 1 - tail])
+    low, high = mean + _widening(len(sums), 1 - tail) * (quantiles - mean)
     return float(low), float(high)
+
+
+def _widening(groups: int, probability: float) -> float:
+    from scipy.special import ndtri, stdtrit
+
+    return math.sqrt(groups / (groups - 1)) * float(stdtrit(groups - 1, probability) / ndtri(probability))
 
 
 def _group_sums(values: NDArray[Any], groups: Sequence[Hashable]) -> tuple[NDArray[Any], NDArray[Any]]:

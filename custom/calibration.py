@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor
 
 BINS = 15
+FOREGROUND = 0.05  # of probability that is not background's, above which a voxel counts
 
 
 class Calibration:
@@ -15,10 +16,11 @@ class Calibration:
 
     .. math:: \mathrm{ECE} = \sum_{b=1}^{15} \frac{n_b}{N} \left| \mathrm{acc}_b - \mathrm{conf}_b \right|
 
-    over the foreground: the voxels where the label or the prediction is not background. Background is most of a scan
-    and easy, so it would drown the rest. The confidence of a voxel is its largest softmax probability, its accuracy 1
-    where that class is the label's. Bin b holds the confidences in :math:`((b - 1) / 15, b / 15]`. All cases' voxels
-    are pooled: a large structure weighs more than a small one.
+    over the voxels where the network gives all foreground classes together more than 5 %: background is most of a
+    scan and easy, so it would drown the rest. The label has no say in which voxels count: chosen by it, even a
+    perfectly calibrated network would seem too sure or not sure enough. The confidence of a voxel is its largest softmax
+    probability, its accuracy 1 where that class is the label's. Bin b holds the confidences in
+    :math:`((b - 1) / 15, b / 15]`. All cases' voxels are pooled: a large structure weighs more than a small one.
 
     References: Naeini et al. 2015, AAAI (ECE); Guo et al. 2017, arXiv:1706.04599 (15 bins).
     """
@@ -41,10 +43,9 @@ class Calibration:
             raise ValueError(f"logits {tuple(logits.shape)} and label {tuple(label.shape)} differ in shape")
         if logits.shape[0] < 2:
             raise ValueError(f"softmax needs K >= 2 on axis 0, got {tuple(logits.shape)}")
-        pred = logits.argmax(dim=0)
-        foreground = (pred > 0) | (label > 0)
-        probability = logits[:, foreground].double().softmax(dim=0).amax(dim=0)  # (voxels,)
-        correct = (pred == label)[foreground]
+        foreground = logits.float().softmax(dim=0)[1:].sum(dim=0) > FOREGROUND  # (*spatial)
+        probability, pred = logits[:, foreground].double().softmax(dim=0).max(dim=0)  # (voxels,) each
+        correct = pred == label[foreground]
         confidence = probability.cpu().numpy()
         bins = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
         self._count += np.bincount(bins, minlength=BINS)
@@ -66,7 +67,7 @@ class Calibration:
             return None
         return {
             "ece": self.ece,
-            "over": "voxels where the label or the prediction is foreground, of all cases together",
+            "over": f"voxels where the network gives foreground more than {100 * FOREGROUND:.0f} %",
             "voxels": int(self._count.sum()),
             "bins": [self._bin(i) for i in range(BINS)],
         }

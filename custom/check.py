@@ -56,7 +56,9 @@ class Report:
 
     def reading(self) -> str:
         """``274 files read, 0 unchanged since an earlier check``."""
-        return f"{plural(len(self.facts) - self.recorded, 'file')} read, {self.recorded} unchanged since an earlier check"
+        return (
+            f"{plural(len(self.facts) - self.recorded, 'file')} read, {self.recorded} unchanged since an earlier check"
+        )
 
     def text(self) -> str:
         """The faults by kind: the first dozen in full, of the next ones the cases, of what is left the number."""

@@ -23,7 +23,7 @@ from . import markdown
 from .bootstrap import bootstrap_interval
 from .evaluation import GROUP, Row
 
-FEW_PATIENTS = 5  # on fewer, even a difference that all patients share would not be surprising by chance
+FEW_PATIENTS = 6  # all of six sharing a sign has p = 2 / 2**6 = 0.031 in the two-sided sign test; all of five, 0.062
 _NAMES_SHOWN = 10
 _ROUNDING = 1e-12  # a smaller difference is one of rounding
 
@@ -39,7 +39,8 @@ class Difference:
         p: of the two-sided Wilcoxon signed-rank test on the patients' mean differences, those of exactly 0 left out;
             NaN where all are 0.
         metric: the column that was compared.
-        dropped: cases without a number in one of the two (or both), on which the mean says nothing.
+        dropped: cases on which the mean says nothing: without a number in both, or, for other metrics than Dice, in one.
+        filled: cases whose Dice was taken as 1 in one of the two, see :func:`case_difference`.
     """
 
     mean: float
@@ -50,6 +51,7 @@ class Difference:
     p: float = math.nan
     metric: str = "dice_mean"
     dropped: tuple[str, ...] = ()
+    filled: int = 0
 
 
 def read_cases(csv_path: Path | str) -> list[Row]:
@@ -78,8 +80,8 @@ def read_cases(csv_path: Path | str) -> list[Row]:
 def paired_difference(ours: Sequence[Row], baseline: Sequence[Row], metric: str = "dice_mean") -> Difference:
     r"""Mean over cases of :math:`\text{ours}_i - \text{baseline}_i`, with its interval over patients.
 
-    A case that has no number in either set is left out and named in ``dropped``. For HD95 that includes every
-    failure: compare the failures beside it.
+    A case without a :func:`case_difference` is left out and named in ``dropped``. For HD95 that includes every failure:
+    compare the failures beside it.
 
     Args:
         ours, baseline: rows of the two models, on the same cases, in any order.
@@ -87,19 +89,20 @@ def paired_difference(ours: Sequence[Row], baseline: Sequence[Row], metric: str 
 
     Raises:
         ValueError: the sets of cases differ, a case belongs to different patients, the metric is unknown, or no case
-            has a number in both.
+            has a difference.
     """
     mine, theirs = _by_case(ours, "ours"), _by_case(baseline, "the baseline")
     _check_same_cases(mine, theirs)
     for name, rows in (("ours", ours), ("the baseline", baseline)):
         _check_metric(rows, metric, name)
     cases = sorted(mine)
-    values = np.array([mine[case][metric] - theirs[case][metric] for case in cases], dtype=float)
+    values = np.array([case_difference(mine[case], theirs[case], metric) for case in cases])
     known = ~np.isnan(values)
     if not known.any():
         raise ValueError(f"no case has a {metric} in both tables: there is nothing to compare")
     patients = [mine[case]["patient"] for case in cases]
     low, high = bootstrap_interval(values, patients)
+    one_sided = sum(math.isnan(mine[case][metric]) != math.isnan(theirs[case][metric]) for case in cases)
     return Difference(
         mean=float(values[known].mean()),
         low=low,
@@ -109,7 +112,21 @@ def paired_difference(ours: Sequence[Row], baseline: Sequence[Row], metric: str 
         p=_wilcoxon(values[known], [patient for patient, keep in zip(patients, known, strict=True) if keep]),
         metric=metric,
         dropped=tuple(case for case, keep in zip(cases, known, strict=True) if not keep),
+        filled=one_sided if _is_dice(metric) else 0,
     )
+
+
+def case_difference(ours: Row, baseline: Row, metric: str = "dice_mean") -> float:
+    """Ours minus the baseline on one case; NaN where it has none.
+
+    A Dice that only one of the two has is of a structure that is not there: the other one found something all the same,
+    and scores 0. The one without a number rightly found nothing, and counts as 1. Left out, the false find would cost
+    nothing.
+    """
+    mine, theirs = float(ours[metric]), float(baseline[metric])
+    if _is_dice(metric) and math.isnan(mine) != math.isnan(theirs):
+        mine, theirs = (1.0 if math.isnan(value) else value for value in (mine, theirs))
+    return mine - theirs
 
 
 def verdict(difference: Difference) -> str:
@@ -117,19 +134,20 @@ def verdict(difference: Difference) -> str:
 
     A point is 1/100 of Dice. Judged as it is printed, to 0.1 point: an interval that touches 0.0 contains 0. When
     the scans harmed, the bounds are those of the harm, so they are positive and the smaller comes first. With fewer
-    than five patients the sentence says so; with one there is no interval and so no evidence.
+    than six patients there is no evidence, whatever the interval, and the sentence says why.
 
     Raises:
         ValueError: a difference of something else than Dice, or one that is not a number.
     """
-    if not difference.metric.startswith("dice_"):
+    if not _is_dice(difference.metric):
         raise ValueError(f"the verdict is in Dice points, this difference is of {difference.metric}")
     if not math.isfinite(difference.mean):
         raise ValueError(f"the difference is {difference.mean}: there is nothing to judge")
     mean, low, high = (_points(value) for value in (difference.mean, difference.low, difference.high))
-    if low > 0:
+    enough = difference.patients >= FEW_PATIENTS
+    if enough and low > 0:
         return f"The unlabelled scans helped by {mean:.1f} Dice points ({_basis(low, high, difference.patients)})."
-    if high < 0:
+    if enough and high < 0:
         return f"The unlabelled scans harmed by {-mean:.1f} Dice points ({_basis(-high, -low, difference.patients)})."
     return (
         f"No evidence either way: the difference is {mean:.1f} Dice points ({_basis(low, high, difference.patients)})."
@@ -139,9 +157,9 @@ def verdict(difference: Difference) -> str:
 def table(results: dict[str, Sequence[Row]], classes: Sequence[str]) -> str:
     """A Markdown table, readable as plain text: a row a model, in the order of ``results``.
 
-    Dice is the mean over the cases that have one, in points (100 x Dice). HD95 and ASD are the mean over all finite
-    distances, cases and classes together, in mm; ``Failures`` counts those that are missing because prediction or
-    label was empty, and must be read beside them.
+    Dice is the mean over the cases that have one, in points (100 x Dice). HD95 and ASD are the mean over cases of the
+    case's mean over its classes, in mm, as everywhere; a case with a failure has none, so ``Failures`` must be read
+    beside them.
 
     Raises:
         ValueError: no model, or rows that lack a class.
@@ -182,10 +200,15 @@ def _report(baseline: Sequence[Row], ours: Sequence[Row], names: Sequence[str]) 
         table({names[0]: baseline, names[1]: ours}, classes),
         "",
         "Dice in points (100 x Dice). Failures: classes of a case where exactly one of prediction and label is empty; "
-        "they have no distance.",
+        "they have no distance, nor has the mean of their case.",
         f"{names[1]} minus {names[0]}, paired over {difference.cases} cases: {_points(difference.mean):+.1f} "
         f"Dice points ({basis}); {_significance(difference.p)}.",
     ]
+    if difference.filled:
+        lines.append(
+            f"Dice taken as 1 for the one that rightly found nothing where the other did: {difference.filled} "
+            f"{'case' if difference.filled == 1 else 'cases'}."
+        )
     if difference.dropped:
         lines.append(f"Left out, without a number in both: {_listed(difference.dropped)}.")
     return "\n".join([*lines, verdict(difference)])
@@ -193,10 +216,9 @@ def _report(baseline: Sequence[Row], ours: Sequence[Row], names: Sequence[str]) 
 
 def _basis(low: float, high: float, patients: int) -> str:
     """What a sentence rests on: the interval in points and the number of patients."""
-    if math.isnan(low):
-        return f"no interval: {patients} {'patient is' if patients == 1 else 'patients are'} too few for one"
-    text = f"95 % interval {low:.1f} to {high:.1f}, {patients} patients"
-    return text if patients >= FEW_PATIENTS else f"{text}: the interval rests on few patients"
+    interval = "no interval" if math.isnan(low) else f"95 % interval {low:.1f} to {high:.1f}"
+    text = f"{interval}, {patients} {'patient' if patients == 1 else 'patients'}"
+    return text if patients >= FEW_PATIENTS else f"{text}: too few patients to tell"
 
 
 def _significance(p: float) -> str:
@@ -214,19 +236,23 @@ def _wilcoxon(values: NDArray[Any], patients: Sequence[str]) -> float:
     return float(wilcoxon(means).pvalue) if means.size else math.nan
 
 
+def _is_dice(metric: str) -> bool:
+    return metric.startswith("dice_")
+
+
 def _points(dice: float) -> float:
     """Dice points to one decimal, as printed; never -0.0."""
     return round(100 * dice, 1) + 0.0
 
 
 def _table_row(model: str, rows: Sequence[Row], classes: Sequence[str]) -> list[str]:
-    dice, hd95, asd = ([f"{metric}_{name}" for name in classes] for metric in ("dice", "hd95_mm", "asd_mm"))
-    for metric in [*dice, *hd95, *asd, "dice_mean"]:
+    dice, distances = [*(f"dice_{name}" for name in classes), "dice_mean"], ["hd95_mm_mean", "asd_mm_mean"]
+    for metric in [*dice, *distances]:
         _check_metric(rows, metric, model)
     return [
         model,
-        *(_mean([100 * row[metric] for row in rows]) for metric in [*dice, "dice_mean"]),
-        *(_mean([row[metric] for row in rows for metric in distances]) for distances in (hd95, asd)),
+        *(_mean([100 * row[metric] for row in rows]) for metric in dice),
+        *(_mean([row[metric] for row in rows]) for metric in distances),
         str(sum(row["failures"] for row in rows)),
         str(len(rows)),
     ]

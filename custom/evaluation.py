@@ -25,17 +25,24 @@ from numpy.typing import NDArray
 from .bootstrap import DRAWS, LEVEL, bootstrap_interval
 from .calibration import Calibration
 from .checkpoint import write_text
+from .errors import UserError
 from .markdown import table
 from .metrics import COMPAT_RULE, ClassScore, case_scores
 
 Row = dict[str, Any]  # case, patient, group_*: str; failures: int; every other column a float, NaN where not measured
 
-STRICT = ("dice", "jaccard", "hd95_mm", "asd_mm")  # fields of ClassScore and beginnings of columns
+OVERLAPS = ("dice", "jaccard")
+DISTANCES = ("hd95_mm", "asd_mm")
+STRICT = (*OVERLAPS, *DISTANCES)  # fields of ClassScore and beginnings of columns
 COMPAT = ("dice", "jaccard", "hd95_voxels", "asd_voxels")  # of CompatScore
 TITLES = {"dice": "Dice", "jaccard": "Jaccard", "hd95_mm": "HD95, mm", "asd_mm": "ASD, mm",
           "hd95_voxels": "HD95, voxels", "asd_voxels": "ASD, voxels"}  # fmt: skip
 GROUP = "group_"
 NOT_GIVEN = "not given"
+
+
+class CaseTextError(UserError, ValueError):
+    """A case's name or attribute that no row of a table can hold."""
 
 
 class CaseReport:
@@ -78,24 +85,29 @@ class CaseReport:
             patient: whose it is; cases of one patient are resampled together.
             pred, label: class indices ``(*spatial)``, in the same grid.
             spacing_mm: the voxel's size along each axis, in mm.
-            attributes: what groups the case belongs to, such as ``{"scanner": "A"}``.
+            attributes: what groups the case belongs to, such as ``{"scanner": "A"}``; None is "not given".
 
         Returns:
             The scores by class.
 
         Raises:
             ValueError: a case added twice, or arrays that cannot be scored; the text names the case.
+            CaseTextError: a name or an attribute with a line break, which a row of a table cannot hold.
         """
         if case in self._cases:
             raise ValueError(f"case {case} is in the report already: every case is scored once")
+        who = {"case": case, "patient": patient}
+        groups = {GROUP + name: str(value) for name, value in (attributes or {}).items() if value is not None}
+        _check_text({**who, **groups}, case)
         try:
             scores = case_scores(pred, label, self.classes, spacing_mm)
         except ValueError as error:
             raise ValueError(f"case {case}: {error}") from error
-        groups = {GROUP + name: str(value) for name, value in (attributes or {}).items()}
         failures = sum(score.failure for score in scores.values())
-        who = {"case": case, "patient": patient}
-        self.rows.append({**who, **groups, **_cells(scores, STRICT), "failures": failures})
+        cells = _cells(scores, STRICT)
+        if failures:  # a mean over the other classes alone would get better by a class that was missed
+            cells |= {f"{field}_mean": math.nan for field in DISTANCES}
+        self.rows.append({**who, **groups, **cells, "failures": failures})
         self.compat_rows.append({**who, **_cells({k: score.compat for k, score in scores.items()}, COMPAT)})
         self._cases.add(case)
         for name, score in scores.items():
@@ -106,7 +118,8 @@ class CaseReport:
     def summary(self) -> dict[str, Any]:
         """Mean, standard deviation and interval of every metric, with the counts a reader needs to judge them.
 
-        Per metric ``cases`` and ``patients`` count those with a number; per class ``failures`` counts the cases where
+        Per metric ``cases`` and ``patients`` count those with a number, and the interval ends where the metric does (at
+        0, at 1 for Dice and Jaccard); a case with a failure has no mean distance. Per class ``failures`` counts the cases where
         exactly one of prediction and label is empty, ``empty_labels`` those whose label lacks the class. ``groups``
         has the same for the cases of each value of each attribute, ``compat`` the metrics by the rule of published
         tables, ``calibration`` is of :class:`~.calibration.Calibration` (None where it counted nothing).
@@ -115,7 +128,8 @@ class CaseReport:
         return {
             **_counts(self.rows),
             "empty_labels": sum(self.empty_labels.values()),
-            "interval": f"{100 * LEVEL:.0f} % percentile bootstrap of the mean over cases, {DRAWS} draws of whole patients",
+            "interval": f"{100 * LEVEL:.0f} % percentile bootstrap of the mean over cases, {DRAWS} draws of whole "
+            "patients, widened for few patients as Student's t is",
             "classes": {
                 name: {"failures": self.failures[name], "empty_labels": self.empty_labels[name]}
                 for name in self.classes
@@ -165,7 +179,8 @@ def markdown(name: str, summary: Mapping[str, Any]) -> str:
         f"# Scores of {name}",
         f"{summary['cases']} cases of {summary['patients']} patients. A failure is a class of a case where exactly one "
         f"of prediction and label is empty: {summary['failures']} in all; it has Dice 0 and no distance. The mean of a "
-        "case is over its classes that have a number. Intervals: " + summary["interval"] + ".",
+        "case is over its classes that have a number; a case with a failure has no mean distance. Intervals: "
+        f"{summary['interval']}.",
         table(
             ["Metric", "Class", "Mean", "SD", f"{100 * LEVEL:.0f} % interval", "Cases", "Failures"],
             [
@@ -213,11 +228,20 @@ def _numbers(metric: Mapping[str, Any], kind: str) -> list[str]:
 def _number(value: float | None, kind: str) -> str:
     if value is None:
         return "-"
-    return f"{value:.3f}" if kind in ("dice", "jaccard") else f"{value:.1f}"
+    return f"{value:.3f}" if kind in OVERLAPS else f"{value:.1f}"
 
 
 def _failures(summary: Mapping[str, Any], name: str) -> str:
     return str(summary["failures"] if name == "mean" else summary["classes"][name]["failures"])
+
+
+def _check_text(texts: Mapping[str, str], case: str) -> None:
+    for column, text in texts.items():
+        if any(mark in column + text for mark in "\r\n"):
+            raise CaseTextError(
+                f"case {case!r}: {column!r} is {text!r}, with a line break, which a row of a table cannot hold. Take it out "
+                "of the data list"
+            )
 
 
 def _counts(rows: Sequence[Row]) -> dict[str, int]:
@@ -249,7 +273,7 @@ def _summary(rows: Sequence[Row], metric: str) -> dict[str, Any]:
     values = np.array([row[metric] for row in rows], dtype=float)
     known = ~np.isnan(values)
     patients = [row["patient"] for row in rows]
-    low, high = bootstrap_interval(values, patients)
+    low, high = np.clip(bootstrap_interval(values, patients), 0, 1 if metric.startswith(OVERLAPS) else None)
     return {
         "mean": _or_none(values[known].mean() if known.any() else math.nan),
         "sd": _or_none(values[known].std(ddof=1) if known.sum() > 1 else math.nan),

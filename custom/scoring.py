@@ -4,24 +4,40 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from ignite.engine import Engine
+from monai.bundle import ConfigParser
 from monai.engines import SupervisedEvaluator
 from monai.engines.utils import IterationEvents
 from monai.utils import convert_to_tensor
 from torch import nn
 
-from .checkpoint import write_text
+from .checkpoint import differences, write_text
 from .cohort import under
 from .cuts import Cuts
+from .errors import UserError
 from .evaluation import CaseReport
+from .grids import is_picture
+from .run_config import RunConfig
 
 logger = logging.getLogger(__name__)
+
+# What decides the scores, with all that these refer to (spacing_mm, widths, norm, patch ...) but what is FREE.
+DECIDES = ("channels", "classes", "label_values", "dimensions", "slices", "network_def", "preprocessing", "inferer")
+FREE = (
+    "bundle_root", "device", "dropout", "fill_nonfinite",
+    "inferer::sw_batch_size", "inferer::sw_device", "inferer::device", "inferer::progress",
+)  # fmt: skip
+
+
+class ScoringError(UserError, ValueError):
+    """The weights are not of this config."""
 
 
 class ReportHandler:
@@ -30,7 +46,7 @@ class ReportHandler:
 
     Reads of a decollated batch ``pred`` (logits on the image's own grid, after postprocessing), ``reference`` (class
     indices on the grid of the label's file), ``picture`` (the image as it is in its file), ``case``, ``patient`` and
-    ``attributes``. Distances are in mm, from the affine of the reference.
+    ``attributes``. Distances are in mm, from the affine of the reference; in pixels where the references are pictures.
 
     Args:
         classes: names of the foreground classes.
@@ -41,10 +57,16 @@ class ReportHandler:
 
     def __init__(self, classes: Sequence[str]) -> None:
         self.report, self.cuts = CaseReport(classes), Cuts()
+        self._pictures: list[bool] = []
+
+    @property
+    def unit(self) -> str:
+        """Of distances: ``pixels`` where every reference is a picture, else ``mm``."""
+        return "pixels" if self._pictures and all(self._pictures) else "mm"
 
     def start_again(self) -> None:
         """Forget all cases: the next evaluation begins."""
-        self.report, self.cuts = CaseReport(self.report.classes), Cuts()
+        self.report, self.cuts, self._pictures = CaseReport(self.report.classes), Cuts(), []
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self)
@@ -55,8 +77,9 @@ class ReportHandler:
             self._add(batch, convert_to_tensor(output["pred"], track_meta=False).detach())
 
     def write(self, folder: Path, name: str) -> dict[str, Any]:
-        """Writes the report and ``<name>.slices.npz``; returns the summary."""
-        summary = self.report.write(folder, name)
+        """Writes the report, its ``.json`` with the ``unit`` of distances, and ``<name>.slices.npz``; returns the summary."""
+        summary = {**self.report.write(folder, name), "unit": self.unit}
+        write_text(folder / f"{name}.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
         self.cuts.write(folder / f"{name}.slices.npz")
         return summary
 
@@ -75,6 +98,7 @@ class ReportHandler:
         patient, attributes = str(batch["patient"]), batch.get("attributes")
         self.report.add(case, patient, found, wanted, spacing_mm, attributes)
         self.report.calibration.add(logits, label)
+        self._pictures.append(is_picture(str(reference.meta.get("filename_or_obj", ""))))
         codes = "".join(aff2axcodes(reference.affine.cpu().numpy()))
         self.cuts.add(case, np.asarray(batch["picture"].cpu()), wanted, found, spacing_mm, codes)
 
@@ -87,19 +111,28 @@ def evaluate_models(
     output_dir: str | Path,
     part: str = "test",
     root: str | Path = ".",
+    config: RunConfig | None = None,
 ) -> dict[str, Any]:
     """Score each ``*.pt`` of ``models_dir``; write its files and ``report.html`` to ``<output_dir>/evaluation/<part>``.
 
+    Args:
+        config: that of this evaluation, to compare with ``train.yaml`` of the bundle around ``models_dir``.
+
     Returns:
         ``{name: mean Dice}``; also written to ``summary.json``, and logged, a line a network.
+
+    Raises:
+        ScoringError: trained under other settings that decide the scores, or weights that do not fit the network.
     """
     models_dir, output = Path(models_dir), under(root, output_dir)
+    if config is not None:
+        _check_trained(models_dir.parent, config)
     folder = output / "evaluation" / part
     logger.info("Evaluating the networks of %s on the %s part.", models_dir, part)
     names = _content(models_dir.parent / "run.json").get("networks", {})
     found = {}
     for path in sorted(models_dir.glob("*.pt"), key=lambda p: (p.stem != "model", len(p.stem), p.stem)):
-        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        _load(network, path)
         report.start_again()
         evaluator.run()
         summary = report.write(folder, path.stem)
@@ -110,6 +143,54 @@ def evaluate_models(
     task = _content(models_dir.parent / "configs" / "metadata.json").get("task", "Segmentation")
     _write_page(folder, f"{task}, {part} part", output / "metrics.csv")
     return found
+
+
+def _check_trained(bundle: Path, config: RunConfig) -> None:
+    path = bundle / "configs" / "train.yaml"
+    if not path.is_file():
+        return
+    trained, now = RunConfig(ConfigParser(ConfigParser.load_config_file(path))).config, config.config
+    names = [*dict.fromkeys([*_deciding(trained), *_deciding(now)])]
+    before, after = ({name: raw[name] for name in names if name in raw} for raw in (trained, now))
+    if found := [line.replace("written", "trained", 1) for line in differences(before, after, FREE)]:
+        raise ScoringError(
+            f"These networks were not trained under this config ({path}):\n  " + "\n  ".join(found) + "\n"
+            f"Give the same task and overrides as the training, or evaluate inside the finished bundle: cd {bundle}"
+        )
+
+
+def _deciding(config: Mapping[str, Any]) -> list[str]:
+    """The ids :data:`DECIDES`, and every id that they refer to, directly or not."""
+    found: list[str] = []
+    waiting = [name for name in DECIDES if name in config]
+    while waiting:
+        name = waiting.pop(0)
+        if name not in found:
+            found.append(name)
+            waiting += [
+                other for text in _texts(config[name]) for other in re.findall(r"@(\w+)", text) if other in config
+            ]
+    return found
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (dict, list)):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _texts(item)
+
+
+def _load(network: nn.Module, path: Path) -> None:
+    weights = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        network.load_state_dict(weights)
+    except (RuntimeError, TypeError) as error:
+        raise ScoringError(
+            f"{path}: these weights do not fit network_def ({str(error).splitlines()[-1].strip()}). Set widths, "
+            "channels, classes, dimensions and norm as they were in training, or evaluate inside the finished bundle "
+            "(cd OUTPUT_DIR/bundle)."
+        ) from error
 
 
 def _content(path: Path) -> dict[str, Any]:
@@ -133,7 +214,7 @@ def _line(summary: Mapping[str, Any]) -> str:
 
     dice = "  ".join(f"{name} {mean(f'dice_{name}', 3)}" for name in [*summary["classes"], "mean"])
     ece = summary["calibration"]["ece"] if summary["calibration"] else float("nan")
-    return f"Dice: {dice} | HD95 {mean('hd95_mm_mean', 1)} mm | failures {summary['failures']} | ECE {ece:.3f}"
+    return f"Dice: {dice} | HD95 {mean('hd95_mm_mean', 1)} {summary['unit']} | failures {summary['failures']} | ECE {ece:.3f}"
 
 
 def _write_page(folder: Path, title: str, metrics_csv: Path) -> None:

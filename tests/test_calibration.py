@@ -32,11 +32,22 @@ def test_a_network_as_right_as_it_is_sure_has_no_error():
     assert counted(logits_of(*[(0.25, 0.75)] * 4), [1, 1, 1, 0]).ece == pytest.approx(0.0)
 
 
-def test_background_on_both_sides_is_not_counted():
-    logits = logits_of((0.999, 0.001), (0.3, 0.7), (0.8, 0.2))
-    calibration = counted(logits, [0, 1, 1])  # true background; found; missed
-    assert calibration.summary()["voxels"] == 2
-    assert calibration.ece == pytest.approx((0.3 + 0.8) / 2)
+def test_voxels_are_counted_where_the_network_gives_foreground_more_than_five_percent():
+    logits = logits_of((0.96, 0.03, 0.01), (0.3, 0.7, 0.0), (0.94, 0.03, 0.03))
+    for missed in (0, 1):  # whatever the label says of the first voxel
+        calibration = counted(logits, [missed, 1, 1])
+        assert calibration.summary()["voxels"] == 2
+        assert calibration.ece == pytest.approx((0.3 + 0.94) / 2)
+    assert calibration.summary()["over"] == "voxels where the network gives foreground more than 5 %"
+
+
+def test_a_network_whose_labels_are_drawn_from_its_probabilities_has_nearly_no_error():
+    random = np.random.default_rng(0)
+    foreground = random.beta(0.3, 2.0, size=50_000)  # mostly background, as scans are
+    label = random.random(50_000) < foreground
+    assert (
+        counted(torch.from_numpy(np.stack([1 - foreground, foreground])).log(), label.astype(int).tolist()).ece < 0.01
+    )
 
 
 def test_the_classes_are_not_pooled_into_foreground():
@@ -75,7 +86,7 @@ def test_error_equals_a_loop_over_voxels():
     label = random.integers(0, 4, 300)
     bins: dict[int, list[tuple[float, bool]]] = {}
     for p, wanted in zip(probabilities, label, strict=True):
-        if p.argmax() or wanted:
+        if p[1:].sum() > 0.05:
             bins.setdefault(math.ceil(15 * p.max()), []).append((p.max(), p.argmax() == wanted))
     total = sum(len(found) for found in bins.values())
     expected = sum(abs(sum(hit - sure for sure, hit in found)) for found in bins.values()) / total
@@ -83,7 +94,7 @@ def test_error_equals_a_loop_over_voxels():
 
 
 def test_nothing_counted_is_no_error_of_zero():
-    calibration = counted(logits_of((0.9, 0.1)), [0])
+    calibration = counted(logits_of((0.96, 0.04)), [1])
     assert math.isnan(calibration.ece)
     assert calibration.summary() is None
 

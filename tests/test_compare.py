@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from custom.compare import Difference, main, paired_difference, read_cases, table, verdict
+from custom.compare import Difference, case_difference, main, paired_difference, read_cases, table, verdict
 
 ROOT = Path(__file__).parents[1]
 
@@ -16,7 +16,7 @@ def rows(dices, patients=None, distances=None, failures=0):
     distances = distances or [1.0] * len(dices)
     return [
         {"case": f"c{i}", "patient": p, "group_sex": "F", "dice_A": d, "dice_mean": d, "hd95_mm_A": h, "hd95_mm_mean": h,
-         "asd_mm_A": h / 2, "failures": failures}
+         "asd_mm_mean": h / 2, "failures": failures}
         for i, (d, p, h) in enumerate(zip(dices, patients, distances, strict=True))
     ]  # fmt: skip
 
@@ -44,13 +44,17 @@ def write_csv(path, table_rows):
          "No evidence either way: the difference is 1.0 Dice points (95 % interval 0.0 to 2.0, 20 patients)."),
         (-0.010, -0.020, -0.0004, 20,
          "No evidence either way: the difference is -1.0 Dice points (95 % interval -2.0 to 0.0, 20 patients)."),
-        (0.021, 0.008, 0.034, 5,
-         "The unlabelled scans helped by 2.1 Dice points (95 % interval 0.8 to 3.4, 5 patients)."),
-        (0.021, 0.008, 0.034, 4,
-         "The unlabelled scans helped by 2.1 Dice points (95 % interval 0.8 to 3.4, 4 patients: the interval rests on "
-         "few patients)."),
+        (0.021, 0.008, 0.034, 6,  # all of six the same sign: p = 2 / 2^6 = 0.031
+         "The unlabelled scans helped by 2.1 Dice points (95 % interval 0.8 to 3.4, 6 patients)."),
+        (0.021, 0.008, 0.034, 5,  # all of five: 2 / 2^5 = 0.062
+         "No evidence either way: the difference is 2.1 Dice points (95 % interval 0.8 to 3.4, 5 patients: too few "
+         "patients to tell)."),
+        (-0.021, -0.034, -0.008, 5,
+         "No evidence either way: the difference is -2.1 Dice points (95 % interval -3.4 to -0.8, 5 patients: too few "
+         "patients to tell)."),
         (0.100, math.nan, math.nan, 1,
-         "No evidence either way: the difference is 10.0 Dice points (no interval: 1 patient is too few for one)."),
+         "No evidence either way: the difference is 10.0 Dice points (no interval, 1 patient: too few patients to "
+         "tell)."),
     ],
 )  # fmt: skip
 def test_verdict_is_one_of_three_sentences(mean, low, high, patients, sentence):
@@ -63,11 +67,11 @@ def test_verdict_is_of_dice_only():
 
 
 def test_difference_is_ours_minus_the_baseline_paired_by_name():
-    baseline = rows([0.5, 0.6, 0.7])
-    ours = list(reversed(rows([0.6, 0.7, 0.8])))  # each 0.1 better, in another order
+    baseline = rows([0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
+    ours = list(reversed(rows([0.5, 0.6, 0.7, 0.8, 0.9, 1.0])))  # each 0.1 better, in another order
     difference = paired_difference(ours, baseline)
     assert (difference.mean, difference.low, difference.high) == pytest.approx((0.1, 0.1, 0.1))
-    assert (difference.cases, difference.patients) == (3, 3)
+    assert (difference.cases, difference.patients) == (6, 6)
     assert verdict(difference).startswith("The unlabelled scans helped by 10.0 Dice points")
     assert verdict(paired_difference(baseline, ours)).startswith("The unlabelled scans harmed by 10.0 Dice points")
 
@@ -76,7 +80,8 @@ def test_interval_is_over_patients_not_over_cases():
     dices, patients = [0.5] * 4 + [0.9] * 4, ["p"] * 4 + ["q"] * 4
     difference = paired_difference(rows(dices, patients), rows([0.5] * 8, patients))
     assert (difference.cases, difference.patients) == (8, 2)
-    assert (difference.low, difference.high) == pytest.approx((0.0, 0.4))  # (p, p) and (q, q): 1/4 of the draws each
+    widened = 0.2 * math.sqrt(2) * 12.7062 / 1.95996  # (p, p) and (q, q), 1/4 of the draws each: 0.2 -+ 0.2
+    assert (difference.low, difference.high) == pytest.approx((0.2 - widened, 0.2 + widened), rel=1e-4)
 
 
 def test_p_is_of_the_patients_signed_ranks_in_closed_form():
@@ -93,10 +98,32 @@ def test_p_counts_a_patient_once_and_leaves_out_those_without_a_difference():
     assert math.isnan(paired_difference(rows([0.5] * 3), rows([0.5] * 3)).p)
 
 
-def test_cases_without_a_number_are_left_out_and_named():
-    difference = paired_difference(rows([0.6, math.nan, 0.8]), rows([0.5, 0.6, 0.7]))
+def test_p_is_of_the_mean_of_each_patient():
+    # Patients of 1, 2 and 3 cases: means -3, +1, +2 points. Ranks 1 + 2 against 3: no pattern of signs is further in.
+    # Sums (-3, +2, +6) would leave 4 against 2, p = 6/8; first cases (-3, +4, +5) 5 against 1, p = 4/8.
+    points, patients = [-3, 4, -2, 5, 3, -2], ["p", "q", "q", "r", "r", "r"]
+    ours = rows([0.5 + point / 100 for point in points], patients)
+    assert paired_difference(ours, rows([0.5] * 6, patients)).p == pytest.approx(1.0)
+
+
+def test_cases_without_a_number_in_both_are_left_out_and_named():
+    difference = paired_difference(rows([0.6, math.nan, 0.8]), rows([0.5, math.nan, 0.7]))
     assert (difference.mean, difference.cases, difference.patients) == (pytest.approx(0.1), 2, 2)
-    assert difference.dropped == ("c1",)
+    assert (difference.dropped, difference.filled) == (("c1",), 0)
+
+
+def test_a_false_find_is_paired_with_the_one_that_rightly_found_nothing():
+    ours, baseline = rows([0.6, math.nan, 0.0]), rows([0.5, 0.0, math.nan])
+    assert [case_difference(a, b) for a, b in zip(ours, baseline, strict=True)] == pytest.approx([0.1, 1.0, -1.0])
+    difference = paired_difference(ours, baseline, "dice_A")
+    assert (difference.mean, difference.cases) == (pytest.approx(0.1 / 3), 3)
+    assert (difference.dropped, difference.filled) == ((), 2)
+
+
+def test_a_distance_that_one_lacks_is_not_filled():
+    ours, baseline = rows([0.5] * 2, distances=[3.0, math.nan]), rows([0.5] * 2, distances=[4.0, 7.0])
+    difference = paired_difference(ours, baseline, "hd95_mm_A")
+    assert (difference.mean, difference.dropped, difference.filled) == (-1.0, ("c1",), 0)
 
 
 def test_another_metric_can_be_compared():
@@ -127,14 +154,14 @@ def test_a_case_twice_is_refused():
 
 def test_an_unknown_metric_is_refused():
     with pytest.raises(
-        ValueError, match=r"ours: no column dice_B, the table has dice_A, dice_mean, hd95_mm_A, .*asd_mm_A$"
+        ValueError, match=r"ours: no column dice_B, the table has dice_A, dice_mean, hd95_mm_A, .*asd_mm_mean$"
     ):
         paired_difference(rows([0.5]), rows([0.5]), metric="dice_B")
 
 
 def test_nothing_to_compare_is_refused():
     with pytest.raises(ValueError, match="no case has a dice_mean in both tables"):
-        paired_difference(rows([math.nan]), rows([0.5]))
+        paired_difference(rows([math.nan]), rows([math.nan]))
 
 
 def test_table_in_closed_form():
@@ -150,6 +177,17 @@ def test_table_in_closed_form():
             "| mean teacher |   80.0 |      80.0 |      4.5 |     2.2 |        0 |     2 |",
         ]
     )
+
+
+def test_table_takes_the_distance_of_a_case_from_its_mean():
+    # Case c0 has two classes (2 and 4 mm: 3), case c1 one (9 mm): 6 over cases, not (2 + 4 + 9) / 3 = 5 over all.
+    distances = [(2.0, 4.0, 3.0), (9.0, math.nan, 9.0)]
+    table_rows = [
+        {**row, "dice_B": 0.5, "hd95_mm_A": a, "hd95_mm_B": b, "hd95_mm_mean": mean, "asd_mm_mean": mean / 3}
+        for row, (a, b, mean) in zip(rows([0.5] * 2), distances, strict=True)
+    ]
+    cells = [cell.strip() for cell in table({"model": table_rows}, ["A", "B"]).splitlines()[2].split("|")]
+    assert cells[5:7] == ["6.0", "2.0"]
 
 
 def test_table_refuses_a_class_that_a_model_lacks():
@@ -202,16 +240,24 @@ def test_command_writes_a_page_where_it_is_asked_for(tmp_path, capsys, monkeypat
     assert told == [(*paths, ("few", "all"), tmp_path / "page.html")]
     printed = capsys.readouterr().out
     assert f"Case by case: {tmp_path / 'page.html'}" in printed
-    assert (
-        "+0.0 Dice points (95 % interval 0.0 to 0.0, 3 patients: the interval rests on few patients); no patient"
-        in printed
-    )
+    assert "+0.0 Dice points (95 % interval 0.0 to 0.0, 3 patients: too few patients to tell); no patient" in printed
 
 
 def test_command_says_which_cases_were_left_out(tmp_path, capsys):
-    baseline, ours = rows([0.5] * 3), rows([0.5, 0.5, math.nan])
+    baseline, ours = rows([0.5, 0.5, math.nan]), rows([0.5, 0.5, math.nan])
     main([str(write_csv(tmp_path / "a.csv", baseline)), str(write_csv(tmp_path / "b.csv", ours))])
-    assert "Left out, without a number in both: c2." in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "Left out, without a number in both: c2." in printed
+    assert "taken as 1" not in printed
+
+
+@pytest.mark.parametrize(("others", "count"), [([0.5, 0.0], "1 case"), ([0.0, 0.0], "2 cases")])
+def test_command_says_how_many_were_taken_as_rightly_empty(others, count, tmp_path, capsys):
+    ours = [0.5 if other else math.nan for other in others]
+    main([str(write_csv(tmp_path / "a.csv", rows(others))), str(write_csv(tmp_path / "b.csv", rows(ours)))])
+    printed = capsys.readouterr().out
+    assert f"Dice taken as 1 for the one that rightly found nothing where the other did: {count}." in printed
+    assert "Left out" not in printed
 
 
 def test_command_refuses_different_cases_in_one_sentence(tmp_path, capsys):

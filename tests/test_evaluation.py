@@ -8,7 +8,7 @@ import torch
 
 from custom.bootstrap import bootstrap_interval
 from custom.compare import read_cases
-from custom.evaluation import CaseReport
+from custom.evaluation import NOT_GIVEN, CaseReport, CaseTextError
 from custom.metrics import COMPAT_RULE
 
 LABEL = np.array([[1, 1, 2, 0]])
@@ -79,7 +79,7 @@ def test_summary_in_closed_form(tmp_path):
     a = summary["metrics"]["dice_A"]
     assert a["mean"] == pytest.approx((1 + 2 / 3 + 0) / 3)
     assert a["sd"] == pytest.approx(np.std([1, 2 / 3, 0], ddof=1))
-    assert (a["low"], a["high"]) == (0.0, pytest.approx(5 / 6))  # of (p2, p2), (p1, p2), (p1, p1)
+    assert (a["low"], a["high"]) == (0, 1)  # of two patients: wider than the range, so it ends where Dice does
     assert (a["cases"], a["patients"]) == (3, 2)
     assert summary["metrics"]["jaccard_A"]["mean"] == pytest.approx((1 + 1 / 2 + 0) / 3)
     assert summary["metrics"]["asd_mm_mean"]["mean"] == 0
@@ -93,6 +93,33 @@ def test_summary_counts_only_what_has_a_number_and_gives_no_interval_of_one_pati
     assert distance["mean"] == pytest.approx(0.9)
     assert distance["low"] is None
     assert distance["high"] is None
+
+
+def test_a_missed_class_does_not_improve_the_mean_distance_of_its_case(tmp_path):
+    report = CaseReport(["A", "B", "C"])
+    label = np.array([[1, 1, 2, 0]])  # no C
+    report.add("all", "p", np.array([[1, 0, 2, 0]]), label, (1.0, 2.0))
+    report.add("no B", "q", np.array([[1, 1, 0, 0]]), label, (1.0, 2.0))
+    both, missed = report.rows
+    assert (both["hd95_mm_mean"], both["asd_mm_mean"]) == (pytest.approx(0.9), 0)  # of A and B; C is in neither
+    assert missed["hd95_mm_A"] == missed["asd_mm_A"] == 0
+    assert math.isnan(missed["hd95_mm_mean"])
+    assert math.isnan(missed["asd_mm_mean"])
+    assert missed["dice_mean"] == pytest.approx(1 / 2)
+    assert report.compat_rows[1]["hd95_voxels_mean"] == 0  # published tables do let it improve
+    assert report.write(tmp_path, "test")["metrics"]["hd95_mm_mean"]["cases"] == 1
+    assert "a case with a failure has no mean distance" in (tmp_path / "test.md").read_text()
+
+
+@pytest.mark.parametrize("value", ["", None])
+def test_an_empty_value_is_not_given(value, tmp_path):
+    report = CaseReport(["A"])
+    report.add("c", "p", np.array([[1]]), np.array([[1]]), (1.0, 1.0), {"scanner": value, "sex": "F"})
+    report.add("d", "q", np.array([[1]]), np.array([[1]]), (1.0, 1.0), {"scanner": "None", "sex": "F"})
+    groups = report.write(tmp_path, "test")["groups"]
+    assert list(groups["scanner"]) == ["None", NOT_GIVEN]  # a scanner may be called so
+    assert groups["scanner"][NOT_GIVEN]["cases"] == 1
+    assert read_cases(tmp_path / "test.csv")[0]["group_scanner"] == ""
 
 
 def test_groups_are_summed_up_apart(tmp_path):
@@ -137,12 +164,14 @@ def test_markdown_says_the_same_in_words_and_tables(tmp_path):
     assert "4 cases of 4 patients. A failure is a class of a case where exactly one of prediction and label is" in text
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
     assert ["Metric", "Class", "Mean", "SD", "95 % interval", "Cases", "Failures"] in cells
-    assert ["Dice", "A", "0.417", "0.500", "0.000 to 0.833", "4", "1"] in cells  # (1 + 2/3 + 0 + 0) / 4
-    assert ["HD95, mm", "A", "0.6", "0.6", "0.0 to 1.0", "3", "1"] in cells  # (0 + 0.9 + 1) / 3
+    assert ["Dice", "A", "0.417", "0.500", "0.000 to 1.000", "4", "1"] in cells  # (1 + 2/3 + 0 + 0) / 4
+    hd95 = next(line for line in cells if line[:2] == ["HD95, mm", "A"])
+    assert (hd95[2:4], hd95[5:]) == (["0.6", "0.6"], ["3", "1"])  # (0 + 0.9 + 1) / 3
+    assert hd95[4].startswith("0.0 to 1.")
     assert ["scanner", "a", "1", "1", "0.667", "-", "0.9", "0"] in cells
     assert ["A", "0.417", "0.375", "0.5", "0.4"] in cells  # as published tables count
     assert COMPAT_RULE in text
-    assert "Expected calibration error 0.500 over 1 voxels where the label or the prediction is foreground" in text
+    assert "Expected calibration error 0.500 over 1 voxels where the network gives foreground more than 5 %" in text
 
 
 def test_files_are_replaced_whole_and_leave_no_litter(tmp_path):
@@ -164,6 +193,18 @@ def test_case_names_with_commas_and_quotes_read_back(tmp_path):
     report.write(tmp_path, "test")
     row = read_cases(tmp_path / "test.csv")[0]
     assert (row["case"], row["patient"], row["group_site"]) == ('left, "old"', "Ångström", "a, b")
+
+
+@pytest.mark.parametrize("mark", ["\r", "\n", "\r\n"])
+@pytest.mark.parametrize("where", ["case", "patient", "attribute", "value"])
+def test_a_line_break_that_no_row_can_hold_is_refused_by_name(mark, where):
+    text = {"case": "c", "patient": "p", "attribute": "site", "value": "x"}
+    text[where] += f"{mark}y"
+    report = CaseReport(["A"])
+    with pytest.raises(CaseTextError, match=r"^case 'c.*with a line break.*Take it out of the data list$") as caught:
+        report.add(text["case"], text["patient"], LABEL, LABEL, (1.0, 1.0), {text["attribute"]: text["value"]})
+    assert repr(mark)[1:-1] in str(caught.value)
+    assert len(report) == 0
 
 
 def test_a_case_is_scored_once():
@@ -192,8 +233,11 @@ def test_a_report_without_cases_is_not_written(tmp_path):
 
 
 def test_bootstrap_of_two_groups_in_closed_form():
-    # Of two groups with 0 and 1 the mean is 0, 1/2 or 1 with probabilities 1/4, 1/2, 1/4.
-    assert bootstrap_interval([0.0, 1.0], ["a", "b"]) == (0.0, 1.0)
+    # Of two groups with 0 and 1 the mean is 0, 1/2 or 1 with probabilities 1/4, 1/2, 1/4: 1/2 +- 1/2, widened.
+    factor = math.sqrt(2) * 12.7062 / 1.95996  # t of one degree of freedom, from tables
+    assert bootstrap_interval([0.0, 1.0], ["a", "b"]) == pytest.approx(
+        (0.5 - 0.5 * factor, 0.5 + 0.5 * factor), rel=1e-5
+    )
     assert bootstrap_interval([0.0, 1.0], ["a", "b"], level=0.4) == (0.5, 0.5)
 
 
@@ -209,13 +253,27 @@ def test_bootstrap_is_the_same_for_the_same_seed_and_another_for_another():
     assert first != bootstrap_interval(values, groups, seed=2)
 
 
-def test_bootstrap_covers_the_true_mean_about_95_times_in_100():
+@pytest.mark.parametrize("patients", [6, 10, 40])
+def test_bootstrap_covers_the_true_mean_about_95_times_in_100(patients):
     random = np.random.default_rng(0)
     hits = 0
-    for _ in range(400):
-        low, high = bootstrap_interval(random.normal(5.0, 2.0, size=40), range(40), draws=1000)
+    for _ in range(4000):
+        low, high = bootstrap_interval(random.normal(5.0, 2.0, size=patients), range(patients), draws=1000)
         hits += low <= 5.0 <= high
-    assert 0.90 <= hits / 400 <= 0.98
+    assert 0.93 <= hits / 4000 <= 0.96  # three standard errors are 0.01
+
+
+@pytest.mark.parametrize(("patients", "t"), [(6, 2.5706), (10, 2.2622)])  # from tables, at 0.975
+def test_interval_of_few_patients_is_widened_about_the_mean_over_cases(patients, t):
+    random = np.random.default_rng(0)
+    groups = [g for g in range(patients) for _ in range(1 + g % 3)]
+    values = random.exponential(size=len(groups))
+    sums, sizes = np.bincount(groups, weights=values), np.bincount(groups)
+    drawn = np.random.default_rng(0).integers(patients, size=(10000, patients))
+    plain = np.quantile(sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1), [0.025, 0.975])
+    factor = math.sqrt(patients / (patients - 1)) * t / 1.95996
+    expected = values.mean() + factor * (plain - values.mean())
+    assert bootstrap_interval(values, groups) == pytest.approx(expected, rel=1e-4)
 
 
 def test_bootstrap_width_is_that_of_the_standard_error():

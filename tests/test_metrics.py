@@ -155,6 +155,20 @@ def test_scores_of_a_case_equal_medpy_class_by_class():
         assert score.asd_mm == pytest.approx(medpy.asd(pred == i, label == i, (1.5, 1.2, 8.0)), abs=1e-6)
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_large_borders_are_measured_alike_by_distance_transforms(seed, monkeypatch):
+    pred, label, spacing_mm = random_masks(seed)
+    there, too = (np.pad(mask, [(3, 2)] * mask.ndim) for mask in (pred, label))
+    by_trees = surface_distances(there, too, spacing_mm)
+    monkeypatch.setattr("custom.metrics._MANY_BORDER_VOXELS", 0)
+    monkeypatch.setattr("scipy.spatial.KDTree", None)  # not asked any more
+    for tree, transform in zip(by_trees, surface_distances(there, too, spacing_mm), strict=True):
+        np.testing.assert_allclose(transform, tree, atol=1e-9)  # in the same order
+    score = class_score(there, too, spacing_mm)
+    assert score.hd95_mm == pytest.approx(medpy.hd95(there, too, spacing_mm), abs=1e-6)
+    assert score.asd_mm == pytest.approx(medpy.asd(there, too, spacing_mm), abs=1e-6)
+
+
 def test_random_masks_are_of_both_dimensions_and_touch_the_edges():
     masks = [random_masks(seed)[0] for seed in range(60)]
     assert {mask.ndim for mask in masks} == {2, 3}

@@ -2,6 +2,7 @@ import base64
 import importlib
 import io
 import json
+import re
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -21,6 +22,7 @@ from custom.report.inputs import Cut
 from custom.report.page import Cell, Column, interval, number, table
 
 ABSENT = "neither label nor prediction has it"
+INVENTED = "the prediction alone has it"
 
 
 class Page(HTMLParser):
@@ -87,7 +89,9 @@ def evaluate(folder, cases, classes=("A", "B"), name="model", attributes=None, p
     for i, (case, shifts) in enumerate(cases.items()):
         label, pred = np.zeros((24, 3 + 3 * len(classes)), np.uint8), np.zeros((24, 3 + 3 * len(classes)), np.uint8)
         for value, shift in enumerate(shifts, start=1):
-            if shift != ABSENT:
+            if shift == INVENTED:
+                pred[2:12, 3 * value] = value
+            elif shift != ABSENT:
                 label[2:12, 3 * value] = value
                 if shift is not None:
                     pred[2 + shift : 12 + shift, 3 * value] = value
@@ -190,7 +194,9 @@ def test_headline_is_the_serving_networks(page):
     assert found["mean"] == pytest.approx(np.mean(dices))
     low, high = found["low"], found["high"]
     assert f"Dice, mean 0.640 95 % interval {low:.3f} to {high:.3f}" in page.text
-    assert "Failures 1 of 9 scored classes of cases" in page.text  # five cases, two classes, one of them in neither
+    assert (
+        "; 1 failure has none Failures 1 of 9 scored classes of cases" in page.text
+    )  # five cases, two classes, one of them in neither
     assert "Cases 5 of 5 patients" in page.text
     assert "Part: test. 5 cases of 5 patients. Serving network: model." in page.text
     assert page.headings[0] == "My run"
@@ -313,21 +319,22 @@ def test_panels_of_a_case_share_the_box_and_have_no_words():
     assert tuple(pred.get_size_inches()) == (3.0, 3.0)  # 20 of 2 mm are as long as 40 of 1 mm
 
 
-def test_a_photograph_has_no_scale_bar(monkeypatch):
+def test_a_picture_in_colour_or_grey_has_no_scale_bar(monkeypatch):
     drawn = []
     monkeypatch.setattr(charts, "_address", lambda figure: drawn.append(len(figure.axes[0].texts)))
     label = np.zeros((20, 20), np.uint8)
     label[5:9, 5:9] = 1
     for image in (label, np.stack([label] * 3)):
-        charts.case(Cut(image, label, label, (1.0, 1.0)), [label], ["A"])
-    assert drawn == [0, 1, 0, 0, 0, 0]  # the bar and its length are on the reference
+        charts.case(Cut(image, label, label, (1.0, 1.0)), [label], ["A"], "mm")
+    charts.case(Cut(label, label, label, (1.0, 1.0)), [label], ["A"], "pixels")
+    assert drawn == [0, 1, 0, *[0] * 6]  # the bar and its length are on the reference
 
 
 def test_no_distance_at_all_is_said_not_drawn(tmp_path):
     evaluate(tmp_path, {"c0": (None, None), "c1": (None, None)}, pictures=False)
     page = Page(write_report(tmp_path, "My run"))
     assert "No case has an HD95" in page.text
-    assert "HD95, mm \N{EN DASH} no interval" in page.text
+    assert "HD95, mm \N{EN DASH} no interval; 4 failures have none" in page.text
 
 
 def test_groups_have_a_table_and_a_figure(tmp_path):
@@ -342,6 +349,39 @@ def test_groups_have_a_table_and_a_figure(tmp_path):
     alt = "Mean Dice by scanner: x (2 cases) 0.800; y (1 case) 0.250; not given (1 case) 0.800"
     assert alt in [a["aria-label"] for tag, a in page.tags if tag == "svg"]
     assert "not given" in [row[2] for row in page.rows("model: 4 cases")[2:]]
+
+
+def write_ages(folder, values, name="model"):
+    ages = [{"age": str(20 + i)} for i in range(values)]
+    return evaluate(folder, {f"c{i}": (1, 1) for i in range(values + 1)}, attributes=[*ages, {}], pictures=False)
+
+
+def test_an_attribute_of_more_than_12_values_is_left_out_in_a_sentence(tmp_path):
+    twelve, thirteen = (write_ages(tmp_path / str(n), n) for n in (12, 13))
+    says = "Not grouped by age: it has 13 values, and more than 12 make groups too small to read."
+    for page, name in (
+        (Page(write_report(thirteen.parent, "My run")), "By age"),
+        (compared((thirteen, thirteen), tmp_path), "Difference of mean Dice by age"),
+    ):
+        assert says in page.text
+        assert not [caption for caption in page.tables if caption.startswith(name)]
+    page = Page(write_report(twelve.parent, "My run"))
+    assert "Not grouped" not in page.text
+    assert len(page.rows("By age")) == 2 + 13  # with those that have none
+    assert len(compared((twelve, twelve), tmp_path).rows("Difference of mean Dice by age")) == 2 + 13
+
+
+def test_distances_of_pictures_are_in_pixels(tmp_path):
+    files = [evaluate(tmp_path / name, {"c0": (1, 1), "c1": (2, 3)}) for name in "ab"]
+    for file in files:
+        assert "HD95, mm" in Page(write_report(file.parent, "My run")).text
+        change(file.parent, unit="pixels")
+        page = Page(write_report(file.parent, "My run"))
+        assert "HD95, pixels 3.5" in page.text  # the tile: of 2 and (4 + 6) / 2
+        assert " mm" not in f"{page.text} {[a['aria-label'] for tag, a in page.tags if tag == 'svg']}"
+    page = compared(files, tmp_path)
+    assert {row[0] for row in page.rows("Means of each")} >= {"HD95, pixels", "HD95, A, pixels", "ASD, pixels"}
+    assert " mm" not in page.text
 
 
 def test_calibration_has_a_diagram_and_its_counts(run):
@@ -502,9 +542,9 @@ def test_heads_of_one_group_share_a_head(tmp_path):
 
 # --------------------------------------------------------------------------------------------------------- page of two
 def write_two(root):
-    """Ours is 10, 20, 30, 40 points better in c0 to c3 and 50 worse in c4; c5 has no Dice in the baseline."""
+    """Ours is 10, 20, 30, 40 points better in c0 to c3 and 50 worse in c4; c5 has no Dice."""
     base = {"c0": (3, 3), "c1": (4, 4), "c2": (5, 5), "c3": (6, 6), "c4": (1, 1), "c5": (ABSENT, ABSENT)}
-    ours = {**dict.fromkeys(base, (2, 2)), "c4": (6, 6)}
+    ours = {**dict.fromkeys(base, (2, 2)), "c4": (6, 6), "c5": (ABSENT, ABSENT)}
     attributes = [{"scanner": "x"}] * 3 + [{"scanner": "y"}] * 3
     a = evaluate(root / "base", base, attributes=attributes)
     return a, evaluate(root / "ours", ours, attributes=attributes)
@@ -535,7 +575,7 @@ def test_two_runs_are_judged_in_a_sentence(pair):
 
 def test_table_of_two_has_the_paired_difference_of_every_metric(pair):
     rows = {row[0]: row for row in pair.rows("Means of each")[2:]}
-    assert rows["Dice, mean (difference in points)"][1:4] == ["0.620", "0.733", "+10.0"]  # ours over six cases
+    assert rows["Dice, mean (difference in points)"][1:4] == ["0.620", "0.720", "+10.0"]
     assert rows["Dice, mean (difference in points)"][5:7] == ["5", "5"]
     assert rows["Dice, A (difference in points)"][3] == "+10.0"
     assert rows["failures"][1:4] == ["0", "0", "0"]
@@ -550,7 +590,7 @@ def test_cases_of_two_come_from_the_largest_loss_on(pair):
     assert [row[0][0] for row in rows[2:]] == ["c4", "c0", "c1", "c2", "c3", "c5"]
     assert [text for text, _ in rows[2][3:8]] == ["0.900", "0.400", "-50.0", "-50.0", "-50.0"]
     assert float(rows[2][5][1]["data-value"]) == pytest.approx(-50.0)
-    assert [text for text, _ in rows[-1][3:6]] == ["\N{EN DASH}", "0.800", "\N{EN DASH}"]
+    assert [text for text, _ in rows[-1][3:6]] == ["\N{EN DASH}"] * 3
 
 
 def test_pictures_of_two_stand_side_by_side(pair):
@@ -576,11 +616,46 @@ def test_slices_that_differ_are_not_set_side_by_side(two, tmp_path):
 
 def test_figures_of_two_say_who_is_better_where(pair):
     alts = [a["aria-label"] for tag, a in pair.tags if tag == "svg"]
+    assert "Blue, above the line: better; orange: worse; grey: equal." in pair.text
     assert "Dice of semi against sup. semi is better in 4 of 5 cases and worse in 1." in alts
     assert "Differences in points by class: A (5 cases) +10.0; B (5 cases) +10.0" in alts
     assert "Differences in points by scanner: x (3 cases) +20.0; y (2 cases) -5.0" in alts
     rows = {row[0]: row[1] for row in pair.rows("Difference of mean Dice by scanner")[2:]}
     assert rows == {"x": "+20.0", "y": "-5.0"}
+
+
+def test_to_find_nothing_where_the_other_invents_something_is_a_gain(tmp_path):
+    a = evaluate(tmp_path / "a", {"c0": (1, 1), "c1": (INVENTED, INVENTED)})
+    b = evaluate(tmp_path / "b", {"c0": (1, 1), "c1": (ABSENT, ABSENT)})
+    page = compared((a, b), tmp_path)
+    assert "In 1 case one of the two rightly found nothing where the other found something" in page.text
+    assert "Left out" not in page.text
+    rows = {row[0]: row for row in page.rows("Means of each")[2:]}
+    assert rows["Dice, mean (difference in points)"][3] == "+50.0"
+    assert [row[:1] + row[4:5] for row in page.rows("2 cases, the largest loss first")[2:]] == [
+        ["c0", "0.0"],
+        ["c1", "+100.0"],
+    ]
+    assert "semi is better in 1 of 2 cases and worse in 0." in page.text
+    dots = page.source[page.source.index('aria-label="Dice of semi') :]
+    assert len(re.findall(r"<use [^>]*fill-opacity", dots[: dots.index("</svg>")])) == 2
+    assert "Largest gain: c1, +100.0 Dice points" in page.headings
+
+
+def test_a_mean_distance_of_two_says_what_it_leaves_out(tmp_path):
+    a = evaluate(tmp_path / "a", {"c0": (1, 1), "c1": (1, 1)})
+    b = evaluate(tmp_path / "b", {"c0": (2, 2), "c1": (None, 2)})
+    rows = {row[0]: row for row in compared((a, b), tmp_path).rows("Means of each")[2:]}
+    assert rows["HD95, A, mm"][1:3] == ["2.0", "4.0; 1 failure has none"]
+    assert rows["HD95, B, mm"][1:3] == ["2.0", "4.0"]
+    assert rows["HD95, mm"][1:3] == ["2.0", "4.0; 1 failure has none"]
+    assert rows["ASD, mm"][2].endswith("; 1 failure has none")
+    assert rows["Dice, A (difference in points)"][2] == "0.400"
+
+
+def test_equal_cases_are_neither_gains_nor_losses():
+    svg = charts.scatter([0.5, 0.5, 0.5], [0.6, 0.4, 0.5], ("a", "b"), "alt")
+    assert re.findall(r"<use [^>]*fill: ([^;]*);[^>]*fill-opacity", svg) == ["var(--blue)", "#d55e00", "#888888"]
 
 
 def test_a_group_without_a_dice_in_both_is_left_out(two, tmp_path):
@@ -601,9 +676,9 @@ def test_one_case_without_pictures_or_distances_is_compared(tmp_path):
     a, b = (evaluate(tmp_path / n, {"c": (None,)}, ["A"], pictures=False) for n in "ab")
     page = Page(compare_report(a, b, ("a", "b"), tmp_path / "page.html"))
     rows = {row[0]: row for row in page.rows("Means of each")[2:]}
-    assert rows["HD95, mm"][1:] == ["\N{EN DASH}"] * 7
+    assert rows["HD95, mm"][1:] == ["\N{EN DASH}; 1 failure has none"] * 2 + ["\N{EN DASH}"] * 5
     assert rows["failures"][1:4] == ["1", "1", "0"]
-    assert "no interval: 1 patient is too few for one" in page.text
+    assert "(no interval, 1 patient: too few patients to tell)" in page.text
     assert "Largest loss, median, largest gain" not in page.headings
 
 

@@ -10,11 +10,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import nibabel
 import numpy as np
 import pytest
 import torch
+import yaml
 from conftest import BUNDLES
 from monai.bundle import ConfigParser
 from monai.data import DataLoader, Dataset, MetaTensor
@@ -26,7 +28,9 @@ from torch import nn
 
 from custom.cohort import references
 from custom.cuts import Cuts
-from custom.scoring import ReportHandler, evaluate_models
+from custom.errors import UserError
+from custom.run_config import RunConfig
+from custom.scoring import ReportHandler, _check_trained, _line, evaluate_models
 
 TURN = np.array([[0, -1.5, 0, 10], [1.2, 0, 0, -20], [0, 0, 3.0, 5], [0, 0, 0, 1]])  # its axes point to A, L and S
 
@@ -77,12 +81,12 @@ def evaluate(folder: Path, spacing_mm: tuple[float, ...] = (1.5, 1.2, 3.0), shar
 
 
 def handed(
-    report: ReportHandler, logits: torch.Tensor, label: torch.Tensor, picture: torch.Tensor | None = None
+    report: ReportHandler, logits: torch.Tensor, label: torch.Tensor, case: str = "c1", file: str = "seg.nii.gz"
 ) -> None:
     """One decollated case without attributes, on a grid of 1 mm."""
-    reference = MetaTensor(label[None], affine=torch.eye(4))
-    batch = {"case": "c1", "patient": "p1", "attributes": None, "reference": reference,
-             "picture": torch.zeros(1, *label.shape) if picture is None else picture}  # fmt: skip
+    reference = MetaTensor(label[None], affine=torch.eye(4), meta={"filename_or_obj": file})
+    batch = {"case": case, "patient": "p1", "attributes": None, "reference": reference,
+             "picture": torch.zeros(1, *label.shape)}  # fmt: skip
     report(SimpleNamespace(state=SimpleNamespace(batch=[batch], output=[{"pred": logits}])))  # type: ignore[arg-type]
 
 
@@ -102,9 +106,11 @@ def test_calibration_is_of_the_networks_own_probabilities(tmp_path):
     curve = json.loads((evaluate(tmp_path, sharpness=1.0) / "model.json").read_text())["calibration"]
     # Always right. On the outer class the logits are -1, 0, -1, on the inner one -2, -1, 0.
     outer, inner = 1 / (1 + 2 * math.exp(-1)), 1 / (1 + math.exp(-1) + math.exp(-2))
-    voxels = {"outer": 2 * (12 * 12 * 7 - 6 * 6 * 5), "inner": 2 * 6 * 6 * 5}
-    assert curve["voxels"] == sum(voxels.values())
-    expected = (voxels["outer"] * (1 - outer) + voxels["inner"] * (1 - inner)) / curve["voxels"]
+    assert (
+        curve["voxels"] == 2 * 30 * 26 * 12
+    )  # all: on the background they are 0, -1, -2, as sure as on the inner class
+    of_outer = 2 * (12 * 12 * 7 - 6 * 6 * 5) / curve["voxels"]
+    expected = of_outer * (1 - outer) + (1 - of_outer) * (1 - inner)
     assert curve["ece"] == pytest.approx(expected, abs=1e-5)
 
 
@@ -143,6 +149,99 @@ def test_scores_are_written_where_no_report_can_be_drawn(tmp_path, caplog, monke
     assert all(record.levelno == logging.INFO for record in caplog.records)
 
 
+def test_distances_of_pictures_are_in_pixels(tmp_path):
+    report, label = ReportHandler(["polyp"]), torch.eye(4)
+    for files, unit in ((["a.png", "b.nii.gz"], "mm"), (["a.png", "b.JPG"], "pixels")):
+        report.start_again()
+        for file in files:
+            handed(report, torch.stack([1 - label, label]), label, file, f"/data/{file}")
+        assert report.write(tmp_path, "model")["unit"] == unit
+        assert json.loads((tmp_path / "model.json").read_text())["unit"] == unit
+        assert "hd95_mm_polyp" in (tmp_path / "model.csv").read_text()
+
+
+def test_the_line_of_a_network_says_the_unit():
+    report, label = ReportHandler(["polyp"]), torch.eye(4)
+    handed(report, torch.stack([1 - label, label]), label, file="a.png")
+    assert "HD95 0.0 pixels | failures 0" in _line({**report.report.summary(), "unit": report.unit})
+
+
+def trained(folder: Path, **settings: Any) -> Path:
+    """``models`` of a finished bundle, trained with these settings on top of ``CONFIG``."""
+    (folder / "configs").mkdir()
+    (folder / "configs/train.yaml").write_text(yaml.safe_dump({**CONFIG, **settings}))
+    (folder / "models").mkdir()
+    return folder / "models"
+
+
+CONFIG: dict[str, Any] = {
+    "seed": 0, "patch": [64, 64], "dropout": [0.0], "spacing_mm": [1.5, 1.5, -1], "channels": ["image"],
+    "preprocessing": {"_target_": "Spacingd", "keys": "image", "pixdim": "@spacing_mm"},
+    "inferer": {"_target_": "SlidingWindowInferer", "roi_size": [64, 64], "sw_batch_size": 8, "overlap": 0.25},
+    "network_def": {"_target_": "scripts.networks.UNet", "in_channels": "$len(@channels)", "dropout": "@dropout"},
+}  # fmt: skip
+SMALL = {**CONFIG["inferer"], "roi_size": "@patch"}
+
+
+def told(**settings: Any) -> RunConfig:
+    return RunConfig(ConfigParser({**CONFIG, **settings}))
+
+
+def judge(models: Path, config: RunConfig) -> None:
+    network = Perfect()
+    evaluator = SupervisedEvaluator(torch.device("cpu"), DataLoader(Dataset([{}])), network)
+    evaluate_models(evaluator, ReportHandler(["a"]), network, models, models, config=config)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "says"),
+    [
+        ({}, {"spacing_mm": [3, 3, -1]}, "trained with spacing_mm=[1.5, 1.5, -1], this config has [3, 3, -1]"),
+        ({}, {"channels": ["flair"]}, "trained with channels::0='image', this config has 'flair'"),
+        ({}, {"inferer": {**CONFIG["inferer"], "overlap": 0.5}}, "trained with inferer::overlap=0.25, this config has 0.5"),
+        ({"inferer": SMALL}, {"inferer": SMALL, "patch": [32, 32]}, "trained with patch=[64, 64], this config has [32, 32]"),
+    ],
+)  # fmt: skip
+def test_settings_that_decide_the_scores_are_those_of_the_training(tmp_path, before, now, says):
+    models = trained(tmp_path, **before)
+    with pytest.raises(UserError) as caught:
+        judge(models, told(**now))
+    first, *found, remedy = str(caught.value).splitlines()
+    assert first == f"These networks were not trained under this config ({tmp_path / 'configs/train.yaml'}):"
+    assert found == [f"  {says}"]
+    assert remedy == (
+        f"Give the same task and overrides as the training, or evaluate inside the finished bundle: cd {tmp_path}"
+    )
+
+
+@pytest.mark.parametrize(
+    "now",
+    [
+        {},
+        {"seed": 1, "patch": [32, 32], "dropout": [0.5], "data_list": "other.json"},
+        {"inferer": {**CONFIG["inferer"], "sw_batch_size": 1}},
+    ],
+)
+def test_settings_that_decide_no_score_may_differ(tmp_path, now):
+    _check_trained(trained(tmp_path).parent, told(**now))
+
+
+def test_a_folder_of_weights_without_a_bundle_is_compared_with_nothing(tmp_path):
+    _check_trained(tmp_path, told(spacing_mm=[3, 3, -1]))
+
+
+def test_weights_of_another_network_are_refused(tmp_path):
+    (tmp_path / "models").mkdir()
+    torch.save({"sharpness": torch.zeros(2)}, tmp_path / "models/model.pt")
+    with pytest.raises(UserError) as caught:
+        judge(tmp_path / "models", told())
+    text = str(caught.value)
+    assert text.startswith(
+        f"{tmp_path / 'models/model.pt'}: these weights do not fit network_def (size mismatch for sharp"
+    )
+    assert ". Set widths, channels, classes, dimensions and norm as they were in training, or evaluate inside" in text
+
+
 def test_a_network_that_finds_nothing_is_a_failure_of_every_case():
     report = ReportHandler(["polyp"])
     label = torch.zeros(4, 5)
@@ -151,7 +250,7 @@ def test_a_network_that_finds_nothing_is_a_failure_of_every_case():
     summary = report.report.summary()
     assert (summary["failures"], summary["metrics"]["dice_polyp"]["mean"], summary["groups"]) == (1, 0.0, {})
     assert summary["metrics"]["hd95_mm_polyp"]["mean"] is None
-    assert summary["calibration"]["ece"] == pytest.approx(1 / (1 + math.exp(-1)))  # so sure, and wrong on the label
+    assert summary["calibration"]["ece"] == pytest.approx(16 / 20 - 1 / (1 + math.exp(-1)))  # right in 16 of 20
 
 
 def test_a_prediction_on_another_grid_is_refused():

@@ -173,15 +173,15 @@ def reliability(bins: Sequence[Mapping[str, Any]], alt: str) -> str:
 
 
 def scatter(baseline: Sequence[float], ours: Sequence[float], names: tuple[str, str], alt: str) -> str:
-    """A dot a case: the baseline's Dice to the right, ours upwards; above the diagonal ours is better."""
+    """A dot a case: the baseline's Dice to the right, ours upwards; above the diagonal ours is better, on it equal (grey)."""
 
     def make() -> Any:
         figure = _figure(4.6, 4.6)
         axis = figure.subplots()
         start = max(0.0, min(*baseline, *ours) - 0.03)
-        better = [y > x for x, y in zip(baseline, ours, strict=True)]
+        colours = [BLUE if y > x else VERMILION if y < x else GREY for x, y in zip(baseline, ours, strict=True)]
         axis.plot([start, 1], [start, 1], "--", color=GREY, linewidth=1)
-        axis.scatter(baseline, ours, s=22, c=[BLUE if b else VERMILION for b in better], alpha=0.75, linewidths=0)
+        axis.scatter(baseline, ours, s=22, c=colours, alpha=0.75, linewidths=0)
         axis.set(xlim=(start, 1.01), ylim=(start, 1.01), aspect="equal")
         axis.set_xlabel(_name(f"Dice, {names[0]}", 44))
         axis.set_ylabel(_name(f"Dice, {names[1]}", 44))
@@ -218,9 +218,10 @@ def learning(metrics_csv: Path, alt: str) -> str:
     return svg(lambda: learning_figure(metrics_csv), alt)
 
 
-def case(cut: Cut, predictions: Sequence[Any], classes: Sequence[str]) -> list[str]:
-    """Image, reference and each prediction of a slice, as addresses (``data:``) of pictures."""
-    spacing_mm = cut.spacing_mm if cut.image.ndim == 2 else None  # pixels of a photograph have no size
+def case(cut: Cut, predictions: Sequence[Any], classes: Sequence[str], unit: str) -> list[str]:
+    """Image, reference and each prediction of a slice, as addresses (``data:``) of pictures; a scale bar where the
+    ``unit`` of its sizes is mm."""
+    spacing_mm = cut.spacing_mm if unit == "mm" and cut.image.ndim == 2 else None  # a photograph's pixels have no size
     figures = case_panels(cut.image, cut.label, predictions, classes, spacing_mm)
     return [_address(figure) for figure in figures]
 

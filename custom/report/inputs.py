@@ -23,7 +23,7 @@ class ReportError(UserError, ValueError):
 
 @dataclass(frozen=True)
 class Cut:
-    """One slice of a case: image ``(X, Y)`` or ``(3, X, Y)``, class indices ``(X, Y)``, sizes in mm."""
+    """One slice of a case: image ``(X, Y)`` or ``(3, X, Y)``, class indices ``(X, Y)``, sizes in the unit of distances."""
 
     image: NDArray[Any]
     label: NDArray[Any]
@@ -60,6 +60,11 @@ class Evaluated:
     def attributes(self) -> list[str]:
         """What the cases are grouped by."""
         return [column.removeprefix(GROUP) for column in self.rows[0] if column.startswith(GROUP)]
+
+    @property
+    def unit(self) -> str:
+        """Of distances: ``mm``, or ``pixels`` of pictures."""
+        return str(self.summary.get("unit", "mm"))
 
     def metric(self, name: str) -> Mapping[str, Any]:
         """Mean, sd, interval and counts of a metric; empty where it was not measured."""

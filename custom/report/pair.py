@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from ..checkpoint import write_text
-from ..compare import Difference, paired_difference, verdict
+from ..compare import Difference, case_difference, paired_difference, verdict
 from ..evaluation import GROUP, NOT_GIVEN, Row
 from . import charts, page
 from .inputs import Evaluated, ReportError, read_evaluated
 from .page import Cell, Column, interval, number, words
-from .run import class_colours, dice_text, three_of
+from .run import class_colours, dice_text, three_of, too_many_values, without_distance
 
 
 def compare_report(baseline_csv: Path, ours_csv: Path, names: tuple[str, str], out: Path) -> Path:
@@ -40,7 +41,7 @@ def compare_report(baseline_csv: Path, ours_csv: Path, names: tuple[str, str], o
         f"{names[1]} against {names[0]}",
         f"Paired over {pair.dice.cases} cases of {pair.dice.patients} patients. Every difference is {names[1]} minus "
         f"{names[0]}; a Dice point is 1/100.",
-        page.paragraph(verdict(pair.dice), "verdict") + _dropped(pair.dice),
+        page.paragraph(verdict(pair.dice), "verdict") + _filled(pair.dice) + _dropped(pair.dice),
         [
             ("Both networks", _table(pair)),
             ("Case by case", _charts(pair)),
@@ -78,8 +79,13 @@ class Pair:
         self.baseline, self.ours = baseline.rows, [by_case[row["case"]] for row in baseline.rows]
         self.attributes = [name for name in baseline.attributes if name in ours.attributes]
 
+    @property
+    def unit(self) -> str:
+        """Of distances."""
+        return self.both[1].unit
+
     def difference(self, metric: str, cases: set[str] | None = None) -> Difference | None:
-        """Of a metric, over some cases or all; None where no case has a number in both."""
+        """Of a metric, over some cases or all; None where no case has one."""
         ours, baseline = (
             [row for row in rows if cases is None or row["case"] in cases] for rows in (self.ours, self.baseline)
         )
@@ -87,10 +93,21 @@ class Pair:
         return paired_difference(ours, baseline, metric) if any(known) else None
 
     def scored(self) -> list[tuple[float, Row, Row]]:
-        """Difference, baseline and ours of every case with a Dice in both, from the largest loss on."""
-        pairs = [(mine["dice_mean"] - base["dice_mean"], base, mine)
+        """Difference, baseline and ours of every case with a difference of Dice, from the largest loss on."""
+        pairs = [(_minus(base, mine, "dice_mean"), base, mine)
                  for base, mine in zip(self.baseline, self.ours, strict=True)]  # fmt: skip
         return sorted((pair for pair in pairs if math.isfinite(pair[0])), key=lambda pair: pair[0])
+
+
+def _filled(difference: Difference) -> str:
+    if not difference.filled:
+        return ""
+    cases = f"{difference.filled} case{'' if difference.filled == 1 else 's'}"
+    return page.paragraph(
+        f"In {cases} one of the two rightly found nothing where the other found something: its Dice, which has no number, "
+        "is taken as 1 in the differences.",
+        "faint",
+    )
 
 
 def _dropped(difference: Difference) -> str:
@@ -108,18 +125,27 @@ def _table(pair: Pair) -> str:
     ]
     metrics = [("Dice, mean (difference in points)", "dice_mean", 3, 100.0, 1)]
     metrics += [(f"Dice, {name} (difference in points)", f"dice_{name}", 3, 100.0, 1) for name in several]
-    metrics += [("HD95, mm", "hd95_mm_mean", 1, 1.0, 1)]
-    metrics += [(f"HD95, {name}, mm", f"hd95_mm_{name}", 1, 1.0, 1) for name in several]
-    metrics += [("ASD, mm", "asd_mm_mean", 2, 1.0, 2)]
+    metrics += [(f"HD95, {pair.unit}", "hd95_mm_mean", 1, 1.0, 1)]
+    metrics += [(f"HD95, {name}, {pair.unit}", f"hd95_mm_{name}", 1, 1.0, 1) for name in several]
+    metrics += [(f"ASD, {pair.unit}", "asd_mm_mean", 2, 1.0, 2)]
     rows = []
     for label, metric, digits, scale, places in metrics:
-        means = [number(network.metric(metric).get("mean"), digits) for network in pair.both]
+        means = [_mean(network, metric, digits) for network in pair.both]
         found = pair.difference(metric)
         rows.append([words(label), *means, *_difference_cells(found, scale, places), _significance(found)])
     counts = [network.summary["failures"] for network in pair.both]
     failures = [Cell(str(count), count, bad=count > 0) for count in counts]
     rows.append([words("failures"), *failures, number(counts[1] - counts[0], 0, sign=True), *[number(None, 0)] * 4])
-    return page.table("Means of each over its own cases; differences over the cases that have both", columns, rows)
+    return page.table("Means of each over its own cases; differences over the cases that have one", columns, rows)
+
+
+def _mean(network: Evaluated, metric: str, digits: int) -> Cell:
+    """Of a distance with the failures that it leaves out."""
+    cell = number(network.metric(metric).get("mean"), digits)
+    if metric.startswith("dice_"):
+        return cell
+    of_class = network.summary["classes"].get(metric.split("_mm_", 1)[1], network.summary)
+    return replace(cell, text=cell.text + without_distance(of_class["failures"], "; "))
 
 
 def _difference_cells(found: Difference | None, scale: float, digits: int) -> list[Cell]:
@@ -145,8 +171,8 @@ def _charts(pair: Pair) -> str:
     gains, losses = (sum(sign * d > 0 for d, *_ in scored) for sign in (1, -1))
     said = f"{names[1]} is better in {gains} of {len(scored)} cases and worse in {losses}."
     dots = charts.scatter(
-        [base["dice_mean"] for _, base, _ in scored],
-        [mine["dice_mean"] for *_, mine in scored],
+        [_dice(base) for _, base, _ in scored],
+        [_dice(mine) for *_, mine in scored],
         names,
         f"Dice of {names[1]} against {names[0]}. {said}",
     )
@@ -156,7 +182,9 @@ def _charts(pair: Pair) -> str:
     )
     return page.charts(
         [
-            page.chart(dots, f"Mean Dice of each case. {said} Blue, above the line: better; orange: worse."),
+            page.chart(
+                dots, f"Mean Dice of each case. {said} Blue, above the line: better; orange: worse; grey: equal."
+            ),
             page.chart(bars, "A bar a case. Dashed: the mean difference; band: its 95 % interval over patients."),
         ]
     )
@@ -171,6 +199,9 @@ def _groups(pair: Pair) -> str:
     content = []
     for attribute in pair.attributes:
         values = sorted({row[GROUP + attribute] for row in pair.baseline})
+        if told := too_many_values(attribute, values):
+            content.append(told)
+            continue
         found = {}
         for value in values:
             difference = pair.difference(
@@ -227,7 +258,7 @@ def _side_by_side(pair: Pair, difference: float, base: Row, mine: Row, rank: str
         return page.panels(heading, []) + page.paragraph(
             "The two evaluations kept different slices of this case.", "faint"
         )
-    image, reference, *predictions = charts.case(ours, [theirs.pred, ours.pred], pair.classes)
+    image, reference, *predictions = charts.case(ours, [theirs.pred, ours.pred], pair.classes, pair.unit)
     pictures = [
         (image, f"image of {case}", "image; the box is what the others show"),
         (reference, f"{case}: outlines of the reference", "reference"),
@@ -239,7 +270,7 @@ def _side_by_side(pair: Pair, difference: float, base: Row, mine: Row, rank: str
 
 
 def _cases(pair: Pair) -> str:
-    """The largest loss first; cases without a Dice in both last."""
+    """The largest loss first; cases without a difference of Dice last."""
     names = [network.name for network in pair.both]
     several = pair.both[0].several
     columns = [
@@ -247,7 +278,7 @@ def _cases(pair: Pair) -> str:
         *(Column(name, "Dice, mean") for name in names),
         Column("mean", "difference, Dice points", ascending=True),
         *(Column(name, "difference, Dice points") for name in several),
-        *(Column(name, "HD95, mm") for name in (*names, "difference")),
+        *(Column(name, f"HD95, {pair.unit}") for name in (*names, "difference")),
         *(Column(name, "failures") for name in names),
     ]
     both = zip(pair.baseline, pair.ours, strict=True)
@@ -269,8 +300,13 @@ def _cases(pair: Pair) -> str:
     return page.table(caption, columns, cells, sortable=True, bad_rows=marks)
 
 
+def _dice(row: Row) -> float:
+    """Of a case that has a difference: without a number it was taken as 1."""
+    return 1.0 if math.isnan(row["dice_mean"]) else row["dice_mean"]
+
+
 def _minus(base: Row, mine: Row, metric: str) -> float:
-    return mine.get(metric, math.nan) - base.get(metric, math.nan)
+    return case_difference(mine, base, metric) if metric in base and metric in mine else math.nan
 
 
 def _order(difference: float) -> tuple[bool, float]:
@@ -286,8 +322,8 @@ def _meaning(pair: Pair) -> str:
             "patients like these, not of another training: repeat with several seeds before you rely on it.",
             "p: Wilcoxon's signed-rank test on the patients' mean differences, not corrected for how many rows there are. "
             "The sentence at the top goes by the interval.",
-            "HD95 and ASD in mm, smaller is better; of a case the mean over its classes that have one. A failure (one of "
-            "prediction and label is empty) has no distance and is left out of it: read the failures beside it.",
+            f"HD95 and ASD in {pair.unit}, smaller is better; of a case the mean over the classes that prediction and "
+            "label hold. A failure (one of them is empty) has no distance and its case no mean: read the failures beside it.",
             "The intervals of classes and groups are not corrected for how many there are: with many groups, one will "
             "exclude 0 by chance.",
         ]

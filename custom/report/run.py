@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ _PART = {
 
 _JUDGED = ("dice_", "hd95_mm_")  # with an interval; Jaccard and ASD beside them say the same in other words
 _MORE = ("95 % interval", "cases")
+MOST_VALUES = 12  # of an attribute that makes groups; with more (an age) a group would hold a case or two
 
 
 def write_report(folder: Path, title: str, metrics_csv: Path | None = None) -> Path:
@@ -75,9 +76,9 @@ def _headline(network: Evaluated) -> str:
     entries = [
         ("Dice, mean", number(dice.get("mean"), 3).text, _interval_text(dice.get("low"), dice.get("high"), 3)),
         (
-            "HD95, mm",
+            f"HD95, {network.unit}",
             number(distance.get("mean"), 1).text,
-            _interval_text(distance.get("low"), distance.get("high"), 1),
+            _interval_text(distance.get("low"), distance.get("high"), 1) + without_distance(summary["failures"], "; "),
         ),
         ("Failures", str(summary["failures"]), f"of {scored} scored classes of cases"),
         ("Cases", str(summary["cases"]), f"of {_count(summary['patients'], 'patient')}"),
@@ -93,7 +94,7 @@ def _networks(networks: Sequence[Evaluated]) -> str:
     columns = [
         Column("Network", words=True),
         *(Column(name, "Dice") for name in ("mean", "95 % interval", *several)),
-        Column("HD95, mm"),
+        Column(f"HD95, {networks[0].unit}"),
         Column("failures"),
     ]
     if any(network.summary.get("calibration") for network in networks):
@@ -118,8 +119,10 @@ def _networks(networks: Sequence[Evaluated]) -> str:
 def _classes(network: Evaluated) -> str:
     """Mean, spread and interval of every metric, a row a class."""
     names = [*network.classes, "mean"] if len(network.classes) > 1 else network.classes
-    every = (("dice_", "Dice", 3), ("jaccard_", "Jaccard", 3), ("hd95_mm_", "HD95, mm", 1), ("asd_mm_", "ASD, mm", 2))
-    parts = [part for part in every if any(network.metric(part[0] + name) for name in names)]
+    overlaps = (("dice_", "Dice", 3), ("jaccard_", "Jaccard", 3))
+    parts = [
+        part for part in (*overlaps, *_distances(network)) if any(network.metric(part[0] + name) for name in names)
+    ]
     columns = [Column("Class", words=True)]
     for prefix, heading, _ in parts:
         columns += [Column(name, heading) for name in ("mean", "sd", *(_MORE if prefix in _JUDGED else ()))]
@@ -145,7 +148,12 @@ def _strips(network: Evaluated) -> str:
     figures = [page.chart(charts.strips(dice, "Dice", 1.0, _spoken("Dice", dice, 3)), caption)]
     if any(math.isfinite(value) for values in distances.values() for value in values):
         figures.append(
-            page.chart(charts.strips(distances, "HD95, mm", None, _spoken("HD95 in mm", distances, 1)), caption)
+            page.chart(
+                charts.strips(
+                    distances, f"HD95, {network.unit}", None, _spoken(f"HD95 in {network.unit}", distances, 1)
+                ),
+                caption,
+            )
         )
         return page.charts(figures)
     return page.charts(figures) + page.paragraph("No case has an HD95: in none are prediction and label both there.")
@@ -165,10 +173,13 @@ def _groups(network: Evaluated) -> str:
     content = []
     overall = network.metric("dice_mean").get("mean")
     for attribute, values in (network.summary.get("groups") or {}).items():
+        if told := too_many_values(attribute, values):
+            content.append(told)
+            continue
         columns = [
             *(Column(name, words=not i) for i, name in enumerate((attribute, "cases", "patients", "failures"))),
             *(Column(name, "Dice") for name in ("mean", "95 % interval", *network.several)),
-            *(Column(name, "HD95, mm") for name in network.classes),
+            *(Column(name, f"HD95, {network.unit}") for name in network.classes),
         ]
         rows, drawn = [], {}
         for value, group in values.items():
@@ -202,6 +213,16 @@ def _groups(network: Evaluated) -> str:
     return "\n".join(content)
 
 
+def too_many_values(attribute: str, values: Iterable[str]) -> str:
+    """The sentence in the place of an attribute with more than ``MOST_VALUES`` values; empty for any other."""
+    count = sum(value not in ("", NOT_GIVEN) for value in values)
+    if count <= MOST_VALUES:
+        return ""
+    return page.paragraph(
+        f"Not grouped by {attribute}: it has {count} values, and more than {MOST_VALUES} make groups too small to read."
+    )
+
+
 def _pictures(network: Evaluated) -> str:
     shown = network.cases_with_pictures()
     scored = [row for row in network.rows if row["case"] in shown and math.isfinite(row["dice_mean"])]
@@ -212,7 +233,7 @@ def _pictures(network: Evaluated) -> str:
     for index, rank in sorted(three_of(len(scored), "Worst", "Median", "Best").items()):
         row = scored[index]
         cut = network.cut(row["case"])
-        image, reference, pred = charts.case(cut, [cut.pred], network.classes)
+        image, reference, pred = charts.case(cut, [cut.pred], network.classes, network.unit)
         dice = dice_text(row, network.classes)
         pictures = [
             (image, f"image of {row['case']}", "image; the box is what the others show"),
@@ -246,7 +267,7 @@ def dice_text(row: Row, classes: Sequence[str]) -> str:
 
 def _cases(network: Evaluated) -> str:
     """Worst first; what has no Dice comes last."""
-    distances = [part for part in (("hd95_mm_", "HD95, mm", 1), ("asd_mm_", "ASD, mm", 2)) if _has(network, part[0])]
+    distances = [part for part in _distances(network) if _has(network, part[0])]
     columns = [
         Column("case", words=True),
         Column("patient", words=True),
@@ -278,6 +299,11 @@ def _cases(network: Evaluated) -> str:
         f"label is empty, not both. {page.NOTHING}: both are, there is nothing to score."
     )
     return page.table(caption, columns, cells, sortable=True, bad_rows=[row["failures"] > 0 for row in rows])
+
+
+def _distances(network: Evaluated) -> tuple[tuple[str, str, int], ...]:
+    """Beginning of the columns, head and decimals of each distance."""
+    return ("hd95_mm_", f"HD95, {network.unit}", 1), ("asd_mm_", f"ASD, {network.unit}", 2)
 
 
 def _has(network: Evaluated, prefix: str) -> bool:
@@ -353,9 +379,9 @@ def _meaning(network: Evaluated, part: str) -> str:
     texts = [
         "Dice: twice the overlap of prediction and label over the sum of both; 1 is perfect, 0 no overlap. The mean of a "
         "case is over the classes that prediction or label holds.",
-        "HD95: the distance, in mm, that 95 % of the border points of prediction and label stay below; ASD: the average "
-        "distance from the border of the prediction to that of the label. Smaller is better. The mean of a case is over "
-        "its classes that have one.",
+        f"HD95: the distance, in {network.unit}, that 95 % of the border points of prediction and label stay below; ASD: "
+        "the average distance from the border of the prediction to that of the label. Smaller is better. The mean of a "
+        "case is over the classes that prediction and label hold; a case with a failure has none.",
         "A failure: one of prediction and label holds the class and the other does not. Its Dice is 0 and it has no "
         "distance, so a mean distance leaves it out: read the failures beside it.",
         f"Intervals: {network.summary['interval']}. A patient is drawn with all of their cases, because these are not "
@@ -376,6 +402,11 @@ def _interval_text(low: float | None, high: float | None, digits: int) -> str:
 
 def _failures(count: int) -> Cell:
     return Cell(str(count), count, bad=count > 0)
+
+
+def without_distance(failures: int, before: str) -> str:
+    """What a mean distance leaves out, to stand right behind it; empty where nothing failed."""
+    return f"{before}{_count(failures, 'failure')} {'has' if failures == 1 else 'have'} none" if failures else ""
 
 
 def _count(n: int, thing: str) -> str:
