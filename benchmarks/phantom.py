@@ -80,8 +80,8 @@ def demo(out: Path) -> None:
     )
     (out / "result.md").write_text(text + "\n")
     print(f"\n{text}\n\nOne seed, one short run: a demonstration, not a finding. README has the five seeds.")
-    cases = [runs[name] / "evaluation/test/model.csv" for name in ("supervised", "mean_teacher")]
-    page = compare_report(*cases, ("supervised", "mean teacher"), out / "compare.html")
+    baseline, ours = (runs[name] / "evaluation/test/model.csv" for name in ("supervised", "mean_teacher"))
+    page = compare_report(baseline, ours, ("supervised", "mean teacher"), out / "compare.html")
     print(f"The two case by case: {page}, each alone: {out}/*/evaluation/test/report.html")
     print(f"Pictures, contours of reference and predictions: {pictures}")
     print("Learning curves: " + ", ".join(str(run / "learning_curves.png") for run in runs.values()))
