@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import nearest
-from .grids import difference, is_picture, times
+from .formats.itk_image import is_picture
+from .grids import difference, times
 from .scans import Facts
 
 TRAINING = ("labelled", "unlabelled")
@@ -158,10 +159,12 @@ def nonfinite(name: str, found: Facts) -> str:
 
 
 def plural(count: int, noun: str) -> str:
+    """``1 scan``, ``2 scans``."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def number(value: float) -> str:
+    """A label's value without a needless fraction: ``3``, ``1.5``."""
     return str(int(value)) if value % 1 == 0 else f"{value:g}"
 
 

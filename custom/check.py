@@ -18,7 +18,7 @@ import yaml
 from . import cohort
 from .case_check import TRAINING, Case, Task, nonfinite, number, plural
 from .cohort import PARTS, CohortError
-from .grids import is_picture
+from .formats.itk_image import is_picture
 from .scans import Facts, Record, ScanFault
 
 logger = logging.getLogger(__name__)
@@ -254,6 +254,7 @@ class Check:
 
 
 def some(names: Sequence[str], most: int = FIRST) -> str:
+    """The first names, and dots where there are more."""
     return "; ".join([*names[:most], *(["..."] if len(names) > most else [])])
 
 

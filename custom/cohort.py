@@ -284,6 +284,7 @@ def namesakes(files: Sequence[Path]) -> list[str]:
 
 
 def is_image(path: Path) -> bool:
+    """A file that the readers take, by its suffix."""
     return path.name.lower().endswith(SUFFIXES)
 
 

@@ -4,23 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .scans import Facts
 
-PICTURES = (
-    ".png",
-    ".jpg",
-    ".jpeg",
-)  # formats without a place in the body: only the size says whether two belong together
 TOLERANCE = 1e-3  # mm; of directions, the same number of their cosines
-
-
-def is_picture(path: str | Path) -> bool:
-    return Path(path).name.lower().endswith(PICTURES)
 
 
 def difference(found: Facts, expected: Facts, pictures: bool = False) -> str:

@@ -83,4 +83,5 @@ def filled(voxels: np.ndarray) -> np.ndarray:
 
 
 def is_nifti(path: Path) -> bool:
+    """By its name: what nibabel reads, ITK reads the rest."""
     return path.name.lower().endswith((".nii", ".nii.gz"))

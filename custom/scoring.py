@@ -23,7 +23,7 @@ from .cohort import under
 from .cuts import Cuts
 from .errors import UserError
 from .evaluation import CaseReport
-from .grids import is_picture
+from .formats.itk_image import is_picture
 from .run_config import RunConfig
 
 logger = logging.getLogger(__name__)

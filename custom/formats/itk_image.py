@@ -16,8 +16,9 @@ ITK_PARTS = ("ProcessObject", "ImageFileReader", "GDCMSeriesFileNames", "PyBuffe
 _loading = threading.Lock()
 
 
-def is_picture(path: Path) -> bool:
-    return path.name.lower().endswith(PICTURES)
+def is_picture(path: str | Path) -> bool:
+    """PNG or JPEG, by its name: two axes, and pixels without a size."""
+    return Path(path).name.lower().endswith(PICTURES)
 
 
 def is_dicom(path: Path) -> bool:

@@ -54,6 +54,7 @@ def number(value: float | None, digits: int, sign: bool = False) -> Cell:
 
 
 def words(text: str) -> Cell:
+    """A cell that holds text: it stands on the left, and sorts by letters."""
     return Cell(text, words=True)
 
 
