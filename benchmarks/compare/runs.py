@@ -1,0 +1,185 @@
+"""One run of one bundle on one data list: train, evaluate on the test part, write its row."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from custom.checkpoint import write_text
+from custom.compare import read_cases
+
+ROOT = Path(__file__).resolve().parents[2]
+SIZES = ROOT / "benchmarks/sizes.yaml"
+FINAL = "bundle/models/model_final.pt"
+
+
+class OutOfTime(Exception):
+    """The budget ended; the run goes on from its last checkpoint in the next call."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A run: which bundle (or variant of one), on which task with how many labels, from which seed."""
+
+    task: str
+    labels: str  # in the name of the list: TASK_LABELS.json; empty for a phantom, which is drawn
+    name: str
+    seed: int
+    bundle: str
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.data}_{self.name}_seed{self.seed}"
+
+    @property
+    def data(self) -> str:
+        return f"{self.task}_{self.labels}" if self.labels else self.task
+
+
+def cell(task: str, name: str, seed: int, sizes: Mapping[str, Any]) -> Cell:
+    """``task`` is ``acdc:7``, or a phantom's name; ``name`` a bundle or a variant of ``sizes.yaml``.
+
+    Raises:
+        ValueError: neither; a task that ``sizes.yaml`` does not name.
+    """
+    kind, _, labels = task.partition(":")
+    if kind not in sizes["tasks"]:
+        raise ValueError(f"task {kind}: benchmarks/sizes.yaml names {', '.join(sizes['tasks'])}")
+    variant = sizes["variants"].get(name, {"bundle": name})
+    if not (ROOT / "bundles" / variant["bundle"] / "configs/train.yaml").is_file():
+        known = sorted(path.name for path in (ROOT / "bundles").iterdir()) + list(sizes["variants"])
+        raise ValueError(f"no bundle or variant {name}: there are {', '.join(known)}")
+    return Cell(kind, labels, name, seed, variant["bundle"], {**sizes["tasks"][kind], **variant.get("overrides", {})})
+
+
+def read_sizes(path: Path = SIZES) -> dict[str, Any]:
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def run(one: Cell, lists: Path, folder: Path, deadline: float, go_on: bool) -> dict[str, Any]:
+    """Train and evaluate what is not done yet; returns the row.
+
+    Args:
+        lists: folder of the data lists.
+        folder: of this run.
+        deadline: on ``time.monotonic()``'s clock.
+        go_on: from the checkpoint of an earlier call; else an unfinished run starts again.
+
+    Raises:
+        OutOfTime: the budget ended.
+        RuntimeError: a command failed; its output is in ``folder/log.txt``.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    told = {**one.overrides, "seed": one.seed, "output_dir": folder}
+    told |= {"data_list": lists / f"{one.data}.json"} if one.labels else {"dataset_dir": lists}
+    files = ["configs/train.yaml", f"scripts/tasks/{one.task}.yaml"]
+    commit = revision()
+    if not (folder / FINAL).exists():
+        resume = {"resume": True} if go_on and any(folder.glob("last_*.pt")) else {}
+        cost = _command(one.bundle, "training", files, {**told, **resume}, folder, deadline)
+        earlier = json.loads((folder / "cost.json").read_text()) if resume and (folder / "cost.json").exists() else {}
+        cost["peak_mb"] = max(cost["peak_mb"], earlier.get("peak_mb", 0))
+        write_text(folder / "cost.json", json.dumps({**cost, "commit": commit, "date": str(date.today())}) + "\n")
+    if not (folder / "evaluation/test/summary.json").exists():
+        _command(one.bundle, "run", [*files, "configs/evaluate.yaml"], told, folder, deadline)
+    return row(one, folder)
+
+
+def row(one: Cell, folder: Path) -> dict[str, Any]:
+    """What a finished run was and found; ``networks`` and ``cases`` by the names of the files of weights."""
+    cost = json.loads((folder / "cost.json").read_text())
+    about = json.loads((folder / "bundle/run.json").read_text())
+    test = folder / "evaluation/test"
+    with (folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
+        epochs = list(csv.DictReader(file))
+    validated = [
+        {"step": int(e["step"]), **{k.removeprefix("val/"): float(v) for k, v in e.items() if k.endswith("/dice_mean") and v}}
+        for e in epochs
+    ]  # fmt: skip
+    files = sorted(path.stem for path in test.glob("*.csv"))
+    return {
+        "task": one.task, "labels": one.labels, "name": one.name, "bundle": one.bundle, "seed": one.seed,
+        "overrides": dict(one.overrides), "steps": int(epochs[-1]["step"]),
+        "date": cost["date"], "commit": cost["commit"], "machine": machine(), "versions": about["versions"],
+        "seconds": round(sum(float(e["seconds"]) for e in epochs), 1),
+        "validation_seconds": round(sum(float(e["validation_seconds"] or 0) for e in epochs if "validation_seconds" in e), 1),
+        "peak_mb": cost["peak_mb"],
+        "served_as": about["networks"], "best_in_validation": about["best in validation"],
+        "validation": [v for v in validated if len(v) > 1],
+        "networks": {name: json.loads((test / f"{name}.json").read_text()) for name in files},
+        "cases": {name: [_compact(case) for case in read_cases(test / f"{name}.csv")] for name in files},
+    }  # fmt: skip
+
+
+def _compact(case: Mapping[str, Any]) -> dict[str, Any]:
+    """A case with what is compared, rounded; a number that is not there is null."""
+    kept = {k: v for k, v in case.items() if k in ("case", "patient", "failures") or k.startswith(("dice_", "hd95_mm_mean"))}
+    return {k: (None if math.isnan(v) else round(v, 5)) if isinstance(v, float) else v for k, v in kept.items()}
+
+
+def revision() -> str:
+    """Of the repository; with ``+`` where files differ from it."""
+    git = ["git", "-C", str(ROOT)]
+    try:
+        head = subprocess.run([*git, "rev-parse", "--short=10", "HEAD"], capture_output=True, text=True, check=True).stdout
+        dirty = subprocess.run([*git, "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return head.strip() + ("+" if dirty else "")
+
+
+def machine() -> str:
+    gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    threads = os.environ.get("OMP_NUM_THREADS", "all")
+    return f"{os.cpu_count()} cores ({threads} threads), {platform.machine()}, {gib:.0f} GiB"
+
+
+def _command(bundle: str, run_id: str, files: list[str], told: Mapping[str, Any], folder: Path, deadline: float) -> dict[str, Any]:
+    """``cd bundles/NAME && python -m monai.bundle run ...``; its time and its peak of memory.
+
+    It is asked to stop at the deadline: what the last whole epoch left is on disk.
+    """
+    config = "[" + ",".join(f"'{name}'" for name in files) + "]"
+    arguments = [f"--{key}={value}" for key, value in told.items()]
+    command = [sys.executable, "-m", "monai.bundle", "run", run_id, "--config_file", config, *arguments]
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore:parsing config_file", "TQDM_DISABLE": "1"}
+    start = time.monotonic()
+    with (folder / "log.txt").open("a") as log:
+        child = subprocess.Popen(command, cwd=ROOT / "bundles" / bundle, env=environment, stdout=log, stderr=log)
+        try:
+            usage = _wait(child, deadline)
+        except BaseException:
+            child.kill()
+            child.wait()
+            raise
+    if child.returncode:
+        tail = (folder / "log.txt").read_text()[-1500:]
+        raise RuntimeError(f"{' '.join(command)}\nended with {child.returncode}; the end of {folder / 'log.txt'}:\n{tail}")
+    return {"wall_seconds": round(time.monotonic() - start, 1), "peak_mb": round(usage.ru_maxrss / 1024)}
+
+
+def _wait(child: subprocess.Popen, deadline: float) -> Any:
+    while True:
+        pid, status, usage = os.wait4(child.pid, os.WNOHANG)
+        if pid:
+            child.returncode = os.waitstatus_to_exitcode(status)
+            return usage
+        if time.monotonic() > deadline:
+            child.send_signal(signal.SIGTERM)
+            child.wait()
+            raise OutOfTime
+        time.sleep(0.5)
