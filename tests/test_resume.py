@@ -67,8 +67,8 @@ CELLS = [
     pytest.param("mean_teacher", {"amp": "fp16"}, id="fp16 with its scaler"),
     pytest.param("mean_teacher", {"optimizer": "adam"}, id="adam"),
     pytest.param("mean_teacher", {"lr_schedule": PolyDecay(0.9), "clip": 1.0}, id="schedule and clipping"),
-    pytest.param("supervised", {}, id="supervised"),
 ]
+CELLS += [pytest.param(name, {}, id=name) for name in tiny.METHODS if name != "mean_teacher"]
 
 
 @pytest.mark.fault("2", "stopped in the fourth of six epochs: precisions, accumulation, optimisers")

@@ -1,7 +1,12 @@
-"""A cohort of random pictures in memory, and a trainer over it: what the trainer's own tests stand on."""
+"""A cohort of random pictures in memory, and a trainer over it: what the trainer's own tests stand on.
+
+Each method has a file ``tiny_<bundle>.py`` beside this one: ``method()`` makes a small one, ``WEIGHTS`` are its terms'
+weights, ``CHANNELS`` the channels of its pictures where they are not one.
+"""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,8 +19,7 @@ from torch import Tensor
 
 from custom.augment import Flip, Noise
 from custom.bank import Bank
-from custom.losses import ConsistencyLoss
-from custom.methods import MeanTeacher, Method, Supervised
+from custom.methods import Method
 from custom.networks import UNet
 from custom.output import Output
 from custom.streams import Stream
@@ -23,22 +27,31 @@ from custom.trainer import DualStreamTrainer
 from custom.validation import ServingEvaluator
 
 CLASSES = ["background", "bright"]
+METHODS = sorted(path.stem.removeprefix("tiny_") for path in Path(__file__).parent.glob("tiny_*.py"))
 
 
-def draw(case: dict[str, str]) -> dict[str, Tensor]:
+def draw(case: dict[str, Any]) -> dict[str, Tensor]:
     """A 16 x 16 picture of noise with a bright square, by the case's name; label where the key is asked for."""
-    generator = torch.Generator().manual_seed(int(case["image"]))
-    image = 0.3 * torch.rand(1, 16, 16, generator=generator)
+    files = case["image"] if isinstance(case["image"], list) else [case["image"]]
+    generator = torch.Generator().manual_seed(int(files[0]))
+    image = 0.3 * torch.rand(len(files), 16, 16, generator=generator)
     x, y = torch.randint(2, 8, (2,), generator=generator).tolist()
     label = torch.zeros(1, 16, 16)
     label[:, x : x + 6, y : y + 6] = 1
     return {"image": image + 0.5 * label, **({"label": label} if "label" in case else {})}
 
 
-def bank(name: str, first: int, cases: int) -> Bank:
+def bank(name: str, first: int, cases: int, channels: Sequence[str] = ("image",)) -> Bank:
     keys = ("image",) if name == "unlabelled" else ("image", "label")
-    data = [{"patient": f"{name}{i}", "image": str(first + i), "label": "drawn"} for i in range(cases)]
-    return Bank(data, draw, keys=keys, name=name, channels=["image"])
+    data = [
+        {
+            "patient": f"{name}{i}",
+            "image": dict.fromkeys(channels, str(first + i)) if len(channels) > 1 else str(first + i),
+            "label": "drawn",
+        }
+        for i in range(cases)
+    ]
+    return Bank(data, draw, keys=keys, name=name, channels=channels)
 
 
 def network(seed: int = 0, channels: int = 1) -> UNet:
@@ -50,14 +63,17 @@ def supervised_loss() -> DiceCELoss:
     return DiceCELoss(to_onehot_y=True, softmax=True, squared_pred=True, batch=True, lambda_dice=0.5, lambda_ce=0.5)
 
 
+def of(name: str) -> Any:
+    """The module ``tiny_<name>``."""
+    return importlib.import_module(f"tiny_{name}")
+
+
 def method(name: str) -> Method:
-    if name == "supervised":
-        return Supervised(network(), supervised_loss())
-    return MeanTeacher(network(), supervised_loss(), ConsistencyLoss())
+    return of(name).method()
 
 
-WEIGHTS: dict[str, Any] = {"supervised": {"supervised": 1.0},
-                           "mean_teacher": {"supervised": 1.0, "consistency": {"ramp": 0.1, "until": 1.0}}}  # fmt: skip
+def weights(name: str) -> dict[str, Any]:
+    return of(name).WEIGHTS
 
 
 def trainer(
@@ -84,16 +100,17 @@ def trainer(
         "plain": lambda: torch.optim.SGD(parameters, lr, foreach=False),
     }[optimizer]()
     seed, parts = settings.pop("seed", 0), [Flip(), Noise(0.05, prob=0.5)]
+    channels = getattr(of(which), "CHANNELS", ["image"]) if isinstance(which, str) else ["image"]
     streams = {
-        name: Stream(bank(name, first, cases), batch, (16, 16), parts, seed=seed, name=name)
+        name: Stream(bank(name, first, cases, channels), batch, (16, 16), parts, seed=seed, name=name)
         for name, first, cases in (("labelled", 0, labelled), ("unlabelled", 100, unlabelled))
     }
-    if which == "supervised" and weights is None:
-        weights = WEIGHTS["supervised"]
+    if weights is None:
+        weights = of(which if isinstance(which, str) else "mean_teacher").WEIGHTS
     return DualStreamTrainer(
         device="cpu", max_epochs=epochs, epoch_steps=epoch_steps, method=chosen, optimizer=made, **streams,
-        weights=weights or WEIGHTS["mean_teacher"], seed=seed,
-        validator=evaluator(torch.device("cpu"), bank("validation", 200, validation), chosen, SimpleInferer(), CLASSES),
+        weights=weights, seed=seed,
+        validator=evaluator(torch.device("cpu"), bank("validation", 200, validation, channels), chosen, SimpleInferer(), CLASSES),
         output=Output(folder) if folder is not None else None, train_handlers=handlers, **settings,
     )  # fmt: skip
 

@@ -1,0 +1,1 @@
+"""Stub: intra-patch and inter-patch sampling of the ranked losses."""

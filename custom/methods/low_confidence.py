@@ -1,0 +1,7 @@
+"""Stub: to be written."""
+
+from .base import Method
+
+
+class LowConfidence(Method):
+    """Stub."""

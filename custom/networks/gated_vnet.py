@@ -1,0 +1,7 @@
+"""Stub: to be written."""
+
+from torch import nn
+
+
+class GatedVNet(nn.Module):
+    """Stub."""
