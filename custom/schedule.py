@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .errors import nearest
@@ -47,11 +47,12 @@ class TermWeights:
             ``{term: {ramp: 0.1, from: 0.0, until: 1.0}}`` for a sigmoid ramp-up from ``from`` to ``until``. All
             positions are fractions of the run; ``until`` may exceed 1 (the ramp is then not finished at the end).
         terms: the names that the method has.
-        absent: terms that cannot be computed in this run (no unlabelled scans): their weight is 0.
+        absent: terms that cannot be computed in this run (no unlabelled scans): their weight is 0. The others then stay
+            on to the end: a term that makes way for one that never comes would leave nothing to train.
 
     Raises:
         ValueError: a term that the method does not have, or lacks here; an unknown key; a negative or non-finite
-            number; an empty window.
+            number; an empty window; a time at which no term has a weight.
     """
 
     KEYS = ("value", "ramp", "from", "to", "until")
@@ -64,9 +65,12 @@ class TermWeights:
         if missing:
             raise ValueError(f"weights: no weight for {missing}; write 0 to leave a term out")
         self.weights = {name: self._read(name, entry) for name, entry in spec.items()}
-        for name in absent:
-            if name in self.weights:
-                self.weights[name] = Weight(0.0)
+        if absent:
+            self.weights = {
+                name: Weight(0.0) if name in absent else replace(weight, stop=math.inf)
+                for name, weight in self.weights.items()
+            }
+        self._check_no_gap()
 
     @classmethod
     def _read(cls, name: str, entry: Any) -> Weight:
@@ -87,6 +91,17 @@ class TermWeights:
         if stop <= start or (until is not None and until <= start):
             raise ValueError(f"weights::{name}: the window is empty, `from` {start:g} is not below its end")
         return Weight(numbers.get("value", numbers.get("ramp", 0.0)), start, stop, until)
+
+    def _check_no_gap(self) -> None:
+        """The set of terms changes only where a window begins or ends."""
+        ends = [end for w in self.weights.values() for end in (w.start, w.stop) if end < 1]
+        for fraction in sorted({0.0, *ends}):
+            if not any(self.at(fraction).values()):
+                until = min((end for end in ends if end > fraction), default=1.0)
+                raise ValueError(
+                    f"weights: no term has a weight from {fraction:g} to {until:g} of the run: nothing to train. Give "
+                    f"one of {list(self.weights)} a weight there"
+                )
 
     def at(self, fraction: float) -> dict[str, float]:
         """Every term's weight at that fraction of the run."""

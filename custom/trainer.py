@@ -300,8 +300,6 @@ class DualStreamTrainer(Trainer):
                 f"{type(self.method).__name__} returned the terms {sorted(terms)}, wanted at step {progress.step} "
                 f"are {sorted(wanted)}"
             )
-        if not wanted:
-            raise ValueError(f"no term has a weight at step {progress.step} of {self.steps}: nothing to train")
         return torch.stack([weights[name] * term for name, term in terms.items()]).sum()
 
     def _optimise(self) -> None:

@@ -65,6 +65,26 @@ def test_terms_that_this_run_cannot_have_weigh_nothing():
     assert not at(0, w=w).wants("consistency")
 
 
+def test_a_term_that_makes_way_for_one_that_never_comes_stays():
+    spec = {"supervised": {"value": 1, "to": 0.63}, "consistency": {"value": 1, "from": 0.63}}
+    assert not at(63, w=TermWeights(spec, TERMS[:2])).wants("supervised")
+    assert at(63, w=TermWeights(spec, TERMS[:2], absent=["consistency"])).wants("supervised")
+
+
+@pytest.mark.parametrize(
+    ("spec", "text"),
+    [
+        ({"supervised": 0, "consistency": {"value": 1, "from": 0.2}}, "from 0 to 0.2 of the run"),
+        ({"supervised": {"value": 1, "to": 0.5}, "consistency": {"value": 1, "from": 0.6}}, "from 0.5 to 0.6"),
+        ({"supervised": {"value": 1, "to": 0.5}}, "from 0.5 to 1 of the run"),
+        ({"supervised": 0}, "from 0 to 1"),
+    ],
+)
+def test_a_time_without_any_term_is_refused(spec, text):
+    with pytest.raises(ValueError, match=rf"no term has a weight {text}.*nothing to train. Give one of \['supervised'"):
+        TermWeights({"supervised": 0, "consistency": 0, **spec}, TERMS[:2])
+
+
 @pytest.mark.parametrize(
     ("spec", "text"),
     [

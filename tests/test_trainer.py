@@ -143,8 +143,8 @@ def test_a_method_that_leaves_out_a_wanted_term_is_told():
 
 
 def test_without_any_weight_there_is_nothing_to_train():
-    with pytest.raises(ValueError, match="no term has a weight at step 0 of 9: nothing to train"):
-        tiny.trainer(Toy(), weights=dict.fromkeys(ALL, 0)).run()
+    with pytest.raises(ValueError, match="no term has a weight from 0 to 1 of the run: nothing to train"):
+        tiny.trainer(Toy(), weights=dict.fromkeys(ALL, 0))
 
 
 def test_without_unlabelled_scans_training_is_supervised_and_says_so(caplog):

@@ -1,0 +1,48 @@
+"""Every ablation that a bundle's docs name is reached by its overrides alone, and computes something else."""
+
+from __future__ import annotations
+
+import csv
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import BUNDLES, tiny
+
+SECTION = "## Ablations"
+
+
+def ablations(bundle: Path) -> list[tuple[str, str, str]]:
+    """Rows ``| ablation | overrides | terms |`` of the bundle's docs."""
+    text = (bundle / "docs/README.md").read_text()
+    if SECTION not in text:
+        return []
+    lines = [line for line in text.split(SECTION)[1].split("\n## ")[0].splitlines() if line.startswith("|")]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+    return [(name, overrides.strip("`"), terms) for name, overrides, terms in rows]
+
+
+def told(overrides: str) -> dict[str, Any]:
+    """``--weights::consistency 0 --keep high`` as the command line reads it."""
+    words = [] if overrides == "-" else shlex.split(overrides)
+    assert len(words) % 2 == 0, overrides
+    return {key.removeprefix("--"): yaml.safe_load(value) for key, value in zip(words[::2], words[1::2], strict=True)}
+
+
+@pytest.mark.parametrize("bundle", [b for b in BUNDLES if b.name != "supervised"], ids=lambda p: p.name)
+def test_each_ablation_of_the_docs_has_its_terms_and_numbers_of_its_own(bundle, run_bundle, tmp_path):
+    found = {}
+    rows = ablations(bundle)
+    assert len(rows) >= 3, "docs/README.md has no table of ablations"
+    for number, (name, overrides, terms) in enumerate(rows):
+        small = {**tiny(bundle), "epoch_steps": 1, "val_interval": 4, **told(overrides)}
+        out = run_bundle(bundle, **small, output_dir=str(tmp_path / str(number)))
+        with (out / "metrics.csv").open(newline="") as file:
+            epochs = list(csv.DictReader(file))
+        computed = [column.removeprefix("term/") for column in epochs[0] if column.startswith("term/")]
+        assert sorted(computed) == sorted(terms.split(", ")), name
+        found[name] = [[epoch[c] for c in epochs[0] if c.startswith(("term/", "watch/"))] for epoch in epochs]
+    alike = [(a, b) for a in found for b in found if a < b and found[a] == found[b]]
+    assert alike == [], "these compute the same"
