@@ -1,7 +1,123 @@
-"""Stub: to be written."""
+"""Task-affinity consistency: what the network's maps hold of a class is alike in labelled and unlabelled images."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from monai.networks import one_hot
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from ..batch import Batch
+from ..errors import UserError
+from ..schedule import Progress
 from .base import Method
 
 
+class UnequalHalves(UserError, ValueError):
+    """Labelled and unlabelled images are compared in pairs, and their numbers differ."""
+
+
 class TaskAffinity(Method):
-    """Stub."""
+    r""":math:`L = w_{sup} L_{sup}(z^l, y^l) + w_{str} \sum_{j=1}^{L-1} l(s_j) + w_{con} \sum_{j=1}^{L} l(x_j)`.
+
+    :math:`x_j` are the maps of the encoder's L levels, :math:`s_j` the gated skips, :math:`l` the distance between the
+    class-specific vectors of the labelled and the unlabelled half, :class:`~..losses.TaskAffinityLoss`. A map is
+    masked by :math:`\mathrm{nearest}(\mathrm{onehot}(y))` where there is a label, else softly by
+    :math:`\mathrm{nearest}(\sigma(z))`, both on the map's own grid; gradient flows through that mask too. One network,
+    no teacher: it serves.
+
+    Args:
+        network: ``features(image)`` returns logits ``(B, K, *spatial)`` and maps by name, see
+            :class:`~..networks.GatedVNet`: ``x*`` of the encoder, ``s*`` gated skips, ``g*`` gates.
+        supervised: loss of logits and labels ``(B, 1, *spatial)``; each channel is a sigmoid.
+        affinity: loss of labelled features and masks, and unlabelled features and masks.
+        detach_masks: hold the unlabelled masks constant: then the term moves features alone.
+
+    Raises:
+        UnequalHalves: where ``structure`` or ``context`` is wanted.
+
+    References: Chen et al. 2023, doi 10.1109/TMI.2022.3213372.
+    """
+
+    terms: ClassVar[tuple[str, ...]] = ("supervised", "structure", "context")
+    unlabelled_terms: ClassVar[tuple[str, ...]] = ("structure", "context")
+
+    def __init__(
+        self, network: nn.Module, supervised: nn.Module, affinity: nn.Module, detach_masks: bool = False
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.supervised = supervised
+        self.affinity = affinity
+        self.detach_masks = detach_masks
+        self._watched: dict[str, Tensor] = {}
+
+    def forward(self, labelled: Batch, unlabelled: Batch, progress: Progress) -> dict[str, Tensor]:
+        if any(progress.wants(term) for term in self.unlabelled_terms):
+            self._check(labelled, unlabelled)
+        # one forward over both halves: BatchNorm sees labelled and unlabelled images together
+        logits, maps = self.network.features(torch.cat([labelled.image, unlabelled.image]))  # type: ignore[operator]
+        logits_l, logits_u = logits.float().split([len(labelled), len(unlabelled)])
+        label = labelled.label
+        assert label is not None  # the labelled stream's
+        guides = _Guides(label, logits_u.detach() if self.detach_masks else logits_u)
+        terms, self._watched = {}, _watch(label, logits_u, maps)
+        if progress.wants("supervised"):
+            terms["supervised"] = self.supervised(logits_l, label)
+        for term, kind in (("structure", "s"), ("context", "x")):
+            if progress.wants(term):
+                distances = {name: self._distance(m, guides) for name, m in maps.items() if name[0] == kind}
+                terms[term] = torch.stack(list(distances.values())).sum()
+                self._watched |= {f"{term}/{name}": value.detach() for name, value in distances.items()}
+        return terms
+
+    def _distance(self, features: Tensor, guides: _Guides) -> Tensor:
+        """Of one map ``(2 B, C, *grid)``, the labelled half first."""
+        masks_l, masks_u = guides.on(features.shape[2:])
+        features_l, features_u = features.chunk(2)
+        return self.affinity(features_l, masks_l, features_u, masks_u)
+
+    @staticmethod
+    def _check(labelled: Batch, unlabelled: Batch) -> None:
+        if len(labelled) != len(unlabelled):
+            raise UnequalHalves(
+                f"{len(labelled)} labelled and {len(unlabelled)} unlabelled patches in a step: the terms structure and "
+                f"context compare them in pairs. Set labelled_batch and unlabelled_batch to the same number, or the "
+                f"weights of both terms to 0"
+            )
+
+    def serving(self) -> dict[str, nn.Module]:
+        return {"network": self.network}
+
+    def watch(self) -> dict[str, Tensor]:
+        return self._watched
+
+
+class _Guides:
+    """The masks of the classes on any grid, each grid's made once: several maps share it."""
+
+    def __init__(self, label: Tensor, logits: Tensor) -> None:
+        self._label, self._logits = label, logits
+        self._made: dict[tuple[int, ...], tuple[Tensor, Tensor]] = {}
+
+    def on(self, grid: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Labelled, and unlabelled, ``(B, K, *grid)``. Nearest picks voxels: it may come before the costly part."""
+        size = tuple(grid)
+        if size not in self._made:
+            label = interpolate(self._label.float(), size=size, mode="nearest")
+            soft = interpolate(self._logits, size=size, mode="nearest").sigmoid()
+            self._made[size] = (one_hot(label, soft.shape[1]), soft)
+        return self._made[size]
+
+
+@torch.no_grad()
+def _watch(label: Tensor, logits_u: Tensor, maps: dict[str, Tensor]) -> dict[str, Tensor]:
+    foreground = label.flatten(1).amax(dim=1) > 0
+    watched = {f"gate/scale {name[1:]}": psi.float().mean() for name, psi in maps.items() if name[0] == "g"}
+    watched["labelled_without_foreground"] = 1 - foreground.float().mean()
+    if len(logits_u):
+        watched["unlabelled_foreground"] = (logits_u.argmax(dim=1) > 0).float().mean()
+    return watched
