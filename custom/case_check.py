@@ -60,6 +60,7 @@ class Task:
     slices: bool = False
     fill_nonfinite: bool = False
     missing_channels: bool = True
+    modalities_alone: bool = False
 
     def faults(self, case: Case, facts: Mapping[str, Facts]) -> Iterator[tuple[str, str]]:
         """Kind and sentence of each fault, judged by the files of the case that could be read."""
@@ -93,12 +94,24 @@ class Task:
         if (count, total) == (1, 3) and is_picture(next(iter(case.files.values()))):
             remedy = "Save it in colour, or set channels to [image] in the task"
         elif count < total:
-            entry = ", ".join(f'"{channel}": ...' for channel in self.channels)
-            remedy = f'Give a file for each: "image": {{{entry}}}'
+            remedy = self._name_files()
         elif (count, total) == (4, 3):
             remedy = "Save it without transparency"
         files = ", ".join(map(_name, case.files.values()))
         return f"{files}: {plural(count, 'channel')}, the task names {total} ({', '.join(self.channels)}). {remedy}"
+
+    def _name_files(self) -> str:
+        if self.modalities_alone:
+            first = self.channels[0]
+            return (
+                f'Say which of them it is: in a data list "image": {{"{first}": ...}}, in inference --modality {first}'
+            )
+        entry = ", ".join(f'"{channel}": ...' for channel in self.channels)
+        return f'Give a file for each: "image": {{{entry}}}'
+
+    def counts_lacks(self, part: str) -> bool:
+        """Whether the scans of a part that lack a modality are told in the log."""
+        return self.missing_channels if part in TRAINING else self.modalities_alone
 
     def _names(self, case: Case) -> str:
         known, lacks = ", ".join(self.channels), self.lacks(case)
@@ -106,7 +119,7 @@ class Task:
         if unknown := [str(channel) for channel in case.files if channel not in self.channels]:
             guesses = ", ".join(f"'{channel}'{nearest(channel, free)}" for channel in unknown)
             return f"no such channel: {guesses}; the task names {known}. Correct the name in the data list"
-        if not lacks or (self.missing_channels and case.part in TRAINING):
+        if not lacks or self.modalities_alone or (self.missing_channels and case.part in TRAINING):
             return ""
         there = len(self.channels) - len(lacks)
         return (f"{there} of {plural(len(self.channels), 'channel')} ({known}); missing {', '.join(lacks)}. "

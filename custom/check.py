@@ -30,7 +30,7 @@ REMEDIES = {
 }
 FIRST = 3  # names stand in a warning
 OF_A_TASK = ("channels", "classes", "label_values", "dimensions", "slices", "fill_nonfinite", "shared_scans",
-             "missing_channels")  # fmt: skip
+             "missing_channels", "modalities_alone")  # fmt: skip
 
 
 @dataclass
@@ -85,7 +85,8 @@ class Check:
         slices: a 2D network sees volumes slice by slice.
         fill_nonfinite: the reader fills NaN and infinite voxels of images: a warning, no fault.
         shared_scans: a scan may be labelled and unlabelled at once.
-        missing_channels: scans for training may lack modalities, all but one.
+        missing_channels: scans for training may lack modalities, all but one; how many do goes to the log.
+        modalities_alone: a network reads one modality: scans of every part may lack the others.
         needs: parts that may not be empty, where they are given.
         unread: parts whose files are not opened (the test part in training): their patients and paths are compared,
             and what the record knows of their voxels.
@@ -106,6 +107,7 @@ class Check:
         fill_nonfinite: bool = False,
         shared_scans: bool = False,
         missing_channels: bool = True,
+        modalities_alone: bool = False,
         needs: Collection[str] = ("labelled",),
         unread: Mapping[str, Sequence[Mapping]] | None = None,
         record: str | Path | None = None,
@@ -117,7 +119,7 @@ class Check:
                 f"label_values {list(values)}: expected one value for each of {list(classes)}, none twice"
             )
         axes = 3 if slices else dimensions
-        self.task = Task(tuple(channels), values, axes, slices, fill_nonfinite, missing_channels)
+        self.task = Task(tuple(channels), values, axes, slices, fill_nonfinite, missing_channels, modalities_alone)
         self.names = dict(zip(values, classes, strict=True)) if classes else {}
         self.shared_scans, self.needs, self.unread = shared_scans, tuple(needs), dict(unread or {})
         self.record, self.workers = Record(record), workers
@@ -244,7 +246,8 @@ class Check:
         if empty := [name for name, found in values.items() if found == {background}]:
             report.notes.append(f"{part}: {len(empty)} of {len(values)} labels are empty ({some(empty)})")
         for channel in self.task.channels:
-            if part in TRAINING and (lack := [case.name for case in cases if channel in self.task.lacks(case)]):
+            lack = [case.name for case in cases if channel in self.task.lacks(case)]
+            if lack and self.task.counts_lacks(part):
                 report.notes.append(f"{part}: {len(lack)} of {len(cases)} scans lack {channel} ({some(lack)})")
         if part == "labelled" and values and "Labels" not in report.faults:
             for value in [v for v in self.task.values[1:] if not any(v in found for found in values.values())]:

@@ -309,18 +309,18 @@ def only(parts: Mapping[str, Sequence[Mapping[str, Any]]], part: str) -> dict[st
 def references(entries: Sequence[Mapping[str, Any]], channels: Sequence[str] = ("image",)) -> list[dict[str, Any]]:
     """Entries as evaluation reads them: the label under ``reference``, so that no transform of images resamples it.
 
-    Raises:
-        CohortError: a case that lacks a channel.
+    Of several modalities those that are there, in order; ``present`` then says of each channel whether it is.
     """
     found = []
     for entry, case in zip(entries, case_names(entries, channels), strict=True):
         image = entry["image"]
-        missing = [name for name in channels if isinstance(image, Mapping) and name not in image]
-        if missing:
-            raise CohortError(f"patient {entry['patient']}: no {', '.join(missing)}; the channels are {list(channels)}")
-        files = [image[name] for name in channels] if isinstance(image, Mapping) else image
+        files, present = image, {}
+        if isinstance(image, Mapping):
+            present = {name: name in image for name in channels}
+            files = [image[name] for name in channels if present[name]]
         found.append({"image": files, "reference": entry["label"], "patient": entry["patient"], "case": case,
-                      "attributes": {k: str(v) for k, v in entry.get("attributes", {}).items() if v is not None}})  # fmt: skip
+                      "attributes": {k: str(v) for k, v in entry.get("attributes", {}).items() if v is not None},
+                      **({"present": present} if present else {})})  # fmt: skip
     return found
 
 

@@ -26,6 +26,7 @@ from .bootstrap import DRAWS, LEVEL, bootstrap_interval
 from .calibration import Calibration
 from .checkpoint import write_text
 from .errors import UserError
+from .hardness import REACH, boundary_dice, contrast, lowest_quartile
 from .markdown import table
 from .metrics import COMPAT_RULE, ClassScore, case_scores
 
@@ -35,9 +36,11 @@ OVERLAPS = ("dice", "jaccard")
 DISTANCES = ("hd95_mm", "asd_mm")
 STRICT = (*OVERLAPS, *DISTANCES)  # fields of ClassScore and beginnings of columns
 COMPAT = ("dice", "jaccard", "hd95_voxels", "asd_voxels")  # of CompatScore
+BOUNDARY, CONTRAST = "boundary_dice", "contrast"  # columns of :mod:`.hardness`
 TITLES = {"dice": "Dice", "jaccard": "Jaccard", "hd95_mm": "HD95, mm", "asd_mm": "ASD, mm",
-          "hd95_voxels": "HD95, voxels", "asd_voxels": "ASD, voxels"}  # fmt: skip
+          "hd95_voxels": "HD95, voxels", "asd_voxels": "ASD, voxels", BOUNDARY: "Boundary Dice"}  # fmt: skip
 GROUP = "group_"
+BY_CONTRAST = "contrast to the surroundings"  # a group of the summary
 NOT_GIVEN = "not given"
 
 
@@ -77,6 +80,7 @@ class CaseReport:
         label: NDArray[Any],
         spacing_mm: Sequence[float],
         attributes: Mapping[str, Any] | None = None,
+        picture: NDArray[Any] | None = None,
     ) -> dict[str, ClassScore]:
         """Scores one case and keeps its row.
 
@@ -86,6 +90,7 @@ class CaseReport:
             pred, label: class indices ``(*spatial)``, in the same grid.
             spacing_mm: the voxel's size along each axis, in mm.
             attributes: what groups the case belongs to, such as ``{"scanner": "A"}``; None is "not given".
+            picture: intensities ``(C, *spatial)`` as they are in the file; without them the case has no contrast.
 
         Returns:
             The scores by class.
@@ -101,10 +106,12 @@ class CaseReport:
         _check_text({**who, **groups}, case)
         try:
             scores = case_scores(pred, label, self.classes, spacing_mm)
+            cells = _cells(scores, STRICT)
+            cells[BOUNDARY] = boundary_dice(pred, label, spacing_mm)
+            cells[CONTRAST] = math.nan if picture is None else contrast(picture, label, spacing_mm)
         except ValueError as error:
             raise ValueError(f"case {case}: {error}") from error
         failures = sum(score.failure for score in scores.values())
-        cells = _cells(scores, STRICT)
         if failures:  # a mean over the other classes alone would get better by a class that was missed
             cells |= {f"{field}_mean": math.nan for field in DISTANCES}
         self.rows.append({**who, **groups, **cells, "failures": failures})
@@ -121,10 +128,11 @@ class CaseReport:
         Per metric ``cases`` and ``patients`` count those with a number, and the interval ends where the metric does (at
         0, at 1 for Dice and Jaccard); a case with a failure has no mean distance. Per class ``failures`` counts the cases where
         exactly one of prediction and label is empty, ``empty_labels`` those whose label lacks the class. ``groups``
-        has the same for the cases of each value of each attribute, ``compat`` the metrics by the rule of published
+        has the same for the cases of each value of each attribute, and for the quarter of the cases with the least
+        contrast against the others (:func:`~.hardness.lowest_quartile`), ``compat`` the metrics by the rule of published
         tables, ``calibration`` is of :class:`~.calibration.Calibration` (None where it counted nothing).
         """
-        metrics = _columns(self.classes, STRICT)
+        metrics = [*_columns(self.classes, STRICT), BOUNDARY]
         return {
             **_counts(self.rows),
             "empty_labels": sum(self.empty_labels.values()),
@@ -136,11 +144,8 @@ class CaseReport:
             },
             "metrics": _summaries(self.rows, metrics),
             "groups": {
-                attribute.removeprefix(GROUP): {
-                    value: {**_counts(rows), "metrics": _summaries(rows, metrics)}
-                    for value, rows in _by_value(self.rows, attribute).items()
-                }
-                for attribute in _attributes(self.rows)
+                name: {value: {**_counts(rows), "metrics": _summaries(rows, metrics)} for value, rows in values.items()}
+                for name, values in _groups(self.rows).items()
             },
             "compat": {"rule": COMPAT_RULE, "metrics": _summaries(self.compat_rows, _columns(self.classes, COMPAT))},
             "calibration": self.calibration.summary(),
@@ -164,7 +169,7 @@ class CaseReport:
         folder.mkdir(parents=True, exist_ok=True)
         summary = self.summary()
         who = ["case", "patient"]
-        columns = [*who, *_attributes(self.rows), *_columns(self.classes, STRICT), "failures"]
+        columns = [*who, *_attributes(self.rows), *_columns(self.classes, STRICT), BOUNDARY, CONTRAST, "failures"]
         write_text(folder / f"{name}.csv", _csv_text(self.rows, columns))
         write_text(folder / f"{name}.compat.csv", _csv_text(self.compat_rows, [*who, *_columns(self.classes, COMPAT)]))
         write_text(folder / f"{name}.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
@@ -180,14 +185,15 @@ def markdown(name: str, summary: Mapping[str, Any]) -> str:
         f"{summary['cases']} cases of {summary['patients']} patients. A failure is a class of a case where exactly one "
         f"of prediction and label is empty: {summary['failures']} in all; it has Dice 0 and no distance. The mean of a "
         "case is over its classes that have a number; a case with a failure has no mean distance. Intervals: "
-        f"{summary['interval']}.",
+        f"{summary['interval']}. Boundary Dice counts the voxels within {REACH} of the reference's surface alone.",
         table(
             ["Metric", "Class", "Mean", "SD", f"{100 * LEVEL:.0f} % interval", "Cases", "Failures"],
             [
                 [TITLES[m], c, *_numbers(summary["metrics"][f"{m}_{c}"], m), _failures(summary, c)]
                 for m in STRICT
                 for c in [*classes, "mean"]
-            ],
+            ]
+            + [[TITLES[BOUNDARY], "mean", *_numbers(summary["metrics"][BOUNDARY], "dice"), _failures(summary, "mean")]],
             texts=2,
         ),
     ]
@@ -207,15 +213,16 @@ def markdown(name: str, summary: Mapping[str, Any]) -> str:
 
 
 def _group_table(groups: Mapping[str, Any]) -> str:
-    head = ["Attribute", "Value", "Patients", "Cases", "Dice", f"{100 * LEVEL:.0f} % interval", "HD95, mm", "Failures"]
+    level = f"{100 * LEVEL:.0f} % interval"
+    head = ["Attribute", "Value", "Patients", "Cases", "Dice", level, TITLES[BOUNDARY], "HD95, mm", "Failures"]
     rows = []
     for attribute, values in groups.items():
         for value, group in values.items():
             dice, hd95 = group["metrics"]["dice_mean"], group["metrics"]["hd95_mm_mean"]
             mean, _, interval, _ = _numbers(dice, "dice")
             counts = str(group["patients"]), str(group["cases"])
-            distance = _number(hd95["mean"], "hd95_mm")
-            rows.append([attribute, value, *counts, mean, interval, distance, str(group["failures"])])
+            boundary, distance = _number(group["metrics"][BOUNDARY]["mean"], "dice"), _number(hd95["mean"], "hd95_mm")
+            rows.append([attribute, value, *counts, mean, interval, boundary, distance, str(group["failures"])])
     return table(head, rows, texts=2)
 
 
@@ -257,6 +264,13 @@ def _attributes(rows: Sequence[Row]) -> list[str]:
     return list(dict.fromkeys(column for row in rows for column in row if column.startswith(GROUP)))
 
 
+def _groups(rows: Sequence[Row]) -> dict[str, dict[str, list[Row]]]:
+    """The cases by the values of each attribute, and by their contrast where that can be told."""
+    found = {attribute.removeprefix(GROUP): _by_value(rows, attribute) for attribute in _attributes(rows)}
+    quartile = lowest_quartile(rows)
+    return {BY_CONTRAST: quartile, **found} if quartile else found
+
+
 def _by_value(rows: Sequence[Row], attribute: str) -> dict[str, list[Row]]:
     """The cases of each value, values in order; those without the attribute last."""
     found: dict[str, list[Row]] = {}
@@ -273,7 +287,9 @@ def _summary(rows: Sequence[Row], metric: str) -> dict[str, Any]:
     values = np.array([row[metric] for row in rows], dtype=float)
     known = ~np.isnan(values)
     patients = [row["patient"] for row in rows]
-    low, high = np.clip(bootstrap_interval(values, patients), 0, 1 if metric.startswith(OVERLAPS) else None)
+    low, high = np.clip(
+        bootstrap_interval(values, patients), 0, 1 if metric.startswith((*OVERLAPS, BOUNDARY)) else None
+    )
     return {
         "mean": _or_none(values[known].mean() if known.any() else math.nan),
         "sd": _or_none(values[known].std(ddof=1) if known.sum() > 1 else math.nan),

@@ -17,7 +17,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) ->
         ValueError: a row of another length.
     """
     lines = [[cell.replace("|", "/") for cell in line] for line in (head, *rows)]
-    widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
+    widths = [max(2, *map(len, column)) for column in zip(*lines, strict=True)]  # `-:` is the shortest rule
     rule = ["-" * width if i < texts else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
     return "\n".join(_line(line, widths, texts) for line in [lines[0], rule, *lines[1:]])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ def write_bundle(folder: Path, config: RunConfig) -> None:
     """Write ``configs/``, ``scripts/`` (real files), ``docs/`` and ``LICENSE`` of the run's bundle into ``folder``.
 
     ``train.yaml`` and ``inference.yaml`` keep the comments of the originals; ``metadata.json`` gets the run's
-    channels and classes. From there inference, evaluation and further training need no overlay: training starts from
-    ``models/model.pt``.
+    channels and classes, and ``networks`` where it has them. From there inference, evaluation and further training need
+    no overlay: training starts from ``models/model.pt``.
     """
     source = config.bundle_root
     (folder / "configs").mkdir(parents=True, exist_ok=True)
@@ -91,7 +92,22 @@ def _metadata(config: RunConfig) -> dict[str, Any]:
     image["channel_def"] = {str(i): name for i, name in enumerate(channels)}
     pred["num_channels"], pred["spatial_shape"] = len(classes), patch
     pred["channel_def"] = {str(i): name for i, name in enumerate(classes)}
+    if "networks" in metadata:
+        metadata["networks"] = _networks(channels, pred["channel_def"])
     return metadata
+
+
+def _networks(channels: Sequence[str], classes: Mapping[str, str]) -> dict[str, Any]:
+    """Networks that read one modality each, in the files that :meth:`~.output.Output.serve` names."""
+    return {
+        name: {
+            "file": f"models/{'model' if i == 0 else name}.pt",
+            "modality": name,
+            "channel": i,
+            "classes": dict(classes),
+        }
+        for i, name in enumerate(channels)
+    }
 
 
 def rewrite(text: str, config: dict[str, Any]) -> str:
@@ -159,7 +175,7 @@ def _compare(node: yaml.Node, old: Any, new: Any, edits: list[tuple[int, int, st
         for value, a, b in zip(node.value, old, new, strict=True):
             _compare(value, a, b, edits)
         return
-    edits.append((node.start_mark.index, _end(node), _flow(new)))
+    edits.append((node.start_mark.index, _end(node), _in_place_of(node, new)))
 
 
 def _key(node: yaml.Node) -> Any:
@@ -174,6 +190,16 @@ def _end(node: yaml.Node) -> int:
         last = node.value[-1]
         return _end(last[1] if isinstance(last, tuple) else last)
     return node.end_mark.index
+
+
+def _in_place_of(node: yaml.Node, value: Any) -> str:
+    """A list of dashed lines stays one. Its dashes may stand below their key's first letter, where a flow collection
+    would be no value of that key."""
+    if not isinstance(node, yaml.SequenceNode) or node.flow_style:
+        return _flow(value)
+    if not isinstance(value, list) or not value:
+        return " " + _flow(value)
+    return ("\n" + " " * node.start_mark.column).join(f"- {_flow(item)}" for item in value)
 
 
 def _flow(value: Any) -> str:

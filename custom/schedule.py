@@ -162,12 +162,30 @@ class PolyDecay:
 
 
 class Milestones:
-    """Learning-rate factor that is multiplied by ``gamma`` at each fraction in ``at``, after a linear warm-up."""
+    """Learning-rate factor that is multiplied by ``gamma`` at each fraction in ``at``, after a linear warm-up.
 
-    def __init__(self, at: Sequence[float], gamma: float = 0.1, warmup: float = 0.0) -> None:
+    Args:
+        at: fractions of the run.
+        gamma: what the factor is multiplied by at each.
+        warmup: fraction of the run over which the rate rises linearly to its full value.
+        restart: the factor from the fraction ``restart_at`` on, whatever ``at`` says; None goes on by ``at``.
+        restart_at: where a second stage begins.
+    """
+
+    def __init__(
+        self,
+        at: Sequence[float],
+        gamma: float = 0.1,
+        warmup: float = 0.0,
+        restart: float | None = None,
+        restart_at: float = 1.0,
+    ) -> None:
         self.at, self.gamma, self.warmup = sorted(at), gamma, warmup
+        self.restart, self.restart_at = restart, restart_at
 
     def __call__(self, progress: Progress) -> float:
+        if self.restart is not None and progress.fraction >= self.restart_at:
+            return self.restart
         passed = sum(progress.fraction >= position for position in self.at)
         return _warm_up(progress, self.warmup) * self.gamma**passed
 

@@ -6,17 +6,20 @@ import json
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from ignite.engine import Engine
 from monai.bundle import ConfigParser
+from monai.data import DataLoader
 from monai.engines import SupervisedEvaluator
 from monai.engines.utils import IterationEvents
 from monai.utils import convert_to_tensor
 from torch import nn
+from torch.utils.data import Subset
 
 from .checkpoint import differences, write_text
 from .cohort import under
@@ -24,6 +27,7 @@ from .cuts import Cuts
 from .errors import UserError
 from .evaluation import CaseReport
 from .formats.itk_image import is_picture
+from .modalities import channel_of
 from .run_config import RunConfig
 
 logger = logging.getLogger(__name__)
@@ -37,7 +41,7 @@ FREE = (
 
 
 class ScoringError(UserError, ValueError):
-    """The weights are not of this config."""
+    """The weights are not of this config, or cannot read the cases."""
 
 
 class ReportHandler:
@@ -47,6 +51,7 @@ class ReportHandler:
     Reads of a decollated batch ``pred`` (logits on the image's own grid, after postprocessing), ``reference`` (class
     indices on the grid of the label's file), ``picture`` (the image as it is in its file), ``case``, ``patient`` and
     ``attributes``. Distances are in mm, from the affine of the reference; in pixels where the references are pictures.
+    Where the network reads one modality, that is what counts as the picture.
 
     Args:
         classes: names of the foreground classes.
@@ -58,14 +63,16 @@ class ReportHandler:
     def __init__(self, classes: Sequence[str]) -> None:
         self.report, self.cuts = CaseReport(classes), Cuts()
         self._pictures: list[bool] = []
+        self._channel: int | None = None
 
     @property
     def unit(self) -> str:
         """Of distances: ``pixels`` where every reference is a picture, else ``mm``."""
         return "pixels" if self._pictures and all(self._pictures) else "mm"
 
-    def start_again(self) -> None:
-        """Forget all cases: the next evaluation begins."""
+    def start_again(self, channel: int | None = None) -> None:
+        """Forget all cases: the next evaluation begins, of a network that reads one ``channel``, or all of them."""
+        self._channel = channel
         self.report, self.cuts, self._pictures = CaseReport(self.report.classes), Cuts(), []
 
     def attach(self, engine: Engine) -> None:
@@ -76,9 +83,16 @@ class ReportHandler:
         for batch, output in zip(state.batch, state.output, strict=True):
             self._add(batch, convert_to_tensor(output["pred"], track_meta=False).detach())
 
-    def write(self, folder: Path, name: str) -> dict[str, Any]:
-        """Writes the report, its ``.json`` with the ``unit`` of distances, and ``<name>.slices.npz``; returns the summary."""
+    def write(self, folder: Path, name: str, reads: Reads | None = None) -> dict[str, Any]:
+        """Writes the report, its ``.json`` with the ``unit`` of distances, and ``<name>.slices.npz``; returns the summary.
+
+        With ``reads``, ``.json`` has the ``modality`` and how many cases were ``left_out`` too, ``.md`` a sentence on it.
+        """
         summary = {**self.report.write(folder, name), "unit": self.unit}
+        if reads is not None:
+            summary |= {"modality": reads.modality, "left_out": reads.left_out}
+            page = folder / f"{name}.md"
+            write_text(page, f"{page.read_text(encoding='utf-8')}\n{reads}\n")
         write_text(folder / f"{name}.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
         self.cuts.write(folder / f"{name}.slices.npz")
         return summary
@@ -96,11 +110,56 @@ class ReportHandler:
         spacing_mm = [float(size) for size in reference.pixdim[: label.dim()]]
         found, wanted = (x.byte().cpu().numpy() for x in (logits.argmax(dim=0), label))
         patient, attributes = str(batch["patient"]), batch.get("attributes")
-        self.report.add(case, patient, found, wanted, spacing_mm, attributes)
+        picture = np.asarray(batch["picture"].cpu())
+        if self._channel is not None and len(picture) > 1:
+            picture = picture[[self._channel]]
+        self.report.add(case, patient, found, wanted, spacing_mm, attributes, picture)
         self.report.calibration.add(logits, label)
         self._pictures.append(is_picture(str(reference.meta.get("filename_or_obj", ""))))
         codes = "".join(aff2axcodes(reference.affine.cpu().numpy()))
-        self.cuts.add(case, np.asarray(batch["picture"].cpu()), wanted, found, spacing_mm, codes)
+        self.cuts.add(case, picture, wanted, found, spacing_mm, codes)
+
+
+@dataclass(frozen=True)
+class Reads:
+    """What a network that reads one modality can be scored on.
+
+    Args:
+        loader: of the cases that have it.
+        left_out: number of the others.
+    """
+
+    modality: str
+    loader: DataLoader
+    left_out: int
+
+    def __str__(self) -> str:
+        total = len(self.loader.dataset) + self.left_out  # type: ignore[arg-type]
+        return f"This network reads {self.modality} alone. Left out for lack of it: {self.left_out} of {total} cases."
+
+
+def readable(network: nn.Module, loader: DataLoader) -> Reads | None:
+    """The cases that have the modality of a network; None for one that reads all channels, or files with all of them.
+
+    Raises:
+        ScoringError: a case lacks a channel, and the network reads them all.
+    """
+    cases, channel = loader.dataset.data, channel_of(network)  # type: ignore[attr-defined]
+    present = [case.get("present", {}) for case in cases]
+    if channel is None:
+        for case, has in zip(cases, present, strict=True):
+            if lacks := [name for name, there in has.items() if not there]:
+                raise ScoringError(
+                    f"case {case['case']} lacks {', '.join(lacks)}, and the network reads {' and '.join(has)}. "
+                    "Add the file to the entry, or remove the entry"
+                )
+        return None
+    names = next((list(has) for has in present if has), [])
+    if not names:
+        return None
+    chosen = [i for i, has in enumerate(present) if has.get(names[channel], True)]
+    subset = DataLoader(Subset(loader.dataset, chosen), num_workers=loader.num_workers, batch_size=loader.batch_size)
+    return Reads(names[channel], subset, len(cases) - len(chosen))
 
 
 def evaluate_models(
@@ -119,10 +178,12 @@ def evaluate_models(
         config: that of this evaluation, to compare with ``train.yaml`` of the bundle around ``models_dir``.
 
     Returns:
-        ``{name: mean Dice}``; also written to ``summary.json``, and logged, a line a network.
+        ``{name: mean Dice}``, but of networks for a modality that no case has; also written to ``summary.json``, and
+        logged, a line a network.
 
     Raises:
-        ScoringError: trained under other settings that decide the scores, or weights that do not fit the network.
+        ScoringError: trained under other settings that decide the scores; weights that do not fit the network, or cannot
+            read the cases.
     """
     models_dir, output = Path(models_dir), under(root, output_dir)
     if config is not None:
@@ -130,14 +191,22 @@ def evaluate_models(
     folder = output / "evaluation" / part
     logger.info("Evaluating the networks of %s on the %s part.", models_dir, part)
     names = _content(models_dir.parent / "run.json").get("networks", {})
-    found = {}
+    found, loader = {}, cast(DataLoader, evaluator.data_loader)
     for path in sorted(models_dir.glob("*.pt"), key=lambda p: (p.stem != "model", len(p.stem), p.stem)):
-        _load(network, path)
-        report.start_again()
+        load_weights(network, path)
+        reads = readable(network, loader)
+        if reads is not None and not len(reads.loader):
+            logger.warning("%s is not evaluated: no case of the %s part has %s.", path.stem, part, reads.modality)
+            continue
+        evaluator.data_loader = loader if reads is None else reads.loader
+        evaluator.state.epoch_length = len(evaluator.data_loader)
+        report.start_again(channel_of(network))
         evaluator.run()
-        summary = report.write(folder, path.stem)
+        summary = report.write(folder, path.stem, reads)
         found[path.stem] = summary["metrics"]["dice_mean"]["mean"]
         logger.info("%-13s (%s)  %s", path.stem, _what(path.stem, names), _line(summary))
+    if not found:
+        raise ScoringError(f"nothing was evaluated: no case of the {part} part has a modality that a network reads")
     write_text(folder / "summary.json", json.dumps(found, indent=2) + "\n")  # last: it is there when all are
     logger.info("Scores of every case: %s (.csv; .md to read)", folder)
     task = _content(models_dir.parent / "configs" / "metadata.json").get("task", "Segmentation")
@@ -181,7 +250,12 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(item)
 
 
-def _load(network: nn.Module, path: Path) -> None:
+def load_weights(network: nn.Module, path: Path) -> None:
+    """Load a file of weights.
+
+    Raises:
+        ScoringError: they do not fit the network.
+    """
     weights = torch.load(path, map_location="cpu", weights_only=True)
     try:
         network.load_state_dict(weights)
@@ -214,7 +288,10 @@ def _line(summary: Mapping[str, Any]) -> str:
 
     dice = "  ".join(f"{name} {mean(f'dice_{name}', 3)}" for name in [*summary["classes"], "mean"])
     ece = summary["calibration"]["ece"] if summary["calibration"] else float("nan")
-    return f"Dice: {dice} | HD95 {mean('hd95_mm_mean', 1)} {summary['unit']} | failures {summary['failures']} | ECE {ece:.3f}"
+    line = f"Dice: {dice} | HD95 {mean('hd95_mm_mean', 1)} {summary['unit']} | failures {summary['failures']} | ECE {ece:.3f}"
+    if left_out := summary.get("left_out"):
+        line += f" | {left_out} of {left_out + summary['cases']} cases lack {summary['modality']}"
+    return line
 
 
 def _write_page(folder: Path, title: str, metrics_csv: Path) -> None:

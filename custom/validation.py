@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -15,8 +16,11 @@ from torch import Tensor, nn
 from . import distributed, memory
 from .bank import Bank
 from .methods import Method
+from .modalities import channel_of, reads
 from .precision import autocast, autocast_dtype
 from .tracking import harmless
+
+logger = logging.getLogger(__name__)
 
 KEY_METRIC = "val_mean_dice"
 
@@ -48,7 +52,8 @@ class ServingEvaluator(Evaluator):
     After a run ``state.metrics`` holds ``val_mean_dice`` (the first network's mean over classes of the mean over
     cases) and ``<network>/dice_mean``, ``<network>/dice_<class>``; ``scores`` is ``{network: dice_mean}`` and
     ``scored_epoch`` the epoch they belong to. Under DDP the cases are shared between the ranks and all ranks get all
-    scores. Without cases nothing runs.
+    scores. Without cases nothing runs. A network that reads one modality is scored on the cases that have it; where
+    none has, its scores are nan.
 
     Args:
         device: where the networks are.
@@ -77,7 +82,8 @@ class ServingEvaluator(Evaluator):
         self.dataset, self.method, self.inferer, self.classes = dataset, method, inferer, list(classes)
         self.dtype = autocast_dtype(amp, torch.device(device))
         self._shared = shared
-        self._rows: list[dict[str, list[float]]] = []
+        self._rows: list[dict[str, list[float] | None]] = []  # None: the case lacks what the network reads
+        self._unread: set[str] = set()
         self.scores: dict[str, float] = {}
         self.scored_epoch = 0
         self.state.key_metric_name = KEY_METRIC
@@ -103,8 +109,11 @@ class ServingEvaluator(Evaluator):
         case = self.dataset[batchdata]
         device = torch.device(self.state.device)
         image, label = case["image"][None].to(device), case["label"][0].to(device)
-        row = {}
+        row: dict[str, list[float] | None] = {}
         for name, network in self.method.serving().items():
+            row[name] = None
+            if not reads(network, case["present"]):
+                continue
             told = partial(self._under_way, self.dataset.case_name(batchdata), name)
             with autocast(self.dtype, device), memory.explained(told):
                 logits = self.inferer(image, network)
@@ -124,7 +133,10 @@ class ServingEvaluator(Evaluator):
         metrics: dict[str, float] = {}
         self.scores = {}
         for name in rows[0]:
-            a_class = [mean([row[name][k] for row in rows]) for k in range(len(self.classes) - 1)]
+            known = [dice for row in rows if (dice := row[name]) is not None]
+            if not known:
+                self._say_unread(name)
+            a_class = [mean([dice[k] for dice in known]) for k in range(len(self.classes) - 1)]
             self.scores[name] = mean(a_class)
             metrics[f"{name}/dice_mean"] = self.scores[name]
             metrics.update({f"{name}/dice_{c}": d for c, d in zip(self.classes[1:], a_class, strict=True)})
@@ -133,3 +145,10 @@ class ServingEvaluator(Evaluator):
         self.scored_epoch = self.state.epoch
         if not math.isnan(first) and (self.state.best_metric_epoch == -1 or first > self.state.best_metric):
             self.state.best_metric, self.state.best_metric_epoch = first, self.state.epoch
+
+    def _say_unread(self, name: str) -> None:
+        if name not in self._unread:
+            channel = channel_of(self.method.serving()[name])
+            modality = self.dataset.channels[channel] if channel is not None and self.dataset.channels else channel
+            logger.warning("No validation case has %s: %s is not validated, its scores are nan.", modality, name)
+            self._unread.add(name)

@@ -334,15 +334,16 @@ def test_a_folder_without_images_is_refused_with_what_was_expected(tmp_path):
 def test_references_put_the_label_aside_and_the_channels_in_order():
     entries = [{"patient": "a", "image": {"x": "ax", "y": "ay"}, "label": "al"}]
     assert references(entries, ["y", "x"]) == [
-        {"image": ["ay", "ax"], "reference": "al", "patient": "a", "case": "a_ay", "attributes": {}}
-    ]
+        {"image": ["ay", "ax"], "reference": "al", "patient": "a", "case": "a_ay", "attributes": {},
+         "present": {"y": True, "x": True}}]  # fmt: skip
     single = [{"patient": "b", "image": "b", "label": "bl", "site": "1"}]
     assert references(single) == [{"image": "b", "reference": "bl", "patient": "b", "case": "b", "attributes": {}}]
 
 
-def test_references_refuse_a_case_that_lacks_a_channel_by_its_patient():
-    with pytest.raises(CohortError, match=r"^patient a: no y, z; the channels are \['x', 'y', 'z'\]$"):
-        references([{"patient": "a", "image": {"x": "ax"}, "label": "al"}], ["x", "y", "z"])
+def test_of_a_case_that_lacks_channels_the_others_are_referred_to():
+    (found,) = references([{"patient": "a", "image": {"y": "ay"}, "label": "al"}], ["x", "y", "z"])
+    assert found["image"] == ["ay"]
+    assert found["present"] == {"x": False, "y": True, "z": False}
 
 
 def test_one_part_is_taken_by_its_name_and_must_have_scans():

@@ -50,11 +50,21 @@ def test_table_has_a_row_per_case_in_closed_form(tmp_path):
     small_report().write(tmp_path / "evaluation", "test")
     head, *rows = read_csv(tmp_path / "evaluation/test.csv")
     metrics = ["dice", "jaccard", "hd95_mm", "asd_mm"]
-    assert head == ["case", "patient", *(f"{m}_{c}" for m in metrics for c in ("A", "B", "mean")), "failures"]
-    assert rows[0] == ["p1_ED", "p1", *["1.0"] * 6, *["0.0"] * 6, "0"]
-    numbers = [2 / 3, 1, (2 / 3 + 1) / 2, 1 / 2, 1, 3 / 4, 1.8, 0, 0.9, 0, 0, 0, 0]
-    assert [float(cell) for cell in rows[1][2:]] == pytest.approx(numbers)
-    assert rows[2] == ["p2_ED", "p2", *["0.0", "", "0.0"] * 2, *[""] * 6, "1"]  # a failure: no distance, an empty cell
+    hard = ["boundary_dice", "contrast"]
+    assert head == ["case", "patient", *(f"{m}_{c}" for m in metrics for c in ("A", "B", "mean")), *hard, "failures"]
+    assert rows[0] == ["p1_ED", "p1", *["1.0"] * 6, *["0.0"] * 6, "1.0", "", "0"]  # no picture: no contrast
+    numbers = [2 / 3, 1, (2 / 3 + 1) / 2, 1 / 2, 1, 3 / 4, 1.8, 0, 0.9, 0, 0, 0]
+    assert [float(cell) for cell in rows[1][2:14]] == pytest.approx(numbers)
+    assert (float(rows[1][14]), rows[1][15:]) == (pytest.approx((2 / 3 + 1) / 2), ["", "0"])  # all within the band
+    assert rows[2] == [
+        "p2_ED",
+        "p2",
+        *["0.0", "", "0.0"] * 2,
+        *[""] * 6,
+        "0.0",
+        "",
+        "1",
+    ]  # a failure: no distance, an empty cell
 
 
 def test_second_table_counts_as_published_tables_do(tmp_path):
@@ -168,10 +178,58 @@ def test_markdown_says_the_same_in_words_and_tables(tmp_path):
     hd95 = next(line for line in cells if line[:2] == ["HD95, mm", "A"])
     assert (hd95[2:4], hd95[5:]) == (["0.6", "0.6"], ["3", "1"])  # (0 + 0.9 + 1) / 3
     assert hd95[4].startswith("0.0 to 1.")
-    assert ["scanner", "a", "1", "1", "0.667", "-", "0.9", "0"] in cells
+    assert ["scanner", "a", "1", "1", "0.667", "-", "0.667", "0.9", "0"] in cells
+    assert [
+        "Boundary Dice",
+        "mean",
+        "0.417",
+        "0.500",
+        "0.000 to 1.000",
+        "4",
+        "1",
+    ] in cells  # two pixels: all in the band
     assert ["A", "0.417", "0.375", "0.5", "0.4"] in cells  # as published tables count
     assert COMPAT_RULE in text
     assert "Expected calibration error 0.500 over 1 voxels where the network gives foreground more than 5 %" in text
+
+
+def hard_and_easy(folder, attributes=None):
+    """Eight cases whose object, found in half, is 0.1 to 0.8 above its surroundings; the two faintest are not found."""
+    report = CaseReport(["A"])
+    label = np.zeros((20, 20), dtype=np.uint8)
+    label[8:12, 8:12] = 1
+    pred = label.copy()
+    pred[:10] = 0  # Dice 2/3
+    for i in range(8):
+        picture = np.where(label, (i + 1) / 10, 0.0)
+        picture[0, :3], picture[1, :3] = -1.0, 1.0  # the scale: 0.5 % of 400 pixels are two
+        found = pred if i > 1 else np.zeros_like(pred)
+        report.add(f"c{i}", f"p{i}", found, label, (1.0, 1.0), attributes, picture[None])
+    return report.write(folder, "test")
+
+
+def test_summary_sets_the_quarter_with_the_least_contrast_against_the_rest(tmp_path):
+    groups = hard_and_easy(tmp_path)["groups"]["contrast to the surroundings"]
+    assert [(name, group["cases"], group["failures"]) for name, group in groups.items()] == [
+        ("lowest quartile", 2, 2),
+        ("the rest", 6, 0),
+    ]
+    assert groups["lowest quartile"]["metrics"]["dice_mean"]["mean"] == 0
+    for metric in ("dice_mean", "boundary_dice"):
+        assert groups["the rest"]["metrics"][metric]["mean"] == pytest.approx(2 / 3)
+    contrasts = [row["contrast"] for row in read_cases(tmp_path / "test.csv")]
+    assert contrasts == pytest.approx([(i + 1) / 20 for i in range(8)], rel=1e-6)
+    assert "| contrast to the surroundings | lowest quartile |" in (tmp_path / "test.md").read_text()
+
+
+def test_the_quarter_with_the_least_contrast_stands_beside_attributes(tmp_path):
+    groups = hard_and_easy(tmp_path, {"site": "X"})["groups"]
+    assert list(groups) == ["contrast to the surroundings", "site"]
+
+
+def test_a_picture_on_another_grid_names_the_case():
+    with pytest.raises(ValueError, match=r"^case c: picture \(1, 2, 4\) and label \(1, 4\) do not share one grid"):
+        CaseReport(["A", "B"]).add("c", "p", LABEL, LABEL, (1.0, 1.0), picture=np.ones((1, 2, 4)))
 
 
 def test_files_are_replaced_whole_and_leave_no_litter(tmp_path):

@@ -29,8 +29,9 @@ from torch import nn
 from custom.cohort import references
 from custom.cuts import Cuts
 from custom.errors import UserError
+from custom.networks import OneChannel
 from custom.run_config import RunConfig
-from custom.scoring import ReportHandler, _check_trained, _line, evaluate_models
+from custom.scoring import ReportHandler, _check_trained, _line, evaluate_models, readable
 
 TURN = np.array([[0, -1.5, 0, 10], [1.2, 0, 0, -20], [0, 0, 3.0, 5], [0, 0, 0, 1]])  # its axes point to A, L and S
 
@@ -240,6 +241,110 @@ def test_weights_of_another_network_are_refused(tmp_path):
         f"{tmp_path / 'models/model.pt'}: these weights do not fit network_def (size mismatch for sharp"
     )
     assert ". Set widths, channels, classes, dimensions and norm as they were in training, or evaluate inside" in text
+
+
+class Bright(nn.Module):
+    """The map of "bright": above 0 where the image is above a level."""
+
+    def __init__(self, level: float) -> None:
+        super().__init__()
+        self.level = nn.Parameter(torch.tensor(level))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return 20 * (image - self.level)
+
+
+def write_modalities(folder: Path, cases: dict[str, str]) -> list[dict]:
+    """Of each case the modalities named: "a" shows the label as 100, "b" half of it as 200, on 4."""
+    label = np.zeros((6, 6, 2), np.uint8)
+    label[1:5, 1:5] = 1
+    half = label.copy()
+    half[:, 3:] = 0
+    shown = {"a": 4 + 96 * label.astype(np.float32), "b": 4 + 196 * half.astype(np.float32)}
+    entries = []
+    for patient, has in cases.items():
+        files = {name: folder / f"{patient}_{name}.nii.gz" for name in [*has, "label"]}
+        for name, file in files.items():
+            nibabel.save(nibabel.Nifti1Image({**shown, "label": label}[name], np.eye(4)), file)
+        entries.append(
+            {"patient": patient, "image": {name: str(files[name]) for name in has}, "label": str(files["label"])}
+        )
+    return entries
+
+
+def evaluate_alone(folder: Path, cases: dict[str, str], networks: dict[str, nn.Module]) -> Path:
+    """As ``evaluate.yaml`` does it, with a network for each modality; returns the folder of the scores."""
+    (folder / "models").mkdir()
+    for name, network in networks.items():
+        torch.save(network.state_dict(), folder / f"models/{name}.pt")
+    read = Compose([CopyItemsd("image", names="picture"), LoadImaged(["image", "reference", "picture"]),
+                    EnsureChannelFirstd(["image", "reference", "picture"])])  # fmt: skip
+    report, network = ReportHandler(["bright"]), next(iter(networks.values()))
+    data = references(write_modalities(folder, cases), ["a", "b"])
+    evaluator = SupervisedEvaluator(torch.device("cpu"), DataLoader(Dataset(data, read), batch_size=1), network,
+                                    inferer=SlidingWindowInferer((6, 6, 2)), val_handlers=[report])  # fmt: skip
+    evaluate_models(evaluator, report, network, folder / "models", folder)
+    return folder / "evaluation/test"
+
+
+def alone() -> dict[str, nn.Module]:
+    return {"model": OneChannel(Bright(50.0), 0), "b": OneChannel(Bright(150.0), 1)}
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_network_of_one_modality_is_scored_on_the_cases_that_have_it(tmp_path, caplog):
+    with caplog.at_level(logging.INFO, "custom.scoring"):
+        folder = evaluate_alone(tmp_path, {"p1": "ab", "p2": "b", "p3": "b"}, alone())
+    dice = {name: [float(row["dice_bright"]) for row in table(folder / f"{name}.csv")] for name in ("model", "b")}
+    half = 2 * 8 / (8 + 16)
+    assert dice == {"model": [1.0], "b": pytest.approx([half, half, half])}
+    assert [row["case"] for row in table(folder / "b.csv")] == ["p1_a", "p2_b", "p3_b"]
+    about = {name: json.loads((folder / f"{name}.json").read_text()) for name in dice}
+    assert {name: (found["modality"], found["left_out"]) for name, found in about.items()} == {
+        "model": ("a", 2),
+        "b": ("b", 0),
+    }
+    sentences = [(folder / f"{name}.md").read_text().splitlines()[-1] for name in dice]
+    assert sentences == ["This network reads a alone. Left out for lack of it: 2 of 3 cases.",
+                         "This network reads b alone. Left out for lack of it: 0 of 3 cases."]  # fmt: skip
+    model, b = (record for record in caplog.messages if "Dice:" in record)
+    assert model.endswith(" | 2 of 3 cases lack a")
+    assert "lack" not in b
+
+
+def test_the_picture_of_a_case_is_what_the_network_read(tmp_path):
+    folder = evaluate_alone(tmp_path, {"p1": "ab", "p2": "b"}, alone())
+    for name, bright in (("model", [16]), ("b", [8, 8])):
+        with np.load(folder / f"{name}.slices.npz", allow_pickle=False) as arrays:
+            assert [(arrays[f"image_{i}"] > 127).sum() for i in range(len(arrays["cases"]))] == bright
+
+
+def test_a_network_of_a_modality_that_no_case_has_is_not_evaluated(tmp_path, caplog):
+    folder = evaluate_alone(tmp_path, {"p1": "b"}, alone())
+    assert list(json.loads((folder / "summary.json").read_text())) == ["b"]
+    assert not (folder / "model.csv").exists()
+    assert "model is not evaluated: no case of the test part has a." in caplog.messages
+
+
+def test_nothing_to_evaluate_is_an_error(tmp_path):
+    with pytest.raises(
+        UserError, match="nothing was evaluated: no case of the test part has a modality that a network reads"
+    ):
+        evaluate_alone(tmp_path, {"p1": "b"}, {"model": OneChannel(Bright(50.0), 0)})
+
+
+def test_a_case_that_lacks_a_channel_is_refused_by_a_network_that_reads_them_all(tmp_path):
+    with pytest.raises(UserError, match=r"^case p2_b lacks a, and the network reads a and b\. Add"):
+        evaluate_alone(tmp_path, {"p1": "ab", "p2": "b"}, {"model": nn.Conv3d(2, 2, 1)})
+
+
+def test_files_that_hold_all_channels_are_read_by_every_network(tmp_path):
+    loader = DataLoader(Dataset([{"image": "both.nii.gz"}]), batch_size=1)
+    assert [readable(network, loader) for network in (*alone().values(), nn.Conv3d(2, 2, 1))] == [None] * 3
 
 
 def test_a_network_that_finds_nothing_is_a_failure_of_every_case():

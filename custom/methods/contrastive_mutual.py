@@ -1,7 +1,312 @@
-"""Stub: to be written."""
+"""Contrastive mutual learning: two modalities teach each other, then the stronger one re-teaches the weaker."""
 
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ..batch import Batch
+from ..errors import UserError, nearest
+from ..losses.area_similarity import AreaSimilarityContrastiveLoss
+from ..losses.bce_dice import class_maps
+from ..schedule import Progress
 from .base import Method
+from .best_model_average import BestModelAverage
+
+logger = logging.getLogger(__name__)
+
+
+class ModalityError(UserError, ValueError):
+    """A task or a batch that two networks, one a modality, cannot learn from."""
 
 
 class ContrastiveMutual(Method):
-    """Stub."""
+    r"""Two networks :math:`f_1, f_2`, each of which sees its own modality alone, in training and in use.
+
+    Stage 1, mutual learning, with :math:`p_m = \mathrm{sigmoid}(f_m(x_m))`:
+
+    .. math:: L = \sum_m L_{fit}(p_m^l, y) + w_1 L_{asc}(p_1^u, p_2^u) + w_2(t)\,\overline{(p_1^u - p_2^u)^2}
+
+    Stage 2, from the first step that wants ``relearn``: a frozen teacher :math:`T` of the stronger modality's network,
+    see :class:`~.best_model_average.BestModelAverage`, gives soft pseudo-labels, with its dropout on,
+
+    .. math:: P = \frac14 \sum_{i=1}^4 T(x_{strong} + \mathrm{clip}(0.1\,N(0, 1), 0, 0.2)), \quad
+              \mathrm{teach}(m) = \alpha_m L_{asc}(P, p_m^u) + (1 - \alpha_m) L_{fit}(p_m^u, P)
+
+    ``relearn`` is teach(weak), ``relearn_strong`` is teach(strong); while the latter is not wanted the strong network
+    is not run at all, and its BatchNorm rests. Each network meets labelled and unlabelled images in one batch.
+
+    A patch without one of its modalities (``Batch.present``) is not shown to the network that reads it. ``contrastive``,
+    ``consistency`` and ``relearn`` take the unlabelled patches that have both, ``relearn_strong`` those that have the
+    strong one; with fewer than two pairs :math:`L_{asc}` is 0.
+
+    Args:
+        first, second: :class:`~..networks.OneChannel` networks of the two channels, one shape.
+        teacher: a third one of that shape, with dropout.
+        channels: the two names; they name the networks.
+        supervised: :math:`L_{fit}` of logit maps and maps in [0, 1], of labels and of pseudo-labels.
+        contrastive: :math:`L_{asc}`.
+        strong: the stronger modality's name; "auto", the better one in the first validation from ``choose_at`` on;
+            "swapped", the other one.
+        alpha: :math:`\alpha_1, \alpha_2`, each in [0, 1].
+        passes: of the teacher.
+        noise: standard deviation of the teacher's noise, clipped to twice that, in units of the normalised intensity.
+        pool: validations that fill the teacher's pool.
+        teacher_norm: see the teacher's class.
+        choose_at, teacher_from: fractions of the run; from the second on validations of stage 1 go to the teacher.
+
+    Raises:
+        ModalityError: a task of other than two channels; ``strong`` names none of them; an unlabelled batch of one
+            patch.
+        ValueError: networks of different shapes; ``alpha`` outside its range.
+
+    References: Zhang et al. 2023, Medical Image Analysis 83:102656.
+    """
+
+    terms: ClassVar[tuple[str, ...]] = ("supervised", "contrastive", "consistency", "relearn", "relearn_strong")
+    unlabelled_terms: ClassVar[tuple[str, ...]] = ("contrastive", "consistency", "relearn", "relearn_strong")
+
+    weights_at_switch: Tensor
+
+    def __init__(
+        self,
+        first: nn.Module,
+        second: nn.Module,
+        teacher: nn.Module,
+        channels: Sequence[str],
+        supervised: nn.Module,
+        contrastive: AreaSimilarityContrastiveLoss,
+        strong: str = "auto",
+        alpha: Sequence[float] = (0.1, 0.1),
+        passes: int = 4,
+        noise: float = 0.1,
+        pool: int = 6,
+        teacher_norm: str = "batch",
+        choose_at: float = 0.1,
+        teacher_from: float = 0.12,
+    ) -> None:
+        super().__init__()
+        _check(channels, strong)
+        if len(alpha) != 2 or not all(0 <= a <= 1 for a in alpha):
+            raise ValueError(f"alpha is two numbers in [0, 1], one a modality, got {list(alpha)}")
+        shapes = [[tuple(p.shape) for p in network.parameters()] for network in (first, second, teacher)]
+        if not shapes[0] == shapes[1] == shapes[2]:
+            raise ValueError("first, second and teacher differ in their parameters: all three need one shape")
+        self.networks = nn.ModuleList([first, second])
+        self.teacher = BestModelAverage(teacher, pool, teacher_norm)
+        self.supervised, self.contrastive = supervised, contrastive
+        self.channels, self.alpha, self.passes, self.noise = list(channels), list(alpha), passes, noise
+        self.choose_at, self.teacher_from = choose_at, teacher_from
+        self.rule = strong
+        self.strong: int | None = self.channels.index(strong) if strong in self.channels else None
+        self.switched = False
+        self.register_buffer("weights_at_switch", torch.zeros_like(self._weights()))  # (2, parameters)
+        self._watched: dict[str, Tensor] = {}
+
+    # a step
+
+    def forward(self, labelled: Batch, unlabelled: Batch, progress: Progress) -> dict[str, Tensor]:
+        terms: dict[str, Tensor] = {}
+        self._watched = {}
+        relearns = [progress.wants("relearn"), progress.wants("relearn_strong")]
+        if any(relearns):
+            self._switch()
+        known = _present(labelled) & progress.wants("supervised")  # (Bl, 2): what each network sees
+        there = _present(unlabelled)
+        pairs = there.all(dim=1)
+        seen = self._seen(there, progress)  # (Bu, 2)
+        if len(unlabelled):
+            self._watched["pairs"] = torch.full((), pairs.float().mean().item(), device=unlabelled.image.device)
+        told, free = zip(*(self._maps(m, labelled, known, unlabelled, seen) for m in (0, 1)), strict=True)
+
+        if progress.wants("supervised"):
+            terms["supervised"] = self._supervise(told, labelled, known)
+        if progress.wants("contrastive"):
+            terms["contrastive"] = self._contrast(free, pairs, seen)
+        if progress.wants("consistency"):
+            terms["consistency"] = self._agree(free, pairs, seen)
+        if any(relearns):
+            terms |= self._relearn(free, unlabelled, pairs, seen, progress)
+            self._watched |= {f"moved/{name}": m for name, m in zip(self.channels, self._moved(), strict=True)}
+        return terms
+
+    def _seen(self, there: Tensor, progress: Progress) -> Tensor:
+        """``(Bu, 2)``: which unlabelled patches each network needs, for the terms that are wanted."""
+        pairs, seen = there.all(dim=1), torch.zeros_like(there)
+        if progress.wants("contrastive") or progress.wants("consistency"):
+            seen[:, :] = pairs[:, None]
+        if self.strong is not None and progress.wants("relearn"):
+            seen[:, 1 - self.strong] = pairs
+        if self.strong is not None and progress.wants("relearn_strong"):
+            seen[:, self.strong] = there[:, self.strong]
+        return seen
+
+    def _maps(self, m: int, labelled: Batch, known: Tensor, unlabelled: Batch, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """Logit maps ``(n, K - 1, *spatial)`` of modality ``m``, labelled and unlabelled; (0,) where nothing is seen."""
+        images = [batch.image[rows[:, m], m : m + 1] for batch, rows in ((labelled, known), (unlabelled, seen))]
+        if not sum(map(len, images)):
+            return images[0].new_zeros(0), images[0].new_zeros(0)
+        told, free = self.networks[m](torch.cat(images))[:, 1:].float().split([len(x) for x in images])
+        return told, free
+
+    def _supervise(self, told: Sequence[Tensor], labelled: Batch, known: Tensor) -> Tensor:
+        assert labelled.label is not None
+        losses = [
+            self.supervised(maps, class_maps(labelled.label[known[:, m]], maps.shape[1] + 1))
+            for m, maps in enumerate(told)
+            if len(maps)
+        ]
+        return torch.stack(losses).sum() if losses else self._nothing()
+
+    def _contrast(self, free: Sequence[Tensor], pairs: Tensor, seen: Tensor) -> Tensor:
+        if len(pairs) == 1:
+            raise ModalityError(
+                "`contrastive` tells an image from the others of its batch: found an unlabelled batch of 1 patch, "
+                "expected at least 2. Raise --unlabelled_batch, or leave the term out with --weights::contrastive 0."
+            )
+        count = int(pairs.sum())
+        if count < 2:
+            return self._nothing()
+        one, two = (maps[pairs[seen[:, m]]].sigmoid() for m, maps in enumerate(free))
+        similarities = self.contrastive.similarities(one, two)  # (2B, 2B)
+        with torch.no_grad():
+            positive = similarities.diagonal(count).mean()
+            others = similarities.sum() - similarities.trace() - 2 * count * positive
+            self._watched["similarity/positive"] = positive
+            self._watched["similarity/negative"] = others / (2 * count * (2 * count - 2))
+            self._watched["contrastive/plateau"] = torch.full_like(positive, math.log(2 * count - 1))
+        return self.contrastive.contrast(similarities)
+
+    def _agree(self, free: Sequence[Tensor], pairs: Tensor, seen: Tensor) -> Tensor:
+        if not pairs.any():
+            return self._nothing()
+        one, two = (maps[pairs[seen[:, m]]].sigmoid() for m, maps in enumerate(free))
+        return (one - two).square().mean()
+
+    def _relearn(
+        self, free: Sequence[Tensor], unlabelled: Batch, pairs: Tensor, seen: Tensor, progress: Progress
+    ) -> dict[str, Tensor]:
+        assert self.strong is not None
+        strong, terms = self.strong, {}
+        taught = seen[:, strong] if progress.wants("relearn_strong") else pairs
+        pseudo = self._pseudo_labels(unlabelled.image[taught, strong : strong + 1]) if taught.any() else None
+        if progress.wants("relearn"):
+            weak = 1 - strong
+            terms["relearn"] = self._teach(weak, free[weak], None if pseudo is None else pseudo[pairs[taught]])
+        if progress.wants("relearn_strong"):
+            terms["relearn_strong"] = self._teach(strong, free[strong], pseudo)
+        return terms
+
+    def _pseudo_labels(self, image: Tensor) -> Tensor:
+        """Soft maps ``(n, K - 1, *spatial)``: the mean over passes, each with its own noise and dropout."""
+        with torch.no_grad():
+            drawn = [self.teacher(self._perturb(image))[:, 1:].float().sigmoid() for _ in range(self.passes)]
+            pseudo = torch.stack(drawn).mean(dim=0)
+            self._watched["pseudo_foreground"] = (pseudo.amax(dim=1) >= 0.5).float().mean()
+        return pseudo
+
+    def _perturb(self, image: Tensor) -> Tensor:
+        return image + (self.noise * torch.randn_like(image)).clamp(0.0, 2 * self.noise)
+
+    def _teach(self, m: int, logits: Tensor, pseudo: Tensor | None) -> Tensor:
+        if pseudo is None or not len(pseudo):
+            return self._nothing()
+        fit = (1 - self.alpha[m]) * self.supervised(logits, pseudo)
+        return fit if len(pseudo) < 2 else fit + self.alpha[m] * self.contrastive(pseudo, logits.sigmoid())
+
+    def _nothing(self) -> Tensor:
+        """0, with a gradient of 0: a term that finds nothing to compare in this batch."""
+        return 0.0 * torch.stack([p.sum() for p in self.networks.parameters()]).sum()
+
+    # stages
+
+    def begin(self) -> None:
+        """Weights to start from may be another modality's: each network reads its own all the same."""
+        for m, network in enumerate(self.networks):
+            network.get_buffer("channel").fill_(m)
+
+    def after_validation(self, scores: Mapping[str, float], progress: Progress) -> None:
+        if self.switched:
+            return
+        dice = [scores[name] for name in self.channels]
+        if self.strong is None and progress.fraction >= self.choose_at:
+            self._choose(dice)
+        if self.strong is not None and progress.fraction >= self.teacher_from and not math.isnan(dice[self.strong]):
+            self.teacher.see(dice[self.strong], self.networks[self.strong])
+
+    def _choose(self, dice: Sequence[float]) -> None:
+        known = [-1.0 if math.isnan(d) else d for d in dice]
+        if max(known) < 0:
+            return
+        better = int(known[1] > known[0])
+        self.strong = 1 - better if self.rule == "swapped" else better
+        told = ", ".join(f"{name} {d:.3f}" for name, d in zip(self.channels, dice, strict=True))
+        logger.info("The stronger modality is %s (validation Dice: %s)%s.", self.channels[self.strong], told,
+                    "; roles are swapped" if self.rule == "swapped" else "")  # fmt: skip
+
+    def _switch(self) -> None:
+        """Stage 2 begins: the teacher is what it is now, and stays so."""
+        if self.switched:
+            return
+        if self.strong is None:
+            self.strong = int(self.rule == "swapped")
+            logger.warning("No validation has told which modality is the stronger: %s is taken. Name it with --strong.",
+                           self.channels[self.strong])  # fmt: skip
+        if not self.teacher.started:
+            logger.warning("Re-learning begins before the teacher's pool is full (%d of %d validations, and one more): "
+                           "the teacher is the network of %s as it is now.",
+                           len(self.teacher.pool), self.teacher.size, self.channels[self.strong])  # fmt: skip
+            self.teacher.copy(self.networks[self.strong])
+        self.weights_at_switch.copy_(self._weights())
+        self.switched = True
+
+    def after_step(self, progress: Progress) -> None:
+        if self.switched and progress.step == progress.steps - 1:
+            told = ", ".join(f"{name} {m:.2e}" for name, m in zip(self.channels, self._moved().tolist(), strict=True))
+            logger.info("Stage 2 moved the weights by (relative distance): %s.", told)
+
+    def _weights(self) -> Tensor:
+        """``(2, parameters)``: all weights of each network."""
+        return torch.stack([torch.cat([p.detach().flatten() for p in net.parameters()]) for net in self.networks])
+
+    def _moved(self) -> Tensor:
+        """``(2,)``: distance of each network's weights to those at the switch, over the length of those."""
+        return (self._weights() - self.weights_at_switch).norm(dim=1) / self.weights_at_switch.norm(dim=1)
+
+    # what the trainer sees
+
+    def serving(self) -> dict[str, nn.Module]:
+        return dict(zip(self.channels, self.networks, strict=True))
+
+    def watch(self) -> dict[str, Tensor]:
+        return self._watched
+
+    def get_extra_state(self) -> dict[str, Any]:
+        return {"strong": self.strong, "switched": self.switched}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        self.strong, self.switched = state["strong"], state["switched"]
+
+
+def _check(channels: Sequence[str], strong: str) -> None:
+    if len(channels) != 2:
+        raise ModalityError(
+            f"channels: found {len(channels)} ({', '.join(channels)}), expected 2: this method trains one network for "
+            "each of two registered modalities. Take a task that has two (scripts/tasks/lgg.yaml, "
+            "scripts/tasks/phantom_two_channels.yaml, or your own), or another bundle."
+        )
+    names = ["auto", "swapped", *channels]
+    if strong not in names:
+        raise ModalityError(f"strong: found {strong!r}, expected one of {names}{nearest(strong, names)}.")
+
+
+def _present(batch: Batch) -> Tensor:
+    """``(B, 2)`` bool on the CPU, where it chooses rows without waiting for a device more than once."""
+    if batch.present is None:
+        return torch.ones(len(batch), 2, dtype=torch.bool)
+    return batch.present.cpu()

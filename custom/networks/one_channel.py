@@ -1,7 +1,40 @@
-"""Stub: to be written."""
+"""A network that sees one modality of several."""
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 
 class OneChannel(nn.Module):
-    """Stub."""
+    """Hands one channel of an image to ``network``, and puts a background beside the maps that come back.
+
+    Which channel is a *buffer*: files of weights of several such networks load into one ``network_def``, and each
+    then reads its own modality.
+
+    Args:
+        network: from 1 channel to one logit map for each of the K - 1 foreground classes.
+        channel: number of the modality, from 0.
+
+    Shape:
+        - input ``(B, C, *spatial)``, all modalities, of which number ``channel`` is read; or ``(B, 1, *spatial)``, that
+          modality alone.
+        - returns logits ``(B, K, *spatial)``. That of the background is 0: the largest is then the class whose map is
+          the largest of those above sigmoid 0.5, or the background; with one class softmax is sigmoid.
+
+    Raises:
+        ValueError: a negative ``channel``.
+    """
+
+    channel: Tensor  # TorchScript reads it: a type, not the text that `from __future__ import annotations` makes
+
+    def __init__(self, network: nn.Module, channel: int = 0) -> None:
+        super().__init__()
+        if channel < 0:
+            raise ValueError(f"channel is the number of a modality, counted from 0, got {channel}")
+        self.network = network
+        self.register_buffer("channel", torch.tensor(channel))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[1] > 1:
+            x = x.index_select(1, self.channel.reshape(1))  # on the device: no number is read
+        maps = self.network(x)
+        return torch.cat([torch.zeros_like(maps[:, :1]), maps], dim=1)

@@ -503,6 +503,32 @@ def test_a_missing_modality_is_counted_in_training_and_refused_in_evaluation(goo
     assert not any("test" in message for message in caplog.messages)
 
 
+@pytest.mark.fault("7", "a missing modality, networks that read one each")
+def test_where_modalities_stand_alone_none_is_missed_anywhere_and_how_many_are_is_told(good, caplog):
+    caplog.set_level(logging.INFO)
+    good.task |= {"channels": ["flair", "t1ce"], "modalities_alone": True}
+    two_modalities(good)
+    del good.parts["unlabelled"][0]["image"]["flair"], good.parts["test"][0]["image"]["t1ce"]
+    good.check()
+    assert told(caplog) == [
+        "INFO unlabelled: 1 of 1 scans lack flair (p3_t1ce)",
+        "INFO test: 1 of 1 scans lack t1ce (p5)",
+    ]
+    caplog.clear()
+    good.check(missing_channels=False)  # inference: the one modality that is used is all there is
+    assert not any("unlabelled" in message for message in caplog.messages)
+
+
+@pytest.mark.fault("7", "an image that does not say which modality it is")
+def test_where_modalities_stand_alone_an_image_must_say_which_it_is(good):
+    good.task |= {"channels": ["flair", "t1ce"], "modalities_alone": True}
+    two_modalities(good)
+    good.parts["test"][0]["image"] = good.parts["test"][0]["image"]["t1ce"]
+    assert good.faults() == {"Channels": [
+        'test, p5_t1ce: p5_t1ce.nii.gz: 1 channel, the task names 2 (flair, t1ce). Say which of them it is: in a data list '
+        '"image": {"flair": ...}, in inference --modality flair']}  # fmt: skip
+
+
 @pytest.mark.fault("7", "all modalities missing")
 def test_a_scan_without_any_modality_is_refused_everywhere(good):
     good.parts["unlabelled"][0]["image"] = {}
