@@ -35,3 +35,28 @@ def falling_while_rising(
                     f"may be too strong or come too early: lower weights::{term}, or begin it later (`from`)."
                 )
     return None
+
+
+def terms_at_zero(rows: Sequence[Mapping[str, float]], epochs: int) -> dict[str, str]:
+    """Terms that were 0 in every epoch that computed them: in at least half of the run, or up to its end.
+
+    Args:
+        rows: of ``metrics.csv``, up to now.
+        epochs: of the whole run.
+
+    Returns:
+        A sentence for the log, by the term's name.
+    """
+    advice = {}
+    ended = rows[-1]["epoch"] >= epochs
+    for column in dict.fromkeys(name for row in rows for name in row if name.startswith("term/")):
+        computed = [row for row in rows if not math.isnan(row.get(column, math.nan))]
+        silent = computed and not any(row[column] for row in computed)
+        if silent and (ended or 2 * len(computed) >= epochs):
+            term, first, last = column.removeprefix("term/"), computed[0]["epoch"], computed[-1]["epoch"]
+            advice[term] = (
+                f"The term {term} was 0 in every epoch that computed it ({first:g} to {last:g}): it trains nothing. Look at "
+                f"what is watched in learning_curves.png: nothing may pass a threshold, or no batch hold what the term "
+                f"compares. If that is meant to be so, --weights::{term} 0 saves its time."
+            )
+    return advice

@@ -3,7 +3,7 @@
 Both models are scored on the same cases (:mod:`.evaluation` writes the files). The difference is taken case by case,
 and its interval resamples patients. To compare two files:
 
-    python -m custom.compare BASELINE.csv OURS.csv [--html PAGE.html]
+    python -m custom.compare BASELINE.csv OURS.csv [--metric boundary_dice] [--html PAGE.html]
 """
 
 from __future__ import annotations
@@ -176,12 +176,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("baseline", type=Path, help="cases of the supervised model (CSV)")
     parser.add_argument("ours", type=Path, help="the same cases of the semi-supervised model (CSV)")
     parser.add_argument("--names", nargs=2, default=["supervised", "semi-supervised"], metavar=("BASELINE", "OURS"))
+    parser.add_argument("--metric", default="dice_mean", help="column that is compared (default: %(default)s)")
     parser.add_argument("--html", type=Path, metavar="PAGE", help="also write a page that compares them case by case")
     options = parser.parse_args(arguments)
     if options.names[0] == options.names[1]:
         parser.error("--names needs two different names")
     try:
-        print(_report(read_cases(options.baseline), read_cases(options.ours), options.names))
+        print(_report(read_cases(options.baseline), read_cases(options.ours), options.names, options.metric))
         if options.html:
             from .report import compare_report
 
@@ -192,17 +193,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.exit(2, f"{error}\n")
 
 
-def _report(baseline: Sequence[Row], ours: Sequence[Row], names: Sequence[str]) -> str:
-    difference = paired_difference(ours, baseline)
+def _report(baseline: Sequence[Row], ours: Sequence[Row], names: Sequence[str], metric: str) -> str:
+    difference = paired_difference(ours, baseline, metric)
     classes = [key[len("dice_") :] for key in baseline[0] if key.startswith("dice_") and key != "dice_mean"]
-    basis = _basis(_points(difference.low), _points(difference.high), difference.patients)
     lines = [
         table({names[0]: baseline, names[1]: ours}, classes),
         "",
         "Dice in points (100 x Dice). Failures: classes of a case where exactly one of prediction and label is empty; "
         "they have no distance, nor has the mean of their case.",
-        f"{names[1]} minus {names[0]}, paired over {difference.cases} cases: {_points(difference.mean):+.1f} "
-        f"Dice points ({basis}); {_significance(difference.p)}.",
+        f"{names[1]} minus {names[0]}, paired over {difference.cases} cases: {_amount(difference)}; "
+        f"{_significance(difference.p)}.",
     ]
     if difference.filled:
         lines.append(
@@ -211,12 +211,22 @@ def _report(baseline: Sequence[Row], ours: Sequence[Row], names: Sequence[str]) 
         )
     if difference.dropped:
         lines.append(f"Left out, without a number in both: {_listed(difference.dropped)}.")
-    return "\n".join([*lines, verdict(difference)])
+    return "\n".join([*lines, *([verdict(difference)] if _is_dice(metric) else [])])
 
 
-def _basis(low: float, high: float, patients: int) -> str:
-    """What a sentence rests on: the interval in points and the number of patients."""
-    interval = "no interval" if math.isnan(low) else f"95 % interval {low:.1f} to {high:.1f}"
+def _amount(difference: Difference) -> str:
+    """In points of Dice; any other metric is named, in its own unit."""
+    if _is_dice(difference.metric):
+        basis = _basis(_points(difference.low), _points(difference.high), difference.patients)
+        of = "" if difference.metric == "dice_mean" else f" of {difference.metric}"
+        return f"{_points(difference.mean):+.1f} Dice points{of} ({basis})"
+    basis = _basis(difference.low, difference.high, difference.patients, digits=3)
+    return f"{difference.mean:+.3f} of {difference.metric} ({basis})"
+
+
+def _basis(low: float, high: float, patients: int, digits: int = 1) -> str:
+    """What a sentence rests on: the interval and the number of patients."""
+    interval = "no interval" if math.isnan(low) else f"95 % interval {low:.{digits}f} to {high:.{digits}f}"
     text = f"{interval}, {patients} {'patient' if patients == 1 else 'patients'}"
     return text if patients >= FEW_PATIENTS else f"{text}: too few patients to tell"
 

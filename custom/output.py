@@ -222,7 +222,7 @@ class Output:
         """What could be drawn of the learning curves and the validation cases."""
         curves, cases = self.folder / "learning_curves.png", self.folder / "validation.png"
         try:
-            from .plots import learning_curves
+            from .learning_curves import learning_curves
             from .validation_picture import validation_picture
 
             learning_curves(self.folder / "metrics.csv", curves)

@@ -1,4 +1,4 @@
-"""Two pictures: how a run went (curves), and what a model drew (cases).
+"""What a model drew: pictures of cases.
 
 matplotlib is imported where it draws; figures are made without pyplot, so nothing global is touched and no display
 is needed.
@@ -6,7 +6,6 @@ is needed.
 
 from __future__ import annotations
 
-import csv
 import io
 import math
 from collections.abc import Sequence
@@ -21,48 +20,7 @@ from .metrics import dice
 
 # Okabe and Ito's colours, told apart by colour-blind readers; those that show on grey images first.
 COLOURS = ("#E69F00", "#56B4E9", "#F0E442", "#CC79A7", "#009E73", "#D55E00", "#0072B2")
-_LINE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # on white
-_COLUMNS = 3  # of small panels
 _BAR_LENGTHS_MM = (1, 2, 5, 10, 20, 50, 100)
-
-Columns = dict[str, NDArray[np.float64]]
-
-
-def learning_curves(metrics_csv: Path | str, png: Path | str) -> None:
-    """Draws a run from its table of epochs: validation Dice on top, then the rate, every term, every watched quantity.
-
-    A term is drawn as it is, before its weight; a weight that changes is drawn dashed on the right-hand axis, one that
-    does not stands in the title.
-
-    Args:
-        metrics_csv: a row per epoch with the columns ``epoch``, ``learning_rate``, ``term/<name>``, ``weight/<name>``,
-            ``watch/<name>``, ``val/<network>/dice_mean``, ``val/<network>/dice_<class>``; others are ignored, an empty
-            cell was not measured.
-        png: the file to make, whole or not at all; its folder exists.
-
-    Raises:
-        ValueError: no row, no column ``epoch`` or nothing to draw; the text names the file.
-    """
-    _save(learning_figure(metrics_csv), Path(png))
-
-
-def learning_figure(metrics_csv: Path | str) -> Any:
-    """The figure of :func:`learning_curves`, which says what is read and raised."""
-    from matplotlib.figure import Figure
-
-    columns = _read_columns(Path(metrics_csv))
-    panels = _panels(columns)
-    networks = _networks(columns)
-    if not panels and not networks:
-        raise ValueError(f"{metrics_csv} has nothing to draw: no term/, watch/, val/ or learning_rate column")
-    rows, top = math.ceil(len(panels) / _COLUMNS), 1 if networks else 0
-    figure = Figure(figsize=(12, 3.6 * top + 2.5 * rows), dpi=110, layout="constrained")
-    grid = figure.add_gridspec(top + rows, _COLUMNS, height_ratios=[3.6] * top + [2.5] * rows)
-    if networks:
-        _draw_validation(figure.add_subplot(grid[0, :]), columns, networks)
-    for i, name in enumerate(panels):
-        _draw_panel(figure.add_subplot(grid[top + i // _COLUMNS, i % _COLUMNS]), columns, name)
-    return figure
 
 
 def case_pictures(
@@ -154,105 +112,6 @@ def case_panels(
         axis.set_axis_off()
     _draw_case(axes, _picture(image, label, cut), masks, class_names, spacing_mm)
     return figures
-
-
-def _read_columns(path: Path) -> Columns:
-    with open(path, newline="", encoding="utf-8") as stream:
-        reader = csv.DictReader(stream)
-        names = list(reader.fieldnames or ())
-        rows = list(reader)
-    if "epoch" not in names or not rows:
-        raise ValueError(f"{path} has no {'epochs' if 'epoch' in names else 'column epoch'}: nothing to draw")
-    return {name: np.array([_number(row[name]) for row in rows]) for name in names}
-
-
-def _number(cell: str | None) -> float:
-    """NaN for what was not measured: an empty cell, or a row still being written."""
-    try:
-        return float(cell) if cell else math.nan
-    except ValueError:
-        return math.nan
-
-
-def _panels(columns: Columns) -> list[str]:
-    """The small panels: every term, every watched quantity, the rate; those that hold a number."""
-    terms = [name for name in columns if name.startswith("term/")]
-    watched = [name for name in columns if name.startswith("watch/")]
-    rate = [name for name in columns if name == "learning_rate"]
-    return [name for name in [*terms, *watched, *rate] if np.isfinite(columns[name]).any()]
-
-
-def _networks(columns: Columns) -> dict[str, list[str]]:
-    """Dice columns of each validated network: its mean first, then its classes."""
-    networks: dict[str, list[str]] = {}
-    for name in columns:
-        parts = name.split("/")
-        measured = len(parts) == 3 and parts[0] == "val" and parts[2].startswith("dice_")
-        if measured and np.isfinite(columns[name]).any():
-            networks.setdefault(parts[1], []).append(name)
-    return {network: sorted(names, key=lambda n: not n.endswith("/dice_mean")) for network, names in networks.items()}
-
-
-def _draw_validation(axis: Any, columns: Columns, networks: dict[str, list[str]]) -> None:
-    """Means bold, classes thin in the network's colour, each class with its own dashes."""
-    dashes: dict[str, Any] = {}
-    for network, colour in zip(networks, _LINE_COLOURS * len(networks), strict=False):
-        for name in networks[network]:
-            metric = name.rsplit("/", 1)[1].removeprefix("dice_")
-            known = np.isfinite(columns[name])
-            style: dict[str, Any] = {"linewidth": 2.6, "marker": "o", "markersize": 3.5, "zorder": 3}
-            if metric != "mean":
-                dash = dashes.setdefault(metric, ("--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)))[len(dashes) % 4])
-                style = {"linewidth": 1.0, "linestyle": dash, "alpha": 0.85}
-            style |= {"color": colour, "label": f"{network}: {metric}"}
-            axis.plot(columns["epoch"][known], columns[name][known], **style)
-    axis.set(title="validation Dice", xlabel="epoch", ylabel="Dice", ylim=(None, 1.0))
-    if axis.get_ylim()[0] < 0.5:
-        axis.set_ylim(0, 1)
-    axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
-    _tidy(axis, columns)
-
-
-def _draw_panel(axis: Any, columns: Columns, name: str) -> None:
-    kind, _, short = name.rpartition("/")
-    known = np.isfinite(columns[name])
-    marker = "o" if known.sum() < 3 else None
-    colour = {"term": _LINE_COLOURS[0], "watch": _LINE_COLOURS[2]}.get(kind, "#555555")
-    axis.plot(columns["epoch"][known], columns[name][known], color=colour, linewidth=1.5, marker=marker, markersize=3)
-    title = {"term": f"term: {short}", "watch": f"watched: {short}"}.get(kind, "learning rate")
-    weight = columns.get(f"weight/{short}") if kind == "term" else None
-    if weight is not None and np.isfinite(weight).any():
-        title += _draw_weight(axis, columns["epoch"], weight)
-    axis.set_title(title, fontsize=9)
-    axis.set_xlabel("epoch", fontsize=8)
-    _tidy(axis, columns)
-
-
-def _draw_weight(axis: Any, epoch: NDArray[Any], weight: NDArray[Any]) -> str:
-    """A changing weight is drawn on the right; returns what the title says of the weight."""
-    known = np.isfinite(weight)
-    if np.ptp(weight[known]) == 0:
-        return f" (weight {weight[known][0]:g})"
-    right = axis.twinx()
-    right.plot(epoch[known], weight[known], color="#D55E00", linewidth=1.0, linestyle="--")
-    right.set_ylabel("weight (dashed)", fontsize=8, color="#D55E00")
-    right.tick_params(labelsize=8, colors="#D55E00")
-    right.set_ylim(0, None)
-    right.spines["top"].set_visible(False)
-    return ""
-
-
-def _tidy(axis: Any, columns: Columns) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    first, last = np.nanmin(columns["epoch"]), np.nanmax(columns["epoch"])
-    if last > first:
-        axis.set_xlim(first, last)
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, steps=[1, 2, 5, 10]))
-    axis.tick_params(labelsize=8)
-    axis.grid(color="#dddddd", linewidth=0.6)
-    axis.set_axisbelow(True)
-    axis.spines[["top"]].set_visible(False)
 
 
 def _check_case(

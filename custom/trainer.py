@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from . import distributed, memory
-from .advice import falling_while_rising
+from .advice import falling_while_rising, terms_at_zero
 from .batch import Batch
 from .cohort import refuse_overlaps
 from .guard import Guard
@@ -130,7 +130,7 @@ class DualStreamTrainer(Trainer):
         self.step = 0
         self.skipped_steps = 0
         self.best: dict[str, float] = {"score": -math.inf, "epoch": 0}
-        self._advised = False
+        self._advised: set[str] = set()
         self._epoch_log = _Sums()
         self._epoch_start = time.perf_counter()
         for group in optimizer.param_groups:
@@ -358,7 +358,7 @@ class DualStreamTrainer(Trainer):
             logger.info("%s", self._line(row))
         if self.output is not None:
             self.output.log(row)
-            if scored:
+            if scored or last:
                 self._advise(self.output.rows)
             self.output.checkpoint(self.state_dict(), epoch, self.data_digest())
 
@@ -385,12 +385,13 @@ class DualStreamTrainer(Trainer):
         return True
 
     def _advise(self, rows: Sequence[Mapping[str, float]]) -> None:
-        """Once a run: an unlabelled term that seems to harm."""
+        """Each once a run: an unlabelled term that seems to harm, a term that adds nothing."""
         trained = [n for n, net in self.method.serving().items() if any(p.requires_grad for p in net.parameters())]
-        advice = falling_while_rising(rows, trained, self.method.unlabelled_terms)
-        if advice and not self._advised:
-            logger.warning(advice)
-            self._advised = True
+        advice = {"": falling_while_rising(rows, trained, self.method.unlabelled_terms)}
+        for about, text in {**advice, **terms_at_zero(rows, self.state.max_epochs)}.items():
+            if text and about not in self._advised:
+                logger.warning(text)
+                self._advised.add(about)
 
     def _line(self, row: Mapping[str, float]) -> str:
         terms = "  ".join(f"{k.removeprefix('term/')} {v:.4f}" for k, v in row.items() if k.startswith("term/"))

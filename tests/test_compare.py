@@ -266,3 +266,31 @@ def test_command_refuses_different_cases_in_one_sentence(tmp_path, capsys):
         main(paths)
     assert caught.value.code == 2
     assert capsys.readouterr().err.startswith("the two tables hold different cases: only ours has c2.")
+
+
+def test_command_compares_another_metric_in_its_own_unit(tmp_path, capsys):
+    tables = []
+    for gain in (0.0, 0.25):
+        table_rows = [{**row, "boundary_dice": 0.5 + gain} for row in rows([0.5] * 6)]
+        tables.append(str(write_csv(tmp_path / f"{gain}.csv", table_rows)))
+    main([*tables, "--metric", "boundary_dice"])
+    *_, last = capsys.readouterr().out.strip().splitlines()
+    assert last == (
+        "semi-supervised minus supervised, paired over 6 cases: +0.250 of boundary_dice (95 % interval 0.250 to 0.250, "
+        "6 patients); Wilcoxon signed-rank test over patients p = 0.031."
+    )  # and no verdict, which is in Dice points
+
+
+def test_command_names_a_class_whose_dice_it_compares(tmp_path, capsys):
+    tables = [str(write_csv(tmp_path / f"{d}.csv", rows([d] * 6))) for d in (0.5, 0.6)]
+    main([*tables, "--metric", "dice_A"])
+    printed = capsys.readouterr().out
+    assert "+10.0 Dice points of dice_A (95 % interval 10.0 to 10.0, 6 patients)" in printed
+    assert "\nThe unlabelled scans helped by 10.0 Dice points (95 % interval 10.0 to 10.0, 6 patients)." in printed
+
+
+def test_command_names_the_columns_there_are(tmp_path, capsys):
+    path = str(write_csv(tmp_path / "a.csv", rows([0.5] * 3)))
+    with pytest.raises(SystemExit):
+        main([path, path, "--metric", "dice_B"])
+    assert "ours: no column dice_B, the table has dice_A, dice_mean, hd95_mm_A" in capsys.readouterr().err

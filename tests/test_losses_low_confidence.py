@@ -26,7 +26,7 @@ TEACHER = logits((0.6, 0.4), (0.5, 0.5), (0.8, 0.2))
         ({"threshold": 0.8}, 0.01),  # pixel 3 alone
         ({"threshold": 0.98}, (0.09 + 0.47**2 + 0.01) / 3),
         ({"threshold": 0.5}, 0.0),  # none: 0, not NaN
-        ({"threshold": 0.8, "confidence": "teacher"}, (0.09 + 0.47**2) / 2),  # .6, .5; .8 is not below
+        ({"threshold": 0.7, "confidence": "teacher"}, (0.09 + 0.47**2) / 2),  # .6, .5; not .8
         ({"threshold": 0.65, "confidence": "lesser"}, (0.09 + 0.47**2) / 2),  # lesser: .6, .5, .7
         ({"threshold": 0.75, "confidence": "lesser"}, (0.09 + 0.47**2 + 0.01) / 3),
         ({"threshold": 0.65, "confidence": "lesser", "keep": "high"}, 0.01),

@@ -1,4 +1,3 @@
-import csv
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +6,7 @@ import numpy as np
 import pytest
 
 from custom import plots
-from custom.plots import case_pictures, learning_curves
+from custom.plots import case_pictures
 
 ROOT = Path(__file__).parents[1]
 
@@ -25,27 +24,6 @@ def has_colour(picture, colour):
     return int((np.abs(picture - np.array(to_rgb(colour))).max(axis=-1) < 0.03).sum())
 
 
-def write_metrics(path, epochs=12, every=3, **more):
-    """A run in which the consistency weight ramps up and validation happens every third epoch."""
-    rows = []
-    for epoch in range(1, epochs + 1):
-        t = epoch / epochs
-        row = {
-            "epoch": epoch, "step": 10 * epoch, "seconds": 3.0 * epoch, "learning_rate": 0.01 * (1 - t),
-            "term/supervised": np.exp(-t), "weight/supervised": 1.0,
-            "term/consistency": 0.01 * t, "weight/consistency": 0.1 * t, "watch/confident": 0.5 + 0.4 * t,
-        }  # fmt: skip
-        for network in ("student", "teacher"):
-            for name, dice in (("mean", 0.8), ("RV", 0.7), ("LV", 0.9)):
-                row[f"val/{network}/dice_{name}"] = dice * t if epoch % every == 0 else ""
-        rows.append({**row, **more})
-    with open(path, "w", newline="") as stream:
-        writer = csv.DictWriter(stream, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
-    return path
-
-
 def figure_of(monkeypatch, draw):
     """The figure that a function would have saved."""
     figures = []
@@ -60,61 +38,6 @@ def heart(shape=(40, 30, 5)):
     radius = np.hypot(x - 20, y - 15) + 2 * abs(z - 3)
     label = np.where(radius < 5, 2, np.where(radius < 9, 1, 0))
     return 100.0 * label + np.random.default_rng(0).normal(0, 10, shape), label
-
-
-def test_learning_curves_are_written_and_are_a_picture(tmp_path):
-    learning_curves(write_metrics(tmp_path / "metrics.csv"), tmp_path / "curves.png")
-    picture = read_png(tmp_path / "curves.png")
-    assert min(picture.shape[:2]) > 500
-    assert has_colour(picture, "white") < 0.99 * picture.shape[0] * picture.shape[1]
-    assert has_colour(picture, plots._LINE_COLOURS[0]) > 500  # the first network's lines
-    assert has_colour(picture, plots._LINE_COLOURS[1]) > 500
-
-
-def test_every_term_watched_quantity_and_network_is_drawn(tmp_path, monkeypatch):
-    path = write_metrics(tmp_path / "metrics.csv")
-    figure = figure_of(monkeypatch, lambda: learning_curves(path, tmp_path / "curves.png"))
-    assert [axis.get_title() for axis in figure.axes if axis.get_title()] == [
-        "validation Dice", "term: supervised (weight 1)", "term: consistency", "watched: confident", "learning rate",
-    ]  # fmt: skip
-    legend = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
-    assert legend == [f"{network}: {name}" for network in ("student", "teacher") for name in ("mean", "RV", "LV")]
-    weight = next(axis for axis in figure.axes if axis.get_ylabel() == "weight (dashed)")
-    np.testing.assert_allclose(weight.lines[0].get_ydata(), 0.1 * np.arange(1, 13) / 12)
-
-
-def test_epochs_without_validation_are_skipped_not_drawn_as_zero(tmp_path, monkeypatch):
-    path = write_metrics(tmp_path / "metrics.csv")
-    figure = figure_of(monkeypatch, lambda: learning_curves(path, tmp_path / "curves.png"))
-    mean = figure.axes[0].lines[0]
-    np.testing.assert_array_equal(mean.get_xdata(), [3, 6, 9, 12])
-    np.testing.assert_allclose(mean.get_ydata(), 0.8 * np.array([3, 6, 9, 12]) / 12)
-    assert mean.get_linewidth() > figure.axes[0].lines[1].get_linewidth()
-
-
-def test_a_run_of_one_epoch_or_with_a_row_cut_short_is_drawn(tmp_path):
-    learning_curves(write_metrics(tmp_path / "one.csv", epochs=1), tmp_path / "one.png")
-    path = write_metrics(tmp_path / "cut.csv")
-    path.write_text(path.read_text()[:-40])
-    learning_curves(path, tmp_path / "cut.png")
-    assert read_png(tmp_path / "one.png").std() > 0.01
-    assert read_png(tmp_path / "cut.png").std() > 0.01
-
-
-@pytest.mark.parametrize(
-    ("text", "fault"),
-    [
-        ("", "has no column epoch"),
-        ("epoch,learning_rate\n", "has no epochs"),
-        ("epoch,seconds\n1,2\n", "has nothing to draw"),
-    ],
-)
-def test_curves_of_nothing_are_refused(tmp_path, text, fault):
-    path = tmp_path / "metrics.csv"
-    path.write_text(text)
-    with pytest.raises(ValueError, match=fault):
-        learning_curves(path, tmp_path / "curves.png")
-    assert not (tmp_path / "curves.png").exists()
 
 
 def test_case_pictures_show_every_class_in_its_colour(tmp_path):
@@ -225,7 +148,8 @@ def test_arrays_that_do_not_fit_are_refused_with_the_name(tmp_path, cut, cut_pre
 
 def test_importing_the_module_does_not_import_what_draws():
     code = (
-        "import sys, custom.plots, custom.evaluation; print([m for m in ('matplotlib', 'nibabel') if m in sys.modules])"
+        "import sys, custom.plots, custom.learning_curves, custom.evaluation;"
+        "print([m for m in ('matplotlib', 'nibabel') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr

@@ -1,4 +1,5 @@
 import base64
+import csv
 import importlib
 import io
 import json
@@ -144,6 +145,16 @@ def write_metrics(path):
     return path
 
 
+def give_contrast(csv_path, values):
+    """Writes the contrast of each case into its table, as an evaluation with pictures does."""
+    with csv_path.open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    with csv_path.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({**row, "contrast": value} for row, value in zip(rows, values, strict=True))
+
+
 # ------------------------------------------------------------------------------------------------------- page of a run
 def test_page_is_one_whole_file_that_fetches_nothing(page):
     addresses = [a for _, attributes in page.tags for k, a in attributes.items() if k in ("src", "href", "xlink:href")]
@@ -243,7 +254,10 @@ def test_heads_point_to_their_column_and_numbers_carry_their_value(page):
     """What the script sorts by: under heads of two rows the place of a head is not that of its column."""
     rows = page.cells("model: 5 cases, worst first")
     heads = {int(a["data-column"]): text for row in rows[:2] for text, a in row if "data-column" in a}
-    assert [heads[i] for i in sorted(heads)] == ["case", "patient", "mean", *["A", "B"] * 3, "failures"]
+    assert [heads[i] for i in sorted(heads)] == [
+        *("case", "patient", "mean", *["A", "B"] * 3),
+        *("boundary Dice", "contrast", "failures"),
+    ]
     assert [a.get("aria-sort") for row in rows[:2] for _, a in row].count("ascending") == 1
     bad, failing = rows[2], rows[3]
     assert [float(a["data-value"]) for _, a in bad[2:5]] == pytest.approx([0.3, 0.5, 0.1])
@@ -254,7 +268,8 @@ def test_heads_point_to_their_column_and_numbers_carry_their_value(page):
         5,
         7,
         9,
-    ]  # not the failed distances
+        11,
+    ]  # not the failed distances, and no contrast without a picture
     assert all("data-value" not in a for _, a in bad[:2])
 
 
@@ -736,3 +751,24 @@ def test_importing_the_report_does_not_import_what_draws(monkeypatch):
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "matplotlib", None)  # an import of it fails
     importlib.import_module("custom.report")
+
+
+def test_two_networks_are_compared_on_the_quarter_of_the_cases_with_the_least_contrast(tmp_path):
+    shifts = {"a": [5] * 8, "b": [4, 4, 1, 4, 4, 4, 1, 4]}
+    paths = [evaluate(tmp_path / n, {f"c{i}": (shift, shift) for i, shift in enumerate(shifts[n])}) for n in shifts]
+    for path in paths:
+        give_contrast(path, [0.5, 0.6, 0.1, 0.7, 0.8, 0.4, 0.2, 0.9])
+    rows = Page(compare_report(*paths, ("a", "b"), tmp_path / "page.html")).rows(
+        "Difference of mean Dice by contrast to the surroundings"
+    )
+    assert [(row[0], row[1], row[3]) for row in rows[2:]] == [
+        ("lowest quartile", "+40.0", "2"),
+        ("the rest", "+10.0", "6"),
+    ]
+
+
+def test_boundary_dice_of_two_networks_is_compared_in_points(tmp_path):
+    paths = [evaluate(tmp_path / n, {f"c{i}": (shift, shift) for i in range(6)}) for n, shift in (("a", 2), ("b", 0))]
+    rows = Page(compare_report(*paths, ("a", "b"), tmp_path / "page.html")).rows("Means of each over its own cases")
+    (found,) = [row for row in rows if row[0] == "boundary Dice (difference in points)"]
+    assert found[1:4] == ["0.800", "1.000", "+20.0"]  # lines of ten voxels that are all within the band

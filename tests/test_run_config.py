@@ -25,12 +25,13 @@ TRAIN = BUNDLE / "configs/train.yaml"
 KEPT: list[Any] = []  # configs that the runs below append to
 
 
-def config_of(*overlays: Path, **overrides: Any) -> RunConfig:
+def config_of(*overlays: Path, bundle: Path = BUNDLE, **overrides: Any) -> RunConfig:
     """The config of a run of the bundle, from outside of it."""
-    parser = ConfigParser(ConfigParser.load_config_files([str(TRAIN), *map(str, overlays)]))
-    for key, value in {"bundle_root": str(BUNDLE), **overrides}.items():
+    files = [str(bundle / "configs/train.yaml"), *map(str, overlays)]
+    parser = ConfigParser(ConfigParser.load_config_files(files))
+    for key, value in {"bundle_root": str(bundle), **overrides}.items():
         parser[key] = value
-    parser["_meta_"] = json.loads((BUNDLE / "configs/metadata.json").read_text())
+    parser["_meta_"] = json.loads((bundle / "configs/metadata.json").read_text())
     return RunConfig(parser)
 
 
@@ -427,6 +428,29 @@ def test_the_bundle_of_a_run_on_several_gpus_trains_on_one_as_well(tmp_path):
     assert written["learning_rate"] == 0.5
 
 
+def comments(text: str) -> list[str]:
+    return [comment for line in text.splitlines() if (comment := line.partition("#")[2])]
+
+
+@pytest.mark.parametrize("task", sorted((ROOT / "custom/tasks").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("name", ["supervised", "mean_teacher"])
+def test_the_written_bundle_of_any_task_keeps_every_comment(tmp_path, name, task):
+    """Tasks replace whole lists: some have fewer transforms than the bundle's own."""
+    bundle = ROOT / "bundles" / name
+    write_bundle(tmp_path, config_of(task, bundle=bundle))
+    for file in ("configs/train.yaml", "configs/inference.yaml"):
+        before, after = comments((bundle / file).read_text()), comments((tmp_path / file).read_text())
+        assert len(before) > 20
+        assert after == before, file
+
+
+def test_a_list_of_another_length_stays_a_list_of_lines():
+    assert "steps:\n- {_target_: C}\nnumbers" in rewritten(steps=[{"_target_": "C"}])
+    assert "steps:\n- 1\n- x\n- '@a'\nnumbers" in rewritten(steps=[1, "x", "@a"])
+    for nothing in ([], None, {"_target_": "C"}):  # "steps:" and "[]" begin at the same letter
+        assert comments(rewritten(steps=nothing)) == [c for c in comments(TEXT) if c != " seven"]
+
+
 def test_the_written_bundle_has_the_run_s_task_and_its_own_paths(tmp_path):
     task = ROOT / "custom/tasks/phantom_two_channels.yaml"
     config = config_of(task, data_list="lists/mine.json", classes=["no", "yes"])
@@ -447,3 +471,20 @@ def test_the_written_bundle_has_the_run_s_task_and_its_own_paths(tmp_path):
     assert formats["outputs"]["pred"]["channel_def"] == {"0": "no", "1": "yes"}
     assert (tmp_path / "scripts/run_config.py").is_file()
     assert not (tmp_path / "scripts").is_symlink()
+
+
+def test_the_written_metadata_describes_each_modality_s_network_by_the_file_it_is_in(tmp_path):
+    """Where the bundle's own describes networks; the names of the files are Output.serve's."""
+    own = ROOT / "bundles/contrastive_mutual"
+    write_bundle(tmp_path, config_of(ROOT / "custom/tasks/lgg.yaml", bundle=own))
+    found = json.loads((tmp_path / "configs/metadata.json").read_text())["networks"]
+    classes = {"0": "background", "1": "tumour"}
+    assert found == {
+        "flair": {"file": "models/model.pt", "modality": "flair", "channel": 0, "classes": classes},
+        "t1ce": {"file": "models/t1ce.pt", "modality": "t1ce", "channel": 1, "classes": classes},
+    }
+    before = json.loads((own / "configs/metadata.json").read_text())
+    write_bundle(tmp_path, config_of(bundle=own))
+    assert json.loads((tmp_path / "configs/metadata.json").read_text()) == before
+    write_bundle(tmp_path, config_of())
+    assert "networks" not in json.loads((tmp_path / "configs/metadata.json").read_text())

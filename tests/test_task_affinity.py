@@ -211,10 +211,14 @@ def test_twelve_classes_and_three_channels_train():
     assert made.network.out.weight.grad.abs().sum() > 0
 
 
-def test_under_autocast_the_terms_are_single_precision():
+def test_under_autocast_logits_and_masks_are_single_precision():
+    made, seen = small(), []
+    made.supervised.register_forward_pre_hook(lambda module, given: seen.append(given[0].dtype))
+    made.affinity.register_forward_pre_hook(lambda module, given: seen.extend([given[1].dtype, given[3].dtype]))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        terms = small()(*pair(), progress())
-    assert {term.dtype for term in terms.values()} == {torch.float32}
+        terms = made(*pair(), progress())
+    assert len(seen) == 1 + 2 * (LEVELS + LEVELS - 1)
+    assert set(seen) == {term.dtype for term in terms.values()} == {torch.float32}
     assert all(term.isfinite() for term in terms.values())
 
 

@@ -122,7 +122,7 @@ def test_a_picture_that_cannot_be_drawn_ends_no_run(tmp_path, caplog, monkeypatc
     def fail(*told: Any) -> None:
         raise RuntimeError("out of ink")
 
-    monkeypatch.setattr("custom.plots.learning_curves", fail)
+    monkeypatch.setattr("custom.learning_curves.learning_curves", fail)
     tiny.trainer("supervised", tmp_path, epochs=1).run()
     assert [r.getMessage() for r in caplog.records] == ["Not all pictures could be drawn: out of ink"]
     assert (tmp_path / "bundle/models/model_final.pt").exists()

@@ -7,7 +7,6 @@ import json
 import math
 import os
 import platform
-import signal
 import subprocess
 import sys
 import time
@@ -21,14 +20,25 @@ import yaml
 
 from custom.checkpoint import write_text
 from custom.compare import read_cases
+from custom.evaluation import BOUNDARY, CONTRAST
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZES = ROOT / "benchmarks/sizes.yaml"
 FINAL = "bundle/models/model_final.pt"
+VARIANT = ("bundle", "overrides", "baseline", "tasks")
+_GRACE = 30  # seconds from SIGTERM to SIGKILL
 
 
 class OutOfTime(Exception):
-    """The budget ended; the run goes on from its last checkpoint in the next call."""
+    """The budget ended; the run goes on from its last checkpoint in the next call.
+
+    Args:
+        peak_mb: largest memory of what was stopped.
+    """
+
+    def __init__(self, peak_mb: int) -> None:
+        super().__init__(f"stopped; so far {peak_mb} MB")
+        self.peak_mb = peak_mb
 
 
 @dataclass(frozen=True)
@@ -58,7 +68,7 @@ def cell(task: str, name: str, seed: int, sizes: Mapping[str, Any]) -> Cell:
     """
     kind, _, labels = task.partition(":")
     if kind not in sizes["tasks"]:
-        raise ValueError(f"task {kind}: benchmarks/sizes.yaml names {', '.join(sizes['tasks'])}")
+        raise ValueError(f"task {kind}: the sizes name {', '.join(sizes['tasks'])}")
     variant = sizes["variants"].get(name, {"bundle": name})
     if not (ROOT / "bundles" / variant["bundle"] / "configs/train.yaml").is_file():
         known = sorted(path.name for path in (ROOT / "bundles").iterdir()) + list(sizes["variants"])
@@ -66,8 +76,28 @@ def cell(task: str, name: str, seed: int, sizes: Mapping[str, Any]) -> Cell:
     return Cell(kind, labels, name, seed, variant["bundle"], {**sizes["tasks"][kind], **variant.get("overrides", {})})
 
 
+def fits(one: Cell, sizes: Mapping[str, Any]) -> bool:
+    """Whether a variant is meant for the task."""
+    return one.task in sizes["variants"].get(one.name, {}).get("tasks", [one.task])
+
+
 def read_sizes(path: Path = SIZES) -> dict[str, Any]:
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
+    """``tasks`` (name: overrides) and ``variants`` (name: ``bundle``, ``overrides``, ``baseline``, ``tasks``).
+
+    Raises:
+        ValueError: no such file, or a key that is none of these; the text names it.
+    """
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict) or not isinstance(content.get("tasks"), dict):
+        raise ValueError(f"{path} needs tasks: a name, and what it overrides, each")
+    tasks = {name: told or {} for name, told in content["tasks"].items()}
+    variants = content.get("variants") or {}
+    for name, variant in variants.items():
+        if not isinstance(variant, dict) or "bundle" not in variant or variant.keys() - VARIANT:
+            raise ValueError(
+                f"{path}: variant {name} is {variant}. It needs bundle, and may have {', '.join(VARIANT[1:])}"
+            )
+    return {"tasks": tasks, "variants": variants}
 
 
 def run(one: Cell, lists: Path, folder: Path, deadline: float, go_on: bool) -> dict[str, Any]:
@@ -84,19 +114,28 @@ def run(one: Cell, lists: Path, folder: Path, deadline: float, go_on: bool) -> d
         RuntimeError: a command failed; its output is in ``folder/log.txt``.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    told = {**one.overrides, "seed": one.seed, "output_dir": folder}
+    told: dict[str, Any] = {**one.overrides, "seed": one.seed, "output_dir": folder}
     told |= {"data_list": lists / f"{one.data}.json"} if one.labels else {"dataset_dir": lists}
     files = ["configs/train.yaml", f"scripts/tasks/{one.task}.yaml"]
-    commit = revision()
     if not (folder / FINAL).exists():
-        resume = {"resume": True} if go_on and any(folder.glob("last_*.pt")) else {}
-        cost = _command(one.bundle, "training", files, {**told, **resume}, folder, deadline)
+        resume = go_on and any(folder.glob("last_*.pt"))
         earlier = json.loads((folder / "cost.json").read_text()) if resume and (folder / "cost.json").exists() else {}
-        cost["peak_mb"] = max(cost["peak_mb"], earlier.get("peak_mb", 0))
-        write_text(folder / "cost.json", json.dumps({**cost, "commit": commit, "date": str(date.today())}) + "\n")
+        try:
+            peak_mb = _command(one.bundle, "training", files, {**told, "resume": resume}, folder, deadline)
+        except OutOfTime as stopped:
+            _keep_cost(folder, stopped.peak_mb, earlier)
+            raise
+        _keep_cost(folder, peak_mb, earlier)
     if not (folder / "evaluation/test/summary.json").exists():
         _command(one.bundle, "run", [*files, "configs/evaluate.yaml"], told, folder, deadline)
     return row(one, folder)
+
+
+def _keep_cost(folder: Path, peak_mb: int, earlier: Mapping[str, Any]) -> None:
+    """Memory, commits and date of a training, of all calls that it took."""
+    commits = list(dict.fromkeys([*earlier.get("commit", "").split(), revision()]))
+    cost = {"peak_mb": max(peak_mb, earlier.get("peak_mb", 0)), "commit": " ".join(commits), "date": str(date.today())}
+    write_text(folder / "cost.json", json.dumps(cost) + "\n")
 
 
 def row(one: Cell, folder: Path) -> dict[str, Any]:
@@ -110,7 +149,7 @@ def row(one: Cell, folder: Path) -> dict[str, Any]:
         {"step": int(e["step"]), **{k.removeprefix("val/"): float(v) for k, v in e.items() if k.endswith("/dice_mean") and v}}
         for e in epochs
     ]  # fmt: skip
-    files = sorted(path.stem for path in test.glob("*.csv"))
+    files = sorted(path.stem for path in test.glob("*.csv") if not path.stem.endswith(".compat"))
     return {
         "task": one.task, "labels": one.labels, "name": one.name, "bundle": one.bundle, "seed": one.seed,
         "overrides": dict(one.overrides), "steps": int(epochs[-1]["step"]),
@@ -127,7 +166,8 @@ def row(one: Cell, folder: Path) -> dict[str, Any]:
 
 def _compact(case: Mapping[str, Any]) -> dict[str, Any]:
     """A case with what is compared, rounded; a number that is not there is null."""
-    kept = {k: v for k, v in case.items() if k in ("case", "patient", "failures") or k.startswith(("dice_", "hd95_mm_mean"))}
+    names = ("case", "patient", "failures", "hd95_mm_mean", BOUNDARY, CONTRAST)
+    kept = {k: v for k, v in case.items() if k in names or k.startswith("dice_")}
     return {k: (None if math.isnan(v) else round(v, 5)) if isinstance(v, float) else v for k, v in kept.items()}
 
 
@@ -135,8 +175,12 @@ def revision() -> str:
     """Of the repository; with ``+`` where files differ from it."""
     git = ["git", "-C", str(ROOT)]
     try:
-        head = subprocess.run([*git, "rev-parse", "--short=10", "HEAD"], capture_output=True, text=True, check=True).stdout
-        dirty = subprocess.run([*git, "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True).stdout
+        head = subprocess.run(
+            [*git, "rev-parse", "--short=10", "HEAD"], capture_output=True, text=True, check=True
+        ).stdout
+        dirty = subprocess.run(
+            [*git, "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True
+        ).stdout
     except (OSError, subprocess.CalledProcessError):
         return ""
     return head.strip() + ("+" if dirty else "")
@@ -148,16 +192,19 @@ def machine() -> str:
     return f"{os.cpu_count()} cores ({threads} threads), {platform.machine()}, {gib:.0f} GiB"
 
 
-def _command(bundle: str, run_id: str, files: list[str], told: Mapping[str, Any], folder: Path, deadline: float) -> dict[str, Any]:
-    """``cd bundles/NAME && python -m monai.bundle run ...``; its time and its peak of memory.
+def _command(bundle: str, run_id: str, files: list[str], told: Mapping[str, Any], folder: Path, deadline: float) -> int:
+    """``cd bundles/NAME && python -m monai.bundle run ...``; returns its peak of memory in MB.
 
     It is asked to stop at the deadline: what the last whole epoch left is on disk.
+
+    Raises:
+        OutOfTime: it was stopped.
+        RuntimeError: it failed.
     """
     config = "[" + ",".join(f"'{name}'" for name in files) + "]"
     arguments = [f"--{key}={value}" for key, value in told.items()]
     command = [sys.executable, "-m", "monai.bundle", "run", run_id, "--config_file", config, *arguments]
     environment = {**os.environ, "PYTHONWARNINGS": "ignore:parsing config_file", "TQDM_DISABLE": "1"}
-    start = time.monotonic()
     with (folder / "log.txt").open("a") as log:
         child = subprocess.Popen(command, cwd=ROOT / "bundles" / bundle, env=environment, stdout=log, stderr=log)
         try:
@@ -167,19 +214,22 @@ def _command(bundle: str, run_id: str, files: list[str], told: Mapping[str, Any]
             child.wait()
             raise
     if child.returncode:
-        tail = (folder / "log.txt").read_text()[-1500:]
-        raise RuntimeError(f"{' '.join(command)}\nended with {child.returncode}; the end of {folder / 'log.txt'}:\n{tail}")
-    return {"wall_seconds": round(time.monotonic() - start, 1), "peak_mb": round(usage.ru_maxrss / 1024)}
+        tail = (folder / "log.txt").read_text(errors="replace")[-1500:]
+        raise RuntimeError(f"{run_id} ended with {child.returncode}; the end of {folder / 'log.txt'}:\n{tail}")
+    return round(usage.ru_maxrss / 1024)
 
 
-def _wait(child: subprocess.Popen, deadline: float) -> Any:
+def _wait(child: subprocess.Popen[bytes], deadline: float) -> Any:
+    """The resources that the child used; one that does not end on SIGTERM is killed."""
+    asked = False
     while True:
         pid, status, usage = os.wait4(child.pid, os.WNOHANG)
         if pid:
             child.returncode = os.waitstatus_to_exitcode(status)
+            if asked and child.returncode:
+                raise OutOfTime(round(usage.ru_maxrss / 1024))
             return usage
         if time.monotonic() > deadline:
-            child.send_signal(signal.SIGTERM)
-            child.wait()
-            raise OutOfTime
-        time.sleep(0.5)
+            child.kill() if asked else child.terminate()
+            asked, deadline = True, time.monotonic() + _GRACE
+        time.sleep(0.2)

@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from ..plots import case_panels, learning_figure
+from ..learning_curves import learning_figure
+from ..plots import case_panels
 from .inputs import Cut
 
 BLUE, VERMILION, GREY = "#0072B2", "#D55E00", "#888888"
@@ -214,7 +215,7 @@ def differences(points: Sequence[float], mean: float, low: float, high: float, a
 
 
 def learning(metrics_csv: Path, alt: str) -> str:
-    """How the run went; raises what :func:`..plots.learning_curves` raises."""
+    """How the run went; raises what :func:`..learning_curves.learning_curves` raises."""
     return svg(lambda: learning_figure(metrics_csv), alt)
 
 

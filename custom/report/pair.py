@@ -11,7 +11,8 @@ import numpy as np
 
 from ..checkpoint import write_text
 from ..compare import Difference, case_difference, paired_difference, verdict
-from ..evaluation import GROUP, NOT_GIVEN, Row
+from ..evaluation import BOUNDARY, BY_CONTRAST, GROUP, NOT_GIVEN, Row
+from ..hardness import lowest_quartile
 from . import charts, page
 from .inputs import Evaluated, ReportError, read_evaluated
 from .page import Cell, Column, interval, number, words
@@ -125,6 +126,7 @@ def _table(pair: Pair) -> str:
     ]
     metrics = [("Dice, mean (difference in points)", "dice_mean", 3, 100.0, 1)]
     metrics += [(f"Dice, {name} (difference in points)", f"dice_{name}", 3, 100.0, 1) for name in several]
+    metrics += [("boundary Dice (difference in points)", BOUNDARY, 3, 100.0, 1)]
     metrics += [(f"HD95, {pair.unit}", "hd95_mm_mean", 1, 1.0, 1)]
     metrics += [(f"HD95, {name}, {pair.unit}", f"hd95_mm_{name}", 1, 1.0, 1) for name in several]
     metrics += [(f"ASD, {pair.unit}", "asd_mm_mean", 2, 1.0, 2)]
@@ -142,7 +144,7 @@ def _table(pair: Pair) -> str:
 def _mean(network: Evaluated, metric: str, digits: int) -> Cell:
     """Of a distance with the failures that it leaves out."""
     cell = number(network.metric(metric).get("mean"), digits)
-    if metric.startswith("dice_"):
+    if "_mm_" not in metric:
         return cell
     of_class = network.summary["classes"].get(metric.split("_mm_", 1)[1], network.summary)
     return replace(cell, text=cell.text + without_distance(of_class["failures"], "; "))
@@ -196,17 +198,19 @@ def _classes(pair: Pair) -> str:
 
 
 def _groups(pair: Pair) -> str:
-    content = []
+    quartile = lowest_quartile(pair.baseline)
+    groups = {BY_CONTRAST: quartile} if quartile else {}
     for attribute in pair.attributes:
         values = sorted({row[GROUP + attribute] for row in pair.baseline})
-        if told := too_many_values(attribute, values):
+        groups[attribute] = {v: [row for row in pair.baseline if row[GROUP + attribute] == v] for v in values}
+    content = []
+    for attribute, members in groups.items():
+        if told := too_many_values(attribute, members):
             content.append(told)
             continue
         found = {}
-        for value in values:
-            difference = pair.difference(
-                "dice_mean", {row["case"] for row in pair.baseline if row[GROUP + attribute] == value}
-            )
+        for value, rows_of_value in members.items():
+            difference = pair.difference("dice_mean", {row["case"] for row in rows_of_value})
             if difference is not None:
                 found[value or NOT_GIVEN] = difference
         columns = [

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoint import write_text
-from ..evaluation import GROUP, NOT_GIVEN, Row
+from ..evaluation import BOUNDARY, CONTRAST, GROUP, NOT_GIVEN, Row
+from ..hardness import REACH
 from ..plots import COLOURS
 from . import charts, page
 from .inputs import Evaluated, ReportError, failed, read_evaluated, read_json
@@ -94,6 +95,7 @@ def _networks(networks: Sequence[Evaluated]) -> str:
     columns = [
         Column("Network", words=True),
         *(Column(name, "Dice") for name in ("mean", "95 % interval", *several)),
+        Column("boundary Dice"),
         Column(f"HD95, {networks[0].unit}"),
         Column("failures"),
     ]
@@ -107,6 +109,7 @@ def _networks(networks: Sequence[Evaluated]) -> str:
             number(mean.get("mean"), 3),
             interval(mean.get("low"), mean.get("high"), 3),
             *(number(network.metric(f"dice_{name}").get("mean"), 3) for name in several),
+            number(network.metric(BOUNDARY).get("mean"), 3),
             number(network.metric("hd95_mm_mean").get("mean"), 1),
             _failures(network.summary["failures"]),
             number((network.summary.get("calibration") or {}).get("ece"), 3),
@@ -179,6 +182,7 @@ def _groups(network: Evaluated) -> str:
         columns = [
             *(Column(name, words=not i) for i, name in enumerate((attribute, "cases", "patients", "failures"))),
             *(Column(name, "Dice") for name in ("mean", "95 % interval", *network.several)),
+            Column("boundary Dice"),
             *(Column(name, f"HD95, {network.unit}") for name in network.classes),
         ]
         rows, drawn = [], {}
@@ -194,6 +198,7 @@ def _groups(network: Evaluated) -> str:
                     number(mean.get("mean"), 3),
                     interval(mean.get("low"), mean.get("high"), 3),
                     *(number((metrics.get(f"dice_{name}") or {}).get("mean"), 3) for name in network.several),
+                    number((metrics.get(BOUNDARY) or {}).get("mean"), 3),
                     *(number((metrics.get(f"hd95_mm_{name}") or {}).get("mean"), 1) for name in network.classes),
                 ]
             )
@@ -275,6 +280,8 @@ def _cases(network: Evaluated) -> str:
         Column("mean", "Dice", ascending=True),
         *(Column(name, "Dice") for name in network.several),
         *(Column(name, heading) for _, heading, _ in distances for name in network.classes),
+        Column("boundary Dice"),
+        Column("contrast"),
         Column("failures"),
     ]
     rows = sorted(network.rows, key=lambda row: (math.isnan(row["dice_mean"]), row["dice_mean"]))
@@ -290,6 +297,8 @@ def _cases(network: Evaluated) -> str:
                 for prefix, _, digits in distances
                 for name in network.classes
             ),
+            number(row.get(BOUNDARY), 3),
+            number(row.get(CONTRAST), 3),
             _failures(row["failures"]),
         ]
         for row in rows
@@ -382,6 +391,9 @@ def _meaning(network: Evaluated, part: str) -> str:
         f"HD95: the distance, in {network.unit}, that 95 % of the border points of prediction and label stay below; ASD: "
         "the average distance from the border of the prediction to that of the label. Smaller is better. The mean of a "
         "case is over the classes that prediction and label hold; a case with a failure has none.",
+        f"Boundary Dice: of the voxels within {REACH} of the label's surface alone. Contrast: how far the foreground's mean "
+        f"intensity is from that of the {REACH} voxels around it, 1 being the range of the image; it has nothing to do with "
+        "any network, and the quarter of the cases that have least of it is a group of its own.",
         "A failure: one of prediction and label holds the class and the other does not. Its Dice is 0 and it has no "
         "distance, so a mean distance leaves it out: read the failures beside it.",
         f"Intervals: {network.summary['interval']}. A patient is drawn with all of their cases, because these are not "

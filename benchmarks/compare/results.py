@@ -1,0 +1,306 @@
+"""What the rows say: a cell is a method on a task with so many labels, over all seeds that were run.
+
+Every row that is there is used. Nothing is chosen: a file of weights is compared with the file of the same name of the
+baseline's run from the same seed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from custom.compare import Difference, case_difference, paired_difference
+from custom.evaluation import BOUNDARY
+from custom.hardness import lowest_quartile
+
+Row = dict[str, Any]
+Cases = list[dict[str, Any]]
+
+SERVED = {"final": "model_final", "best": "model"}  # of the network that serves: last epoch, best in validation
+BASELINE = "supervised"
+
+
+@dataclass(frozen=True)
+class Change:
+    """Ours minus the baseline: ``mean`` of the cases, each averaged over seeds first, and the mean of each seed alone."""
+
+    mean: Difference
+    by_seed: Mapping[int, float]
+
+
+@dataclass
+class Entry:
+    """A method on a task with so many labels.
+
+    Args:
+        name: a bundle, or a variant of one.
+        rows: a row a seed, seeds ascending; none where nothing was run.
+        baseline: what it is compared with; None of the baseline itself.
+        changes: by the file of weights.
+        hard: by metric, final weights: ``dice_mean`` on the quarter of the cases with the least contrast, and on all
+            cases :data:`~custom.evaluation.BOUNDARY`.
+        holm: p of the Wilcoxon test by the file of weights, corrected for how many methods the task has.
+        notes: what a reader must know before comparing.
+        fits: whether the method can be run on this task.
+    """
+
+    name: str
+    rows: list[Row]
+    baseline: str | None = None
+    changes: dict[str, Change] = field(default_factory=dict)
+    hard: dict[str, Change] = field(default_factory=dict)
+    holm: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    fits: bool = True
+
+    @property
+    def seeds(self) -> list[int]:
+        return [row["seed"] for row in self.rows]
+
+    @property
+    def files(self) -> list[str]:
+        """Every file of weights of any seed, that which serves first."""
+        names = dict.fromkeys(name for row in self.rows for name in row["networks"])
+        first = [name for name in SERVED.values() if name in names]
+        return [*first, *(name for name in names if name not in first)]
+
+    def means(self, file: str, metric: str = "dice_mean") -> list[float]:
+        """The mean over the cases, of each seed that has it."""
+        found = (row["networks"].get(file, {}).get("metrics", {}).get(metric) or {} for row in self.rows)
+        return [entry["mean"] for entry in found if entry.get("mean") is not None]
+
+    def failures(self, file: str) -> int:
+        """Over all seeds."""
+        return sum(row["networks"][file]["failures"] for row in self.rows if file in row["networks"])
+
+    def average(self, key: str) -> float:
+        """Mean over seeds of a number of the row, such as ``seconds``; NaN where there is no row."""
+        return statistics.fmean(row[key] for row in self.rows) if self.rows else math.nan
+
+
+@dataclass(frozen=True)
+class Family:
+    """All methods on one task with one number of labels: what the correction by Holm is over."""
+
+    task: str
+    labels: str
+    cells: list[Entry]
+
+    @property
+    def title(self) -> str:
+        return f"{self.task}, {self.labels} labelled" if self.labels else self.task
+
+    @property
+    def compared(self) -> list[Entry]:
+        return [cell for cell in self.cells if cell.changes]
+
+
+def read_rows(folder: Path) -> list[Row]:
+    """Every row of a folder.
+
+    Raises:
+        ValueError: a file that is no row; the text names it.
+    """
+    rows = []
+    for path in sorted(Path(folder).glob("*.json")):
+        try:
+            row = json.loads(path.read_text(encoding="utf-8"))
+            rows.append({**row, "seed": int(row["seed"]), "cases": {k: _cases(v) for k, v in row["cases"].items()}})
+            missing = {"task", "labels", "name", "bundle", "networks", "overrides", "steps"} - row.keys()
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"{path} is no row of a finished run: {error!r}. Delete it and run its cell again"
+            ) from error
+        if missing:
+            raise ValueError(f"{path} is no row of a finished run: it lacks {', '.join(sorted(missing))}")
+    return rows
+
+
+def families(rows: Sequence[Row], sizes: Mapping[str, Any]) -> list[Family]:
+    """The rows by task and number of labels, each method of any row in every one, compared with its baseline.
+
+    Args:
+        sizes: the content of ``sizes.yaml``: order of the tasks; ``baseline`` and ``tasks`` of its variants.
+    """
+    order = list(sizes["tasks"])
+    places = {(row["task"], row["labels"]) for row in rows}
+    bundles = {row["name"]: row["bundle"] for row in rows}
+    names = sorted(bundles, key=lambda n: (n != BASELINE, n != "mean_teacher", bundles[n], n != bundles[n], n))
+    return [
+        _family(task, labels, names, rows, sizes["variants"])
+        for task, labels in sorted(
+            places, key=lambda p: (order.index(p[0]) if p[0] in order else 99, p[0], _number(p[1]))
+        )
+    ]
+
+
+def change(
+    ours: Mapping[int, Cases], baseline: Mapping[int, Cases], metric: str = "dice_mean", names: set[str] | None = None
+) -> Change | None:
+    """Of the seeds that both have; None where there is none, or no case has the metric in both.
+
+    A case's differences are averaged over the seeds in which it has one (:func:`~custom.compare.case_difference`) before
+    the mean, its interval over patients and the test, so that seeds do not count as patients.
+
+    Args:
+        ours, baseline: the cases by seed.
+        names: of the cases that count; None: all.
+
+    Raises:
+        ValueError: the two do not hold the same cases.
+    """
+    by_seed, values = {}, dict[str, list[float]]()
+    patients: dict[str, str] = {}
+    for seed in sorted(ours.keys() & baseline.keys()):
+        mine, theirs = ([c for c in by[seed] if names is None or c["case"] in names] for by in (ours, baseline))
+        if any(metric not in case for case in (*mine, *theirs)):  # a row from before the column was there
+            continue
+        other = {case["case"]: case for case in theirs}
+        found = {c["case"]: case_difference(c, other[c["case"]], metric) for c in mine if c["case"] in other}
+        if len(found) == len(mine) == len(theirs) and all(map(math.isnan, found.values())):
+            continue
+        by_seed[seed] = paired_difference(mine, theirs, metric).mean  # raises where the cases differ
+        patients |= {case["case"]: case["patient"] for case in mine}
+        for name, value in found.items():
+            values.setdefault(name, []).append(value)
+    if not by_seed:
+        return None
+    averaged: Cases = [
+        {"case": name, "patient": patients[name], "difference": _mean_of_known(each)} for name, each in values.items()
+    ]
+    nothing: Cases = [{**case, "difference": 0.0} for case in averaged]
+    return Change(paired_difference(averaged, nothing, "difference"), by_seed)
+
+
+def holm(p: Mapping[str, float]) -> dict[str, float]:
+    r"""Holm's step-down correction: the i-th smallest of m p becomes :math:`\max_{j \le i} \min(1, (m - j + 1) p_j)`.
+
+    NaN (no test was possible) stay, and are not counted in m. Reference: Holm 1979, Scand. J. Statist. 6, 65.
+    """
+    known = sorted((value, name) for name, value in p.items() if not math.isnan(value))
+    found, largest = dict(p), 0.0
+    for i, (value, name) in enumerate(known):
+        largest = max(largest, min(1.0, (len(known) - i) * value))
+        found[name] = largest
+    return found
+
+
+def mean_and_sd(values: Sequence[float]) -> tuple[float, float]:
+    """NaN where there is none; the standard deviation (n - 1) of one value is NaN."""
+    mean = statistics.fmean(values) if values else math.nan
+    return mean, statistics.stdev(values) if len(values) > 1 else math.nan
+
+
+def _family(task: str, labels: str, names: Sequence[str], rows: Sequence[Row], variants: Mapping[str, Any]) -> Family:
+    cells = {}
+    for name in names:
+        here = [r for r in rows if (r["task"], r["labels"], r["name"]) == (task, labels, name)]
+        variant = variants.get(name) or {}
+        baseline = None if name == BASELINE else variant.get("baseline", BASELINE)
+        fits = bool(here) or task in variant.get("tasks", [task])
+        cells[name] = Entry(name, sorted(here, key=lambda row: row["seed"]), baseline, fits=fits)
+    for cell in cells.values():
+        _compare(cell, cells, variants)
+    for file in SERVED.values():
+        corrected = holm({name: cell.changes[file].mean.p for name, cell in cells.items() if file in cell.changes})
+        for name, p in corrected.items():
+            cells[name].holm[file] = p
+    return Family(task, labels, list(cells.values()))
+
+
+def _compare(cell: Entry, cells: Mapping[str, Entry], variants: Mapping[str, Any]) -> None:
+    """Fills in what the cell is against its baseline, and what stands in the way."""
+    cell.notes += _about(cell)
+    if cell.baseline is None or not cell.rows:
+        return
+    base = cells.get(cell.baseline)
+    if base is None or not base.rows:
+        cell.notes.append(f"no row of {cell.baseline} to compare with")
+        return
+    cell.notes += _differences_of_settings(cell, base, variants)
+    for file in cell.files:
+        try:
+            found = change(_by_seed(cell, file), _by_seed(base, file))
+        except ValueError as error:
+            cell.notes.append(f"{file} cannot be compared with {base.name}: {error}")
+        else:
+            cell.changes |= {file: found} if found else {}
+    if SERVED["final"] in cell.changes:
+        final = _by_seed(cell, SERVED["final"]), _by_seed(base, SERVED["final"])
+        hard = hard_cases(base)
+        others = {"dice_mean": change(*final, names=hard) if hard else None, BOUNDARY: change(*final, metric=BOUNDARY)}
+        cell.hard = {metric: value for metric, value in others.items() if value}
+
+
+def hard_cases(cell: Entry) -> set[str]:
+    """The quarter of the test cases with the least contrast, by a row that knows it; empty where none does."""
+    for row in cell.rows:
+        for cases in row["cases"].values():
+            if quartile := lowest_quartile(cases):
+                return {case["case"] for case in next(iter(quartile.values()))}
+    return set()
+
+
+def _about(cell: Entry) -> list[str]:
+    notes = []
+    if dirty := [row["seed"] for row in cell.rows if "+" in row.get("commit", "")]:
+        notes.append(f"{_seeds(dirty)}: made with uncommitted changes of the repository (+)")
+    if len({_frozen(row["overrides"]) + str(row["steps"]) for row in cell.rows}) > 1:
+        notes.append("its seeds were not run with the same settings")
+    return notes
+
+
+def _differences_of_settings(cell: Entry, base: Entry, variants: Mapping[str, Any]) -> list[str]:
+    """Sizes that differ, beside those that make the variant, and seeds that only one has."""
+    notes = []
+    theirs = {row["seed"]: row for row in base.rows}
+    for row in cell.rows:
+        if row["seed"] not in theirs:
+            continue
+        other = theirs[row["seed"]]
+        mine, its = ({**_sizes(r, variants), "steps": r["steps"]} for r in (row, other))
+        named = [
+            f"{key} {mine.get(key, 'not set')} against {its.get(key, 'not set')}"
+            for key in dict.fromkeys([*mine, *its])
+            if mine.get(key) != its.get(key)
+        ]
+        if named:
+            notes.append(f"seed {row['seed']}: other sizes than {base.name}: {', '.join(named)}")
+    if only := [seed for seed in cell.seeds if seed not in theirs]:
+        notes.append(f"{_seeds(only)}: no row of {base.name}, so not in the difference")
+    return notes
+
+
+def _sizes(row: Row, variants: Mapping[str, Any]) -> dict[str, Any]:
+    own = (variants.get(row["name"]) or {}).get("overrides", {})
+    return {key: value for key, value in row["overrides"].items() if key not in own}
+
+
+def _by_seed(cell: Entry, file: str) -> dict[int, Cases]:
+    return {row["seed"]: row["cases"][file] for row in cell.rows if file in row["cases"]}
+
+
+def _cases(cases: Sequence[Mapping[str, Any]]) -> Cases:
+    return [{key: math.nan if value is None else value for key, value in case.items()} for case in cases]
+
+
+def _mean_of_known(values: Sequence[float]) -> float:
+    known = [value for value in values if not math.isnan(value)]
+    return math.fsum(known) / len(known) if known else math.nan
+
+
+def _frozen(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)
+
+
+def _number(labels: str) -> tuple[float, str]:
+    return (float(labels), labels) if labels.replace(".", "", 1).isdigit() else (math.inf, labels)
+
+
+def _seeds(numbers: Sequence[int]) -> str:
+    return f"seed{'' if len(numbers) == 1 else 's'} {', '.join(map(str, numbers))}"
