@@ -213,13 +213,15 @@ def test_seeds_without_a_partner_of_other_settings_or_with_local_changes_are_poi
 
 
 def test_a_row_on_other_cases_is_named_and_the_rest_of_the_table_stands():
-    rows = [row("supervised", [0.5] * 6), row("a", [0.6] * 5), row("b", [0.7] * 6)]
+    some = {"model": [0.6] * 6, "model_final": [0.6] * 5}
+    rows = [row("supervised", [0.5] * 6), row("a", None, files=some), row("b", [0.7] * 6)]
     cell = one_cell(rows, "a")
-    assert cell.changes == {}
-    assert cell.notes[0].startswith(
-        "cannot be compared with supervised: the two tables hold different cases: only the b"
+    assert list(cell.changes) == ["model"]
+    (note,) = cell.notes
+    assert note.startswith(
+        "model_final cannot be compared with supervised: the two tables hold different cases: only the "
     )
-    assert one_cell(rows, "b").changes["model"].mean.mean == pytest.approx(0.2)
+    assert set(one_cell(rows, "b").changes) == {"model", "model_final"}
 
 
 def test_without_the_baseline_there_is_no_difference():
@@ -354,6 +356,15 @@ def test_a_readme_without_markers_is_refused(text):
 def test_a_file_that_is_no_row_is_named(text, tmp_path):
     (tmp_path / "x.json").write_text(text)
     with pytest.raises(ValueError, match=r"x\.json is no row of a finished run"):
+        read_rows(tmp_path)
+
+
+def test_two_rows_of_one_run_are_refused(tmp_path):
+    for name in "xy":
+        (tmp_path / f"{name}.json").write_text(json.dumps(row("a", [0.5])))
+    with pytest.raises(
+        ValueError, match=r"y\.json and .*x\.json are rows of one run: acdc, 7, a, 0\. Delete one of them"
+    ):
         read_rows(tmp_path)
 
 

@@ -329,6 +329,14 @@ def test_validations_fill_the_pool_from_12_percent_of_the_run_on():
     assert method.teacher.pool == [0.3]
 
 
+def test_the_teacher_follows_the_network_of_the_strong_modality():
+    method = make(strong="t1ce", pool=1)
+    for score in (0.5, 0.6):
+        method.after_validation({"flair": 0.9, "t1ce": score}, progress(step=3))
+    for mine, its in zip(method.teacher.network.parameters(), method.networks[T1CE].parameters(), strict=True):
+        assert torch.equal(mine, its)
+
+
 def test_a_pool_that_is_not_full_at_the_switch_is_said_and_the_network_of_then_teaches(caplog):
     method, (labelled, unlabelled) = make(strong="t1ce"), pair()
     method.after_validation({"flair": 0.5, "t1ce": 0.5}, progress(step=3))
@@ -421,6 +429,14 @@ def test_a_batch_without_any_pair_costs_nothing_and_can_be_back_propagated(wante
     method, unlabelled = make(strong="flair"), batch(2, present=[[0, 1], [0, 1]])
     terms = method(batch(labelled=True), unlabelled, progress(*wanted))
     assert all(term.item() == 0 for term in terms.values())
+    sum(terms.values()).backward()
+
+
+def test_the_strong_modality_re_learns_where_no_patch_has_the_weak_one():
+    method, unlabelled = make(strong="t1ce"), batch(2, present=[[0, 1], [0, 1]])
+    terms = method(batch(labelled=True), unlabelled, progress(*END))
+    assert terms["relearn"].item() == 0
+    assert terms["relearn_strong"].item() > 0
     sum(terms.values()).backward()
 
 

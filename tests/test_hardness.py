@@ -130,3 +130,15 @@ def test_lowest_quartile_is_a_quarter_of_the_cases_with_a_contrast():
 def test_there_is_no_quartile_of_few_cases_or_of_equal_ones(values):
     assert lowest_quartile([{"case": i, "contrast": value} for i, value in enumerate(values)]) == {}
     assert lowest_quartile([{"case": i} for i in range(8)]) == {}
+
+
+def test_a_single_bright_voxel_in_the_foreground_counts_no_more_than_the_range_of_the_image():
+    label = square(40, 4)
+    picture = np.where(label, 1.0, 0.0)
+    picture[20, 20] = 1e6  # one of 1600: beyond the 99.5th percentile
+    assert contrast(picture[None], label, FLAT) == pytest.approx(1.0)
+
+
+def test_a_case_at_the_quartile_itself_belongs_to_the_lowest_quartile():
+    rows = [{"case": i, "contrast": i / 10} for i in range(1, 6)]  # the first quartile of five numbers is the second
+    assert [row["case"] for row in lowest_quartile(rows)[QUARTILE[0]]] == [1, 2]

@@ -164,6 +164,8 @@ def test_a_file_without_a_modality_in_its_name_must_hold_all_channels(tmp_path):
     fill(tmp_path, "p0.nii.gz")
     expected = [{"image": str(tmp_path / "p0.nii.gz"), "modality": "flair"}]
     assert images(tmp_path, NAMES) == files(images(tmp_path, NAMES)) == expected
+    fill(tmp_path, "a_t1ce.nii.gz")
+    assert [entry["modality"] for entry in images(tmp_path, NAMES)] == ["flair", "t1ce"]
 
 
 def test_what_is_not_there_or_not_known_is_told(tmp_path):

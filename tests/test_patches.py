@@ -122,9 +122,17 @@ def test_of_each_class_there_are_as_many_as_asked_or_as_there_are(shape, classes
 def test_where_there_are_more_patches_than_allowed_some_are_drawn():
     label = blobs((4, 32, 32))
     assert len(IntraPatch(tile=6)(label, seeded()).labels) > 7
-    gallery = IntraPatch(tile=6, max_tiles=7)(label, seeded())
-    assert len(gallery.labels) == 7
-    assert gallery.positions.tolist() != IntraPatch(tile=6, max_tiles=7)(label, seeded(1)).positions.tolist()
+    everything = IntraPatch(tile=6, pixels=36, max_tiles=7)  # all voxels of a patch: the patches make the difference
+    drawn = [everything(label, seeded(seed)) for seed in (0, 1)]
+    assert [len(gallery.labels) for gallery in drawn] == [7, 7]
+    assert set(drawn[0].positions.tolist()) != set(drawn[1].positions.tolist())
+
+
+def test_of_voxels_that_are_alike_some_are_drawn():
+    label = torch.zeros(1, 1, 16, 16, dtype=torch.long)
+    label[..., 8:] = 1
+    drawn = [IntraPatch(tile=16, pixels=5)(label, seeded(seed)) for seed in (0, 1)]
+    assert set(drawn[0].positions.tolist()) != set(drawn[1].positions.tolist())
 
 
 # whole patches
@@ -213,17 +221,17 @@ def test_a_lesion_too_small_for_a_patch_stands_for_itself():
 
 
 def test_tiles_past_the_edge_count_the_voxels_that_they_have():
-    label = torch.zeros(1, 1, 4, 5, dtype=torch.long)
-    label[..., 0:2, 4] = 1  # fills the two voxels of the tile in the corner
-    gallery = InterPatch(tile=2)(label, seeded())
+    label = torch.zeros(1, 1, 8, 5, dtype=torch.long)
+    label[..., 0:3, 4] = 1  # three of the four voxels of the tile in the corner: it is filled, and counts as a whole
+    gallery = InterPatch(tile=4)(label, seeded())
     assert classes_of(gallery) == [1, 0]
-    assert gallery.filled.sum(dim=1).tolist()[0] == 2
+    assert gallery.filled[0].sum() == 4
 
 
 # both
 
 
-@pytest.mark.parametrize("sampling", [IntraPatch(tile=4, pixels=3, max_tiles=5), InterPatch(tile=4)])
+@pytest.mark.parametrize("sampling", [IntraPatch(tile=4, pixels=3), InterPatch(tile=4)])
 def test_the_same_seed_samples_the_same_and_another_one_others(sampling):
     label = torch.zeros(2, 1, 32, 32, dtype=torch.long)
     label[..., 6:20, 10:24] = 1

@@ -104,9 +104,9 @@ def read_rows(folder: Path) -> list[Row]:
     """Every row of a folder.
 
     Raises:
-        ValueError: a file that is no row; the text names it.
+        ValueError: a file that is no row, or one of a run that another file has; the text names it.
     """
-    rows = []
+    rows, known = [], dict[tuple[str, ...], Path]()
     for path in sorted(Path(folder).glob("*.json")):
         try:
             row = json.loads(path.read_text(encoding="utf-8"))
@@ -118,6 +118,9 @@ def read_rows(folder: Path) -> list[Row]:
             ) from error
         if missing:
             raise ValueError(f"{path} is no row of a finished run: it lacks {', '.join(sorted(missing))}")
+        run = (row["task"], row["labels"], row["name"], str(row["seed"]))
+        if known.setdefault(run, path) != path:
+            raise ValueError(f"{path} and {known[run]} are rows of one run: {', '.join(run)}. Delete one of them")
     return rows
 
 

@@ -55,9 +55,8 @@ class Prototypes(nn.Module):
         with torch.autocast(features.device.type, enabled=False):
             sums = right.T @ features.movedim(1, -1).flatten(0, -2).float()  # (K, D)
         mean, seen = sums / pixels.clamp(min=1), self.seen[:, None] > 0
-        before = torch.where(seen, self.values / self.seen[:, None], mean)
-        after = self.decay * before + (1 - self.decay) * mean
-        self.values.copy_(torch.where(pixels > 0, torch.where(seen, after, mean), before))
+        before = torch.where(seen, self.values / self.seen[:, None], mean)  # so that the first mean starts it
+        self.values.copy_(torch.where(pixels > 0, before.lerp(mean, 1 - self.decay), before))
         self.seen.copy_((seen | (pixels > 0)).squeeze(1))
 
     def distance(self, features: Tensor, classes: Tensor) -> Tensor:
