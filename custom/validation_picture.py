@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from .checkpoint import write_atomically
+from .modalities import reads
 from .plots import case_pictures
 from .precision import autocast
 from .validation import ServingEvaluator, class_dice, mean
@@ -40,6 +41,7 @@ def validation_picture(
     """
     network.eval()
     scores = [mean(class_dice(*_predict(validator, network, i), len(validator.classes)))
+              if reads(network, validator.dataset[i]["present"]) else math.nan
               for i in range(len(validator.dataset))]  # fmt: skip
     chosen = worst_median_best(scores)
     if not chosen:

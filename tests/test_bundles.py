@@ -187,8 +187,8 @@ OWN = {
 # Where each network reads one modality: cases may lack the other one.
 ONE_MODALITY = {
     "train.yaml": ["check", "validate::evaluator", "train::handlers"],
-    "inference.yaml": ["data", "check", "handlers", "model_file", "run"],
-    "evaluate.yaml": ["evaluate::data", "evaluate::report", "run"],
+    "inference.yaml": ["data", "check", "handlers", "postprocessing", "run"],
+    "evaluate.yaml": [],
     "multi_gpu_train.yaml": [],
 }
 

@@ -164,7 +164,9 @@ def test_a_patch_belongs_to_the_class_that_covers_three_quarters_of_it():
     assert classes_of(gallery) == [1, 2, 0, 0]
     assert patches_of(gallery, 2, 8)[:2] == [(0, 0), (0, 1)]
     assert gallery.filled.all(), "all voxels of a patch count, those of other classes too"
-    assert label.flatten()[spread(gallery)[2:]].sum() == 0, "no voxel of a background patch is foreground"
+    for seed in range(20):
+        background = spread(InterPatch(tile=2)(label, seeded(seed)))[2:]
+        assert label.flatten()[background].sum() == 0, "no voxel of a background patch is foreground"
 
 
 def test_half_of_the_background_are_neighbours_of_foreground():
@@ -218,6 +220,14 @@ def test_a_lesion_too_small_for_a_patch_stands_for_itself():
     assert rows[0] == [64 + 8 * y + x for y in range(4) for x in range(4)]
     assert rows[1] == [8 * 3 + 4, 8 * 3 + 5], "its fullest patch, and of that its own voxels"
     assert rows[2] == [64 + 8 * 6 + 6]
+
+
+def test_what_adjoins_a_small_lesion_is_a_neighbour():
+    label = torch.zeros(1, 1, 32, 32, dtype=torch.long)
+    label[..., 16, 16] = 1  # in row and column 8 of the tiles
+    for seed in range(4):
+        _, (row, column) = patches_of(InterPatch(tile=2)(label, seeded(seed)), 2, 32)
+        assert max(abs(row - 8), abs(column - 8)) == 1
 
 
 def test_tiles_past_the_edge_count_the_voxels_that_they_have():

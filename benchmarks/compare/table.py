@@ -177,7 +177,7 @@ def _short(cell: Entry) -> str:
     text = number(mean, 3) + (f" +- {number(sd, 3)}" if len(values) > 1 else "")
     if file in cell.changes:
         change = cell.changes[file].mean
-        star = "\\*" if cell.holm.get(file, math.nan) < 0.05 and change.patients >= FEW_PATIENTS else ""
+        star = "\\*" if cell.holm.get(file, math.nan) < 0.05 else ""
         against = "" if cell.baseline == BASELINE else f" against `{cell.baseline}`"
         text += f"; {points(change.mean)}{star} ({interval(change)}){against}"
     return f"{text}; {seeds}"

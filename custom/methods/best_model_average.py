@@ -58,8 +58,7 @@ class BestModelAverage(nn.Module):
         return self
 
     def forward(self, x: Tensor) -> Tensor:
-        with torch.no_grad():
-            return self.network(x)
+        return self.network(x)
 
     def see(self, score: float, network: nn.Module) -> None:
         """One validation of ``network``."""

@@ -100,6 +100,8 @@ def read_evaluated(csv_path: Path, name: str) -> Evaluated:
         rows = read_cases(csv_path)
     except (OSError, ValueError) as error:
         raise ReportError(f"{error}") from error
+    if summary.get("modality") not in (None, name):
+        name = f"{name} ({summary['modality']})"
     return Evaluated(name, rows, summary, csv_path.with_suffix(".slices.npz"))
 
 

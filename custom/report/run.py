@@ -116,7 +116,9 @@ def _networks(networks: Sequence[Evaluated]) -> str:
         ]
         rows.append(cells[: len(columns)])
     note = "The first network serves; a name that ends in _final has the weights of the last epoch."
-    return page.table(f"Every network of the run, on the same cases. {note}", columns, rows)
+    apart = any(network.summary.get("left_out") for network in networks)
+    cases = "each on the cases that have its modality" if apart else "on the same cases"
+    return page.table(f"Every network of the run, {cases}. {note}", columns, rows)
 
 
 def _classes(network: Evaluated) -> str:
