@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import pytest
 import tiny
+from monai.handlers import ValidationHandler
 from torch import Tensor
 
 from custom.advice import terms_at_zero
@@ -64,8 +65,11 @@ class Idle(Supervised):
 def test_a_run_says_so_once_with_and_without_validation(tmp_path, caplog, validation):
     method = Idle(tiny.network(), tiny.supervised_loss())
     weights = dict.fromkeys(method.terms, 1.0)
+    made = tiny.trainer(method, tmp_path, epochs=4, epoch_steps=1, weights=weights, validation=validation)
+    if validation:
+        ValidationHandler(1, made.validator).attach(made)
     with caplog.at_level(logging.WARNING):
-        tiny.trainer(method, tmp_path, epochs=4, epoch_steps=1, weights=weights, validation=validation).run()
+        made.run()
     said = [text for text in caplog.messages if "trains nothing" in text]
     assert len(said) == 1
     assert said[0].startswith("The term idle was 0 in every epoch that computed it (1 to ")
