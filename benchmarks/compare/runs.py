@@ -189,7 +189,7 @@ def revision() -> str:
 def machine() -> str:
     gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     threads = os.environ.get("OMP_NUM_THREADS", "all")
-    return f"{os.cpu_count()} cores ({threads} threads), {platform.machine()}, {gib:.0f} GiB"
+    return f"{os.cpu_count()} cores (threads: {threads}), {platform.machine().replace('_', '-')}, {gib:.0f} GiB"
 
 
 def _command(bundle: str, run_id: str, files: list[str], told: Mapping[str, Any], folder: Path, deadline: float) -> int:
