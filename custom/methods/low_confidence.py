@@ -173,7 +173,7 @@ class LowConfidence(MeanTeacher):
         mask = chosen_pixels(logits, teacher, judge.threshold, self.separation_keep, judge.confidence)
         predicted = logits.argmax(dim=1)  # (Bl + Bu, *spatial)
         features = self.projection(last_map).float()  # (Bl + Bu, D, *spatial)
-        self.prototypes.update(features[: len(label)].detach(), label, predicted[: len(label)])
+        self.prototypes.update(features[: len(label)], label, predicted[: len(label)])
         classes = torch.cat([label, predicted[len(label) :]])
         generator = Generator().manual_seed(derive(self.seed, step, "separation"))
         self._watched |= self._distances(features[: len(label)].detach(), label)
