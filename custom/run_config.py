@@ -56,6 +56,9 @@ def running() -> RunConfig:
             overrides, files = _told(frame.f_locals)
     if parser is None:
         raise RuntimeError("running() is for an expression of a bundle's config: no ConfigParser is evaluating it")
+    for name, value in overrides.items():
+        if isinstance(value, str) and value.lower() in ("true", "false"):
+            _set(parser, name.replace("#", "::"), value.lower() == "true")
     config = RunConfig(parser, files)
     if files:
         _judge(overrides, ConfigParser.load_config_files(files))
@@ -68,6 +71,19 @@ def _told(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:
     files = arguments.get("config_file") or told.pop("config_file", None)
     own = set(inspect.signature(inspect.unwrap(_monai_run())).parameters)
     return {k: v for k, v in {**told, **arguments["override"]}.items() if k not in own}, files
+
+
+def _set(parser: ConfigParser, name: str, value: bool) -> None:
+    """``--gates false`` reaches MONAI as the text "false", which Python holds for true. ``parser[name] = ...`` would
+    forget what is being resolved at this moment."""
+    parts = name.split("::")
+    parent = parser.config
+    for part in parts[:-1]:
+        parent = parent[int(part) if isinstance(parent, list) else part]
+    parent[int(parts[-1]) if isinstance(parent, list) else parts[-1]] = value
+    if item := parser.ref_resolver.items.get(name):
+        item.update_config(value)
+    parser.ref_resolver.resolved_content.pop(name, None)
 
 
 def _monai_run() -> Any:

@@ -479,6 +479,14 @@ def test_a_misspelt_override_stops_the_run(bundle, run_bundle, tmp_path):
     assert not (tmp_path / "out").exists(), "nothing was started"
 
 
+def test_true_and_false_in_small_letters_are_no_texts(run_bundle):
+    """``--push false`` reaches MONAI as the text "false", which Python holds for true."""
+    bundle = ROOT / "bundles/low_confidence"
+    out = run_bundle(bundle, **TINY, push="false", shared_scans="true", **{"train::optimizer::nesterov": "False"})
+    train = yaml.safe_load((out / "bundle/configs/train.yaml").read_text())
+    assert (train["push"], train["shared_scans"], train["train"]["optimizer"]["nesterov"]) == (False, True, False)
+
+
 @pytest.mark.fault("18", "a path below a regular file")
 def test_an_output_folder_that_cannot_be_written_is_found_before_any_scan_is_read(run_bundle, tmp_path, caplog):
     (tmp_path / "file").write_text("")
