@@ -77,7 +77,7 @@ def _set(parser: ConfigParser, name: str, value: bool) -> None:
     """``--gates false`` reaches MONAI as the text "false", which Python holds for true. ``parser[name] = ...`` would
     forget what is being resolved at this moment."""
     parts = name.split("::")
-    parent = parser.config
+    parent: Any = parser.config
     for part in parts[:-1]:
         parent = parent[int(part) if isinstance(parent, list) else part]
     parent[int(parts[-1]) if isinstance(parent, list) else parts[-1]] = value
