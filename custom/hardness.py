@@ -85,7 +85,7 @@ def lowest_quartile(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
 
     Rows without a contrast are in neither. Empty with fewer than four rows that have one, or where all have the same.
     """
-    known = [row for row in rows if math.isfinite(row.get("contrast") or math.nan)]
+    known = [row for row in rows if row.get("contrast") is not None and math.isfinite(row["contrast"])]
     if len(known) < 4:
         return {}
     bound = float(np.quantile([row["contrast"] for row in known], 0.25))

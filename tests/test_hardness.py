@@ -142,3 +142,10 @@ def test_a_single_bright_voxel_in_the_foreground_counts_no_more_than_the_range_o
 def test_a_case_at_the_quartile_itself_belongs_to_the_lowest_quartile():
     rows = [{"case": i, "contrast": i / 10} for i in range(1, 6)]  # the first quartile of five numbers is the second
     assert [row["case"] for row in lowest_quartile(rows)[QUARTILE[0]]] == [1, 2]
+
+
+def test_a_contrast_of_exactly_0_counts_among_the_lowest():
+    from custom.hardness import lowest_quartile
+
+    rows = [{"case": str(i), "contrast": value} for i, value in enumerate((0.0, 0.2, 0.3, 0.4))]
+    assert [row["case"] for row in next(iter(lowest_quartile(rows).values()))] == ["0"]

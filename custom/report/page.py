@@ -147,10 +147,12 @@ def tiles(entries: Sequence[tuple[str, str, str]]) -> str:
 
 
 def paragraph(text: str, look: str = "") -> str:
+    """A paragraph of plain text."""
     return f"<p{_class(look)}>{escape(text)}</p>"
 
 
 def bullets(texts: Sequence[str]) -> str:
+    """A list of plain texts."""
     items = "".join(f"<li>{escape(text)}</li>" for text in texts)
     return f"<ul>{items}</ul>"
 
@@ -162,6 +164,7 @@ def chart(svg: str, caption: str, wide: bool = False) -> str:
 
 
 def charts(figures: Sequence[str]) -> str:
+    """Figures side by side, as far as the page is wide."""
     return f'<div class="charts">{"".join(figures)}</div>'
 
 
@@ -181,6 +184,7 @@ def key(colours: Sequence[tuple[str, str]]) -> str:
 
 
 def folded(summary: str, inside: str) -> str:
+    """What shows when its ``summary`` is clicked; ``inside`` is HTML."""
     return f"<details><summary>{escape(summary)}</summary>{inside}</details>"
 
 

@@ -260,6 +260,7 @@ def three_of(count: int, first: str, middle: str, last: str) -> dict[int, str]:
 
 
 def class_colours(classes: Sequence[str]) -> list[tuple[str, str]]:
+    """The colour of each class in pictures and legends, in order."""
     return [(name, COLOURS[i % len(COLOURS)]) for i, name in enumerate(classes)]
 
 
