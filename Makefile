@@ -1,8 +1,9 @@
 PYTHON ?= python3
 VENV ?= .venv
+ANNOTATE_VENV ?= .venv-annotate
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo test faults clean
+.PHONY: demo test faults release annotate annotate-env clean
 
 demo: $(VENV)/run.stamp  ## train both bundles on the phantom and compare them: demo/
 	$(VENV)/bin/python -m benchmarks.phantom demo
@@ -13,6 +14,14 @@ test: $(VENV)/dev.stamp  ## lint, types, tests
 faults: $(VENV)/dev.stamp  ## every fault that a run must survive, and a table of them
 	$(VENV)/bin/python -m pytest -m fault --fault-table
 
+release: $(VENV)/run.stamp  ## one zip for each pretrained bundle, model_info.json, SHA256SUMS: dist/
+	$(VENV)/bin/python -m distribution.build
+
+annotate: $(ANNOTATE_VENV)/annotate.stamp  ## MONAI Label: make annotate STUDIES=DIR [MODEL=NAME] [PORT=8000]
+	$(ANNOTATE_VENV)/bin/python -m annotate.start --studies "$(STUDIES)" $(if $(MODEL),--model "$(MODEL)") $(if $(PORT),--port $(PORT)) $(if $(HOST),--host $(HOST))
+
+annotate-env: $(ANNOTATE_VENV)/annotate.stamp
+
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
@@ -22,5 +31,13 @@ $(VENV)/run.stamp: requirements.txt | $(VENV)/bin/python
 $(VENV)/dev.stamp: requirements-dev.txt $(VENV)/run.stamp
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt && touch $@
 
+# MONAI Label has an environment of its own: its pins and those above exclude each other. torch first, by itself: its own
+# requirements would bring what does not start (requirements-annotate.txt says what).
+$(ANNOTATE_VENV)/annotate.stamp: requirements-annotate.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; v in ((3, 10), (3, 11)) or sys.exit("MONAI Label needs Python 3.10 or 3.11, this is %d.%d: make annotate PYTHON=python3.11" % v)'
+	$(PYTHON) -m venv --clear $(ANNOTATE_VENV)
+	$(ANNOTATE_VENV)/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(ANNOTATE_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-annotate.txt && touch $@
+
 clean:
-	rm -rf $(VENV) demo runs
+	rm -rf $(VENV) $(ANNOTATE_VENV) demo runs dist

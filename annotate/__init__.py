@@ -1,0 +1,5 @@
+"""The MONAI Label app: a pretrained bundle served to annotators, and trained on what they correct.
+
+``python -m annotate.start --studies DIR`` makes a work folder and starts the server in it. ``bundle``, ``rounds``, ``versions``
+and ``ranking`` know nothing of MONAI Label; ``main``, ``infer``, ``train``, ``strategies`` and ``server`` are its seams.
+"""

@@ -1,0 +1,220 @@
+"""A bundle's folder opened for inference, by its own config and code, independent of MONAI Label."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import math
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from monai.bundle import ConfigParser
+from monai.data import MetaTensor
+from monai.transforms import Compose, SaveImage, SaveImaged
+from torch import Tensor, nn
+
+from custom.errors import UserError
+
+FINAL = "_final"  # weights of the last step, kept beside those that validation chose
+
+
+class NoWeights(UserError, FileNotFoundError):
+    """The bundle has not been trained yet."""
+
+
+class WrongWeights(UserError, ValueError):
+    """A file of weights that is not of this bundle's network."""
+
+
+class Served:
+    """A bundle and the networks in its ``models/``, which is read anew whenever a file there has changed.
+
+    The bundle's ``scripts`` are imported under a name of their own, and ``scripts.`` in the configs is read as that name.
+    Two bundles, each with its own ``scripts``, may so live in one process; and MONAI Label, which throws ``scripts`` out
+    of ``sys.modules`` around whatever it does with a bundle, cannot pull a module away from under an import inside of a
+    function. It works because modules of ``scripts`` name each other relatively alone.
+
+    Predictions and labels are class indices, 0 the background, whatever ``label_values`` the bundle's own label files
+    have: that is how annotators' programs number segments.
+
+    Args:
+        root: the bundle's folder, with ``configs``, ``scripts`` and ``models``.
+        device: where the network runs.
+    """
+
+    def __init__(self, root: str | Path, device: str = "cpu") -> None:
+        self.root, self.device = Path(root), torch.device(device)
+        self._package = _import_scripts(self.root / "scripts")
+        self.metadata: dict[str, Any] = json.loads((self.root / "configs/metadata.json").read_text(encoding="utf-8"))
+        config = _renamed(ConfigParser.load_config_file(self.root / "configs/inference.yaml"), self._package.__name__)
+        self._config: dict[str, Any] = config
+        self.classes: list[str] = list(config["classes"])
+        self.channels: list[str] = list(config["channels"])
+        self.dimensions, self.slices = int(config["dimensions"]), bool(config["slices"])
+        config |= {"bundle_root": str(self.root), "device": str(self.device), "label_values": self.label_values}
+        self._parser = ConfigParser(config)
+        self._networks: dict[Path, tuple[tuple[int, ...], nn.Module]] = {}
+        self._sums: dict[Path, tuple[tuple[int, ...], str]] = {}
+
+    # ---- what there is ---------------------------------------------------------------------------------------------
+
+    @property
+    def label_values(self) -> list[int]:
+        """Of the classes in an annotator's label: their indices."""
+        return list(range(len(self.classes)))
+
+    @property
+    def pictures(self) -> bool:
+        """Whether images have two axes: results are then PNG, else NIfTI."""
+        return self.dimensions == 2 and not self.slices
+
+    def networks(self) -> dict[str, Path]:
+        """``{"model": models/model.pt, "student": models/student.pt, ...}``, the serving one first; never final weights."""
+        files = {
+            path.stem: path for path in sorted((self.root / "models").glob("*.pt")) if not path.stem.endswith(FINAL)
+        }
+        return {name: files[name] for name in sorted(files, key=lambda name: (name != "model", name))}
+
+    def version(self) -> str:
+        """The first 12 digits of the SHA-256 of ``model.pt``; ``untrained`` without it."""
+        path = self.networks().get("model")
+        if path is None:
+            return "untrained"
+        sign = _signature(path)
+        if self._sums.get(path, (None,))[0] != sign:
+            self._sums[path] = (sign, hashlib.sha256(path.read_bytes()).hexdigest()[:12])
+        return self._sums[path][1]
+
+    def module(self, name: str) -> ModuleType:
+        """The bundle's ``scripts.NAME``."""
+        return importlib.import_module(f"{self._package.__name__}.{name}")
+
+    def new_network(self) -> nn.Module:
+        """The bundle's network with random weights."""
+        return ConfigParser(self._config).get_parsed_content("network_def")  # a parser remembers what it built
+
+    # ---- what it computes ------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def logits(self, image: str | Path, weights: str | Path | None = None) -> Tensor:
+        """Logits ``(classes, *spatial)`` on the grid that the bundle resamples to; ``weights``: by default ``model.pt``.
+
+        Raises:
+            NoWeights: there is no such file.
+            WrongWeights: the file is not of this network.
+            Exception: whatever the bundle's transforms raise of an image that they cannot use.
+        """
+        return self._infer(image, weights)["pred"].as_tensor()
+
+    @torch.no_grad()
+    def predict(self, image: str | Path, weights: str | Path | None = None) -> MetaTensor:
+        """Class indices ``(1, *spatial)`` on the image's own grid; raises as :meth:`logits`."""
+        steps: Compose = self._parser.get_parsed_content("postprocessing")
+        return Compose([s for s in steps.transforms if not isinstance(s, (SaveImage, SaveImaged))])(
+            self._infer(image, weights)
+        )["pred"]
+
+    def write(self, pred: MetaTensor, path: Path) -> None:
+        """Write what :meth:`predict` gave as uint8, by the suffix of ``path``: ``.nii.gz``, ``.nii``, ``.nrrd`` or ``.png``."""
+        writer = self.module("writer").GridWriter(output_dtype=np.uint8)
+        writer.set_data_array(pred)
+        writer.set_metadata(pred.meta)
+        if path.suffix != ".nrrd":
+            writer.write(str(path))
+            return
+        # ITK writes NRRD, the bundle's writer does not
+        first = path.with_name(f"{path.stem}.first{'.png' if self.pictures else '.nii.gz'}")
+        try:
+            writer.write(str(first))
+            itk = self.module("formats.itk_image").quiet_itk()
+            itk.imwrite(itk.imread(str(first)), str(path), compression=True)
+        finally:
+            first.unlink(missing_ok=True)
+
+    def dice(self, cases: list[dict[str, str]], weights: str | Path | None = None) -> float:
+        """Mean over cases of the mean over foreground classes of Dice, on each image's own grid.
+
+        A class that neither prediction nor label has says nothing; a case without any such class that the network
+        leaves empty scores 1.
+
+        Args:
+            cases: paths under ``image`` and ``label``.
+        """
+        scores = [self._case_dice(case["image"], case["label"], weights) for case in cases]
+        return sum(scores) / len(scores)
+
+    def _case_dice(self, image: str, label: str, weights: str | Path | None) -> float:
+        found, wanted = self.predict(image, weights)[0].numpy(), self._label(label)
+        dice = self.module("metrics").dice
+        known = [d for k in self.label_values[1:] if not math.isnan(d := dice(found == k, wanted == k))]
+        return sum(known) / len(known) if known else 1.0
+
+    def _label(self, path: str) -> np.ndarray:
+        reader = self.module("readers").ScanReader()
+        return np.asarray(reader.get_data(reader.read(path))[0]).round().astype(np.uint8)
+
+    def _infer(self, image: str | Path, weights: str | Path | None) -> dict[str, Any]:
+        network = self._network(weights)
+        data = self._parser.get_parsed_content("preprocessing")({"image": str(image)})
+        inferer = self._parser.get_parsed_content("inferer")
+        logits = inferer(data["image"].as_tensor()[None].to(self.device), network)[0].float().cpu()
+        return {**data, "pred": MetaTensor(logits)}  # Invertd leaves plain tensors as they are
+
+    def _network(self, weights: str | Path | None) -> nn.Module:
+        path = Path(weights) if weights is not None else self.root / "models/model.pt"
+        if not path.is_file():
+            raise NoWeights("no weights yet: label scans, press Train" if weights is None else f"{path} does not exist")
+        path, sign = path.resolve(), _signature(path)
+        known = self._networks.get(path)
+        if known is None or known[0] != sign:
+            if len(self._networks) >= 4:  # the networks of what served before
+                self._networks.clear()
+            self._networks[path] = known = (sign, self._load(path))
+        return known[1]
+
+    def _load(self, path: Path) -> nn.Module:
+        network = self.new_network()
+        try:
+            network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        except Exception as error:  # torch's, the unpickler's, a zip archive's: none of them loads
+            reason = str(error).splitlines()[-1].strip()
+            raise WrongWeights(
+                f"{path} does not fit the network of {self.root.name} ({reason}). Nothing was loaded"
+            ) from error
+        return network.to(self.device).eval()
+
+
+def _import_scripts(folder: Path) -> ModuleType:
+    """``scripts/`` of a bundle as a package whose name is its place."""
+    name = f"bundle_scripts_{hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:12]}"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(
+            name, folder / "__init__.py", submodule_search_locations=[str(folder.resolve())]
+        )
+        assert spec is not None
+        assert spec.loader is not None
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
+
+
+def _renamed(config: Any, package: str) -> Any:
+    """The config with ``scripts.`` in every text replaced by the name of the package."""
+    if isinstance(config, Mapping):
+        return {key: _renamed(value, package) for key, value in config.items()}
+    if isinstance(config, list):
+        return [_renamed(value, package) for value in config]
+    return re.sub(r"\bscripts\.", f"{package}.", config) if isinstance(config, str) else config
+
+
+def _signature(path: Path) -> tuple[int, ...]:
+    """Changes with the file's content, also where two files were written in one moment."""
+    stat = path.stat()
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns

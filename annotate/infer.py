@@ -1,0 +1,83 @@
+"""Segment one scan for an annotator."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
+
+from annotate.bundle import Served
+from annotate.versions import Versions
+from custom.errors import UserError
+
+RESULTS = (".nii.gz", ".nii", ".nrrd", ".png")
+
+logger = logging.getLogger(__name__)
+
+
+class UnknownForm(UserError, ValueError):
+    """A result was asked for in a form that is not written."""
+
+
+class BundleInfer(InferTask):
+    """The serving network's class of each voxel, on the image's own grid, as uint8.
+
+    Not MONAI Label's own task for bundles: that one keeps a network while the file's time of writing stays the same (two
+    versions restored in one second are one to it), imports ``scripts`` anew around every request, and cannot begin
+    without weights.
+
+    Args:
+        name: of the model.
+        served: the bundle.
+    """
+
+    def __init__(self, name: str, served: Served) -> None:
+        labels = {label.lower(): index for index, label in enumerate(served.classes) if index}
+        dimension = 2 if served.pictures else 3  # of images, not of the network
+        super().__init__(InferType.SEGMENTATION, labels, dimension, served.metadata.get("description", ""))
+        self.name, self.served = name, served
+
+    def is_valid(self) -> bool:
+        return True  # also before the first training: a request then says what to do
+
+    def get_path(self, validate: bool = True) -> str | None:
+        path = self.served.networks().get("model")
+        return str(path) if path else None
+
+    def info(self) -> dict[str, Any]:
+        return {**super().info(), "version": self.served.metadata.get("version")}
+
+    def __call__(self, request: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+        """Path of the label's file, and what was used for it.
+
+        Args:
+            request: ``image``: its path; ``result_extension``: one of :data:`RESULTS`, by default that of the image's kind.
+
+        Raises:
+            NoWeights: nothing was trained yet.
+            UnknownForm: another ``result_extension``.
+        """
+        suffix = request.get("result_extension") or (".png" if self.served.pictures else ".nii.gz")
+        if suffix not in RESULTS:
+            raise UnknownForm(
+                f"result_extension is {suffix!r}, expected one of {', '.join(RESULTS)}. Leave it out or correct it"
+            )
+        start = time.monotonic()
+        pred = self.served.predict(request["image"])
+        with tempfile.NamedTemporaryFile(suffix=suffix, delete=False) as file:
+            path = Path(file.name)
+        self.served.write(pred, path)
+        seconds = round(time.monotonic() - start, 2)
+        logger.info("%s segmented in %.2f s", Path(request["image"]).name, seconds)
+        return str(path), {
+            "label_names": self.labels,
+            "model": self.name,
+            "version": Versions(self.served.root).served(),
+            "weights": self.served.version(),
+            "seconds": seconds,
+        }

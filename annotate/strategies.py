@@ -1,0 +1,233 @@
+"""Which scan next: MONAI Label's ``random`` and ``first``, and beside them two that look at the scans.
+
+``spread`` needs no network: each next scan is the one least like those before it. ``informative`` ranks the unlabelled
+scans by what the served networks do not know (:mod:`.ranking`); before there are weights, or a label, it is ``spread``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import random
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from custom.formats import open_scan
+
+from . import ranking
+
+logger = logging.getLogger(__name__)
+
+BUDGET = 32  # scans that one request may newly read or score
+SECONDS = 5.0  # after which it stops doing so; at least one is done
+CACHE = "informative"  # key in what the datastore knows of an image
+UNTRAINED = "untrained"
+MAX_VOXELS = 2**31
+
+Sample = dict[str, Any]
+
+
+class Networks(Protocol):
+    """What is asked of the served bundle (:class:`annotate.bundle.Served`)."""
+
+    def networks(self) -> dict[str, Path]: ...
+
+    def version(self) -> str: ...
+
+    def logits(self, image: Path, weights: Path) -> Tensor: ...
+
+
+class Datastore(Protocol):
+    """What is asked of MONAI Label's datastore."""
+
+    def get_unlabeled_images(self) -> list[str]: ...
+
+    def get_labeled_images(self) -> list[str]: ...
+
+    def get_image_uri(self, image_id: str) -> str: ...
+
+    def get_image_info(self, image_id: str) -> dict[str, Any]: ...
+
+    def update_image_info(self, image_id: str, info: dict[str, Any]) -> None: ...
+
+
+class Strategy:
+    """What MONAI Label asks of one, without importing it: ``info()``, and a call with request and datastore."""
+
+    description = ""
+
+    def info(self) -> dict[str, str]:
+        return {"description": self.description}
+
+    def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> Sample | None:
+        """``{"id": name, ...}`` of the next scan; None where all are labelled."""
+        raise NotImplementedError
+
+
+def strategies(served: Networks) -> dict[str, Any]:
+    """All four, the recommended one first; needs MONAI Label."""
+    from monailabel.tasks.activelearning.first import First
+    from monailabel.tasks.activelearning.random import Random
+
+    return {"informative": Informative(served), "spread": Spread(), "random": Repeatable(Random()), "first": First()}
+
+
+class Repeatable(Strategy):
+    """MONAI Label's ``random``, which fails where every unlabelled scan was already shown within this second.
+
+    Its weights are the seconds since a scan was last shown; random.choices refuses weights that are all 0.
+    """
+
+    def __init__(self, stock: Any) -> None:
+        self.stock, self.description = stock, "A random unlabelled scan, rather one that was not shown lately"
+
+    def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> Sample | None:
+        try:
+            return self.stock(request, datastore)
+        except ValueError:
+            return {"id": random.choice(datastore.get_unlabeled_images())}
+
+
+class Spread(Strategy):
+    """The unlabelled scan least like the labelled ones; of none labelled, the one most like all others.
+
+    Scans are compared by :func:`.ranking.features`, which are kept in memory until the file changes. Of a large pool
+    each request reads a part, and chooses among what was read so far.
+
+    Args:
+        budget: labelled, and unlabelled, scans that one request may read, at least 1.
+        seconds: after which it stops reading the ones, and the others.
+    """
+
+    description = "The unlabelled scan least like those that are labelled; needs no trained network"
+
+    def __init__(self, budget: int = BUDGET, seconds: float = SECONDS) -> None:
+        self.budget, self.seconds = budget, seconds
+        self._features: dict[str, tuple[str, Tensor | None]] = {}  # by image: state of the file, None: unreadable
+
+    def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> Sample | None:
+        unlabelled = sorted(datastore.get_unlabeled_images())
+        labelled = sorted(datastore.get_labeled_images())
+        if not unlabelled:
+            return None
+        paths = {name: Path(datastore.get_image_uri(name)) for name in (*labelled, *unlabelled)}
+        self._read_some(labelled, paths)
+        self._read_some(_mixed(unlabelled), paths)
+        found = {name: known for name in paths if (known := self._features.get(name, ("", None))[1]) is not None}
+        names = [name for name in labelled if name in found] + [name for name in unlabelled if name in found]
+        candidates = set(unlabelled)
+        if candidates.isdisjoint(names):
+            return {"id": unlabelled[0], "reason": "no scan could be read"}
+        chosen = [i for i, name in enumerate(names) if name not in candidates]
+        points = torch.stack([found[name] for name in names])
+        best = names[ranking.spread(points, chosen)[0]]
+        reason = f"the least like the {len(chosen)} labelled" if chosen else "the most like all others"
+        return {
+            "id": best,
+            "reason": f"{reason}, among {len(names) - len(chosen)} of {len(unlabelled)} unlabelled scans",
+        }
+
+    def _read_some(self, names: list[str], paths: Mapping[str, Path]) -> None:
+        """Of those that were not read, or changed since."""
+        unread = [name for name in names if self._features.get(name, ("", None))[0] != _state(paths[name])]
+        _within(unread, lambda name: self._read(name, paths[name]), self.budget, self.seconds)
+
+    def _read(self, name: str, path: Path) -> None:
+        state = _state(path)
+        try:
+            scan = open_scan(path, MAX_VOXELS)
+            voxels = np.moveaxis(scan.voxels, -1, 0) if scan.channels_last else scan.voxels[None]
+            self._features[name] = state, ranking.features(torch.from_numpy(voxels.astype(np.float32)))
+        except Exception as error:  # one bad file must not end the annotation of the others
+            logger.warning("%s is passed over: %s", name, error)
+            self._features[name] = state, None
+
+
+class Informative(Strategy):
+    """The unlabelled scan with the highest :func:`.ranking.score` by the networks that serve.
+
+    A score is kept with the image in the datastore, beside the version of the weights and the state of the file that it
+    belongs to; a training brings a new version, and all scores are made anew, some at each request in an order that is
+    mixed by a hash of the name. Scans that have no score yet come after those that have one: what is asked for is
+    answered now, by the best of what is known.
+
+    Args:
+        served: the bundle.
+        budget: scans that one request may score, at least 1.
+        seconds: after which it stops scoring.
+        cold_start: asked before there are weights or a label, and where no scan could be scored.
+    """
+
+    description = "The unlabelled scan on which the networks disagree and are unsure the most"
+
+    def __init__(
+        self, served: Networks, budget: int = BUDGET, seconds: float = SECONDS, cold_start: Strategy | None = None
+    ) -> None:
+        self.served, self.budget, self.seconds = served, budget, seconds
+        self.cold_start = cold_start or Spread(budget, seconds)
+
+    def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> Sample | None:
+        unlabelled = sorted(datastore.get_unlabeled_images())
+        version = self.served.version()
+        if not unlabelled or version == UNTRAINED or not datastore.get_labeled_images():
+            return self.cold_start(request, datastore)
+        known = {name: self._kept(name, version, datastore) for name in unlabelled}
+        unknown = [name for name in _mixed(unlabelled) if known[name] is None]
+        for name in _within(unknown, lambda name: self._score(name, version, datastore), self.budget, self.seconds):
+            known[name] = self._kept(name, version, datastore)
+        scored = {name: kept for name, kept in known.items() if kept and kept["score"] is not None}
+        if not scored:
+            return self.cold_start(request, datastore)
+        best = min(scored, key=lambda name: (-scored[name]["score"], name))
+        reason = (
+            f"score {scored[best]['score']:.3f}, the highest of {len(scored)} of {len(unlabelled)} unlabelled scans"
+        )
+        return {"id": best, "score": scored[best]["score"], "version": version, "reason": reason}
+
+    def _kept(self, name: str, version: str, datastore: Datastore) -> dict[str, Any] | None:
+        kept = datastore.get_image_info(name).get(CACHE)
+        now = {"version": version, "file": _state(Path(datastore.get_image_uri(name)))}
+        return kept if isinstance(kept, dict) and {key: kept.get(key) for key in now} == now else None
+
+    def _score(self, name: str, version: str, datastore: Datastore) -> None:
+        image = Path(datastore.get_image_uri(name))
+        state = _state(image)
+        weights = self.served.networks()
+        names = ["model", *sorted(set(weights) - {"model"})][:2]
+        try:
+            score = ranking.score([self.served.logits(image, weights[network]) for network in names])
+        except Exception as error:  # one bad file must not end the annotation of the others
+            logger.warning("%s has no score: %s", name, error)
+            score = None
+        datastore.update_image_info(name, {CACHE: {"version": version, "file": state, "score": score}})
+
+
+def _within(names: list[str], do: Callable[[str], None], budget: int, seconds: float) -> list[str]:
+    """Do it for the first names, at most ``budget`` and for about ``seconds``, at least for one; says for which."""
+    end, done = time.monotonic() + seconds, []
+    for name in names[: max(budget, 1)]:
+        do(name)
+        done.append(name)
+        if time.monotonic() > end:
+            break
+    return done
+
+
+def _mixed(names: list[str]) -> list[str]:
+    """In an order that has nothing to do with the names, so that the first ones stand for all; always the same."""
+    return sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
+
+
+def _state(path: Path) -> str:
+    """Changes when the file does."""
+    try:
+        found = path.stat()
+    except OSError:
+        return "missing"
+    return f"{found.st_size}-{found.st_mtime_ns}"

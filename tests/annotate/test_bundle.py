@@ -1,0 +1,200 @@
+"""A bundle's folder opened for inference: what its own command computes, without MONAI Label and beside other bundles."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+import yaml
+from annotation_server import ROOT, TINY
+
+from annotate.bundle import NoWeights, Served, WrongWeights
+from annotate.start import untrained
+
+
+def made(folder: Path, method: str = "mean_teacher", form: str = "2d", **overrides: object) -> Path:
+    """A tiny bundle with random weights of two networks."""
+    task = yaml.safe_load((ROOT / f"custom/tasks/phantom_{form}.yaml").read_text())
+    (folder.parent / f"{folder.name}.yaml").write_text(yaml.safe_dump({**task, **TINY, **overrides}))
+    untrained(method, str(folder.parent / f"{folder.name}.yaml"), folder)
+    (folder / "models").mkdir()
+    served = Served(folder)
+    for seed, name in enumerate(("model", "student", "model_final")):
+        torch.manual_seed(seed)
+        network = served.new_network().eval()
+        with torch.no_grad():  # classes level on average, so that a prediction has several
+            last = list(network.parameters())[-1]
+            last -= network(torch.rand(1, len(served.channels), 32, 32)).mean(dim=(0, 2, 3))
+        torch.save(network.state_dict(), folder / f"models/{name}.pt")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made(tmp_path_factory.mktemp("served") / "bundle")
+
+
+@pytest.fixture(scope="module")
+def image(phantoms: Path) -> Path:
+    return sorted((phantoms / "phantom_2d/images").iterdir())[0]
+
+
+def test_a_prediction_is_that_of_the_bundles_own_command(
+    bundle: Path, image: Path, run_bundle: Callable[..., Path], tmp_path: Path
+) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / image.name).symlink_to(image)
+    run_bundle(bundle, "run", "configs/inference.yaml", dataset_dir=str(tmp_path / "images"))
+    wanted = nibabel.load(tmp_path / "out" / image.name.replace(".nii.gz", "_pred.nii.gz"))
+    served = Served(bundle)
+    served.write(served.predict(image), tmp_path / "found.nii.gz")
+    found = nibabel.load(tmp_path / "found.nii.gz")
+    assert len(np.unique(wanted.dataobj)) > 1
+    np.testing.assert_array_equal(found.dataobj, wanted.dataobj)
+    np.testing.assert_array_equal(found.affine, wanted.affine)
+    assert found.get_data_dtype() == np.uint8
+
+
+def test_logits_are_on_the_grid_that_the_bundle_resamples_to(bundle: Path, image: Path) -> None:
+    served = Served(bundle)
+    logits = served.logits(image)
+    shape = nibabel.load(image).shape
+    assert logits.shape[0] == len(served.classes) == 4
+    assert logits.shape[-1] == shape[-1]  # spacing_mm keeps the last axis
+    assert type(logits) is torch.Tensor
+    assert served.predict(image).shape == (1, *shape)
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nii", ".nrrd"])
+def test_every_form_of_a_result_lies_where_the_image_lies(
+    bundle: Path, image: Path, suffix: str, tmp_path: Path
+) -> None:
+    import itk
+
+    served = Served(bundle)
+    pred = served.predict(image)
+    served.write(pred, tmp_path / f"label{suffix}")
+    found, wanted = itk.imread(str(tmp_path / f"label{suffix}")), itk.imread(str(image))
+    np.testing.assert_array_equal(itk.array_from_image(found).T, pred[0].numpy())
+    for geometry in ("GetSpacing", "GetOrigin", "GetDirection"):
+        np.testing.assert_allclose(*(np.asarray(getattr(x, geometry)()) for x in (found, wanted)), atol=1e-5)
+    assert [path.name for path in tmp_path.iterdir()] == [f"label{suffix}"]
+
+
+@pytest.mark.filterwarnings("ignore:inverse has been called but no invertible")  # pictures are not resampled
+def test_pictures_become_pictures(tmp_path: Path, phantoms: Path) -> None:
+    import itk
+
+    served = Served(made(tmp_path / "rgb", form="rgb"))
+    picture = sorted((phantoms / "phantom_rgb/images").iterdir())[0]
+    pred = served.predict(picture)
+    assert served.pictures
+    assert set(pred.unique().tolist()) <= {0, 1}  # class indices, not the 0 and 255 of label files
+    for suffix in (".png", ".nrrd"):
+        served.write(pred, tmp_path / f"label{suffix}")
+        np.testing.assert_array_equal(
+            itk.array_from_image(itk.imread(str(tmp_path / f"label{suffix}"))).T, pred[0].numpy()
+        )
+
+
+def test_networks_are_all_that_serve_the_first_in_front(bundle: Path) -> None:
+    assert list(Served(bundle).networks()) == ["model", "student"]
+
+
+def test_each_network_computes_by_its_own_file_also_of_one_moment(bundle: Path, image: Path) -> None:
+    served, files = Served(bundle), Served(bundle).networks()
+    for path in files.values():
+        os.utime(path, (1, 1))
+    model, student = (served.logits(image, path) for path in files.values())
+    assert not torch.equal(model, student)
+    assert torch.equal(served.logits(image, files["model"]), model)
+
+
+def test_new_weights_are_read_and_have_another_version(tmp_path: Path, image: Path) -> None:
+    served = Served(made(tmp_path / "bundle"))
+    before, version = served.logits(image), served.version()
+    os.replace(served.networks()["student"], served.networks()["model"])
+    assert not torch.equal(served.logits(image), before)
+    assert served.version() != version
+
+
+def test_without_weights_it_says_what_to_do(tmp_path: Path, image: Path) -> None:
+    served = Served(made(tmp_path / "bundle"))
+    for path in list(served.networks().values()):
+        path.unlink()
+    assert (served.version(), served.networks()) == ("untrained", {})
+    with pytest.raises(NoWeights, match=r"^no weights yet: label scans, press Train$"):
+        served.predict(image)
+
+
+@pytest.mark.fault("10", "a pickle with a payload as weights of the annotation server")
+def test_weights_that_are_none_are_refused_and_not_run(bundle: Path, image: Path, tmp_path: Path) -> None:
+    class Payload:
+        def __reduce__(self) -> tuple:
+            return (open, (str(tmp_path / "marker"), "w"))
+
+    torch.save({"a": Payload()}, tmp_path / "bad.pt")
+    torch.save({"other": torch.zeros(1)}, tmp_path / "other.pt")
+    for name in ("bad", "other"):
+        with pytest.raises(WrongWeights, match="Nothing was loaded"):
+            Served(bundle).predict(image, tmp_path / f"{name}.pt")
+    assert not (tmp_path / "marker").exists()
+
+
+def test_two_bundles_live_in_one_process_each_with_its_own_code(bundle: Path, image: Path, tmp_path: Path) -> None:
+    first, wanted = Served(bundle), Served(bundle).predict(image)
+    other = made(tmp_path / "other")
+    reader = other / "scripts/readers.py"
+    reader.write_text(
+        reader.read_text().replace("return (filled(voxels)", "voxels = -voxels\n        return (filled(voxels)")
+    )
+    second = Served(other)
+    (other / "models/model.pt").write_bytes((bundle / "models/model.pt").read_bytes())
+    sys.modules.pop("scripts", None)  # as MONAI Label does round each request
+    assert not torch.equal(second.predict(image), wanted)
+    assert torch.equal(first.predict(image), wanted)
+
+
+class Told(Served):
+    """Predicts what it is told, of labels that are told."""
+
+    def __init__(self, bundle: Path, cases: dict[str, tuple[list[int], list[int]]]) -> None:
+        super().__init__(bundle)
+        self.cases = cases
+
+    def predict(self, image, weights=None):  # type: ignore[no-untyped-def, override]
+        return torch.tensor([self.cases[image][0]])
+
+    def _label(self, path: str) -> np.ndarray:
+        return np.array(self.cases[path][1])
+
+
+@pytest.mark.parametrize(
+    ("cases", "expected"),
+    [
+        ([([0, 1, 1, 0], [0, 1, 1, 0])], 1.0),
+        ([([0, 1, 1, 0], [0, 1, 0, 0])], 2 / 3),  # 2 * 1 / (2 + 1)
+        ([([1, 2, 0, 0], [1, 0, 0, 0])], 1 / 2),  # class 1 is found, class 2 is made up, class 3 says nothing
+        ([([0, 0], [0, 0])], 1.0),  # nothing there, nothing found
+        ([([0, 1], [0, 0])], 0.0),
+        ([([1, 1], [1, 1]), ([0, 1, 1, 0], [0, 1, 0, 0])], 5 / 6),  # a case counts as much as another
+    ],
+)
+def test_dice_in_closed_form(bundle: Path, cases: list, expected: float) -> None:
+    served = Told(bundle, {str(number): case for number, case in enumerate(cases)})
+    found = served.dice([{"image": name, "label": name} for name in served.cases])
+    assert found == pytest.approx(expected)
+
+
+def test_dice_of_a_prediction_saved_as_label_is_one(bundle: Path, image: Path, tmp_path: Path) -> None:
+    served = Served(bundle)
+    served.write(served.predict(image), tmp_path / "label.nii.gz")
+    case = {"image": str(image), "label": str(tmp_path / "label.nii.gz")}
+    assert served.dice([case]) == 1.0
+    assert served.dice([case], served.networks()["student"]) < 1.0

@@ -1,0 +1,123 @@
+"""Rounds of training by the app's own methods, in one process of its environment: what needs no server."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from annotation_server import ROOT, TINY
+
+ROUNDS = """
+import json, shutil, sys
+from pathlib import Path
+import nibabel, numpy as np
+from annotate.main import AnnotateApp
+from annotate.start import prepare
+from custom.run_folder import RunFolder
+
+studies, labels, model, work = sys.argv[1:]
+app_dir, name = prepare(Path(studies), model, Path(work))
+app = AnnotateApp(str(app_dir), studies, {"models": name})
+told = {}
+
+def save(image, change=None):
+    label = nibabel.load(f"{labels}/{image}.nii.gz")
+    voxels, affine = np.asarray(label.dataobj).copy(), label.affine.copy()
+    if change:
+        change(voxels, affine)
+    nibabel.save(nibabel.Nifti1Image(voxels, affine), f"{work}/label.nii.gz")
+    app.datastore().save_label(image, f"{work}/label.nii.gz", "final", {})
+
+def train(key, **asked):
+    try:
+        told[key] = app.train({"model": name, "max_epochs": 1, **asked})
+    except Exception as error:
+        told[key] = type(error).__name__
+    told[f"{key} stats"] = app.info()["train_stats"][name]
+
+train("no label")
+save("p001")
+train("one label")
+train("one label again")
+save("p002", lambda voxels, affine: voxels.__setitem__((0, 0, 0), 7))
+save("p000", lambda voxels, affine: affine.__setitem__((0, 3), 5.0))
+train("bad labels")
+for image in ("p000", "p002", "p003"):
+    save(image)
+with RunFolder(app_dir / "model" / name / "training"):
+    train("another trains")
+train("all labelled", pretrained=False)
+told["versions"] = {version: app._trainers[name].versions.record(version) for version in told["all labelled stats"]["versions"]}
+print(json.dumps(told))
+"""
+
+
+@pytest.fixture(scope="module")
+def told(annotate_python: Path, scans: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What each round came to, on four scans, of which p000 is held out."""
+    folder = tmp_path_factory.mktemp("rounds")
+    (folder / "studies").mkdir()
+    for number in range(4):
+        (folder / f"studies/p00{number}.nii.gz").write_bytes((scans[0] / f"p00{number}.nii.gz").read_bytes())
+    task = yaml.safe_load((ROOT / "custom/tasks/phantom_2d.yaml").read_text())
+    (folder / "tiny.yaml").write_text(yaml.safe_dump({**task, **TINY}))
+    done = subprocess.run(
+        [annotate_python, "-c", ROUNDS, folder / "studies", scans[1], f"mean_teacher:{folder / 'tiny.yaml'}", folder / "work"],
+        cwd=ROOT, capture_output=True, text=True, timeout=900, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_without_a_label_nothing_is_trained(told: dict[str, Any]) -> None:
+    assert told["no label"] == "RoundError"
+    assert told["no label stats"]["last"]["message"].startswith("no labelled scan: Train needs labels")
+    assert told["no label stats"]["served"] is None
+
+
+def test_the_first_candidate_serves_at_once(told: dict[str, Any]) -> None:
+    assert told["one label"]["replaced"]
+    assert told["one label"]["dice"] == {"candidate": None, "served": None}
+    assert told["one label"]["scans"] == {"labelled": 1, "validation": 0, "unlabelled": 2}
+    assert "no scan to judge by" in told["one label"]["message"]
+
+
+def test_from_then_on_one_label_is_too_few(told: dict[str, Any]) -> None:
+    assert told["one label again stats"]["last"]["message"] == (
+        "1 labelled scan: Train needs 2, one to learn from and one to judge by"
+    )
+
+
+@pytest.mark.fault("19", "labels with a value of no class and on another grid")
+def test_the_check_of_the_scans_is_the_reply(told: dict[str, Any]) -> None:
+    last = told["bad labels stats"]["last"]
+    assert last["status"] == "ERROR"
+    assert "p002" in last["message"]
+    assert "Remap 7" in last["message"]
+    assert "p000" in last["message"]
+    assert "is not on the grid of" in last["message"]
+    assert told["bad labels stats"]["weights"] == told["one label stats"]["weights"]
+
+
+def test_two_processes_do_not_train_in_one_work_folder(told: dict[str, Any]) -> None:
+    assert told["another trains"] == "RunFolderError"
+    assert told["another trains stats"]["last"] == told["bad labels stats"]["last"]
+
+
+def test_without_unlabelled_scans_it_trains_supervised_and_says_so(told: dict[str, Any]) -> None:
+    result = told["all labelled"]
+    assert result["scans"] == {"labelled": 3, "validation": 1, "unlabelled": 0}
+    assert "No unlabelled scan is left: training is supervised" in result["message"]
+    assert result["replaced"] == (result["dice"]["candidate"] >= result["dice"]["served"])
+
+
+def test_a_version_remembers_what_it_learnt(told: dict[str, Any]) -> None:
+    record = told["versions"]["0001"]
+    assert record["labelled"] == ["p001"]
+    assert record["unlabelled"] == ["p002", "p003"]  # p000 is kept to judge by
+    assert record["dice"] == {"candidate": None, "served": None}
+    assert set(record["sha256"]) == {"model.pt", "student.pt"}
