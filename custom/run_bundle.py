@@ -19,17 +19,23 @@ CONFIGS = ("train.yaml", "inference.yaml", "evaluate.yaml", "multi_gpu_train.yam
 _PROCESS = ("initialize", "run", "training", "finalize")
 
 
-def write_bundle(folder: Path, config: RunConfig) -> None:
+def write_bundle(folder: Path, config: RunConfig, local: Mapping[str, Any] | None = None) -> None:
     """Write ``configs/``, ``scripts/`` (real files), ``docs/`` and ``LICENSE`` of the run's bundle into ``folder``.
 
     ``train.yaml`` and ``inference.yaml`` keep the comments of the originals; ``metadata.json`` gets the run's
     channels and classes, and ``networks`` where it has them. From there inference, evaluation and further training need
     no overlay: training starts from ``models/model.pt``.
+
+    Args:
+        folder: of the new bundle.
+        config: what the run was told; its ``bundle_root`` is the bundle that is copied.
+        local: ids that change with the place, and their values; None is a run's: its data by absolute paths.
     """
     source = config.bundle_root
     (folder / "configs").mkdir(parents=True, exist_ok=True)
     _copy_rest(source, folder)
-    merged = {k: v for k, v in config.config.items() if k not in (*_PROCESS, *TRACKING)} | _local_values(config)
+    local = _local_values(config) if local is None else dict(local)
+    merged = {k: v for k, v in config.config.items() if k not in (*_PROCESS, *TRACKING)} | local
     texts = {name: (source / "configs" / name).read_text(encoding="utf-8") for name in CONFIGS}
     texts["train.yaml"] = rewrite(texts["train.yaml"], merged)
     texts["inference.yaml"] = rewrite(texts["inference.yaml"], _shared_values(source, merged))
@@ -79,7 +85,8 @@ def _shared_values(source: Path, merged: dict[str, Any]) -> dict[str, Any]:
         yaml.safe_load((source / "configs" / name).read_text(encoding="utf-8"))
         for name in ("train.yaml", "inference.yaml")
     )
-    return {k: merged[k] if k in train and train[k] == value else value for k, value in inference.items()}
+    shared = {k for k, value in inference.items() if k in merged and k in train and train[k] == value}
+    return {k: merged[k] if k in shared else value for k, value in inference.items()}
 
 
 def _metadata(config: RunConfig) -> dict[str, Any]:
@@ -91,7 +98,11 @@ def _metadata(config: RunConfig) -> dict[str, Any]:
     image["num_channels"], image["spatial_shape"] = len(channels), patch
     image["channel_def"] = {str(i): name for i, name in enumerate(channels)}
     pred["num_channels"], pred["spatial_shape"] = len(classes), patch
+    before = ", ".join(list(pred["channel_def"].values())[1:])
     pred["channel_def"] = {str(i): name for i, name in enumerate(classes)}
+    values = config.resolved("label_values")
+    metadata["label_classes"] = "single channel, " + ", ".join(f"{v} {c}" for v, c in zip(values, classes, strict=False))
+    metadata["pred_classes"] = metadata["pred_classes"].replace(before, ", ".join(classes[1:]))
     if "networks" in metadata:
         metadata["networks"] = _networks(channels, pred["channel_def"])
     return metadata

@@ -33,10 +33,11 @@ class RunFolder:
 
     Args:
         path: the output folder; nothing is touched before ``open()``.
+        option: what the user calls it, for the texts of errors.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | Path, option: str = "output_dir") -> None:
+        self.path, self.option = Path(path), option
         self._descriptor: int | None = None
 
     def open(self) -> RunFolder:
@@ -52,13 +53,13 @@ class RunFolder:
             _try_to_write(self.path)
             descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
-            raise RunFolderError(_cannot_write(self.path, error)) from error
+            raise RunFolderError(_cannot_write(self.option, self.path, error)) from error
         try:
             self._lock(descriptor)
             _say_who(descriptor)
         except OSError as error:
             os.close(descriptor)
-            raise RunFolderError(_cannot_write(self.path, error)) from error
+            raise RunFolderError(_cannot_write(self.option, self.path, error)) from error
         except BaseException:
             os.close(descriptor)
             raise
@@ -92,11 +93,12 @@ class RunFolder:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in TAKEN:
-                raise RunFolderError(_in_use(self.path, descriptor)) from None
+                raise RunFolderError(_in_use(self.option, self.path, descriptor)) from None
             if error.errno not in NO_LOCKS_HERE:
                 raise
             logger.warning(
-                "output_dir %s is on a file system without locks (%s): see to it that no other run writes there.",
+                "%s %s is on a file system without locks (%s): see to it that no other run writes there.",
+                self.option,
                 self.path,
                 error.strerror,
             )
@@ -125,8 +127,8 @@ def _try_to_write(folder: Path) -> None:
         file.write(b"x")
 
 
-def _cannot_write(path: Path, error: OSError) -> str:
-    return f"output_dir {path} cannot be written: {error.strerror or error}. Choose another --output_dir."
+def _cannot_write(option: str, path: Path, error: OSError) -> str:
+    return f"{option} {path} cannot be written: {error.strerror or error}. Choose another --{option}."
 
 
 def _say_who(descriptor: int) -> None:
@@ -136,13 +138,13 @@ def _say_who(descriptor: int) -> None:
     os.pwrite(descriptor, text.encode(), 0)
 
 
-def _in_use(path: Path, descriptor: int) -> str:
+def _in_use(option: str, path: Path, descriptor: int) -> str:
     try:
         who = json.loads(os.pread(descriptor, 4096, 0))
         holder = f"pid {int(who['pid'])} on host {who['host']} (since {_clock(who['since'])})"
     except (OSError, ValueError, KeyError, TypeError):  # read between its lock and its first line
         holder = "another run"
-    return f"output_dir {path} is in use by {holder}. Wait for it, stop it, or choose another --output_dir."
+    return f"{option} {path} is in use by {holder}. Wait for it, stop it, or choose another --{option}."
 
 
 def _clock(since: str) -> str:
