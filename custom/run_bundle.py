@@ -101,7 +101,9 @@ def _metadata(config: RunConfig) -> dict[str, Any]:
     before = ", ".join(list(pred["channel_def"].values())[1:])
     pred["channel_def"] = {str(i): name for i, name in enumerate(classes)}
     values = config.resolved("label_values")
-    metadata["label_classes"] = "single channel, " + ", ".join(f"{v} {c}" for v, c in zip(values, classes, strict=False))
+    metadata["label_classes"] = "single channel, " + ", ".join(
+        f"{v} {c}" for v, c in zip(values, classes, strict=False)
+    )
     metadata["pred_classes"] = metadata["pred_classes"].replace(before, ", ".join(classes[1:]))
     if "networks" in metadata:
         metadata["networks"] = _networks(channels, pred["channel_def"])

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from .cohort import under
 from .errors import UserError
+
+logger = logging.getLogger(__name__)
 
 
 class NoWeights(UserError, FileNotFoundError):
@@ -20,8 +23,9 @@ def find(bundle_root: str | Path, name: str = "model.pt") -> str:
     """
     root = Path(bundle_root)
     places = [root / "eval" / "bundle" / "models" / name, root / "models" / name]
-    for path in places:
+    for path, whose in zip(places, ("of the last training", "shipped with the bundle"), strict=True):
         if path.is_file():
+            logger.info("Weights: %s, %s.", path, whose)
             return str(path)
     raise NoWeights(
         f"no weights: neither {places[0]} nor {places[1]} exists. Train first, or give them with --model_file."
@@ -36,8 +40,9 @@ def folder(bundle_root: str | Path, output_dir: str | Path) -> str:
     """
     root = Path(bundle_root)
     places = [under(root, output_dir) / "bundle" / "models", root / "models"]
-    for path in places:
+    for path, whose in zip(places, ("of the run in output_dir", "the bundle's own"), strict=True):
         if (path / "model.pt").is_file():
+            logger.info("Weights: %s, %s.", path, whose)
             return str(path)
     raise NoWeights(
         f"nothing to evaluate: there is no model.pt in {places[0]} nor in {places[1]}. Train first, or give the "

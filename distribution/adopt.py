@@ -188,7 +188,10 @@ def _scores(summary: Mapping[str, Any], name: str) -> dict[str, Any]:
     """``dice`` and ``hd95`` of a class, or of ``mean``: mean and interval, over how many cases."""
     found = {"dice": summary["metrics"].get(f"dice_{name}"), "hd95": summary["metrics"].get(f"hd95_mm_{name}")}
     keys = ("mean", "low", "high", "cases")
-    return {metric: {key: _rounded(value[key]) for key in keys} for metric, value in found.items() if value}
+    measured = {
+        metric: value for metric, value in found.items() if value and value["mean"] is not None
+    }  # no case without failure
+    return {metric: {key: _rounded(value[key]) for key in keys} for metric, value in measured.items()}
 
 
 def _rounded(value: Any) -> Any:

@@ -42,7 +42,7 @@ LICENCES = (
     "cc-by-nc-4.0",
     "cc-by-nc-sa-4.0",
 )  # as it names them
-METRICS = {"dice": "Dice", "hd95": "HD95 (mm)"}  # of a card's figures: the name on the page
+METRICS = {"dice": "Dice", "hd95": "HD95 ({unit})"}  # of a card's figures: the name on the page
 
 
 class PublishError(UserError, RuntimeError):
@@ -93,7 +93,7 @@ def front_matter(card: Card) -> str:
     """The YAML between two lines ``---`` by which Hugging Face lists the page."""
     test = card.figures["test"]
     metrics = [
-        {"type": key, "name": name, "value": test[key]["mean"]}
+        {"type": key, "name": name.format(unit=test.get("unit", "mm")), "value": test[key]["mean"]}
         for key, name in METRICS.items()
         if isinstance((test.get(key) or {}).get("mean"), (int, float))
     ]

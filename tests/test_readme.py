@@ -11,7 +11,12 @@ import yaml
 from conftest import BUNDLES, ROOT
 from monai.bundle import ConfigParser
 
-READMES = [ROOT / "README.md", ROOT / "docs/annotate.md", ROOT / "docs/release.md", *[bundle / "docs/README.md" for bundle in BUNDLES]]
+READMES = [
+    ROOT / "README.md",
+    ROOT / "docs/annotate.md",
+    ROOT / "docs/release.md",
+    *[bundle / "docs/README.md" for bundle in BUNDLES],
+]
 OF_PROGRAMS = "patient model_file tracking from to sha256 version work restore recommend".split()
 MAKE = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M)
 
