@@ -27,6 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 ARMS = {
     "supervised, random": ("supervised", "random"),
     "mean teacher, random": ("mean_teacher", "random"),
+    "mean teacher, spread": ("mean_teacher", "spread"),
     "mean teacher, informative": ("mean_teacher", "informative"),
 }
 
