@@ -1,7 +1,7 @@
 """Which scan next: MONAI Label's ``random`` and ``first``, and beside them two that look at the scans.
 
 ``spread`` needs no network: each next scan is the one least like those before it. ``informative`` ranks the unlabelled
-scans by what the served networks do not know (:mod:`.ranking`); before there are weights, or a label, it is ``spread``.
+scans by what the served networks do not know (:mod:`.ranking`); before there are weights and some labels it is ``spread``.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 BUDGET = 32  # scans that one request may newly read or score
 SECONDS = 5.0  # after which it stops doing so; at least one is done
+FEW = 5  # labels below which the networks are not asked
 CACHE = "informative"  # key in what the datastore knows of an image
 UNTRAINED = "untrained"
 MAX_VOXELS = 2**31
@@ -95,7 +96,7 @@ class Repeatable(Strategy):
 
 
 class Spread(Strategy):
-    """The unlabelled scan least like the labelled ones; of none labelled, the one most like all others.
+    """The unlabelled scan that stands for most of what no labelled one is like; of none labelled, for most of all.
 
     Scans are compared by :func:`.ranking.features`, which are kept in memory until the file changes. Of a large pool
     each request reads a part, and chooses among what was read so far.
@@ -105,7 +106,7 @@ class Spread(Strategy):
         seconds: after which it stops reading the ones, and the others.
     """
 
-    description = "The unlabelled scan least like those that are labelled; needs no trained network"
+    description = "The unlabelled scan most typical of what is not labelled yet; needs no trained network"
 
     def __init__(self, budget: int = BUDGET, seconds: float = SECONDS) -> None:
         self.budget, self.seconds = budget, seconds
@@ -126,8 +127,8 @@ class Spread(Strategy):
             return {"id": unlabelled[0], "reason": "no scan could be read"}
         chosen = [i for i, name in enumerate(names) if name not in candidates]
         points = torch.stack([found[name] for name in names])
-        best = names[ranking.spread(points, chosen)[0]]
-        reason = f"the least like the {len(chosen)} labelled" if chosen else "the most like all others"
+        best = names[ranking.spread(points, chosen, count=1)[0]]
+        reason = f"typical of what the {len(chosen)} labelled are not" if chosen else "the most like all others"
         return {
             "id": best,
             "reason": f"{reason}, among {len(names) - len(chosen)} of {len(unlabelled)} unlabelled scans",
@@ -161,21 +162,28 @@ class Informative(Strategy):
         served: the bundle.
         budget: scans that one request may score, at least 1.
         seconds: after which it stops scoring.
-        cold_start: asked before there are weights or a label, and where no scan could be scored.
+        few: below so many labels the networks are not asked: what they are unsure of is then what is odd, and a scan
+            that is odd teaches little about the others.
+        cold_start: asked instead, and before there are weights, and where no scan could be scored.
     """
 
     description = "The unlabelled scan on which the networks disagree and are unsure the most"
 
     def __init__(
-        self, served: Networks, budget: int = BUDGET, seconds: float = SECONDS, cold_start: Strategy | None = None
+        self,
+        served: Networks,
+        budget: int = BUDGET,
+        seconds: float = SECONDS,
+        few: int = FEW,
+        cold_start: Strategy | None = None,
     ) -> None:
-        self.served, self.budget, self.seconds = served, budget, seconds
+        self.served, self.budget, self.seconds, self.few = served, budget, seconds, few
         self.cold_start = cold_start or Spread(budget, seconds)
 
     def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> Sample | None:
         unlabelled = sorted(datastore.get_unlabeled_images())
         version = self.served.version()
-        if not unlabelled or version == UNTRAINED or not datastore.get_labeled_images():
+        if not unlabelled or version == UNTRAINED or len(datastore.get_labeled_images()) < self.few:
             return self.cold_start(request, datastore)
         known = {name: self._kept(name, version, datastore) for name in unlabelled}
         unknown = [name for name in _mixed(unlabelled) if known[name] is None]
