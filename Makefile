@@ -1,6 +1,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 ANNOTATE_VENV ?= .venv-annotate
+ANNOTATE_PYTHON ?= $(shell for p in $(PYTHON) python3.11; do $$p -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && echo $$p && break; done)
 export OMP_WAIT_POLICY ?= passive
 
 .PHONY: demo test faults release annotate annotate-env clean
@@ -34,8 +35,8 @@ $(VENV)/dev.stamp: requirements-dev.txt $(VENV)/run.stamp
 # MONAI Label has an environment of its own: its pins and those above exclude each other. torch first, by itself: its own
 # requirements would bring what does not start (requirements-annotate.txt says what).
 $(ANNOTATE_VENV)/annotate.stamp: requirements-annotate.txt
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; v in ((3, 10), (3, 11)) or sys.exit("MONAI Label needs Python 3.10 or 3.11, this is %d.%d: make annotate PYTHON=python3.11" % v)'
-	$(PYTHON) -m venv --clear $(ANNOTATE_VENV)
+	@$(if $(ANNOTATE_PYTHON),true,echo "MONAI Label needs Python 3.11 (its own requirements end there), none was found: ANNOTATE_PYTHON=/path/to/python3.11"; false)
+	$(ANNOTATE_PYTHON) -m venv $(ANNOTATE_VENV)
 	$(ANNOTATE_VENV)/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
 	$(ANNOTATE_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-annotate.txt && touch $@
 
