@@ -72,7 +72,7 @@ class Strategy:
 
 
 def strategies(served: Networks) -> dict[str, Any]:
-    """All four, the recommended one first; needs MONAI Label."""
+    """All four, ours first; needs MONAI Label."""
     from monailabel.tasks.activelearning.first import First
     from monailabel.tasks.activelearning.random import Random
 

@@ -17,7 +17,7 @@ READMES = [
     ROOT / "docs/release.md",
     *[bundle / "docs/README.md" for bundle in BUNDLES],
 ]
-OF_PROGRAMS = "patient model_file tracking from to sha256 version work restore recommend".split()
+OF_PROGRAMS = "patient model_file tracking from to sha256 version work restore recommend images".split()
 MAKE = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M)
 
 

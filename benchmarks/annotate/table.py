@@ -14,6 +14,13 @@ from custom.plots import COLOURS
 
 Rows = Sequence[Mapping[str, Any]]
 
+# what the unlabelled scans did, what the strategy did, what both did
+PAIRS = (
+    ("mean teacher, random", "supervised, random"),
+    ("mean teacher, informative", "mean teacher, random"),
+    ("mean teacher, informative", "supervised, random"),
+)
+
 
 def write(out: Path, folder: Path, arms: Sequence[str]) -> str:
     """Collect the rows of all loops below ``out`` into ``folder``: rows, table, plot; returns the text.
@@ -63,24 +70,39 @@ def means(rows: Rows, arm: str) -> dict[int, float]:
 
 
 def answer(rows: Rows, arms: Sequence[str]) -> str:
-    """One sentence: each arm against the first, seed by seed."""
-    first, parts = means(rows, arms[0]), []
-    for arm in arms[1:]:
-        ours = means(rows, arm)
-        found = [100 * (ours[seed] - first[seed]) for seed in sorted(first.keys() & ours.keys())]
-        if found:
-            listed = ", ".join(f"{value:+.1f}" for value in found)
-            parts.append(f"`{arm}` {_judged(found)} ({listed} Dice points by seed, mean over all numbers of labels)")
-    return f"Against `{arms[0]}`: " + "; ".join(parts) + "." if parts else "There is nothing to compare yet."
+    """One sentence: what the unlabelled scans did, what the strategy did, what both did; seed by seed."""
+    last = max(row["labels"] for row in rows)
+    parts = []
+    for ours, baseline in PAIRS:
+        if ours not in arms or baseline not in arms:
+            continue
+        over_all, at_last = (_differences(rows, ours, baseline, n) for n in (None, last))
+        if over_all:
+            parts.append(
+                f"`{ours}` against `{baseline}`: {_judged(over_all)} over all numbers of labels ({_listed(over_all)} Dice "
+                f"points by seed) and {_judged(at_last)} with {last} labels ({_listed(at_last)})"
+            )
+    return "; ".join(parts) + "." if parts else "There is nothing to compare yet."
+
+
+def _differences(rows: Rows, ours: str, baseline: str, labels: int | None) -> list[float]:
+    """In Dice points, by seed; the mean over all numbers of labels, or with ``labels``."""
+    chosen = [row for row in rows if labels in (None, row["labels"])]
+    first, second = means(chosen, baseline), means(chosen, ours)
+    return [100 * (second[seed] - first[seed]) for seed in sorted(first.keys() & second.keys())]
+
+
+def _listed(found: Sequence[float]) -> str:
+    return ", ".join(f"{value:+.1f}" for value in found)
 
 
 def _judged(found: Sequence[float]) -> str:
     """Three seeds show a sign, not a significance."""
     if len(found) > 1 and min(found) > 0:
-        return "was better with every seed"
+        return "better with every seed"
     if len(found) > 1 and max(found) < 0:
-        return "was worse with every seed"
-    return "made no difference that holds over the seeds"
+        return "worse with every seed"
+    return "no difference that holds over the seeds"
 
 
 def draw(rows: Rows, arms: Sequence[str], png: Path) -> None:
@@ -90,7 +112,7 @@ def draw(rows: Rows, arms: Sequence[str], png: Path) -> None:
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axis = figure.add_subplot()
     labels = sorted({row["labels"] for row in rows})
-    colours = (COLOURS[-1], COLOURS[1], COLOURS[4])
+    colours = (COLOURS[-1], COLOURS[1], COLOURS[4], COLOURS[0])
     for index, arm in enumerate(arms):
         colour, shift = colours[index % len(colours)], 0.06 * (index - (len(arms) - 1) / 2)
         own = [row for row in rows if row["arm"] == arm]
