@@ -21,6 +21,8 @@ BUNDLES = sorted(path.parent.parent for path in ROOT.glob("bundles/*/configs/tra
 sys.path.insert(0, str(ROOT))
 sys.path.insert(0, str(ROOT / "tests"))
 
+pytest_plugins = ["annotation_fixtures"]  # no conftest.py in tests/annotate: this one is imported by its name
+
 torch.set_num_threads(2)
 
 

@@ -21,8 +21,8 @@ import nibabel
 import numpy as np
 import pytest
 import requests
+from annotation_fixtures import MODEL
 from annotation_server import ROOT, Server
-from conftest import MODEL
 
 TOKEN = "only-annotators-know-this"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}

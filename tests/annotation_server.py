@@ -14,7 +14,7 @@ from typing import Any
 
 import requests
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 # Numbers of a task with which an epoch takes a second.
 TINY = {"steps": 4, "epoch_steps": 2, "val_interval": 1, "labelled_batch": 2, "unlabelled_batch": 2, "patch": [32, 32],
         "widths": [4, 8], "dropout": [0.0, 0.1]}  # fmt: skip
