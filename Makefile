@@ -4,7 +4,7 @@ ANNOTATE_VENV ?= .venv-annotate
 ANNOTATE_PYTHON ?= $(shell for p in $(PYTHON) python3.11; do $$p -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && echo $$p && break; done)
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo test faults release annotate annotate-env clean
+.PHONY: demo test faults release annotate studies annotate-env clean
 
 demo: $(VENV)/run.stamp  ## train both bundles on the phantom and compare them: demo/
 	$(VENV)/bin/python -m benchmarks.phantom demo
@@ -18,8 +18,11 @@ faults: $(VENV)/dev.stamp  ## every fault that a run must survive, and a table o
 release: $(VENV)/run.stamp  ## one zip for each pretrained bundle, model_info.json, SHA256SUMS: dist/
 	$(VENV)/bin/python -m distribution.build
 
-annotate: $(ANNOTATE_VENV)/annotate.stamp  ## MONAI Label: make annotate STUDIES=DIR [MODEL=NAME] [PORT=8000]
+annotate: studies $(ANNOTATE_VENV)/annotate.stamp  ## MONAI Label: make annotate STUDIES=DIR [MODEL=NAME] [PORT=8000]
 	$(ANNOTATE_VENV)/bin/python -m annotate.start --studies "$(STUDIES)" $(if $(MODEL),--model "$(MODEL)") $(if $(PORT),--port $(PORT)) $(if $(HOST),--host $(HOST))
+
+studies:
+	@test -n "$(STUDIES)" || { echo "Say where the images are: make annotate STUDIES=DIR"; false; }
 
 annotate-env: $(ANNOTATE_VENV)/annotate.stamp
 

@@ -57,6 +57,7 @@ class Served:
         self._config: dict[str, Any] = config
         self.classes: list[str] = list(config["classes"])
         self.channels: list[str] = list(config["channels"])
+        self.fill_nonfinite = bool(config.get("fill_nonfinite"))
         self.dimensions, self.slices = int(config["dimensions"]), bool(config["slices"])
         config |= {"bundle_root": str(self.root), "device": str(self.device), "label_values": self.label_values}
         self._parser = ConfigParser(config)

@@ -68,16 +68,25 @@ class BundleInfer(InferTask):
                 f"result_extension is {suffix!r}, expected one of {', '.join(RESULTS)}. Leave it out or correct it"
             )
         start = time.monotonic()
-        pred = self.served.predict(request["image"])
+        versions = Versions(self.served.root)
+        while True:  # a training may end meanwhile; the reply names the version that made it
+            version, weights = versions.served(), self.served.version()
+            pred = self.served.predict(request["image"])
+            if versions.served() == version:
+                break
         with tempfile.NamedTemporaryFile(suffix=suffix, delete=False) as file:
             path = Path(file.name)
-        self.served.write(pred, path)
+        try:
+            self.served.write(pred, path)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
         seconds = round(time.monotonic() - start, 2)
         logger.info("%s segmented in %.2f s", Path(request["image"]).name, seconds)
         return str(path), {
             "label_names": self.labels,
             "model": self.name,
-            "version": Versions(self.served.root).served(),
-            "weights": self.served.version(),
+            "version": version,
+            "weights": weights,
             "seconds": seconds,
         }

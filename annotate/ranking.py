@@ -1,4 +1,4 @@
-"""How much a scan would teach, by what the networks say of it; and which scans lie far apart where none speaks yet."""
+"""How much a scan would teach, by what the networks say of it; and which scans stand for the others where none speaks yet."""
 
 from __future__ import annotations
 

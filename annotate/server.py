@@ -259,7 +259,7 @@ def add_image(fields: Form, asked: Annotated[Query, query(image=check.NAME)]) ->
     with _received(file, f"{name}{suffix}") as path, _computing, told():
         judge_image(path, app_instance().served)
         check.new_image(name, store.list_images())  # somebody else's may have come meanwhile
-        if (Path(settings.MONAI_LABEL_STUDIES) / path.name).exists():
+        if os.path.lexists(Path(settings.MONAI_LABEL_STUDIES) / path.name):
             raise BadRequest(
                 f"the study has a file {path.name}, and no file is overwritten. Send it under another name", 409
             )
@@ -291,6 +291,9 @@ def save_label(fields: Form, asked: Annotated[Query, query(image=check.NAME, tag
         if place.is_symlink():  # the label goes into the study, not to where a link of the study leads
             place.unlink()
         label = instance.datastore().save_label(image, str(path), "final", given)
+        for other in check.LABEL_SUFFIXES:  # an earlier one in another form would come back when the index is made anew
+            if other != suffix:
+                place.with_name(f"{image}{other}").unlink(missing_ok=True)
         return {**(instance.on_save_label(image, label) or {}), "image": image, "label": label}
 
 

@@ -60,7 +60,9 @@ def prepare(studies: Path, model: str | None, work: Path | None) -> tuple[Path, 
     model = model or recommended()
     name = model_name(model)
     bundle = work / "model" / name
-    if not bundle.is_dir():
+    if bundle.is_dir():
+        judge_source(model, bundle)
+    else:
         install(model, bundle)
     judge_model(bundle, images[0])
     (work / "main.py").write_text("from annotate.main import AnnotateApp  # MONAI Label looks for its app here\n")
@@ -75,10 +77,10 @@ def judge_studies(studies: Path) -> list[Path]:
     """
     if not studies.is_dir():
         raise StartError(f"--studies {studies} is no folder. Give the folder that holds the images")
-    images = sorted(p for p in studies.iterdir() if p.is_file() and p.name.lower().endswith(VOLUMES + PICTURES))
+    images = sorted(p for p in studies.iterdir() if p.is_file() and p.name.endswith(VOLUMES + PICTURES))
     if not images:
         below = sum(1 for p in studies.rglob("*") if p.name.lower().endswith(VOLUMES + PICTURES))
-        found = f"{below} lie in folders below it: images must lie in DIR itself" if below else "found none"
+        found = f"{below} lie below it or end in capitals: images must lie in DIR itself" if below else "found none"
         raise StartError(f"--studies {studies}: expected images ({' '.join(VOLUMES + PICTURES)}), {found}")
     if not os.access(studies, os.W_OK):
         raise StartError(
@@ -120,6 +122,44 @@ def recommended() -> str:
     return found[0]
 
 
+def source_of(model: str) -> str:
+    """What the record of version 0001 says of where a model came from."""
+    return f"as shipped: {Path(model).resolve() if Path(model).is_dir() else model}"
+
+
+def judge_source(model: str, bundle: Path) -> None:
+    """Refuse a model that is not the one that the work folder began with: two folders may have one name. Say so where it
+    is, with other weights now: what serves is the work folder's own.
+
+    Raises:
+        StartError: another model.
+    """
+    from annotate.versions import Versions
+
+    versions = Versions(bundle)
+    first = versions.record("0001") if "0001" in versions.names() else {}
+    if "source" not in first:  # it began without weights
+        return
+    if first["source"] != source_of(model):
+        raise StartError(
+            f"{bundle} was made from another model ({first['source']}), and has versions of its own. Give --work another "
+            f"folder for {model}, or remove {bundle}"
+        )
+    shipped = Path(model) / "models/model.pt" if Path(model).is_dir() else _weights_of(model)
+    if shipped is not None and shipped.is_file():
+        found = hashlib.sha256(shipped.read_bytes()).hexdigest()
+        if found != first["sha256"]["model.pt"]:
+            print(
+                f"{model} has other weights now than {bundle} began with; the versions there go on. Anew: another --work"
+            )
+
+
+def _weights_of(name: str) -> Path | None:
+    from distribution.cards import card
+
+    return card(name).models / "model.pt"
+
+
 def model_name(model: str) -> str:
     """What the model is called in the server: of a folder its last part that says something, of a start METHOD_TASK."""
     if ":" in model:
@@ -155,7 +195,7 @@ def install(model: str, bundle: Path) -> None:
             os.rename(aside / "models", aside / "shipped")
             networks = {p.stem: p for p in sorted((aside / "shipped").glob("*.pt")) if not p.stem.endswith("_final")}
             versions = Versions(aside)
-            versions.serve(versions.add(networks, source=f"as shipped: {model}"))
+            versions.serve(versions.add(networks, source=source_of(model)))
             shutil.rmtree(aside / "shipped")
         aside.chmod(0o755)
         os.rename(aside, bundle)
@@ -248,8 +288,9 @@ def judge_address(host: str, port: int, environment: Mapping[str, str]) -> None:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             taken.bind((host, port))
-        except OSError as error:
-            raise StartError(f"{host}:{port} cannot be used: {error.strerror}. Choose another --port") from error
+        except (OSError, OverflowError) as error:
+            why = error.strerror if isinstance(error, OSError) else error
+            raise StartError(f"{host}:{port} cannot be used: {why}. Choose another --port") from error
 
 
 def is_loopback(host: str) -> bool:
@@ -277,21 +318,24 @@ def environment(work: Path, name: str, host: str, port: int) -> dict[str, str]:
         **SWITCHES,
         "PYTHONPATH": str(ROOT),
         "MONAI_LABEL_DATASTORE_FILE_EXT": json.dumps([f"*{suffix}" for suffix in suffixes]),
-        "ANNOTATE_HOST": host,
-        "ANNOTATE_PORT": str(port),
     }
 
 
 def instructions(work: Path, studies: Path, name: str, host: str, port: int) -> str:
     """What is printed before the server starts."""
-    address = f"http://{host}:{port}"
-    token = f"\n  Every request needs the token of ${TOKEN}." if os.environ.get(TOKEN) else ""
-    return f"""
-Annotation server: {address}   (ready in some 10 seconds; Ctrl-C stops it){token}
+    address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    told = f"""
+Annotation server: {address}   (ready in some 10 seconds; Ctrl-C stops it)
   images     {studies.resolve()}
   labels     {studies.resolve() / "labels/final"}
   model      {name}; its versions: python -m annotate.versions {work / "model" / name} --list
-
+"""
+    if os.environ.get(TOKEN):
+        return f"""{told}
+  Every request needs the token of ${TOKEN}. 3D Slicer sends none: for it start without a token on 127.0.0.1, and from
+  another machine open a tunnel (docs/annotate.md, Security).
+"""
+    return f"""{told}
 In 3D Slicer 5: install the extension MONAILabel (Extensions Manager) and restart; choose the module MONAI Label, then
   1. MONAI Label server: {address}, press the button with the arrows.
   2. Next Sample opens a scan and segments it.   3. Correct it in Segment Editor.   4. Submit Label.

@@ -1,7 +1,8 @@
 """Which scan next: MONAI Label's ``random`` and ``first``, and beside them two that look at the scans.
 
-``spread`` needs no network: each next scan is the one least like those before it. ``informative`` ranks the unlabelled
-scans by what the served networks do not know (:mod:`.ranking`); before there are weights and some labels it is ``spread``.
+``spread`` needs no network: each next scan is the one most typical of what is not labelled yet. ``informative`` ranks
+the unlabelled scans by what the served networks do not know (:mod:`.ranking`); before there are weights and some
+labels it is ``spread``.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ SECONDS = 5.0  # after which it stops doing so; at least one is done
 FEW = 5  # labels below which the networks are not asked
 CACHE = "informative"  # key in what the datastore knows of an image
 UNTRAINED = "untrained"
-MAX_VOXELS = 2**31
+MAX_VOXELS = 2**29  # of a scan; 2 GiB as float32
 
 Sample = dict[str, Any]
 

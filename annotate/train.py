@@ -57,7 +57,9 @@ class BundleTrain(BundleTrainTask):
         """How far the training is, and how the last one ended; names as 3D Slicer shows them."""
         last = _content(self.folder / "last.json")
         if last.get("status") == "RUNNING" and not _is_alive(last["process"]):
-            last |= {"status": "STOPPED", "message": "cancelled or killed; the weights that serve are as they were"}
+            now = self.versions.served()
+            same = "the weights that serve are as they were" if now == last.get("serves") else f"version {now} serves"
+            last |= {"status": "STOPPED", "message": f"cancelled or killed; {same}"}
         serves = self.versions.served()
         stats = {
             "best_metric": self._measured(serves, last) or 0.0,
@@ -107,7 +109,7 @@ class BundleTrain(BundleTrainTask):
         """A round, with what comes of it in ``last.json``."""
         asked = {key: request.get(key, value) for key, value in self.config().items()}
         start = time.monotonic()
-        self._note(status="RUNNING", process=_this_process(), **asked)
+        self._note(status="RUNNING", process=_this_process(), serves=self.versions.served(), **asked)
         try:
             result = self._train(asked, datastore)
         except BaseException as error:
@@ -180,7 +182,7 @@ class BundleTrain(BundleTrainTask):
         return datalist, self._parts["validation"]
 
     def _load_checkpoint(self, model_pytorch: Any, pretrained: Any, train_handlers: Any) -> None:
-        """The bundle's own handlers load ``initial_weights``, of each network that it has."""
+        """The bundle's own handler loads ``initial_weights`` into the network that trains."""
 
     def _update_overrides(self, overrides: dict[str, Any]) -> dict[str, Any]:
         """With the list, so that what the check has read is recorded beside it and not read again."""

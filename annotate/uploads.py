@@ -20,6 +20,7 @@ class Form(Protocol):
     classes: list[str]
     dimensions: int
     slices: bool
+    fill_nonfinite: bool
 
 
 def judge_image(image: Path, form: Form) -> None:
@@ -47,6 +48,7 @@ def _judge(case: Case, form: Form, facts: dict[str, Facts]) -> None:
         values=tuple(range(len(form.classes))),
         axes=3 if form.slices else form.dimensions,
         slices=form.slices,
+        fill_nonfinite=form.fill_nonfinite,
     )
     if faults := [text for _, text in task.faults(case, facts)]:
         raise BadRequest("; ".join(faults))

@@ -74,7 +74,7 @@ def judge(entries: Sequence[zipfile.ZipInfo], name: str, archive_bytes: int) -> 
             f"{archive_bytes} bytes that unpack to {total}, at most {allowed} are expected. Nothing was unpacked."
         )
     for entry in entries:
-        fault = _fault(entry, name)
+        fault = _fault(entry, name) or _outside(entry, archive_bytes)
         if fault:
             raise ArchiveError(f"entry {entry.orig_filename!r}: {fault}. Nothing was unpacked.")
     files = [entry for entry in entries if not entry.is_dir()]
@@ -103,6 +103,13 @@ def _fault(entry: zipfile.ZipInfo, name: str) -> str | None:
         return "encrypted"
     if entry.compress_type not in _METHODS:
         return f"compression method {entry.compress_type}, only stored and deflated are read"
+    return None
+
+
+def _outside(entry: zipfile.ZipInfo, archive_bytes: int) -> str | None:
+    """Data that cannot be where the directory says."""
+    if entry.header_offset + entry.compress_size > archive_bytes:
+        return "its data lie outside of the archive"
     return None
 
 

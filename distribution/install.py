@@ -89,8 +89,9 @@ class Place:
             os.rename(self.new, self.bundle)
 
     def changed(self) -> list[str]:
-        """Files of the bundle that are not as they were downloaded, apart from the user's folders."""
-        return _changed(self.bundle)
+        """Files of the bundle that are not as they were downloaded, or gone, apart from the user's folders."""
+        missing = [name for name in _record(self.bundle).get("files", {}) if not os.path.lexists(self.bundle / name)]
+        return _changed(self.bundle) + missing
 
     def archive_sha256(self) -> str | None:
         """Of the archive that the bundle came from, where that is known."""

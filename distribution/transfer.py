@@ -198,7 +198,11 @@ def _attempts(action: Callable[[], T], url: str, remedy: str) -> T:
     for attempt in range(ATTEMPTS):
         try:
             return action()
-        except (_BrokeOff, HTTPError, URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
+        except (
+            _BrokeOff,
+            OSError,
+            http.client.HTTPException,
+        ) as error:  # every fault of a network; a disk's is told apart
             _raise_lasting(error, url)
             why = _reason(error)
         if attempt + 1 < ATTEMPTS:

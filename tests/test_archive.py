@@ -53,6 +53,7 @@ def entry(name: str, *, mode: int = 0, flags: int = 0, system: int = 3) -> zipfi
     info.external_attr = mode << 16
     info.flag_bits = flags
     info.create_system = system
+    info.header_offset = 0
     return info
 
 
@@ -190,6 +191,17 @@ def _declaring(size: int):
 
 
 @pytest.mark.fault("11", "more entries than a bundle has")
+def test_an_entry_outside_of_the_archive_is_refused(attack):
+    def make(path: Path) -> None:
+        pack(path, files("0.2.0"))
+        content = bytearray(path.read_bytes())
+        at = content.rindex(b"PK\x01\x02") + 42  # where the last entry's local header begins, in the directory
+        content[at : at + 4] = struct.pack("<I", 0x7FFFFFF0)
+        path.write_bytes(content)
+
+    assert "its data lie outside of the archive" in attack(make)
+
+
 def test_very_many_entries_are_refused(attack, monkeypatch):
     monkeypatch.setattr(archive, "MAX_ENTRIES", 50)
     assert "entries, at most 50 are a bundle" in attack(good_with(*((f"{NAME}/{i}", b"") for i in range(50))))
@@ -244,7 +256,7 @@ def test_two_names_of_one_entry_are_refused(attack):
 
 
 def test_a_large_archive_may_unpack_to_a_hundred_times_its_size():
-    info = zipfile.ZipInfo(f"{NAME}/x")
+    info = entry(f"{NAME}/x")
     info.file_size = 100 * 1_000_000
     assert judge([info], NAME, 1_000_000) == [info]
     with pytest.raises(UserError, match="at most 99999900 are expected"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -299,6 +300,33 @@ def test_a_server_that_is_busy_is_asked_again_and_one_that_refuses_is_not(server
     assert len(server.zips()) == 1
 
 
+def test_a_network_that_goes_away_in_the_middle_is_tried_again(server, to, monkeypatch):
+    real, broken = transfer._open, []
+
+    class Gone:
+        def __init__(self, answer):
+            self.answer, self.headers, self.status = answer, answer.headers, answer.status
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            self.answer.close()
+
+        def read(self, size):
+            broken.append(size)
+            raise OSError(errno.EHOSTUNREACH, "No route to host")
+
+    def opening(url, headers):
+        answer = real(url, headers)
+        return Gone(answer) if url.endswith(".zip") and not broken else answer
+
+    monkeypatch.setattr(transfer, "_open", opening)
+    download(NAME, server.url, to)
+    assert installed(to) == "0.1.0"
+    assert broken
+
+
 def test_attempts_are_bounded(server, to):
     server.statuses = [503] * 9
     with pytest.raises(UserError, match="the server answers 503 Service Unavailable; 5 attempts"):
@@ -378,6 +406,14 @@ def test_the_same_version_again_names_what_was_changed_since(dist, to, caplog):
         file.write(b"x")
     download(NAME, dist.as_uri(), to)
     assert "Changed since it was downloaded: models/model.pt." in caplog.messages
+
+
+def test_the_same_version_again_names_what_is_gone(dist, to, caplog):
+    caplog.set_level("INFO")
+    download(NAME, dist.as_uri(), to)
+    (to / NAME / "models/model.pt").unlink()
+    download(NAME, dist.as_uri(), to)
+    assert any("Changed since it was downloaded: models/model.pt." in message for message in caplog.messages)
 
 
 def test_the_same_version_from_another_archive_is_said(dist, to, caplog):

@@ -10,6 +10,7 @@ labels hold class indices. A loop that ended is not run again; a row is written 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -34,11 +35,16 @@ ARMS = {
 
 def run(options: argparse.Namespace) -> None:
     """Each loop in a process of its own: MONAI Label's settings are read once, when it is imported."""
-    from annotate.start import SWITCHES
+    from annotate.start import PICTURES, SWITCHES, VOLUMES
 
     out = options.out.resolve()
     cohort = _cohort(options, out)
-    environment = {"MONAI_LABEL_DATASTORE_AUTO_RELOAD": "false", **SWITCHES, "PYTHONPATH": str(ROOT)}
+    environment = {
+        "MONAI_LABEL_DATASTORE_AUTO_RELOAD": "false",
+        "MONAI_LABEL_DATASTORE_FILE_EXT": json.dumps([f"*{suffix}" for suffix in VOLUMES + PICTURES]),
+        **SWITCHES,
+        "PYTHONPATH": str(ROOT),
+    }
     for seed in options.seeds:
         for arm in options.arms:
             method, strategy = ARMS[arm]
@@ -68,7 +74,7 @@ def main() -> None:
     loops.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
     loops.add_argument("--labels-wanted", type=int, default=8, help="labels at the end of a loop")
     loops.add_argument("--epochs", type=int, default=5, help="of each training; the bundle's epoch_steps each")
-    loops.add_argument("--images", type=Path, help="a folder of images (default: the phantom)")
+    loops.add_argument("--images", type=Path, help="a folder of images, one a patient (default: the phantom)")
     loops.add_argument("--labels", type=Path, help="their labels, files of the same names")
     loops.add_argument("--task", type=Path, help="their task file")
     loops.add_argument("--pool", type=int, default=44, help="scans that may be labelled")

@@ -17,6 +17,7 @@ Rows = Sequence[Mapping[str, Any]]
 # what the unlabelled scans did, what the strategy did, what both did
 PAIRS = (
     ("mean teacher, random", "supervised, random"),
+    ("mean teacher, spread", "mean teacher, random"),
     ("mean teacher, informative", "mean teacher, random"),
     ("mean teacher, informative", "supervised, random"),
 )

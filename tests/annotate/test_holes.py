@@ -435,3 +435,11 @@ def test_what_was_sent_and_made_is_not_left_on_the_disk(guarded: Guarded) -> Non
     assert guarded("POST", "/infer/NAME?image=p003&output=image", **params(result_extension=".nrrd")).status_code == 200
     assert guarded("GET", "/info/").status_code == 200
     assert sorted(guarded.tmp.rglob("*")) == before
+
+
+def test_a_label_in_another_form_takes_the_place_of_the_first(server: Server) -> None:
+    assert server.save_label("p006").status_code == 200
+    plain = gzip.decompress((server.labels / "p006.nii.gz").read_bytes())
+    reply = requests.put(f"{server.url}/datastore/label?image=p006", files={"label": ("p006.nii", plain)}, timeout=60)
+    assert reply.status_code == 200
+    assert [path.name for path in (server.studies / "labels/final").glob("p006*")] == ["p006.nii"]

@@ -21,6 +21,7 @@ from annotate.start import (
     judge_studies,
     model_name,
     prepare,
+    recommended,
 )
 from annotate.versions import Versions
 
@@ -53,6 +54,27 @@ def test_a_finished_bundle_becomes_the_first_version(studies: Path, tmp_path: Pa
     assert sorted(path.name for path in versions.link.iterdir()) == ["model.pt", "student.pt", "version.json"]
     assert versions.record("0001")["source"] == f"as shipped: {bundle}"
     assert [path.name for path in (work / "model").iterdir()] == [name]  # nothing of the making is left
+
+
+def test_another_model_of_the_same_name_is_not_taken_for_the_first(studies: Path, tmp_path: Path) -> None:
+    first, second = (finished(tmp_path / place / "run" / "bundle", place.encode()) for place in ("a", "b"))
+    prepare(studies, str(first), tmp_path / "work")
+    with pytest.raises(
+        StartError, match=r"was made from another model \(as shipped: .*a/run/bundle\).*Give --work another"
+    ):
+        prepare(studies, str(second), tmp_path / "work")
+
+
+def test_new_weights_of_the_same_model_are_said_and_not_taken(
+    studies: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    bundle = finished(tmp_path / "run" / "bundle")
+    work, name = prepare(studies, str(bundle), tmp_path / "work")
+    before = Versions(work / "model" / name).record("0001")
+    (bundle / "models/model.pt").write_bytes(b"trained on")
+    prepare(studies, str(bundle), tmp_path / "work")
+    assert "has other weights now than" in capsys.readouterr().out
+    assert Versions(work / "model" / name).record("0001") == before
 
 
 def test_a_restart_keeps_the_weights_that_were_trained_since(studies: Path, tmp_path: Path) -> None:
@@ -115,7 +137,7 @@ def test_studies_must_be_a_flat_folder_of_images(tmp_path: Path) -> None:
         judge_studies(tmp_path)
     (tmp_path / "p01").mkdir()
     (tmp_path / "p01/a.nii.gz").touch()
-    with pytest.raises(StartError, match="1 lie in folders below it: images must lie in DIR itself"):
+    with pytest.raises(StartError, match="1 lie below it or end in capitals: images must lie in DIR itself"):
         judge_studies(tmp_path)
     (tmp_path / "b.nii").touch()
     assert judge_studies(tmp_path) == [tmp_path / "b.nii"]
@@ -186,3 +208,20 @@ def test_nothing_but_the_switches_goes_into_the_environment(studies: Path, tmp_p
     assert json.loads(told["MONAI_LABEL_DATASTORE_FILE_EXT"]) == ["*.nii.gz", "*.nii", "*.nrrd", "*.mha"]
     assert told["MONAI_LABEL_SESSIONS"] == told["MONAI_LABEL_AUTO_UPDATE_SCORING"] == "false"
     assert "http://127.0.0.1:8000" in instructions(work, studies, name, "127.0.0.1", 8000)
+    assert "1. MONAI Label server: http://127.0.0.1:8000" in instructions(work, studies, name, "127.0.0.1", 8000)
+    assert "http://[::1]:8000" in instructions(work, studies, name, "::1", 8000)
+
+
+def test_with_a_token_it_says_that_slicer_sends_none(
+    studies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MONAI_LABEL_TOKEN", "t" * 20)
+    told = instructions(tmp_path, studies, "model", "0.0.0.0", 8000)
+    assert "3D Slicer sends none" in told
+    assert "Next Sample" not in told
+
+
+def test_the_recommended_hippocampus_bundle_serves_by_default(tmp_path: Path) -> None:
+    from distribution.cards import recommended as of_task
+
+    assert recommended() == of_task("hippocampus").name

@@ -51,6 +51,11 @@ for image in ("p000", "p002", "p003"):
 with RunFolder(app_dir / "model" / name / "training"):
     train("another trains")
 train("all labelled", pretrained=False)
+task = app._trainers[name]
+for key, ours in (("better", 0.9), ("equal", 0.5), ("worse", 0.4), ("not a number", float("nan"))):
+    task.served.dice = lambda cases, weights, ours=ours: ours if "candidate" in str(weights) else 0.5
+    before = task.versions.served()
+    told[key] = {**task._decide(task.served.networks()["model"]), "before": before}
 told["versions"] = {version: app._trainers[name].versions.record(version) for version in told["all labelled stats"]["versions"]}
 print(json.dumps(told))
 """
@@ -113,6 +118,16 @@ def test_without_unlabelled_scans_it_trains_supervised_and_says_so(told: dict[st
     assert result["scans"] == {"labelled": 3, "validation": 1, "unlabelled": 0}
     assert "No unlabelled scan is left: training is supervised" in result["message"]
     assert result["replaced"] == (result["dice"]["candidate"] >= result["dice"]["served"])
+
+
+@pytest.mark.parametrize(
+    ("dice", "serves"), [("better", True), ("equal", True), ("worse", False), ("not a number", False)]
+)
+def test_a_candidate_serves_only_if_it_is_no_worse(told: dict[str, Any], dice: str, serves: bool) -> None:
+    result = told[dice]
+    assert result["replaced"] is serves
+    assert (result["version"] != result["before"]) is serves
+    assert ("The new weights serve" in result["message"]) is serves
 
 
 def test_a_version_remembers_what_it_learnt(told: dict[str, Any]) -> None:
