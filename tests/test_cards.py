@@ -213,8 +213,11 @@ def test_pretrained_weights_are_those_of_the_card(one):
 @each_card
 def test_pretrained_bundles_are_measured(one):
     assert one.dice("validation") is not None
-    assert {"mean", "low", "high"} <= one.figures["test"]["dice"].keys() & one.figures["test"]["hd95"].keys()
-    assert one.figures["test"]["calibration"]["ece"] >= 0
+    test = one.figures["test"]
+    assert {"mean", "low", "high"} <= test["dice"].keys()
+    if test["failures"] < test["cases"]:  # where every case lacks a class there is no mean distance
+        assert {"mean", "low", "high"} <= test["hd95"].keys()
+    assert test["calibration"]["ece"] >= 0
 
 
 @each_card
