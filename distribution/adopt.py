@@ -278,7 +278,9 @@ def _phantom_command(settings: Mapping[str, Any]) -> str:
 
 
 def _git(*words: str) -> str:
-    return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run(
+        ["git", *words], cwd=ROOT, capture_output=True, encoding="utf-8", errors="replace", check=True
+    ).stdout.strip()
 
 
 def _yaml(path: Path) -> dict[str, Any]:

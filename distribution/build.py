@@ -97,10 +97,12 @@ def _replace(dist: Path, aside: Path) -> None:
 def state_of_tree() -> str:
     """The commit, and which files differ from it: a release from these cannot be built again."""
     git = ["git", "-C", str(ROOT)]
-    commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True)
+    commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, encoding="utf-8", errors="replace")
     if commit.returncode:
         return "no git here: which commit this is cannot be said"
-    status = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True)
+    status = subprocess.run(
+        [*git, "status", "--porcelain"], capture_output=True, encoding="utf-8", errors="replace", check=True
+    )
     changed = [line[3:] for line in status.stdout.splitlines()]
     some = ", ".join(changed[:5]) + (" ..." if changed[5:] else "")
     dirty = f", dirty: {len(changed)} files differ from it ({some})" if changed else ""

@@ -264,7 +264,14 @@ def test_the_command_is_one_that_hf_knows(card):
     """``hf`` itself parses it, as far as a folder that is not there."""
     hf = Path(sys.executable).with_name("hf")
     told = [str(hf), *publish.upload_command(card, Path("/nowhere/at/all"), "o/n")[1:]]
-    done = subprocess.run(told, capture_output=True, text=True, check=False, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+    done = subprocess.run(
+        told,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+    )
     assert "/nowhere/at/all" in done.stderr + done.stdout
     assert "No such option" not in done.stderr + done.stdout
 
@@ -343,7 +350,7 @@ def test_monai_downloads_a_published_page_by_its_command(hub, page, tmp_path):
     ]
     settings = {"HF_ENDPOINT": hub, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_TELEMETRY": "1"}
     done = subprocess.run([sys.executable, "-m", "monai.bundle", *told], env={**os.environ, **settings},
-                          capture_output=True, text=True, check=False)  # fmt: skip
+                          capture_output=True, encoding="utf-8", errors="replace", check=False)  # fmt: skip
     assert done.returncode == 0, done.stderr
     there = {name: data for name, data in found(tmp_path / "to" / NAME).items() if not name.startswith(".cache/")}
     assert there == found(page)

@@ -302,7 +302,9 @@ def test_the_commands_work_in_the_unpacked_folder(made, phantoms, tmp_path):
     shutil.copytree(made.bundle("mean_teacher"), bundle)
     images = copy_images(phantoms / "phantom_2d", tmp_path / "images", 1)
     command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", "configs/inference.yaml"]
-    done = subprocess.run([*command, "--dataset_dir", str(images)], cwd=bundle, capture_output=True, text=True)
+    done = subprocess.run(
+        [*command, "--dataset_dir", str(images)], cwd=bundle, capture_output=True, encoding="utf-8", errors="replace"
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     assert len(list((bundle / "eval/predictions").iterdir())) == 1
 
@@ -345,7 +347,7 @@ def test_built_in_another_clone_the_bytes_are_the_same(made, tmp_path):
     shutil.copytree(made.pretrained, clone / "distribution/pretrained")
     name = made.cards["mean_teacher"].name
     command = [sys.executable, "-m", "distribution.build", name, "--base-url", "https://host/x"]
-    done = subprocess.run(command, cwd=clone, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=clone, capture_output=True, encoding="utf-8", errors="replace")
     assert done.returncode == 0, done.stderr[-3000:]
     first, second = (zipfile.ZipFile(dist / f"{name}_v0.1.0.zip") for dist in (made.dist, clone / "dist"))
     differing = [entry for entry in first.namelist() if first.read(entry) != second.read(entry)]

@@ -438,8 +438,8 @@ def test_what_was_sent_and_made_is_not_left_on_the_disk(guarded: Guarded) -> Non
 
 
 def test_a_label_in_another_form_takes_the_place_of_the_first(server: Server) -> None:
-    assert server.save_label("p006").status_code == 200
-    plain = gzip.decompress((server.labels / "p006.nii.gz").read_bytes())
-    reply = requests.put(f"{server.url}/datastore/label?image=p006", files={"label": ("p006.nii", plain)}, timeout=60)
+    assert server.save_label("p000").status_code == 200
+    plain = gzip.decompress((server.labels / "p000.nii.gz").read_bytes())
+    reply = requests.put(f"{server.url}/datastore/label?image=p000", files={"label": ("p000.nii", plain)}, timeout=60)
     assert reply.status_code == 200
-    assert [path.name for path in (server.studies / "labels/final").glob("p006*")] == ["p006.nii"]
+    assert [path.name for path in (server.studies / "labels/final").glob("p000*")] == ["p000.nii"]
