@@ -35,7 +35,7 @@ def export(folders: Sequence[Path]) -> None:
     Raises:
         CardError: an export failed; its last words.
     """
-    environment = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUTF8": "1"}
     command = [sys.executable, "-m", "distribution.export", *(str(folder.resolve()) for folder in folders)]
     done = subprocess.run(
         command,

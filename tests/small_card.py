@@ -42,7 +42,7 @@ def networks(method: str, task: str, overrides: dict[str, Any]) -> dict[str, tor
     """The networks that a bundle of the repository serves, with random weights, by file."""
     config: dict[str, Any] = {}
     for path in (ROOT / f"bundles/{method}/configs/train.yaml", ROOT / f"custom/tasks/{task}.yaml"):
-        config |= yaml.safe_load(path.read_text())
+        config |= yaml.safe_load(path.read_text(encoding="utf-8"))
     config = json.loads(json.dumps({**config, **overrides}).replace("scripts.", "custom."))
     torch.manual_seed(0)
     made = {"model.pt": ConfigParser(config).get_parsed_content("network_def")}

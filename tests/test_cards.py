@@ -178,11 +178,11 @@ def test_a_finished_run_becomes_a_card(finished, tmp_path):
     assert (found.training["seed"], found.training["machine"], found.training["commit"]) == (3, "this one", "1" * 40)
     assert "--widths '[4, 8]'" in found.training["commands"][1]
     assert [found.data[part] for part in ("labelled", "unlabelled", "validation", "test")] == [2, 3, 2, 3]
-    summary = json.loads((finished / "evaluation/test/model.json").read_text())["metrics"]["dice_mean"]
+    summary = json.loads((finished / "evaluation/test/model.json").read_text(encoding="utf-8"))["metrics"]["dice_mean"]
     assert found.figures["test"]["dice"]["low"] == pytest.approx(summary["low"], abs=1e-4)
-    best = json.loads((finished / "bundle/run.json").read_text())["best in validation"]["score"]
+    best = json.loads((finished / "bundle/run.json").read_text(encoding="utf-8"))["best in validation"]["score"]
     assert found.dice("validation") == pytest.approx(best, abs=1e-4)
-    assert str(tmp_path) not in found.path.read_text(), "no path of this machine"
+    assert str(tmp_path) not in found.path.read_text(encoding="utf-8"), "no path of this machine"
 
     with pytest.raises(CardError, match=r"was trained by scripts\.methods\.Supervised, the name says mean_teacher"):
         adopt(finished, "phantom_2d_mean_teacher", tmp_path / "pretrained")
@@ -243,5 +243,5 @@ def test_weights_in_a_bundle_are_of_the_numbers_that_stand_there(bundle):
     """A bundle of the repository serves with them: nothing that shapes network or input may be overridden."""
     for one in PRETRAINED:
         if one.models == bundle / "models":
-            shapes = set(yaml.safe_load((bundle / "configs/inference.yaml").read_text()))
+            shapes = set(yaml.safe_load((bundle / "configs/inference.yaml").read_text(encoding="utf-8")))
             assert (one.task, shapes & set(one.overrides)) == (default_task(bundle).stem, set())

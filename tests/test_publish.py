@@ -140,7 +140,7 @@ def test_our_own_download_takes_the_same_release(dist, content, web, tmp_path, m
 
 
 def test_names_and_checksums_of_model_info_are_the_zoos(dist):
-    info = json.loads((dist / "model_info.json").read_text())
+    info = json.loads((dist / "model_info.json").read_text(encoding="utf-8"))
     entry = info[f"{NAME}_v{VERSION}"]
     assert entry["checksum"] == hashlib.sha1((dist / ARCHIVE).read_bytes(), usedforsecurity=False).hexdigest()
     assert entry["source"].endswith(f"/{ARCHIVE}")
@@ -243,7 +243,7 @@ def test_a_dry_run_says_the_command_and_uploads_nothing(command, tmp_path, capsy
 
 def test_without_it_that_command_is_run_and_its_status_handed_on(command, card, tmp_path):
     assert command() == 7
-    told = (tmp_path / "told").read_text().splitlines()
+    told = (tmp_path / "told").read_text(encoding="utf-8").splitlines()
     assert told == publish.upload_command(card, tmp_path / "pages" / NAME, "o/n")[1:]
 
 

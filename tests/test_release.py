@@ -74,7 +74,9 @@ def loaded(bundle: Path) -> torch.nn.Module:
 
 def image_of(bundle: Path) -> torch.Tensor:
     """A random patch, as metadata.json describes it."""
-    image = json.loads((bundle / "configs/metadata.json").read_text())["network_data_format"]["inputs"]["image"]
+    image = json.loads((bundle / "configs/metadata.json").read_text(encoding="utf-8"))["network_data_format"]["inputs"][
+        "image"
+    ]
     return torch.rand(1, image["num_channels"], *image["spatial_shape"], generator=torch.Generator().manual_seed(0))
 
 
@@ -84,12 +86,14 @@ def image_of(bundle: Path) -> torch.Tensor:
 def test_dist_holds_the_archives_and_what_says_which_bytes_they_are(made):
     names = [f"{one.release}.zip" for one in made.cards.values()]
     assert sorted(path.name for path in made.dist.iterdir()) == sorted([*names, "SHA256SUMS", "model_info.json"])
-    info = json.loads((made.dist / "model_info.json").read_text())
+    info = json.loads((made.dist / "model_info.json").read_text(encoding="utf-8"))
     for one in made.cards.values():
         content = (made.dist / f"{one.release}.zip").read_bytes()
         checksum = hashlib.sha1(content).hexdigest()
         assert info[one.release] == {"checksum": checksum, "source": f"https://host/x/{one.release}.zip"}
-        assert f"{hashlib.sha256(content).hexdigest()}  {one.release}.zip\n" in (made.dist / "SHA256SUMS").read_text()
+        assert f"{hashlib.sha256(content).hexdigest()}  {one.release}.zip\n" in (made.dist / "SHA256SUMS").read_text(
+            encoding="utf-8"
+        )
     assert subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=made.dist).returncode == 0
 
 
@@ -138,10 +142,10 @@ def test_the_json_twins_say_what_the_yaml_says(made, method):
 def test_the_documents_tell_no_command_that_is_not_there(made, method):
     """Every path in configs and card exists; what the repository alone has stands under the commands of the training."""
     bundle = made.bundle(method)
-    card_text, _, training = (bundle / "docs/README.md").read_text().partition("\n## Training\n")
+    card_text, _, training = (bundle / "docs/README.md").read_text(encoding="utf-8").partition("\n## Training\n")
     training, _, rest = training.partition("SHA-256 of the weights")
     assert "Said in a clone of the repository" in training
-    texts = [card_text, rest, *(path.read_text() for path in bundle.glob("configs/*.yaml"))]
+    texts = [card_text, rest, *(path.read_text(encoding="utf-8") for path in bundle.glob("configs/*.yaml"))]
     for text in texts:
         assert not re.search(r"scripts/tasks|bundles/|custom[./]|\(\.\./", text)
         for path in re.findall(r"\b(?:configs|scripts|docs)/[\w/]+\.\w+", text):
@@ -151,7 +155,7 @@ def test_the_documents_tell_no_command_that_is_not_there(made, method):
     for fact in ("Dice", "HD95", "0.750 (0.700 to 0.800)", "3.0 (2.0 to 4.0)", "calibration error 0.050", "4 labelled", "60 for",
                  "seed 0", "A first try.", "Anything else.", *made.cards[method].weights.values()):  # fmt: skip
         assert fact in card_text + training + rest, fact
-    assert "Apache-2.0" in (bundle / "docs/data_license.txt").read_text()
+    assert "Apache-2.0" in (bundle / "docs/data_license.txt").read_text(encoding="utf-8")
 
 
 # MONAI's checks
@@ -160,8 +164,8 @@ def test_the_documents_tell_no_command_that_is_not_there(made, method):
 @each
 def test_metadata_follows_the_schema(made, method, monkeypatch, tmp_path):
     path = made.bundle(method) / "configs/metadata.json"
-    metadata = json.loads(path.read_text())
-    validate(metadata, json.loads(SCHEMA.read_text()))
+    metadata = json.loads(path.read_text(encoding="utf-8"))
+    validate(metadata, json.loads(SCHEMA.read_text(encoding="utf-8")))
     monkeypatch.setattr("monai.bundle.scripts.download_url", lambda filepath, **_: shutil.copy(SCHEMA, filepath))
     verify_metadata(meta_file=str(path), filepath=str(tmp_path / "schema.json"))
     assert (metadata["name"], metadata["version"]) == (made.cards[method].name, "0.1.0")
@@ -173,11 +177,11 @@ def test_metadata_names_every_package_that_the_scripts_import(made, method):
     known = {"pyyaml": "yaml", "itk-io": "itk", "pytorch-ignite": "ignite"}
     brought = {"PIL"}  # by matplotlib
     listed = {known.get(name, name) for name in packages()}
-    metadata = json.loads((made.bundle(method) / "configs/metadata.json").read_text())
+    metadata = json.loads((made.bundle(method) / "configs/metadata.json").read_text(encoding="utf-8"))
     assert metadata["required_packages_version"] == packages()
     imported = set()
     for path in made.bundle(method).glob("scripts/**/*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 imported |= {name.name.split(".")[0] for name in node.names}
             elif isinstance(node, ast.ImportFrom) and not node.level:
@@ -249,7 +253,7 @@ def test_a_workflow_runs_its_own_code_though_another_was_made_after_it(made, out
     images = copy_images(phantoms / "phantom_2d", tmp_path / "images", 1)
     shutil.copytree(made.bundle("mean_teacher"), tmp_path / "changed")
     writer = tmp_path / "changed/scripts/writer.py"
-    writer.write_text(writer.read_text() + "\nraise ImportError('of another bundle')\n")
+    writer.write_text(writer.read_text(encoding="utf-8") + "\nraise ImportError('of another bundle')\n")
     workflows = []
     for bundle in (made.bundle("mean_teacher"), tmp_path / "changed"):
         told = {"bundle_root": str(bundle), "dataset_dir": str(images), "output_dir": str(tmp_path / "preds")}
@@ -271,7 +275,7 @@ def test_inference_is_that_of_the_repository(made, method, run_bundle, phantoms,
     told = {"dataset_dir": str(images)}
     run_bundle(made.bundle(method), "run", "configs/inference.yaml", **told, output_dir=str(tmp_path / "released"))
     tree = ROOT / "bundles" / method
-    own = yaml.safe_load((tree / "configs/inference.yaml").read_text())
+    own = yaml.safe_load((tree / "configs/inference.yaml").read_text(encoding="utf-8"))
     told |= {key: value for key, value in one.overrides.items() if key in own}
     run_bundle(tree, "run", "configs/inference.yaml", **told, model_file=str(one.models / "model.pt"),
                output_dir=str(tmp_path / "tree"))  # fmt: skip
@@ -312,10 +316,10 @@ def test_the_commands_work_in_the_unpacked_folder(made, phantoms, tmp_path):
 def test_a_task_of_real_scans_asks_for_a_list_in_data(tmp_path, run_bundle):
     """Its data are not shipped: lists and images have a place in the folder, and the error says what to give."""
     bundle = assemble(small_card(tmp_path, "mean_teacher", "hippocampus"), tmp_path / "unpacked")
-    metadata = json.loads((bundle / "configs/metadata.json").read_text())
+    metadata = json.loads((bundle / "configs/metadata.json").read_text(encoding="utf-8"))
     assert metadata["label_classes"] == "single channel, 0 background, 1 anterior, 2 posterior"
     assert metadata["pred_classes"] == "logits of background, anterior, posterior"
-    inference = yaml.safe_load((bundle / "configs/inference.yaml").read_text())
+    inference = yaml.safe_load((bundle / "configs/inference.yaml").read_text(encoding="utf-8"))
     assert (inference["dataset_dir"], inference["classes"]) == (
         "$@bundle_root + '/data/images'",
         ["background", "anterior", "posterior"],
@@ -386,7 +390,7 @@ def test_a_folder_with_other_files_is_not_replaced(made, tmp_path):
     (tmp_path / "thesis.tex").write_text("years")
     with pytest.raises(CardError, match=r"holds what no release made \(thesis\.tex\) and would be lost"):
         release.build(dist=tmp_path, folder=made.pretrained)
-    assert (tmp_path / "thesis.tex").read_text() == "years"
+    assert (tmp_path / "thesis.tex").read_text(encoding="utf-8") == "years"
 
 
 def test_a_build_says_the_commit_and_whether_files_differ_from_it(monkeypatch, tmp_path):

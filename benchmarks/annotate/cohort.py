@@ -37,12 +37,14 @@ class Cohort:
 
 
 def load(path: Path) -> Cohort:
-    return Cohort(**json.loads(path.read_text()))
+    return Cohort(**json.loads(path.read_text(encoding="utf-8")))
 
 
 def of_phantom(folder: Path, held_out: int) -> Cohort:
     """The 2D phantom: its training patients are the pool, the first of its test patients are held out."""
-    parts = json.loads(ensure("2d", folder / "phantom_2d").with_name("list_all_labelled.json").read_text())
+    parts = json.loads(
+        ensure("2d", folder / "phantom_2d").with_name("list_all_labelled.json").read_text(encoding="utf-8")
+    )
     cases = {part: [{key: str(folder / "phantom_2d" / entry[key]) for key in ("image", "label")} for entry in entries]
              for part, entries in parts.items()}  # fmt: skip
     return Cohort(str(ROOT / "custom/tasks/phantom_2d.yaml"), cases["labelled"], cases["test"][:held_out])
@@ -54,7 +56,7 @@ def of_folders(images: Path, labels: Path, task: Path, pool: int, held_out: int)
     Raises:
         CohortError: there are fewer than ``pool + held_out`` images with a label; the task's labels are no class indices.
     """
-    values = yaml.safe_load(task.read_text())["label_values"]
+    values = yaml.safe_load(task.read_text(encoding="utf-8"))["label_values"]
     if values != list(range(len(values))):
         raise CohortError(
             f"{task}: label_values are {values}, expected class indices, as an annotator's program writes them"

@@ -62,7 +62,7 @@ def simulate(
 
 
 def _set_seed(config: Path, seed: int) -> None:
-    lines = config.read_text().splitlines(keepends=True)
+    lines = config.read_text(encoding="utf-8").splitlines(keepends=True)
     at = next(i for i, line in enumerate(lines) if line.startswith("seed:"))
     lines[at] = f"seed: {seed}\n"
     config.write_text("".join(lines))

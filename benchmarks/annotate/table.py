@@ -34,7 +34,7 @@ def write(out: Path, folder: Path, arms: Sequence[str]) -> str:
         raise FileNotFoundError(
             f"{out}: no */rows.jsonl. Run the loops first: python -m benchmarks.annotate run --out {out}"
         )
-    rows = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    rows = [json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines()]
     arms = [arm for arm in arms if any(row["arm"] == arm for row in rows)]
     text = markdown(rows, arms)
     folder.mkdir(parents=True, exist_ok=True)
