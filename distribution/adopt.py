@@ -28,7 +28,8 @@ from custom.checkpoint import write_text
 from custom.errors import show_plainly
 from custom.run_config import RunConfig
 
-from .cards import METHODS, PRETRAINED, ROOT, TASKS, Card, CardError, cards, read, sha256, verify
+from .cards import METHODS, PRETRAINED, ROOT, TASKS, Card, CardError, cards, read, verify
+from .packing import digest
 
 _PARTS = ("labelled", "unlabelled", "validation", "test")
 _SIMPLE_FIRST = ("supervised", "mean_teacher")
@@ -67,7 +68,7 @@ def adopt(run: Path, name: str, folder: Path = PRETRAINED, **told: Any) -> Card:
         "task": task,
         "overrides": overrides,
         "models": f"bundles/{method}/models" if models.is_relative_to(ROOT / "bundles") else ".",
-        "weights": {file: sha256(_weights(run / "bundle/models" / file)) for file in names},
+        "weights": {file: digest(_weights(run / "bundle/models" / file)) for file in names},
         "recommended": False,
         "training": {
             "commands": _commands(method, task, overrides, phantom),

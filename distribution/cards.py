@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,6 +11,8 @@ from typing import Any
 import yaml
 
 from custom.errors import UserError, nearest
+
+from .packing import digest
 
 ROOT = Path(__file__).resolve().parents[1]
 PRETRAINED = Path(__file__).resolve().parent / "pretrained"
@@ -203,14 +204,6 @@ def verify(card: Card) -> None:
                 f"{MAX_FILE / 1e6:.0f} MB. Host it elsewhere and name it, with its sha256, in large_files.yml. "
                 "Nothing was built."
             )
-        found, expected = sha256(path), card.weights[path.name]
+        found, expected = digest(path), card.weights[path.name]
         if found != expected:
             raise CardError(f"{card.name}: {path.name}: sha256 is {found}, expected {expected}. Nothing was built.")
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

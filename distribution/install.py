@@ -23,7 +23,7 @@ from custom.errors import UserError
 
 from .archive import USERS
 from .contents import version_of
-from .transfer import file_sha256
+from .packing import digest
 
 RECORD = ".download.json"  # in a bundle: where it came from, and the SHA-256 of each file
 
@@ -79,7 +79,7 @@ class Place:
             sha256: of the archive it came from.
             url: where that was.
         """
-        files = {str(path.relative_to(self.new)): file_sha256(path) for path in _files(self.new)}
+        files = {str(path.relative_to(self.new)): digest(path) for path in _files(self.new)}
         record = {"version": str(version_of(self.new)), "sha256": sha256, "url": url, "files": files}
         write_text(self.new / RECORD, json.dumps(record, indent=1) + "\n")
         if self.bundle.exists():
@@ -163,5 +163,5 @@ def _changed(bundle: Path) -> list[str]:
     return [
         str(path.relative_to(bundle))
         for path in _files(bundle)
-        if not path.is_file() or known.get(str(path.relative_to(bundle))) != file_sha256(path)
+        if not path.is_file() or known.get(str(path.relative_to(bundle))) != digest(path)
     ]

@@ -29,6 +29,10 @@ def folder_contents(folder: Path) -> dict[str, bytes]:
     }
 
 
-def digest(path: Path, algorithm: str) -> str:
+def digest(path: Path, algorithm: str = "sha256") -> str:
     """Hexadecimal hash of a file."""
-    return hashlib.new(algorithm, path.read_bytes()).hexdigest()
+    found = hashlib.new(algorithm)
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            found.update(block)
+    return found.hexdigest()

@@ -28,8 +28,9 @@ from custom.errors import UserError
 
 from . import archive, cards, contents, sources
 from .cards import Card
+from .packing import digest
 from .sources import SUMS
-from .transfer import DownloadError, file_sha256
+from .transfer import DownloadError
 
 DIST = Path("dist")
 PAGES = Path("build/huggingface")
@@ -65,7 +66,7 @@ def page(card: Card, dist: Path, pages: Path) -> Path:
     if not zipped.exists() or not (dist / SUMS).exists():
         raise PublishError(f"{zipped} or {dist / SUMS} is missing: build it first, python -m distribution.build.")
     known = sources.parse_sums((dist / SUMS).read_text(encoding="utf-8"), str(dist / SUMS)).get(zipped.name)
-    found = file_sha256(zipped)
+    found = digest(zipped)
     if found != known:
         raise DownloadError(f"{zipped}: sha256 is {found}, {SUMS} has {known}. Build again: nothing was written.")
     folder = pages / card.name

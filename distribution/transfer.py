@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import logging
 import re
@@ -16,6 +15,8 @@ from urllib.error import HTTPError, URLError
 from tqdm import tqdm
 
 from custom.errors import UserError
+
+from .packing import digest
 
 ATTEMPTS = 5
 WAIT_S = 1.0  # before the second attempt, doubled before each further one
@@ -90,7 +91,7 @@ def fetch(url: str, part: Path, sha256: str) -> None:
         DownloadError: no such file; broken off ``ATTEMPTS`` times (``part`` keeps what came); another hash, or larger
             than ``MAX_BYTES`` (``part`` is removed); it cannot be written.
     """
-    if part.exists() and file_sha256(part) == sha256:
+    if part.exists() and digest(part) == sha256:
         return
     transfer = _Transfer(url, part)
     found = transfer.run()
@@ -104,14 +105,6 @@ def fetch(url: str, part: Path, sha256: str) -> None:
             f"{url}: sha256 is {found}, expected {sha256}. Nothing was unpacked, and the file was removed. Try again; "
             "if it stays so, the file or its published hash was changed: ask who published it."
         )
-
-
-def file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 class _Transfer:
@@ -130,7 +123,7 @@ class _Transfer:
     def run(self) -> str:
         """The SHA-256 of what came."""
         _attempts(self._go_on, self.url, f"What came is kept in {self.part}: the same command goes on from there.")
-        return file_sha256(self.part)
+        return digest(self.part)
 
     def _go_on(self) -> None:
         start = self.part.stat().st_size if self.part.exists() else 0

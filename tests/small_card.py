@@ -11,7 +11,8 @@ import yaml
 from conftest import ROOT, TINY, default_task
 from monai.bundle import ConfigParser
 
-from distribution.cards import Card, read, sha256
+from distribution.cards import Card, read
+from distribution.packing import digest
 
 SCORE = {"dice": {"mean": 0.75, "low": 0.7, "high": 0.8}, "hd95": {"mean": 3.0, "low": 2.0, "high": 4.0}}
 OTHERS = {"mean_teacher": "student"}  # a second network beside model.pt
@@ -32,7 +33,7 @@ def small_card(folder: Path, method: str, task: str = "", **changes: Any) -> Car
     weights = {}
     for file, network in networks(method, task, overrides).items():
         torch.save(network.state_dict(), folder / name / file)
-        weights[file] = sha256(folder / name / file)
+        weights[file] = digest(folder / name / file)
     card = {**content(name, method, task), "overrides": overrides, "weights": weights, **changes}
     (folder / name / "card.yaml").write_text(yaml.safe_dump(card))
     return read(folder / name / "card.yaml")

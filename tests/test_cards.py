@@ -13,8 +13,9 @@ from small_card import content, networks
 
 from distribution import cards
 from distribution.adopt import adopt, recommend
-from distribution.cards import MAX_FILE, MAX_TOTAL, CardError, card, read, recommended, sha256, verify
+from distribution.cards import MAX_FILE, MAX_TOTAL, CardError, card, read, recommended, verify
 from distribution.list import details, overview
+from distribution.packing import digest
 
 ZEROS = "0" * 64
 PRETRAINED = cards.cards()
@@ -25,7 +26,7 @@ def write(folder, place="phantom_2d_supervised", **changes):
     """A card beside a file of weights of four bytes."""
     (folder / place).mkdir(parents=True, exist_ok=True)
     (folder / place / "model.pt").write_bytes(b"four")
-    known = {**content(place, "supervised", "phantom_2d"), "weights": {"model.pt": sha256(folder / place / "model.pt")}}
+    known = {**content(place, "supervised", "phantom_2d"), "weights": {"model.pt": digest(folder / place / "model.pt")}}
     (folder / place / "card.yaml").write_text(
         yaml.safe_dump({k: v for k, v in (known | changes).items() if v is not None})
     )
@@ -94,7 +95,7 @@ def test_an_unknown_name_names_the_nearest(tmp_path):
 def test_weights_with_another_hash_are_refused(tmp_path):
     found = read(write(tmp_path))
     found.files[0].write_bytes(b"five!")
-    expected = f"model.pt: sha256 is {sha256(found.files[0])}, expected {found.weights['model.pt']}. Nothing was built."
+    expected = f"model.pt: sha256 is {digest(found.files[0])}, expected {found.weights['model.pt']}. Nothing was built."
     with pytest.raises(CardError, match=re.escape(expected)):
         verify(found)
 
@@ -172,7 +173,7 @@ def finished(run_bundle):
 
 def test_a_finished_run_becomes_a_card(finished, tmp_path):
     found = adopt(finished, "phantom_2d_supervised", tmp_path / "pretrained", commit="1" * 40, machine="this one")
-    assert {name: sha256(finished / "bundle/models" / name) for name in ("model.pt", "average.pt")} == found.weights
+    assert {name: digest(finished / "bundle/models" / name) for name in ("model.pt", "average.pt")} == found.weights
     changed = {k: v for k, v in TINY.items() if k not in ("workers",)}
     assert found.overrides == {**changed, "seed": 3}
     assert (found.training["seed"], found.training["machine"], found.training["commit"]) == (3, "this one", "1" * 40)
