@@ -227,8 +227,8 @@ def untrained(method: str, task: str, folder: Path) -> None:
     """The bundle of a method with a task, and no weights: its first training begins from random ones."""
     from monai.bundle import ConfigParser
 
-    from custom.run_bundle import write_bundle
-    from custom.run_config import RunConfig
+    from custom.run.bundle import write_bundle
+    from custom.run.config import RunConfig
 
     source, file = ROOT / "bundles" / method, Path(task)
     if not (source / "configs/train.yaml").is_file():
@@ -251,8 +251,8 @@ def judge_model(bundle: Path, image: Path) -> None:
     Raises:
         StartError: it needs a file for each of several modalities; the image is not of its kind.
     """
-    from custom.case_check import Case, Task
-    from custom.scans import read
+    from custom.cohort.case import Case, Task
+    from custom.cohort.facts import read
 
     config = yaml.safe_load((bundle / "configs/inference.yaml").read_text(encoding="utf-8"))
     channels, several = (

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from custom.formats import open_scan
+from custom.cohort.formats import open_scan
 
 from . import ranking
 

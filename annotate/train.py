@@ -20,9 +20,9 @@ from monailabel.tasks.train.bundle import BundleTrainTask
 from annotate.bundle import FINAL, Served
 from annotate.rounds import Round, plan
 from annotate.versions import Versions
-from custom.checkpoint import write_text
 from custom.errors import UserError, show_plainly
-from custom.run_folder import RunFolder
+from custom.files import write_text
+from custom.run.folder import RunFolder
 
 STEPS = 200  # optimiser steps of a training, unless max_epochs says another length
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
-from custom.case_check import Case, Task
-from custom.scans import Facts, ScanFault, read
+from custom.cohort.case import Case, Task
+from custom.cohort.facts import Facts, ScanFault, read
 
 from .requests_check import BadRequest
 

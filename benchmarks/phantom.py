@@ -46,13 +46,13 @@ def train_and_evaluate(name: str, out: Path, **overrides: Any) -> Path:
 
 
 def scores(run: Path, file: str) -> list[dict[str, Any]]:
-    from custom.compare import read_cases
+    from custom.evaluation.compare import read_cases
 
     return read_cases(run / "evaluation/test" / f"{file}.csv")
 
 
 def demo(out: Path) -> None:
-    from custom.compare import paired_difference, table, verdict
+    from custom.evaluation.compare import paired_difference, table, verdict
     from custom.phantom import ensure
     from custom.report import compare_report
 
@@ -100,8 +100,9 @@ def draw_pictures(out: Path, data: Path, baseline: Sequence[Mapping[str, Any]], 
     """The supervised network's worst, median and best case, so that nothing is picked by hand."""
     import nibabel
 
-    from custom.cohort import case_names, read, stem
-    from custom.plots import case_pictures
+    from custom.cohort.data_list import read
+    from custom.cohort.names import case_names, stem
+    from custom.report.plots import case_pictures
 
     ranked = sorted((row for row in baseline if row["dice_mean"] == row["dice_mean"]), key=lambda row: row["dice_mean"])
     chosen = {"worst": ranked[0], "median": ranked[len(ranked) // 2], "best": ranked[-1]}
@@ -152,7 +153,7 @@ def criterion(out: Path) -> None:
 
 
 def seeds(out: Path, numbers: Sequence[int]) -> None:
-    from custom.compare import paired_difference
+    from custom.evaluation.compare import paired_difference
     from custom.phantom import ensure
 
     ensure("2d", out / "data/phantom_2d")

@@ -24,9 +24,9 @@ from typing import Any
 import torch
 import yaml
 
-from custom.checkpoint import write_text
 from custom.errors import show_plainly
-from custom.run_config import RunConfig
+from custom.files import write_text
+from custom.run.config import RunConfig
 
 from .cards import METHODS, PRETRAINED, ROOT, TASKS, Card, CardError, cards, read, verify
 from .packing import digest

@@ -15,8 +15,8 @@ from typing import Any
 import yaml
 from monai.bundle import ConfigParser
 
-from custom.run_bundle import rewrite, write_bundle
-from custom.run_config import RunConfig
+from custom.run.bundle import rewrite, write_bundle
+from custom.run.config import RunConfig
 
 from . import model_card
 from .cards import ROOT, Card, CardError, verify

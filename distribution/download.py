@@ -29,7 +29,7 @@ from pathlib import Path
 from packaging.version import InvalidVersion, Version
 
 from custom.errors import UserError
-from custom.run_folder import RunFolder
+from custom.run.folder import RunFolder
 
 from . import archive, contents, sources
 from .install import Place

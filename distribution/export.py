@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from monai.bundle import ConfigWorkflow, ckpt_export, onnx_export
 
-from custom.checkpoint import write_atomically
+from custom.files import write_atomically
 
 from .cards import ROOT, CardError
 from .packing import write_zip

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from packaging.version import Version
 
-from custom.checkpoint import write_text
 from custom.errors import UserError
+from custom.files import write_text
 
 from .archive import USERS
 from .contents import version_of

@@ -23,7 +23,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 pytest_plugins = ["annotation_fixtures"]  # no conftest.py in tests/annotate: this one is imported by its name
 
-torch.set_num_threads(2)
+torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
 
 @pytest.fixture(scope="session")

@@ -43,7 +43,7 @@ def write_nifti(path: Path, voxels: np.ndarray, affine: np.ndarray | None = None
 
 def itk_image(voxels: np.ndarray, spacing: Sequence[float] = SPACING) -> Any:
     """Of ``(X, Y, Z)`` voxels, oblique."""
-    from custom.formats.itk_image import quiet_itk
+    from custom.cohort.formats.itk_image import quiet_itk
 
     itk = quiet_itk()
     image = itk.image_from_array(np.ascontiguousarray(voxels.T))
@@ -54,7 +54,7 @@ def itk_image(voxels: np.ndarray, spacing: Sequence[float] = SPACING) -> Any:
 
 
 def write_itk(path: Path, voxels: np.ndarray, compression: bool = False) -> Path:
-    from custom.formats.itk_image import quiet_itk
+    from custom.cohort.formats.itk_image import quiet_itk
 
     quiet_itk().imwrite(itk_image(voxels), str(path), compression=compression)
     return path
@@ -66,7 +66,7 @@ def write_series(folder: Path, voxels: np.ndarray, series: str = "1.2.3.4", at: 
     Args:
         at: positions of the slices along their normal, in slice distances; 0, 1, 2, ... where it is empty.
     """
-    from custom.formats.itk_image import quiet_itk
+    from custom.cohort.formats.itk_image import quiet_itk
 
     itk = quiet_itk()
     folder.mkdir(parents=True, exist_ok=True)

@@ -11,8 +11,8 @@ import tiny
 from monai.handlers import ValidationHandler
 from torch import Tensor
 
-from custom.advice import terms_at_zero
 from custom.methods import Supervised
+from custom.training.advice import terms_at_zero
 
 
 def told(values: list[float | None], epochs: int) -> str | None:

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from custom.augment import (
+from custom.stream.augment import (
     Augmentation,
     Blur,
     Brightness,

@@ -18,7 +18,7 @@ from monai.transforms import (
 )
 from PIL import Image
 
-from custom.bank import Bank, foreground_table
+from custom.stream.bank import Bank, foreground_table
 
 
 def write(path, array, spacing_mm=1.0):
@@ -287,6 +287,6 @@ def test_loading_tells_how_much_is_in_memory(tmp_path, caplog):
     """Two cases of 200,000 voxels of 2 + 1 bytes."""
     data = [volume_case(tmp_path, f"p{index}", (500, 100, 4)) for index in range(2)]
     transform = Compose([*loader().transforms, ScaleIntensityRangePercentilesd("image", 0, 100, 0, 1)])
-    with caplog.at_level(logging.INFO, logger="custom.bank"):
+    with caplog.at_level(logging.INFO, logger="custom.stream.bank"):
         Bank(data, transform, slices=True).load()
     assert caplog.messages == ["labelled: 2 scans, 8 slices, 1.2 MB in memory on cpu"]

@@ -16,8 +16,8 @@ from benchmarks.compare import __main__ as command
 from benchmarks.compare import runs, table
 from benchmarks.compare.page import page
 from benchmarks.compare.results import change, families, holm, mean_and_sd, read_rows
-from custom.compare import paired_difference
-from custom.run_folder import RunFolder
+from custom.evaluation.compare import paired_difference
+from custom.run.folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[1]
 BUNDLES = ROOT / "bundles"

@@ -24,7 +24,7 @@ from jsonschema import validate
 from monai.bundle import ConfigParser, ConfigWorkflow, ckpt_export, onnx_export, verify_metadata, verify_net_in_out
 from monai.bundle.config_parser import ID_REF_KEY
 
-from custom.cohort import stem
+from custom.cohort.names import stem
 
 OURS = """data_list output_dir resume seed epoch_steps labelled_batch unlabelled_batch learning_rate weights patch spacing_mm
     widths amp accumulate workers val_interval mlflow_uri steps initial_weights""".split()
@@ -148,7 +148,11 @@ def test_every_reference_target_and_argument_exists(bundle, name):
     ("old", "new", "complaint"),
     [
         ("'@train::optimizer'", "'@train::optimiser'", "@train::optimiser does not exist"),
-        ("scripts.streams.Stream", "scripts.streams.Streams", "scripts.streams.Streams does not exist"),
+        (
+            "scripts.stream.stream.Stream",
+            "scripts.stream.stream.Streams",
+            "scripts.stream.stream.Streams does not exist",
+        ),
         ("DiceCELoss", "DiceCELos", "DiceCELos does not exist"),
         ("lambda_dice", "lambda_dise", "DiceCELoss takes no lambda_dise"),
         ("max_epochs:", "max_epocks:", "DualStreamTrainer takes no max_epocks"),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from custom.calibration import BINS, Calibration
+from custom.evaluation.calibration import BINS, Calibration
 
 
 def logits_of(*probabilities: tuple[float, ...]) -> torch.Tensor:

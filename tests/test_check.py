@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from custom.case_check import listed, number, span
-from custom.check import Check, Report
-from custom.cohort import CohortError
-from custom.grids import difference, times
-from custom.scans import Facts
+from custom.cohort.check import Check, Report
+from custom.cohort.errors import CohortError
+from custom.cohort.facts import Facts
+from custom.cohort.grids import difference, times
+from custom.cohort.words import listed, number, span
 
 TASK = {"channels": ["image"], "classes": ["background", "tumour"], "dimensions": 3}
 

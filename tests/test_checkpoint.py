@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 import torch
 
-from custom import checkpoint
-from custom.checkpoint import CheckpointError, differences, newest, save, sweep, write_atomically
+from custom.files import sweep, write_atomically
+from custom.run import checkpoint
+from custom.run.checkpoint import CheckpointError, differences, newest, save
 
 ROOT = Path(__file__).parents[1]
 
@@ -207,7 +208,7 @@ def test_a_file_that_cannot_grow_ends_the_run_with_what_is_needed_and_the_earlie
     assert child.stdout == ""
     last_line = child.stderr.strip().splitlines()[-1]
     assert last_line.startswith(
-        "custom.checkpoint.CheckpointError: Cannot write last_0002.pt: larger than a file may be (ulimit -f) "
+        "custom.run.checkpoint.CheckpointError: Cannot write last_0002.pt: larger than a file may be (ulimit -f) "
         f"on {tmp_path} (needs 12.0 MB, "
     )
     assert last_line.endswith(" free). Kept last_0001.pt.")

@@ -10,14 +10,14 @@ import tiny_coarse_refined
 import torch
 from torch.nn.functional import normalize
 
-from custom.batch import Batch
 from custom.errors import UserError
 from custom.losses import RankedListLoss
 from custom.losses.patches import InterPatch, IntraPatch
 from custom.methods import CoarseRefined
+from custom.methods.batch import Batch
 from custom.methods.coarse_refined import PixelHead
+from custom.methods.schedule import Progress, TermWeights
 from custom.networks import Cascade, UNet
-from custom.schedule import Progress, TermWeights
 from custom.seeds import derive
 
 TERMS = CoarseRefined.terms

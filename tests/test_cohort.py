@@ -9,8 +9,12 @@ from typing import Any
 import pytest
 from conftest import ROOT
 
-from custom import cohort
-from custom.cohort import CohortError, images, judge, only, read, references, stem
+from custom.cohort import data_list as cohort
+from custom.cohort.data_list import only, read, references
+from custom.cohort.errors import CohortError
+from custom.cohort.folders import images
+from custom.cohort.names import stem
+from custom.cohort.overlaps import judge
 
 
 def scan(folder: Path, patient: str, suffix: str = ".nii.gz") -> dict[str, str]:
@@ -113,7 +117,7 @@ def test_a_case_named_as_an_expression_stays_a_string_in_a_bundle(tmp_path, monk
     bundle_cwd(ROOT / "bundles/supervised")
     path = write(tmp_path, labelled=[{**scan(tmp_path, NASTY), "patient": NASTY}])
     monkeypatch.chdir(tmp_path)
-    parser = ConfigParser({"data": {"_target_": "scripts.cohort.read", "data_list": str(path)},
+    parser = ConfigParser({"data": {"_target_": "scripts.cohort.data_list.read", "data_list": str(path)},
                            "labelled": "$@data['labelled']"})  # fmt: skip
     assert parser.get_parsed_content("labelled")[0]["patient"] == NASTY
     assert parser.get_parsed_content("labelled")[0]["image"] == str(tmp_path / f"images/{NASTY}.nii.gz")

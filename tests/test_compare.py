@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from custom.compare import Difference, case_difference, main, paired_difference, read_cases, table, verdict
+from custom.evaluation.compare import Difference, case_difference, paired_difference, read_cases, table, verdict
+from custom.report.__main__ import main
 
 ROOT = Path(__file__).parents[1]
 
@@ -219,7 +220,7 @@ def test_command_prints_table_difference_and_sentence(tmp_path):
     baseline = write_csv(tmp_path / "baseline.csv", rows([0.5] * 6))
     ours = write_csv(tmp_path / "ours.csv", rows([0.51, 0.52, 0.53, 0.51, 0.52, 0.53]))
     done = subprocess.run(
-        [sys.executable, "-m", "custom.compare", str(baseline), str(ours)], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-m", "custom.report", str(baseline), str(ours)], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()

@@ -15,14 +15,14 @@ import yaml
 from conftest import ROOT
 from torch import nn
 
-from custom.batch import Batch
 from custom.losses import AreaSimilarityContrastiveLoss
 from custom.losses.bce_dice import BCEDiceLoss
 from custom.methods import ContrastiveMutual
+from custom.methods.batch import Batch
 from custom.methods.best_model_average import BestModelAverage
 from custom.methods.contrastive_mutual import ModalityError
+from custom.methods.schedule import Progress, TermWeights
 from custom.networks import UNet
-from custom.schedule import Progress, TermWeights
 
 TERMS = ContrastiveMutual.terms
 FLAIR, T1CE = 0, 1

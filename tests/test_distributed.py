@@ -21,9 +21,9 @@ from test_resume import assert_same_state
 from test_trainer import ALL, Toy
 
 from custom import distributed
-from custom.cohort import CohortError
+from custom.cohort.errors import CohortError
 from custom.errors import UserError
-from custom.trainer import DualStreamTrainer
+from custom.training.trainer import DualStreamTrainer
 
 
 def make(which: str, folder: Path, epochs: int, resume: bool) -> DualStreamTrainer:

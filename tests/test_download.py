@@ -589,7 +589,7 @@ def test_what_the_user_made_after_a_kill_is_kept_with_what_was_there(dist, to):
 
 @pytest.mark.fault("17", "two downloads into one folder")
 def test_two_downloads_into_one_folder_wait_for_each_other(dist, to):
-    from custom.run_folder import RunFolder
+    from custom.run.folder import RunFolder
 
     with RunFolder(to), pytest.raises(UserError, match=f"in use by pid {os.getpid()}"):
         download(NAME, dist.as_uri(), to)

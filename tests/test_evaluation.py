@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from custom.bootstrap import bootstrap_interval
-from custom.compare import read_cases
-from custom.evaluation import NOT_GIVEN, CaseReport, CaseTextError
-from custom.metrics import COMPAT_RULE
+from custom.evaluation.bootstrap import bootstrap_interval
+from custom.evaluation.case_report import NOT_GIVEN, CaseReport, CaseTextError
+from custom.evaluation.compare import read_cases
+from custom.evaluation.metrics import COMPAT_RULE
 
 LABEL = np.array([[1, 1, 2, 0]])
 
@@ -361,7 +361,7 @@ def test_fewer_than_two_groups_have_no_interval(values, groups):
 
 def test_bootstrap_of_many_patients_keeps_to_its_memory(monkeypatch):
     values = np.random.default_rng(0).normal(size=100)
-    monkeypatch.setattr("custom.bootstrap._INDICES_AT_ONCE", 1000)  # ten draws at once
+    monkeypatch.setattr("custom.evaluation.bootstrap._INDICES_AT_ONCE", 1000)  # ten draws at once
     low, high = bootstrap_interval(values, range(100), draws=1005)
     assert low < values.mean() < high
 

@@ -10,9 +10,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from custom.cohort import CohortError
-from custom.fingerprint import describe, fingerprint
-from custom.scans import Record
+from custom.cohort.errors import CohortError
+from custom.cohort.facts import Record
+from custom.cohort.fingerprint import describe, fingerprint
 
 
 def scan(folder: Path, name: str, voxels, spacing_mm=(1.0, 1.0, 1.0), dtype=np.int16) -> str:

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from custom import cohort
-from custom.check import main as check
+from custom.cohort import data_list as cohort
+from custom.cohort.__main__ import main as check
 from custom.errors import UserError
 
 EXAMPLES = settings(max_examples=300, deadline=None, derandomize=True)

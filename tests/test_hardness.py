@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from custom.hardness import QUARTILE, REACH, boundary_dice, contrast, lowest_quartile
+from custom.evaluation.hardness import QUARTILE, REACH, boundary_dice, contrast, lowest_quartile
 
 FLAT = (1.0, 1.0)
 
@@ -145,7 +145,7 @@ def test_a_case_at_the_quartile_itself_belongs_to_the_lowest_quartile():
 
 
 def test_a_contrast_of_exactly_0_counts_among_the_lowest():
-    from custom.hardness import lowest_quartile
+    from custom.evaluation.hardness import lowest_quartile
 
     rows = [{"case": str(i), "contrast": value} for i, value in enumerate((0.0, 0.2, 0.3, 0.4))]
     assert [row["case"] for row in next(iter(lowest_quartile(rows).values()))] == ["0"]

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from custom import learning_curves as module
-from custom.learning_curves import learning_curves, learning_figure
+from custom.report import learning_curves as module
+from custom.report.learning_curves import learning_curves, learning_figure
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:

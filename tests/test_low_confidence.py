@@ -9,12 +9,12 @@ import torch.distributed as dist
 from torch.nn.functional import cosine_similarity
 
 from custom import distributed
-from custom.batch import Batch
 from custom.losses import ClassSeparationLoss, LowConfidenceConsistencyLoss
 from custom.methods import LowConfidence, Supervised
+from custom.methods.batch import Batch
 from custom.methods.low_confidence import Prototypes
+from custom.methods.schedule import Progress, TermWeights
 from custom.networks import UNet
-from custom.schedule import Progress, TermWeights
 
 TERMS = ("supervised", "consistency", "separation")
 

@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from custom import cohort
-from custom.cohort import CohortError, read, record_path, stem
-from custom.make_list import make, parser, read_attributes
+from custom.cohort import data_list as cohort
+from custom.cohort.data_list import read, record_path
+from custom.cohort.errors import CohortError
+from custom.cohort.make import make, parser, read_attributes
+from custom.cohort.names import stem
 
 PHASES = ("ED", "ES")
 
@@ -243,7 +245,7 @@ def test_folds_keep_the_test_part_and_the_split_s_order_of_labelled_patients(tmp
 
 
 def test_the_files_of_all_folds_are_read_once_and_recorded_beside_each(tmp_path, monkeypatch):
-    from custom import scans
+    from custom.cohort import facts as scans
 
     read_file, times = scans.read, []
     monkeypatch.setattr(scans, "read", lambda path: times.append(path) or read_file(path))
@@ -399,7 +401,7 @@ def test_all_files_that_cannot_be_read_are_named_before_a_list_is_written(tmp_pa
 
 
 def test_labels_of_unlabelled_scans_are_never_read_and_those_of_the_test_part_are_recorded(tmp_path):
-    from custom.scans import Record
+    from custom.cohort.facts import Record
 
     images, labels = hospital(tmp_path)
     (labels / "p2_ED.nii").write_bytes(b"not read")

@@ -9,10 +9,10 @@ import tiny
 import torch
 from torch import nn
 
-from custom.batch import Batch
 from custom.losses import ConsistencyLoss
 from custom.methods import MeanTeacher, MovingAverage, Supervised
-from custom.schedule import Progress, TermWeights
+from custom.methods.batch import Batch
+from custom.methods.schedule import Progress, TermWeights
 
 
 def filled(value: float, buffer: float = 0.0) -> nn.Module:

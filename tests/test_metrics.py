@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from medpy.metric import binary as medpy
 
-from custom.metrics import ClassScore, CompatScore, case_scores, class_score, dice, surface_distances
+from custom.evaluation.metrics import ClassScore, CompatScore, case_scores, class_score, dice, surface_distances
 
 ZERO = CompatScore(0.0, 0.0, 0.0, 0.0)
 
@@ -160,7 +160,7 @@ def test_large_borders_are_measured_alike_by_distance_transforms(seed, monkeypat
     pred, label, spacing_mm = random_masks(seed)
     there, too = (np.pad(mask, [(3, 2)] * mask.ndim) for mask in (pred, label))
     by_trees = surface_distances(there, too, spacing_mm)
-    monkeypatch.setattr("custom.metrics._MANY_BORDER_VOXELS", 0)
+    monkeypatch.setattr("custom.evaluation.metrics._MANY_BORDER_VOXELS", 0)
     monkeypatch.setattr("scipy.spatial.KDTree", None)  # not asked any more
     for tree, transform in zip(by_trees, surface_distances(there, too, spacing_mm), strict=True):
         np.testing.assert_allclose(transform, tree, atol=1e-9)  # in the same order

@@ -23,14 +23,15 @@ from monai.engines import SupervisedEvaluator
 from monai.inferers import SimpleInferer
 from torch import Tensor, nn
 
-from custom.bank import Bank
-from custom.cohort import CohortError
+from custom.cohort.errors import CohortError
+from custom.cohort.folders import files, images
+from custom.evaluation.evaluate import ScoringError
+from custom.inference.network_of_case import NetworkOfCase, WeightsError
 from custom.methods import Method
-from custom.modalities import channel_of, files, images, reads
-from custom.modality_networks import NetworkOfCase, WeightsError
 from custom.networks import OneChannel, UNet
-from custom.scoring import ScoringError
-from custom.validation import ServingEvaluator
+from custom.networks.one_channel import channel_of, reads
+from custom.stream.bank import Bank
+from custom.training.validation import ServingEvaluator
 
 NAMES = ("flair", "t1ce")
 BUNDLE = ROOT / "bundles/contrastive_mutual"
@@ -223,7 +224,7 @@ def infer(model: Path, modalities: Sequence[str]) -> tuple[list[float], list[tup
 
 def test_every_case_gets_the_weights_that_read_its_modality_each_loaded_once(tmp_path, caplog):
     model = weights(tmp_path, model=0, other=1, model_final=1, other_final=0)
-    with caplog.at_level(logging.INFO, "custom.modality_networks"):
+    with caplog.at_level(logging.INFO, "custom.inference.network_of_case"):
         maps, loaded = infer(model, ["flair", "flair", "t1ce"])
     assert maps == [0.5, 0.5, -0.5]  # 0.5 less the levels 0, 0, 1
     assert loaded == [(0, 0.0), (1, 1.0)]
@@ -233,7 +234,7 @@ def test_every_case_gets_the_weights_that_read_its_modality_each_loaded_once(tmp
 def test_beside_final_weights_the_final_ones_are_taken(tmp_path, caplog):
     weights(tmp_path, model=0, other=1)
     model = weights(tmp_path, model_final=1, other_final=0)
-    with caplog.at_level(logging.INFO, "custom.modality_networks"):
+    with caplog.at_level(logging.INFO, "custom.inference.network_of_case"):
         infer(model, ["flair", "t1ce"])
     assert [message.split(" ")[0] for message in caplog.messages] == ["other_final.pt", "model_final.pt"]
 
@@ -241,7 +242,7 @@ def test_beside_final_weights_the_final_ones_are_taken(tmp_path, caplog):
 def test_of_two_files_that_read_one_modality_the_one_that_was_given_is_taken(tmp_path, caplog):
     weights(tmp_path, another=1)
     model = weights(tmp_path, model=1)
-    with caplog.at_level(logging.INFO, "custom.modality_networks"):
+    with caplog.at_level(logging.INFO, "custom.inference.network_of_case"):
         infer(model, ["t1ce"])
     assert caplog.messages == ["model.pt (t1ce): 1 of 1 cases (p0)"]
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from custom import plots
-from custom.plots import case_pictures
+from custom.report import plots
+from custom.report.plots import case_pictures
 
 ROOT = Path(__file__).parents[1]
 
@@ -148,7 +148,7 @@ def test_arrays_that_do_not_fit_are_refused_with_the_name(tmp_path, cut, cut_pre
 
 def test_importing_the_module_does_not_import_what_draws():
     code = (
-        "import sys, custom.plots, custom.learning_curves, custom.evaluation;"
+        "import sys, custom.report.plots, custom.report.learning_curves, custom.evaluation.case_report;"
         "print([m for m in ('matplotlib', 'nibabel') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
@@ -157,7 +157,7 @@ def test_importing_the_module_does_not_import_what_draws():
 
 def test_drawing_does_not_touch_pyplot(tmp_path):
     code = (
-        "import sys, numpy as np; from custom.plots import case_pictures;"
+        "import sys, numpy as np; from custom.report.plots import case_pictures;"
         "case_pictures(np.eye(9), np.eye(9, dtype=int), {}, sys.argv[1], 't', ['a'], None);"
         "print('matplotlib.pyplot' in sys.modules)"
     )

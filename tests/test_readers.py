@@ -15,15 +15,15 @@ from monai.transforms import LoadImage, LoadImaged
 from PIL import Image
 from scan_files import OBLIQUE, SPACING, affine_ras, numbered, write_itk, write_nifti, write_series
 
-from custom.formats import ScanFault
-from custom.readers import ScanReader
+from custom.cohort.formats import ScanFault
+from custom.cohort.reader import ScanReader
 
 VOXELS = numbered(5, 4, 3)
 
 
 def load(image: Any) -> Any:
     """As the configs do, by dotted path."""
-    transform = LoadImaged(keys="image", reader="custom.readers.ScanReader", ensure_channel_first=True)
+    transform = LoadImaged(keys="image", reader="custom.cohort.reader.ScanReader", ensure_channel_first=True)
     paths = [str(path) for path in image] if isinstance(image, list) else str(image)
     return transform({"image": paths})["image"]
 
@@ -147,7 +147,7 @@ def test_threads_share_a_reader_without_mixing_their_channels(tmp_path):
     """MONAI's own remembers the files of its last call: a case of one modality would take a channel from another."""
     one = [write_nifti(tmp_path / "a.nii", VOXELS)]
     two = [*one, write_nifti(tmp_path / "b.nii", VOXELS)]
-    transform = LoadImage(reader="custom.readers.ScanReader", ensure_channel_first=True)
+    transform = LoadImage(reader="custom.cohort.reader.ScanReader", ensure_channel_first=True)
 
     def channels(files: list[Path]) -> int:
         return len(transform(files))

@@ -28,6 +28,7 @@ from test_bundles import SCHEMA, copy_images
 from distribution import build as release
 from distribution.assemble import assemble, packages
 from distribution.cards import CardError, card
+from distribution.packing import digest
 
 # 2D; two networks, a modality each; a network of its own, 3D
 METHODS = ("mean_teacher", "contrastive_mutual", "task_affinity")

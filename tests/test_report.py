@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 
 import custom
-from custom.checkpoint import CheckpointError
-from custom.cuts import Cuts
 from custom.errors import UserError
-from custom.evaluation import CaseReport
-from custom.plots import COLOURS, case_panels
+from custom.evaluation.case_report import CaseReport
+from custom.evaluation.slices import Cuts
 from custom.report import ReportError, charts, compare_report, write_report
 from custom.report.__main__ import main
 from custom.report.inputs import Cut
 from custom.report.page import Cell, Column, interval, number, table
+from custom.report.plots import COLOURS, case_panels
+from custom.run.checkpoint import CheckpointError
 
 ABSENT = "neither label nor prediction has it"
 INVENTED = "the prediction alone has it"
@@ -747,7 +747,7 @@ def test_command_refuses_in_a_sentence(arguments, says, capsys):
 def test_importing_the_report_does_not_import_what_draws(monkeypatch):
     for name in ("plots", "report"):
         monkeypatch.setattr(custom, name, getattr(custom, name))  # put back after the second import
-    for name in [name for name in sys.modules if name.startswith(("custom.plots", "custom.report"))]:
+    for name in [name for name in sys.modules if name.startswith(("custom.report.plots", "custom.report"))]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "matplotlib", None)  # an import of it fails
     importlib.import_module("custom.report")

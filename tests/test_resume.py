@@ -9,8 +9,8 @@ import tiny
 import torch
 from ignite.engine import Events
 
-from custom.checkpoint import CheckpointError
-from custom.schedule import PolyDecay
+from custom.methods.schedule import PolyDecay
+from custom.run.checkpoint import CheckpointError
 
 
 class Killed(BaseException):

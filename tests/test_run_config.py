@@ -16,9 +16,9 @@ import yaml
 from conftest import ROOT
 from monai.bundle import ConfigParser, ConfigWorkflow
 
-from custom import checkpoint
-from custom.run_bundle import rewrite, write_bundle
-from custom.run_config import RunConfig, running
+from custom.run import checkpoint
+from custom.run.bundle import rewrite, write_bundle
+from custom.run.config import RunConfig, running
 
 BUNDLE = ROOT / "bundles/mean_teacher"
 TRAIN = BUNDLE / "configs/train.yaml"

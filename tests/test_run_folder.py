@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from custom.run_folder import RunFolder, RunFolderError
+from custom.run.folder import RunFolder, RunFolderError
 
 ROOT = Path(__file__).parents[1]
 

@@ -25,9 +25,9 @@ from monai.transforms import LoadImage
 from PIL import Image
 from scan_files import SPACING, affine_ras, numbered, write_itk, write_nifti, write_series
 
-from custom import scans
-from custom.readers import ScanReader
-from custom.scans import Facts, Record, ScanFault, read
+from custom.cohort import facts as scans
+from custom.cohort.facts import Facts, Record, ScanFault, read
+from custom.cohort.reader import ScanReader
 
 VOXELS = numbered(5, 4, 3)
 
@@ -300,7 +300,7 @@ def test_sizes_are_judged(tmp_path, name, shape, text):
 
 def test_a_size_is_judged_before_voxels_are_unpacked(tmp_path, monkeypatch):
     file = edited(tmp_path, "a.nii.gz", 40, dims(1000, 1000, 3000))
-    monkeypatch.setattr("custom.formats.nifti.gunzip", lambda *_: pytest.fail("unpacked"))
+    monkeypatch.setattr("custom.cohort.formats.nifti.gunzip", lambda *_: pytest.fail("unpacked"))
     assert "more than" in fault(file)
 
 
@@ -543,7 +543,7 @@ def test_threads_that_come_first_to_itk_leave_the_working_folder_alone(tmp_path)
     for name in "abcd":
         write_itk(tmp_path / f"{name}.nrrd", VOXELS)
     script = (
-        "import os, sys; from custom.scans import Facts, Record; here = os.getcwd();"
+        "import os, sys; from custom.cohort.facts import Facts, Record; here = os.getcwd();"
         "found = Record().facts(['a.nrrd', 'b.nrrd', 'c.nrrd', 'd.nrrd'], workers=4);"
         "assert all(isinstance(f, Facts) for f in found.values()), found; assert os.getcwd() == here, os.getcwd()"
     )
@@ -691,10 +691,10 @@ def test_a_record_that_cannot_be_written_is_said_once_and_stops_nothing(tmp_path
     files = volumes(tmp_path)
     (tmp_path / "file").touch()
     record = Record(tmp_path / "file/record.json")
-    with caplog.at_level(logging.INFO, logger="custom.scans"):
+    with caplog.at_level(logging.INFO, logger="custom.cohort.facts"):
         assert all(isinstance(facts, Facts) for facts in record.facts(files[:1]).values())
         record.facts(files[1:])
-    (said,) = [r for r in caplog.records if r.name == "custom.scans"]
+    (said,) = [r for r in caplog.records if r.name == "custom.cohort.facts"]
     assert said.levelno == logging.INFO
     assert said.getMessage().startswith("What was read is not recorded, the next check reads every scan again: ")
     assert record.known(files[0])

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from custom.schedule import Milestones, PolyDecay, Progress, TermWeights, ramp_up
+from custom.methods.schedule import Milestones, PolyDecay, Progress, TermWeights, ramp_up
 
 TERMS = ("supervised", "consistency", "relearn")
 

@@ -26,12 +26,12 @@ from monai.transforms import Compose, CopyItemsd, EnsureChannelFirstd, Invertd, 
 from PIL import Image
 from torch import nn
 
-from custom.cohort import references
-from custom.cuts import Cuts
+from custom.cohort.data_list import references
 from custom.errors import UserError
+from custom.evaluation.evaluate import ReportHandler, _check_trained, _line, evaluate_models, readable
+from custom.evaluation.slices import Cuts
 from custom.networks import OneChannel
-from custom.run_config import RunConfig
-from custom.scoring import ReportHandler, _check_trained, _line, evaluate_models, readable
+from custom.run.config import RunConfig
 
 TURN = np.array([[0, -1.5, 0, 10], [1.2, 0, 0, -20], [0, 0, 3.0, 5], [0, 0, 0, 1]])  # its axes point to A, L and S
 
@@ -131,7 +131,7 @@ def test_a_slice_of_every_case_is_kept_upright(tmp_path):
 def test_a_line_a_network_and_where_the_files_are(tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         folder = evaluate(tmp_path)
-    lines = [record.getMessage() for record in caplog.records if record.name == "custom.scoring"]
+    lines = [record.getMessage() for record in caplog.records if record.name == "custom.evaluation.evaluate"]
     assert lines[1:] == [
         "model         (model)  Dice: outer 1.000  inner 1.000  mean 1.000 | HD95 0.0 mm | failures 0 | ECE 0.000",
         f"Scores of every case: {folder} (.csv; .md to read)",
@@ -297,7 +297,7 @@ def table(path: Path) -> list[dict[str, str]]:
 
 
 def test_a_network_of_one_modality_is_scored_on_the_cases_that_have_it(tmp_path, caplog):
-    with caplog.at_level(logging.INFO, "custom.scoring"):
+    with caplog.at_level(logging.INFO, "custom.evaluation.evaluate"):
         folder = evaluate_alone(tmp_path, {"p1": "ab", "p2": "b", "p3": "b"}, alone())
     dice = {name: [float(row["dice_bright"]) for row in table(folder / f"{name}.csv")] for name in ("model", "b")}
     half = 2 * 8 / (8 + 16)

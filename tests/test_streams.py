@@ -9,9 +9,9 @@ import torch
 from monai.losses import DiceCELoss
 from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged
 
-from custom.augment import Augmentation, Brightness, Flip, Gamma, Intensity, Noise, Rotate, Scale, Spatial
-from custom.bank import Bank
-from custom.streams import Stream
+from custom.stream.augment import Augmentation, Brightness, Flip, Gamma, Intensity, Noise, Rotate, Scale, Spatial
+from custom.stream.bank import Bank
+from custom.stream.stream import Stream
 
 PARTS: list[Spatial | Intensity] = [Rotate(), Scale(), Flip(), Gamma(), Noise()]
 

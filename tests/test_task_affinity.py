@@ -8,12 +8,12 @@ import torch
 from tiny_task_affinity import WEIGHTS, method, network, supervised_loss
 from torch.nn.functional import interpolate, one_hot
 
-from custom.batch import Batch
 from custom.errors import UserError
 from custom.losses import TaskAffinityLoss
 from custom.methods import TaskAffinity
+from custom.methods.batch import Batch
+from custom.methods.schedule import Progress, TermWeights
 from custom.networks import GatedVNet
-from custom.schedule import Progress, TermWeights
 
 LEVELS = 3
 

@@ -18,7 +18,7 @@ from ignite.engine import Events
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from custom.tensorboard import TensorBoard, _EventFile
+from custom.run.tensorboard import TensorBoard, _EventFile
 
 ROWS = [{"epoch": e, "step": 3 * e, "term/supervised": 1 / e, "val/network/dice_mean": e / 10} for e in range(1, 6)]
 
@@ -48,7 +48,7 @@ def write(folder: Path, rows: Any, before: int = 0, close: bool = True) -> Tenso
 
 
 def warned(caplog: pytest.LogCaptureFixture) -> list[tuple[int, str]]:
-    return [(r.levelno, r.getMessage()) for r in caplog.records if r.name == "custom.tensorboard"]
+    return [(r.levelno, r.getMessage()) for r in caplog.records if r.name == "custom.run.tensorboard"]
 
 
 def test_every_column_of_every_row_is_a_point_over_the_step(tmp_path):

@@ -25,10 +25,10 @@ from monai.bundle import ConfigParser
 from monai.handlers import MLFlowHandler, StatsHandler, ValidationHandler, from_engine
 from monai.utils import path_to_sqlite_uri
 
-from custom.output import Output
-from custom.run_config import RunConfig
-from custom.tracking import MLflow, TrackingError, _artifacts_beside, _Server, _task, harmless
-from custom.trainer import DualStreamTrainer
+from custom.run.config import RunConfig
+from custom.run.mlflow import MLflow, TrackingError, _artifacts_beside, _Server, _task, harmless
+from custom.run.output import Output
+from custom.training.trainer import DualStreamTrainer
 
 SETTINGS = {"bundle_root": "runs/my bundle", "learning_rate": 0.05, "widths": [4, 8], "mlflow_uri": "", "steps": 9,
             "data_list": "phantom:2d", "seed": 3, "weights": {"supervised": 1.0}, "_meta_": {"version": "0.1.0"},

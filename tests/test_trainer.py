@@ -18,13 +18,13 @@ from ignite.engine import Events
 from monai.handlers import CheckpointLoader, ValidationHandler
 from torch import nn
 
-from custom import precision
-from custom.advice import falling_while_rising
-from custom.cohort import CohortError
-from custom.guard import NotFinite
+from custom.cohort.errors import CohortError
 from custom.methods import Method
-from custom.schedule import PolyDecay
-from custom.validation import class_dice
+from custom.methods.schedule import PolyDecay
+from custom.training import precision
+from custom.training.advice import falling_while_rising
+from custom.training.guard import NotFinite
+from custom.training.validation import class_dice
 
 
 def weights_of(module):
@@ -308,7 +308,7 @@ def test_a_gated_step_changes_nothing_and_is_reported_before_a_file_is_written(t
     trainer = tiny.trainer("supervised", tmp_path, epochs=3, epoch_steps=4, guard_interval=100)
     poison(trainer, 5)
     trainer.state.device = type("Cuda", (), {"type": "cuda"})()
-    monkeypatch.setattr("custom.trainer.autocast", lambda dtype, device: contextlib.nullcontext())
+    monkeypatch.setattr("custom.training.trainer.autocast", lambda dtype, device: contextlib.nullcontext())
     kept = []
     trainer.method.after_step = lambda p: kept.append({k: v.clone() for k, v in trainer.method.named_parameters()})
     with pytest.raises(NotFinite, match="a term was not finite within the 100 steps before step"):

@@ -14,9 +14,9 @@ from monai.inferers import SimpleInferer
 from PIL import Image
 from torch import Tensor, nn
 
-from custom.trainer import DualStreamTrainer
-from custom.validation import ServingEvaluator
-from custom.validation_picture import _image, _spacing, validation_picture, worst_median_best
+from custom.report.validation_picture import _image, _spacing, validation_picture, worst_median_best
+from custom.training.trainer import DualStreamTrainer
+from custom.training.validation import ServingEvaluator
 
 NAN = math.nan
 
@@ -64,7 +64,7 @@ def titles(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         drawn.append({"title": title, "names": list(predictions), "told": told, "dice": dice})
         Image.new("RGB", (len(title), 10)).save(png)
 
-    monkeypatch.setattr("custom.validation_picture.case_pictures", draw)
+    monkeypatch.setattr("custom.report.validation_picture.case_pictures", draw)
     return drawn
 
 
@@ -122,7 +122,7 @@ def test_a_picture_that_cannot_be_drawn_ends_no_run(tmp_path, caplog, monkeypatc
     def fail(*told: Any) -> None:
         raise RuntimeError("out of ink")
 
-    monkeypatch.setattr("custom.learning_curves.learning_curves", fail)
+    monkeypatch.setattr("custom.report.learning_curves.learning_curves", fail)
     tiny.trainer("supervised", tmp_path, epochs=1).run()
     assert [r.getMessage() for r in caplog.records] == ["Not all pictures could be drawn: out of ink"]
     assert (tmp_path / "bundle/models/model_final.pt").exists()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from custom.weights import find, folder
+from custom.inference.weight_files import find, folder
 
 
 def touch(path: Path) -> str:

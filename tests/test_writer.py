@@ -14,9 +14,9 @@ from monai.transforms import AsDiscreted, Compose, Invertd, LoadImage, LoadImage
 from PIL import Image
 from scan_files import OBLIQUE, SPACING, affine_ras, write_itk, write_nifti, write_series
 
-from custom.formats.itk_image import read_image
-from custom.readers import ScanReader
-from custom.writer import GEOMETRY, GridWriter, case_name
+from custom.cohort.formats.itk_image import read_image
+from custom.cohort.reader import ScanReader
+from custom.inference.writer import GEOMETRY, GridWriter, case_name
 
 VOXELS = np.zeros((12, 10, 6), np.int16)
 VOXELS[7:11, 3:5, 4] = 900  # what is found: bright

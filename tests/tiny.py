@@ -17,14 +17,14 @@ from monai.inferers import SimpleInferer
 from monai.losses import DiceCELoss
 from torch import Tensor
 
-from custom.augment import Flip, Noise
-from custom.bank import Bank
 from custom.methods import Method
 from custom.networks import UNet
-from custom.output import Output
-from custom.streams import Stream
-from custom.trainer import DualStreamTrainer
-from custom.validation import ServingEvaluator
+from custom.run.output import Output
+from custom.stream.augment import Flip, Noise
+from custom.stream.bank import Bank
+from custom.stream.stream import Stream
+from custom.training.trainer import DualStreamTrainer
+from custom.training.validation import ServingEvaluator
 
 CLASSES = ["background", "bright"]
 METHODS = sorted(path.stem.removeprefix("tiny_") for path in Path(__file__).parent.glob("tiny_*.py"))

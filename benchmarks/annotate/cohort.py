@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from custom.cohort import SUFFIXES, stem
+from custom.cohort.names import SUFFIXES, stem
 from custom.errors import UserError
 from custom.phantom import ensure
 

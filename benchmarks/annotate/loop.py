@@ -16,7 +16,7 @@ from typing import Any
 
 from annotate.main import AnnotateApp
 from annotate.start import prepare
-from custom.cohort import stem
+from custom.cohort.names import stem
 
 from .cohort import Cohort, load
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from annotate.bundle import Served
 from annotate.versions import Versions
-from custom.plots import case_pictures
-from custom.readers import ScanReader
+from custom.cohort.reader import ScanReader
+from custom.report.plots import case_pictures
 
 from .cohort import Case, load
 

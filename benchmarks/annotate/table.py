@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from custom.checkpoint import write_atomically, write_text
+from custom.files import write_atomically, write_text
 from custom.markdown import table
-from custom.plots import COLOURS
+from custom.report.plots import COLOURS
 
 Rows = Sequence[Mapping[str, Any]]
 

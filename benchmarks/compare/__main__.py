@@ -21,8 +21,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from custom.checkpoint import write_text
-from custom.run_folder import RunFolder, RunFolderError
+from custom.files import write_text
+from custom.run.folder import RunFolder, RunFolderError
 
 from . import table
 from .runs import ROOT, SIZES, Cell, OutOfTime, cell, fits, read_sizes, run

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from custom.evaluation import BOUNDARY
-from custom.hardness import REACH
+from custom.evaluation.case_report import BOUNDARY
+from custom.evaluation.hardness import REACH
 from custom.report import charts
 from custom.report import page as blocks
 from custom.report.page import NOTHING, Cell, Column, interval, words

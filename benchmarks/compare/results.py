@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from custom.compare import Difference, case_difference, paired_difference
-from custom.evaluation import BOUNDARY
-from custom.hardness import lowest_quartile
+from custom.evaluation.case_report import BOUNDARY
+from custom.evaluation.compare import Difference, case_difference, paired_difference
+from custom.evaluation.hardness import lowest_quartile
 
 Row = dict[str, Any]
 Cases = list[dict[str, Any]]
@@ -43,7 +43,7 @@ class Entry:
         baseline: what it is compared with; None of the baseline itself.
         changes: by the file of weights.
         hard: by metric, final weights: ``dice_mean`` on the quarter of the cases with the least contrast, and on all
-            cases :data:`~custom.evaluation.BOUNDARY`.
+            cases :data:`~custom.evaluation.case_report.BOUNDARY`.
         holm: p of the Wilcoxon test by the file of weights, corrected for how many methods the task has.
         notes: what a reader must know before comparing.
         fits: whether the method can be run on this task.
@@ -147,7 +147,7 @@ def change(
 ) -> Change | None:
     """Of the seeds that both have; None where there is none, or no case has the metric in both.
 
-    A case's differences are averaged over the seeds in which it has one (:func:`~custom.compare.case_difference`) before
+    A case's differences are averaged over the seeds in which it has one (:func:`~custom.evaluation.compare.case_difference`) before
     the mean, its interval over patients and the test, so that seeds do not count as patients.
 
     Args:

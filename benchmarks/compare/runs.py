@@ -18,9 +18,9 @@ from typing import Any
 
 import yaml
 
-from custom.checkpoint import write_text
-from custom.compare import read_cases
-from custom.evaluation import BOUNDARY, CONTRAST
+from custom.evaluation.case_report import BOUNDARY, CONTRAST
+from custom.evaluation.compare import read_cases
+from custom.files import write_text
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZES = ROOT / "benchmarks/sizes.yaml"

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from custom.checkpoint import write_text
-from custom.compare import FEW_PATIENTS, Difference
-from custom.evaluation import BOUNDARY
+from custom.evaluation.case_report import BOUNDARY
+from custom.evaluation.compare import FEW_PATIENTS, Difference
+from custom.files import write_text
 from custom.markdown import table
 
 from .results import BASELINE, SERVED, Entry, Family, families, mean_and_sd, read_rows

@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from ..batch import Batch
-from ..schedule import Progress
+from .batch import Batch
+from .schedule import Progress
 
 
 class Method(nn.Module):

@@ -9,14 +9,14 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-from ..batch import Batch
 from ..errors import UserError
 from ..losses import RankedListLoss
 from ..losses.patches import Gallery, InterPatch, IntraPatch
 from ..networks import Cascade
-from ..schedule import Progress
 from ..seeds import derive
 from .base import Method
+from .batch import Batch
+from .schedule import Progress
 
 
 class PixelHead(nn.Sequential):

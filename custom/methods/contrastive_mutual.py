@@ -10,13 +10,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..batch import Batch
 from ..errors import UserError, nearest
 from ..losses.area_similarity import AreaSimilarityContrastiveLoss
 from ..losses.bce_dice import class_maps
-from ..schedule import Progress
 from .base import Method
+from .batch import Batch
 from .best_model_average import BestModelAverage
+from .schedule import Progress
 
 logger = logging.getLogger(__name__)
 

@@ -9,13 +9,13 @@ from monai.networks.blocks import Convolution
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-from ..batch import Batch
 from ..losses.class_separation import ClassSeparationLoss
 from ..losses.low_confidence import LowConfidenceConsistencyLoss, check_keep, chosen_pixels
 from ..networks import UNet
-from ..schedule import Progress
 from ..seeds import derive
+from .batch import Batch
 from .mean_teacher import MeanTeacher
+from .schedule import Progress
 
 DIMENSIONS = 32  # of a representation
 

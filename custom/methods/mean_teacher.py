@@ -7,10 +7,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..batch import Batch
-from ..schedule import Progress
 from .base import Method
+from .batch import Batch
 from .moving_average import MovingAverage
+from .schedule import Progress
 
 
 class MeanTeacher(Method):

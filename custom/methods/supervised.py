@@ -6,10 +6,10 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from ..batch import Batch
-from ..schedule import Progress
 from .base import Method
+from .batch import Batch
 from .moving_average import MovingAverage
+from .schedule import Progress
 
 
 class Supervised(Method):

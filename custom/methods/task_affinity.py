@@ -10,10 +10,10 @@ from monai.networks import one_hot
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from ..batch import Batch
 from ..errors import UserError
-from ..schedule import Progress
 from .base import Method
+from .batch import Batch
+from .schedule import Progress
 
 
 class UnequalHalves(UserError, ValueError):

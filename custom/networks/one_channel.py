@@ -1,5 +1,7 @@
 """A network that sees one modality of several."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -38,3 +40,18 @@ class OneChannel(nn.Module):
             x = x.index_select(1, self.channel.reshape(1))  # on the device: no number is read
         maps = self.network(x)
         return torch.cat([torch.zeros_like(maps[:, :1]), maps], dim=1)
+
+
+def channel_of(network: nn.Module) -> int | None:
+    """The channel that a network reads, by its buffer ``channel``; None for one that reads them all."""
+    buffer = dict(network.named_buffers(recurse=False)).get("channel")
+    return None if buffer is None else int(buffer)
+
+
+def reads(network: nn.Module, present: Sequence[bool] | Tensor) -> bool:
+    """Whether a case has the modality of a network; ``present`` says so for each channel.
+
+    A network that reads all channels is never kept from a case: :class:`~.check.Check` refuses what it cannot read.
+    """
+    channel = channel_of(network)
+    return channel is None or bool(present[channel])

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from ..learning_curves import learning_figure
-from ..plots import case_panels
 from .inputs import Cut
+from .learning_curves import learning_figure
+from .plots import case_panels
 
 BLUE, VERMILION, GREY = "#0072B2", "#D55E00", "#888888"
 _INK = {"#000000": "currentColor", "#dddddd": "var(--grid)", "#555555": "var(--faint)", "#0072b2": "var(--blue)"}
@@ -215,7 +215,7 @@ def differences(points: Sequence[float], mean: float, low: float, high: float, a
 
 
 def learning(metrics_csv: Path, alt: str) -> str:
-    """How the run went; raises what :func:`..learning_curves.learning_curves` raises."""
+    """How the run went; raises what :func:`.report.learning_curves.learning_curves` raises."""
     return svg(lambda: learning_figure(metrics_csv), alt)
 
 

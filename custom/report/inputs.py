@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..compare import read_cases
 from ..errors import UserError
-from ..evaluation import GROUP, Row
+from ..evaluation.case_report import GROUP, Row
+from ..evaluation.compare import read_cases
 
 
 class ReportError(UserError, ValueError):
@@ -37,7 +37,7 @@ class Evaluated:
 
     Args:
         name: how the page calls it.
-        rows: a row a case, as :func:`..compare.read_cases` gives them.
+        rows: a row a case, as :func:`.evaluation.compare.read_cases` gives them.
         summary: the content of its ``.json``.
         pictures: its ``.slices.npz``, which need not exist.
     """

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..checkpoint import write_text
-from ..compare import Difference, case_difference, paired_difference, verdict
-from ..evaluation import BOUNDARY, BY_CONTRAST, GROUP, NOT_GIVEN, Row
-from ..hardness import lowest_quartile
+from ..evaluation.case_report import BOUNDARY, BY_CONTRAST, GROUP, NOT_GIVEN, Row
+from ..evaluation.compare import Difference, case_difference, paired_difference, verdict
+from ..evaluation.hardness import lowest_quartile
+from ..files import write_text
 from . import charts, page
 from .inputs import Evaluated, ReportError, read_evaluated
 from .page import Cell, Column, interval, number, words
@@ -32,7 +32,7 @@ def compare_report(baseline_csv: Path, ours_csv: Path, names: tuple[str, str], o
 
     Raises:
         ReportError: a file is missing or not what an evaluation writes, the classes differ, or the names do not.
-        ValueError: the cases differ, or none has a Dice in both (see :func:`..compare.paired_difference`).
+        ValueError: the cases differ, or none has a Dice in both (see :func:`.evaluation.compare.paired_difference`).
         ImportError: matplotlib is not installed.
     """
     if names[0] == names[1]:

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..checkpoint import write_text
-from ..evaluation import BOUNDARY, CONTRAST, GROUP, NOT_GIVEN, Row
-from ..hardness import REACH
-from ..plots import COLOURS
+from ..evaluation.case_report import BOUNDARY, CONTRAST, GROUP, NOT_GIVEN, Row
+from ..evaluation.hardness import REACH
+from ..files import write_text
 from . import charts, page
 from .inputs import Evaluated, ReportError, failed, read_evaluated, read_json
 from .page import Cell, Column, interval, number, words
+from .plots import COLOURS
 
 _PART = {
     "test": "The run chose nothing on these cases, neither weights nor epoch. Choose nothing by them yourself, or they no "

@@ -20,11 +20,11 @@ import numpy as np
 import pytest
 import torch
 
-from custom import cohort
-from custom.bank import Bank
-from custom.check import Check
-from custom.cohort import CohortError
-from custom.streams import Stream
+from custom.cohort import data_list as cohort
+from custom.cohort.check import Check
+from custom.cohort.errors import CohortError
+from custom.stream.bank import Bank
+from custom.stream.stream import Stream
 
 UNREADABLE = "Files that cannot be read (copy them again from their source, or export anew)"
 

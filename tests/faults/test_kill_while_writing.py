@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from custom.checkpoint import newest, sweep
+from custom.files import sweep
+from custom.run.checkpoint import newest
 
 ROOT = Path(__file__).parents[2]
 PARTS, PART_VALUES = 25, 1_000_000  # 25 tensors of 4 MB: a write long enough to be hit

@@ -21,9 +21,9 @@ from ignite.engine import Events
 from mlflow.tracking import MlflowClient
 from monai.bundle import ConfigParser
 
-from custom.run_config import RunConfig
-from custom.tracking import MLflow
-from custom.trainer import DualStreamTrainer
+from custom.run.config import RunConfig
+from custom.run.mlflow import MLflow
+from custom.training.trainer import DualStreamTrainer
 
 UP_s = 180  # a bound, not an expectation: it takes some ten seconds
 
@@ -112,7 +112,7 @@ def test_a_server_killed_in_the_middle_and_started_again_has_every_row_once_and_
     run.add_event_handler(Events.EPOCH_STARTED(once=3), server.kill)
     run.add_event_handler(Events.EPOCH_STARTED(once=6), server.start)
     run.run()
-    (message,) = [r.getMessage() for r in caplog.records if r.name == "custom.tracking"]
+    (message,) = [r.getMessage() for r in caplog.records if r.name == "custom.run.mlflow"]
     assert message.startswith(f"MLflow at {server.uri} does not answer (")
     assert len(rows(tmp_path / "run")) == 6
     check_arrived(server.uri, tmp_path / "run")

@@ -8,8 +8,8 @@ import torch
 from test_resume import assert_same_state
 from torch import nn
 
-from custom import memory
-from custom.memory import OutOfMemory
+from custom.training import memory
+from custom.training.memory import OutOfMemory
 
 PETABYTES = 10**15  # float32 values: no machine has them, so torch's own allocator refuses
 

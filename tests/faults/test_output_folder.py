@@ -13,8 +13,8 @@ from ignite.engine import Events
 from test_kill_in_an_epoch import start
 from test_resume import assert_same_state
 
-from custom.checkpoint import CheckpointError
-from custom.run_folder import RunFolderError
+from custom.run.checkpoint import CheckpointError
+from custom.run.folder import RunFolderError
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, TINY
 
-from custom.scans import Facts, Record
+from custom.cohort.facts import Facts, Record
 
 
 def overwrite(path: Path) -> None:

@@ -1,0 +1,110 @@
+"""``python -m custom.cohort make ...`` makes a list from folders, ``python -m custom.cohort check ...`` judges one."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..errors import show_plainly
+from . import data_list, make
+from .check import OF_A_TASK, Check, Report
+from .data_list import PARTS
+from .errors import CohortError
+from .facts import Facts, Record
+from .formats.itk_image import is_picture
+from .words import plural
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command that is named first."""
+    parser = argparse.ArgumentParser(prog="python -m custom.cohort", description=__doc__)
+    parser.add_argument("command", choices=("make", "check"), help="make a list from folders; check the files of one")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER)
+    options = parser.parse_args(arguments)
+    show_plainly()
+    {"make": make.main, "check": check}[options.command](options.arguments)
+
+
+def check(arguments: Sequence[str] | None = None) -> None:
+    """``python -m custom.cohort check list.json [--task task.yaml] [--no-record]``.
+
+    Raises:
+        CohortError: the list, the task file or scans cannot be used.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m custom.cohort check",
+        description="Judge the files of a data list: every fault of every case in one report.",
+    )
+    parser.add_argument("data_list", type=Path)
+    parser.add_argument("--task", type=Path, help="YAML file with channels, classes, dimensions, slices, ...")
+    parser.add_argument("--no-record", action="store_true", help="read every file, keep no record beside the list")
+    options = parser.parse_args(arguments)
+    start, path = time.monotonic(), options.data_list.resolve()
+    entries = data_list.load(path)
+    record = None if options.no_record else data_list.record_path(path)
+    task = _task(options.task) if options.task else _guess(path, entries, record)
+    parts = {part: found for part, found in entries.items() if found or part == "labelled"}
+    needs = () if list(parts) == ["labelled", "test"] else ("labelled",)  # a list for evaluation alone
+    report = Check(**task, needs=needs, record=record).report(parts)
+    print(path, *(_summary(part, report) for part in PARTS), sep="\n  ")
+    for line in [*report.notes, *(f"warning: {text}" for text in report.warnings())]:
+        print(f"  {line}")
+    if report.faults:
+        raise CohortError(f"{plural(sum(map(len, report.faults.values())), 'fault')} in {path}\n  {report.text()}")
+    seconds = time.monotonic() - start
+    print(f"No faults in {plural(len(report.cases), 'scan')} ({seconds:.1f} s; {report.reading()}).")
+
+
+def _task(path: Path) -> dict[str, Any]:
+    try:
+        task = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise CohortError(f"--task {path} cannot be read: {error}") from error
+    if not isinstance(task, dict) or not all(isinstance(task.get(name), list) for name in ("channels", "classes")):
+        raise CohortError(f"--task {path}: expected YAML with lists under channels and classes, as in custom/tasks")
+    return {name: task[name] for name in OF_A_TASK if name in task}
+
+
+def _guess(path: Path, entries: Mapping[str, list[dict]], record: Path | None) -> dict[str, Any]:
+    """Without a task: what the list's fingerprint says, else as many channels as the first scan that can be read."""
+    fingerprint = json.loads(path.read_text(encoding="utf-8")).get("fingerprint")
+    if isinstance(fingerprint, dict) and fingerprint.get("channels") and fingerprint.get("label_values"):
+        return {name: fingerprint[name] for name in ("channels", "label_values")}
+    image = next((entry["image"] for part in PARTS for entry in entries[part] if entry.get("image")), "")
+    if isinstance(image, Mapping):
+        return {"channels": list(image)}
+    first = Record(record).facts([image])[image] if os.path.exists(image) else None
+    count = first.channels if isinstance(first, Facts) else 0
+    return {"channels": ["image"] if count == 1 else [f"channel {number + 1}" for number in range(count)]}
+
+
+def _summary(part: str, report: Report) -> str:
+    """``labelled    14 scans of 7 patients: 216-256 x 208-288 x 6-10 voxels of 1.37-1.79 x 1.37-1.79 x 5-10 mm``."""
+    cases = [case for case in report.cases if case.part == part]
+    count = f"{plural(len(cases), 'scan')} of {plural(len({case.patient for case in cases}), 'patient')}"
+    text = f"{part:<11}{count if cases else 'none'}"
+    images = [(file, report.facts[file]) for case in cases for file in case.files.values() if file in report.facts]
+    forms = []
+    for axes in (2, 3):
+        shapes = [told.shape for _, told in images if len(told.shape) == axes]
+        spacings = [told.spacing_mm for file, told in images if len(told.shape) == axes and not is_picture(file)]
+        size = f"{_ranges(shapes)} voxels" if shapes else ""
+        forms.append(size + (f" of {_ranges(spacings)} mm" if spacings else ""))
+    return ": ".join(filter(None, (text, "; ".join(filter(None, forms)))))
+
+
+def _ranges(rows: Sequence[Sequence[float]]) -> str:
+    """Smallest to largest on each axis: ``216-256 x 256``."""
+    ends = [(f"{min(column):.4g}", f"{max(column):.4g}") for column in zip(*rows, strict=True)]
+    return " x ".join(low if low == high else f"{low}-{high}" for low, high in ends)
+
+
+if __name__ == "__main__":
+    main()

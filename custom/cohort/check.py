@@ -1,0 +1,262 @@
+"""Judge what the files of a cohort hold, before the first step: every fault of every case in one report."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .case import TRAINING, Case, Task, nonfinite
+from .data_list import PARTS
+from .errors import CohortError
+from .facts import Facts, Record, ScanFault
+from .names import case_names, first_file, stem
+from .overlaps import judge
+from .words import number, plural, some
+
+logger = logging.getLogger(__name__)
+
+LINES = 12  # of one kind of fault are told in full
+NAMES = 48  # of the cases beyond these are given
+REMEDIES = {
+    "Files that cannot be read": "Files that cannot be read (copy them again from their source, or export anew)"
+}
+OF_A_TASK = ("channels", "classes", "label_values", "dimensions", "slices", "fill_nonfinite", "shared_scans",
+             "missing_channels", "modalities_alone")  # fmt: skip
+
+
+@dataclass
+class Report:
+    """What was found: faults by kind, a line each; what is odd, by kind, a name and a sentence each; what is worth
+    knowing."""
+
+    cases: list[Case]
+    facts: Mapping[str, Facts]
+    recorded: int
+    faults: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    odd: dict[str, list[tuple[str, str]]] = field(default_factory=lambda: defaultdict(list))
+    notes: list[str] = field(default_factory=list)
+
+    def warnings(self) -> list[str]:
+        """One text a kind, with how many cases and the first of them."""
+        texts = []
+        for found in self.odd.values():
+            names, text = list(dict.fromkeys(name for name, _ in found)), found[0][1]
+            count = f"{len(names)} scans ({some(names)}), the first" if len(names) > 1 else names[0]
+            texts.append(f"{count}: {text}")
+        return texts
+
+    def reading(self) -> str:
+        """``274 files read, 0 unchanged since an earlier check``."""
+        return (
+            f"{plural(len(self.facts) - self.recorded, 'file')} read, {self.recorded} unchanged since an earlier check"
+        )
+
+    def text(self) -> str:
+        """The faults by kind: the first dozen in full, of the next ones the cases, of what is left the number."""
+        lines = []
+        for kind, found in self.faults.items():
+            lines += [f"{REMEDIES.get(kind, kind)}:", *(f"  {line}" for line in found[:LINES])]
+            if rest := [line.split(": ")[0] for line in found[LINES:]]:
+                lines.append(f"  and {len(rest)} more: {some(rest, NAMES)}")
+        return "\n  ".join(lines)
+
+
+class Check:
+    """Judge the scans of a cohort before the first step.
+
+    Called with parts of a cohort it reads each file once to its end, or asks the record, logs what is odd, and raises
+    one error with all faults. Labels of unlabelled scans are never opened. Two scans are copies where shape and values
+    of the voxels agree; images of one value (blank ones) are not compared.
+
+    Args:
+        channels: names in the network's order; none: any number.
+        classes: names, background first; none and no label_values: any whole numbers from 0 are labels.
+        label_values: of the classes in label files; by default 0, 1, ..., K - 1.
+        dimensions: of the network; None: scans may have 2 or 3.
+        slices: a 2D network sees volumes slice by slice.
+        fill_nonfinite: the reader fills NaN and infinite voxels of images: a warning, no fault.
+        shared_scans: a scan may be labelled and unlabelled at once.
+        missing_channels: scans for training may lack modalities, all but one; how many do goes to the log.
+        modalities_alone: a network reads one modality: scans of every part may lack the others.
+        needs: parts that may not be empty, where they are given.
+        unread: parts whose files are not opened (the test part in training): their patients and paths are compared,
+            and what the record knows of their voxels.
+        record: a JSON file; what is in it and did not change is not read again.
+        workers: threads that read.
+
+    Raises:
+        CohortError: not as many label values as classes, or one twice.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[str] = (),
+        classes: Sequence[str] = (),
+        label_values: Sequence[int] | None = None,
+        dimensions: int | None = None,
+        slices: bool = False,
+        fill_nonfinite: bool = False,
+        shared_scans: bool = False,
+        missing_channels: bool = True,
+        modalities_alone: bool = False,
+        needs: Collection[str] = ("labelled",),
+        unread: Mapping[str, Sequence[Mapping]] | None = None,
+        record: str | Path | None = None,
+        workers: int = 2,
+    ) -> None:
+        values = tuple(range(len(classes)) if label_values is None else label_values)
+        if classes and (len(values) != len(classes) or len(set(values)) != len(values)):
+            raise CohortError(
+                f"label_values {list(values)}: expected one value for each of {list(classes)}, none twice"
+            )
+        axes = 3 if slices else dimensions
+        self.task = Task(tuple(channels), values, axes, slices, fill_nonfinite, missing_channels, modalities_alone)
+        self.names = dict(zip(values, classes, strict=True)) if classes else {}
+        self.shared_scans, self.needs, self.unread = shared_scans, tuple(needs), dict(unread or {})
+        self.record, self.workers = Record(record), workers
+
+    def __call__(self, parts: Mapping[str, Sequence[Mapping]]) -> dict[str, int]:
+        """How many scans there are in each part. What is odd goes to the log.
+
+        Raises:
+            CohortError: all faults of all cases.
+        """
+        report = self.report(parts)
+        for warning in report.warnings():
+            logger.warning(warning)
+        for note in report.notes:
+            logger.info(note)
+        if report.faults:
+            raise CohortError(f"The scans cannot be used.\n  {report.text()}")
+        logger.info("No faults in %s (%s).", plural(len(report.cases), "scan"), report.reading())
+        return {part: len(entries) for part, entries in parts.items()}
+
+    def report(self, parts: Mapping[str, Sequence[Mapping]]) -> Report:
+        """Everything that was found, nothing raised."""
+        entries = {part: [_entry(entry) for entry in found] for part, found in {**self.unread, **parts}.items()}
+        cases = [case for part in PARTS for case in self._cases(part, entries.get(part, []))]
+        judged = [case for case in cases if case.part in parts]
+        files = list(dict.fromkeys(file for case in judged for file in case.paths() if os.path.exists(file)))
+        recorded = sum(self.record.known(file) is not None for file in files)
+        found = self.record.facts(files, self.workers)
+        facts = {file: told for file, told in found.items() if isinstance(told, Facts)}
+        report = Report(judged, facts, recorded)
+        report.faults.update(self._list(entries, parts))
+        for case in judged:
+            broken = [file for file in case.paths() if isinstance(found.get(file), ScanFault)]
+            damaged = [("Files that cannot be read", f"{case.kind(file)}{found[file]}") for file in broken]
+            for kind, fault in (*damaged, *self.task.faults(case, facts)):
+                report.faults[kind].append(f"{case}: {fault}")
+        known = {file: told for case in cases for file in case.files.values()
+                 if (told := facts.get(file) or self.record.known(file))}  # fmt: skip
+        self._copies(cases, known, report)
+        self._never_read([case for case in cases if case.part not in parts], known, report)
+        self._oddities(report)
+        for part in parts:
+            self._note(part, report)
+        return report
+
+    def _cases(self, part: str, entries: list[dict]) -> Iterator[Case]:
+        for entry, name in zip(entries, case_names(entries, self.task.channels), strict=True):
+            image, label = entry["image"], (entry.get("label") or "") if part != "unlabelled" else ""
+            if image:
+                files = image if isinstance(image, Mapping) else {"": image}
+                there = {channel: str(file) for channel, file in files.items() if file}
+                yield Case(part, name, entry["patient"], there, str(label))
+
+    def _list(self, entries: Mapping[str, list[dict]], judged: Collection[str]) -> dict[str, list[str]]:
+        """What can be seen without opening a file, and parts that are empty."""
+        unread = [part for part in entries if part not in judged]
+        lines = judge(entries, unread, self.shared_scans)
+        lines += [f"no {part} scans; at least one is needed. Add entries under '{part}' in the data list"
+                  for part in self.needs if part in judged and not entries[part]]  # fmt: skip
+        return {"The list": lines} if lines else {}
+
+    # ---- one scan in two places -------------------------------------------------------------------------------------
+
+    def _copies(self, cases: Sequence[Case], known: Mapping[str, Facts], report: Report) -> None:
+        """A scan copied or renamed: a fault across parts, odd within one."""
+        seen: dict[str, list[tuple[Case, str]]] = defaultdict(list)
+        for case in cases:
+            for file in case.files.values():
+                if file in known and known[file].low < known[file].high:
+                    self._compare(case, file, seen[known[file].voxels], report)
+                    seen[known[file].voxels].append((case, file))
+
+    def _compare(self, case: Case, file: str, others: Sequence[tuple[Case, str]], report: Report) -> None:
+        """Told once, of the first scan that it may not share its voxels with; else of the first in its own part."""
+        clashes = [(*other, remedy) for other in others if (remedy := self._clash(case, file, *other))]
+        within = [(*other, "") for other in others if other[0].part == case.part]
+        for other, copy, remedy in (clashes or within)[:1]:
+            same = f"{Path(file).name} holds the same image as {Path(copy).name} of {other}"
+            if remedy:
+                report.faults["One scan in two places"].append(f"{case}: {same}. {remedy}")
+            else:
+                report.odd["copies"].append((str(case), same))
+
+    def _clash(self, case: Case, file: str, other: Case, copy: str) -> str:
+        """What to do about a scan that two parts share; empty where they may, or the list's own faults name it."""
+        a, b = ("training" if c.part in TRAINING else c.part for c in (case, other))
+        if a != b:
+            return f"Remove it from {b} or from {a}" if case.patient != other.patient else ""
+        listed = file == copy == next(iter(case.files.values())) == next(iter(other.files.values()))
+        if case.part != other.part and not listed and not self.shared_scans:
+            return "Remove one entry, or set shared_scans to true"
+        return ""
+
+    def _never_read(self, unread: Sequence[Case], known: Mapping[str, Facts], report: Report) -> None:
+        """Parts that this run does not open are compared by content as far as an earlier check has read them."""
+        for part in PARTS:
+            new = [case.name for case in unread if case.part == part
+                   and any(file not in known and os.path.exists(file) for file in case.files.values())]  # fmt: skip
+            if new:
+                report.notes.append(f"{part}: {plural(len(new), 'scan')} never read by a check, so copies of them are not "
+                                    "found; `python -m custom.cohort check LIST` reads them")  # fmt: skip
+
+    # ---- what is no fault -------------------------------------------------------------------------------------------
+
+    def _oddities(self, report: Report) -> None:
+        for case in report.cases:
+            for file in case.paths():
+                told = report.facts.get(file)
+                for text in told.warnings if told else ():
+                    report.odd[text.split(":")[0]].append((str(case), f"{case.called(file)}: {text}"))
+                if told and file != case.label and told.low == told.high:
+                    report.odd["blank"].append(
+                        (str(case), f"{case.called(file)} is blank: it is {number(told.low)} all over")
+                    )
+                if told and told.nonfinite and file != case.label and self.task.fill_nonfinite:
+                    report.odd["nonfinite"].append((str(case), f"{nonfinite(Path(file).name, told)}, filled when read"))
+
+    def _note(self, part: str, report: Report) -> None:
+        """How many labels are empty, which modalities are missing, which classes no labelled scan has."""
+        cases = [case for case in report.cases if case.part == part]
+        values = {case.name: {value for value, _ in told.values or ()} for case in cases
+                  if (told := report.facts.get(case.label)) and told.values}  # fmt: skip
+        background = self.task.values[0] if self.task.values else 0
+        if empty := [name for name, found in values.items() if found == {background}]:
+            report.notes.append(f"{part}: {len(empty)} of {len(values)} labels are empty ({some(empty)})")
+        for channel in self.task.channels:
+            lack = [case.name for case in cases if channel in self.task.lacks(case)]
+            if lack and self.task.counts_lacks(part):
+                report.notes.append(f"{part}: {len(lack)} of {len(cases)} scans lack {channel} ({some(lack)})")
+        if part == "labelled" and values and "Labels" not in report.faults:
+            for value in [v for v in self.task.values[1:] if not any(v in found for found in values.values())]:
+                name = self.names.get(value, "")
+                report.odd[f"class {value}"].append(
+                    ("labelled", f"no scan has the class {number(value)} {name}".rstrip() + ": it cannot be learnt"))  # fmt: skip
+
+
+def _entry(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """With the image as path or by channel (by number, where it is a list of paths), and a patient."""
+    image = entry.get("image")
+    plain = {**entry, "image": image if isinstance(image, str | Path | Mapping | None) else dict(enumerate(image))}
+    return {**plain, "patient": str(entry.get("patient") or stem(first_file(plain)))}
+
+
+# the command line

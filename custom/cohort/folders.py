@@ -1,0 +1,112 @@
+"""The images of a folder, for inference: cases with all channels, or of one modality each."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import nearest
+from ..files import under
+from .errors import CohortError
+from .names import SUFFIXES, first_file, is_image, is_series, is_stray, namesakes, stem
+
+logger = logging.getLogger(__name__)
+
+AUTO = "auto"
+
+
+def images_alone(
+    folder: str | Path, channels: Sequence[str], modality: str = AUTO, root: str | Path = "."
+) -> list[dict[str, Any]]:
+    """The images of a folder for networks that read one modality each: one image a case.
+
+    They lie in subfolders named after the channels, or in ``folder`` itself. There ``p01_t1ce.nii.gz`` is the t1ce of
+    p01 by its name. Any other image is of the modality that is told; with ``auto`` it must hold all channels.
+
+    Args:
+        folder: absolute or below ``root``.
+        channels: names in their order.
+        modality: one of them; ``auto`` takes of each case the first one that it has.
+
+    Returns:
+        ``{"image": {modality: path}, "modality": modality}`` for each case (the path alone where one file holds all
+        channels), those of one modality behind one another.
+
+    Raises:
+        CohortError: an unknown modality; no image; two of one name.
+    """
+    if modality not in (AUTO, *channels):
+        known = [AUTO, *channels]
+        raise CohortError(f"modality is {modality!r}{nearest(modality, known)}; expected one of {', '.join(known)}")
+    folder = under(root, folder)
+    wanted = list(channels) if modality == AUTO else [modality]
+    apart = [channel for channel in wanted if (folder / channel).is_dir()]
+    found = {c: _scans(folder / c) for c in apart} if apart else _by_name(_scans(folder), channels, modality)
+    cases: dict[str, dict[str, Any]] = {}
+    for channel in (*wanted, ""):
+        for name, file in found.get(channel, {}).items():
+            image = {channel: str(file)} if channel else str(file)
+            cases.setdefault(name, {"image": image, "modality": channel or wanted[0]})
+    if not cases:
+        raise CohortError(
+            f"no images of {' or '.join(wanted)} in {folder.resolve()}: expected files {', '.join(SUFFIXES)} or folders "
+            f"of DICOM series there, or in a subfolder {' or '.join(wanted)}. Give the folder with --dataset_dir."
+        )
+    return sorted(cases.values(), key=lambda case: wanted.index(case["modality"]))
+
+
+def paths_alone(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What :func:`images_alone` found as transforms read it: the path below ``image``, and the ``modality``."""
+    return [{**entry, "image": first_file(entry)} for entry in entries]
+
+
+def _scans(folder: Path) -> dict[str, Path]:
+    """The scans of a folder by their names without suffix; nothing of a folder that does not exist."""
+    visible = [p for p in sorted(folder.iterdir()) if not p.name.startswith(".")] if folder.is_dir() else []
+    scans = [path for path in visible if is_image(path) or is_series(path)]
+    if twins := namesakes(scans):
+        raise CohortError(f"several images of one name in {folder}: {'; '.join(twins)}. Keep one of each")
+    if strays := [path.name for path in visible if path.is_file() and is_stray(path)]:
+        logger.warning("Not read in %s, no image and no folder of a DICOM series: %s", folder, ", ".join(strays))
+    return {stem(path): path for path in scans}
+
+
+def _by_name(scans: Mapping[str, Path], channels: Sequence[str], modality: str) -> dict[str, dict[str, Path]]:
+    """Case and file by channel; under "" those that must hold all channels."""
+    found: dict[str, dict[str, Path]] = {}
+    for name, file in scans.items():
+        channel = next((channel for channel in channels if name.endswith(f"_{channel}")), "")
+        case = name.removesuffix(f"_{channel}")
+        found.setdefault(channel or modality.replace(AUTO, ""), {})[case] = file
+    return found
+
+
+def images(folder: str | Path, channels: Sequence[str] = ("image",), root: str | Path = ".") -> list[dict[str, Any]]:
+    """Every image of a folder, for inference.
+
+    A case is one file that holds all channels or, where the folder has subfolders named after the channels, the files
+    of one name in all of them.
+
+    Raises:
+        CohortError: no image there; two of one name; a case that lacks a channel.
+    """
+    folder = under(root, folder)
+    apart = [folder / name for name in channels if (folder / name).is_dir()]
+    folders = [folder / name for name in channels] if apart else [folder]
+    found = [p for f in apart or folders if f.is_dir() for p in sorted(f.iterdir()) if not p.name.startswith(".")]
+    names = sorted({p.name for p in found if is_image(p) or is_series(p)})
+    if not names:
+        raise CohortError(
+            f"no images in {folder.resolve()}: expected files {', '.join(SUFFIXES)} or folders of DICOM "
+            f"series, or such in a subfolder for each of {list(channels)}. Give the folder with --dataset_dir."
+        )
+    if twins := namesakes([folders[0] / name for name in names]):
+        raise CohortError(f"several images of one name in {folder}: {'; '.join(twins)}. Keep one of each")
+    missing = [str(f / name) for name in names for f in folders if not (f / name).exists()]
+    if missing:
+        raise CohortError(f"cases that lack a channel: {', '.join(missing)}. Add these files, or move their cases away")
+    if strays := sorted({p.name for p in found if is_stray(p)} - set(names)):
+        logger.warning("Not read in %s, no image and no folder of a DICOM series: %s", folder, ", ".join(strays))
+    return [{"image": [str(f / name) for f in folders] if apart else str(folder / name)} for name in names]

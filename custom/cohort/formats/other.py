@@ -1,0 +1,165 @@
+"""All formats but NIfTI: what ITK does not look at (checksums, ends of files) is verified here, then ITK reads."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from .itk_image import UNEVEN, image_data, image_size, is_dicom, is_picture, read_image, unevenness
+from .nifti import damage, gunzip
+from .opened import Opened, ScanFault, files_of, judge_size
+
+PNG = b"\x89PNG\r\n\x1a\n"
+JPEG, JPEG_END = b"\xff\xd8", b"\xff\xd9"
+GREY, GREY_ALPHA = 0, 4  # PNG's colour types
+ZLIB_OR_GZIP = 47  # zlib's wbits
+
+
+def open_other(path: Path, max_voxels: int) -> Opened:
+    """Read what ITK can: NRRD, MHA, MHD, PNG, JPEG, a DICOM file, a folder with one DICOM series.
+
+    PNG and compressed NRRD and MHA have checksums, so a flipped bit is found; DICOM, JPEG and uncompressed files
+    have none.
+
+    Raises:
+        ScanFault: of an unknown kind; truncated, damaged, of no or absurd size; slices at unequal distances.
+    """
+    digest = hashlib.sha256()
+    for file in files_of(path):
+        digest.update(file.read_bytes())
+    if path.is_file():
+        _verify(path, max_voxels)
+    image = read_image(path)
+    array, meta = image_data(image)
+    judge_size(array.shape, max_voxels, path.name)  # of a series, only now known
+    scan = Opened(
+        voxels=array,
+        channels_last=meta["original_channel_dim"] == -1,
+        affine=_square(np.asarray(meta["affine"])),
+        dtype=array.dtype.name,
+        sha256=digest.hexdigest(),
+    )
+    if unevenness(image) > UNEVEN[0]:
+        scan.warnings.append(f"slices at unequal distances: up to {unevenness(image):.1%} off the mean")
+    return scan
+
+
+def _verify(path: Path, max_voxels: int) -> None:
+    """What can be seen without decoding voxels: first the form, then the size, then the length of what is there."""
+    name, raw = path.name, path.read_bytes()
+    suffix = path.suffix.lower()
+    if not raw:
+        raise ScanFault(f"{name} is empty.")
+    if suffix == ".png":
+        _verify_png(raw, name)
+    elif is_picture(path):
+        _verify_jpeg(raw, name)
+    elif suffix == ".nrrd":
+        header, voxels = _nrrd(raw, name)
+    elif suffix in (".mha", ".mhd"):
+        header, voxels = _meta(path, raw, name)
+    elif not is_dicom(path):
+        raise ScanFault(f"{name} is of no kind that is read here: NIfTI, DICOM, NRRD, MHA, MHD, PNG, JPEG.")
+    shape, size = image_size(path)
+    judge_size(shape, max_voxels, name)
+    if suffix == ".nrrd":
+        _verify_nrrd(header, voxels, size, name)
+    elif suffix in (".mha", ".mhd"):
+        _verify_meta(header, voxels, size, name)
+
+
+def _verify_png(raw: bytes, name: str) -> None:
+    """Walks the chunks: length, type, data, CRC of type and data."""
+    if not raw.startswith(PNG):
+        raise ScanFault(f"{name} is no PNG file, or damaged: it does not begin like one.")
+    at, colours, kind = len(PNG), -1, b""
+    while kind != b"IEND":
+        if at + 12 > len(raw):
+            raise ScanFault(f"{name} is truncated.")
+        length, kind = struct.unpack(">I4s", raw[at : at + 8])
+        end = at + 12 + length
+        if end > len(raw):
+            raise ScanFault(f"{name} is truncated.")
+        if zlib.crc32(raw[at + 4 : end - 4]) != struct.unpack(">I", raw[end - 4 : end])[0]:
+            raise ScanFault(f"{name} is damaged: its checksum does not match.")
+        if kind == b"IHDR":
+            colours = raw[at + 17]
+        if colours == GREY_ALPHA or (colours == GREY and kind == b"tRNS"):
+            # ITK 5.4 gives grey and transparency one after the other as if they were grey values
+            raise ScanFault(f"{name} is grey with transparency; save it without.")
+        at = end
+
+
+def _verify_jpeg(raw: bytes, name: str) -> None:
+    if not raw.startswith(JPEG):
+        raise ScanFault(f"{name} is no JPEG file, or damaged: it does not begin like one.")
+    if not raw.rstrip(b"\0\r\n ").endswith(JPEG_END):  # some cameras pad
+        raise ScanFault(f"{name} is truncated: it lacks the end mark of a JPEG file.")
+
+
+def _nrrd(raw: bytes, name: str) -> tuple[bytes, bytes]:
+    """Header and voxels, which follow the first empty line."""
+    if not raw.startswith(b"NRRD"):
+        raise ScanFault(f"{name} is no NRRD file, or damaged: it does not begin like one.")
+    header, *voxels = re.split(rb"\r?\n\r?\n", raw, maxsplit=1)
+    if re.search(rb"^data ?file:", header, re.MULTILINE):
+        raise ScanFault(f"{name} keeps its voxels in another file; save both in one.")
+    if not voxels:
+        raise ScanFault(f"{name} is truncated: it ends in its header.")
+    return header, voxels[0]
+
+
+def _verify_nrrd(header: bytes, voxels: bytes, size: int, name: str) -> None:
+    encoding = re.search(rb"^encoding: *(\w+)", header, re.MULTILINE)
+    if encoding and encoding[1] in (b"gz", b"gzip"):
+        _verify_length(len(gunzip(voxels, size, name)), size, name)
+    elif encoding and encoding[1] == b"raw":  # of text, ITK finds what is missing
+        _verify_length(len(voxels), size, name)
+
+
+def _meta(path: Path, raw: bytes, name: str) -> tuple[bytes, bytes]:
+    """Header and voxels, which follow its last entry, or are in the file that this names."""
+    found = re.search(rb"^ElementDataFile *= *(.+?)\r?\n", raw, re.MULTILINE)
+    if not found:
+        raise ScanFault(f"{name} is truncated, or no MetaImage: it lacks the end of its header.")
+    if found[1].strip() == b"LOCAL":
+        return raw[: found.start()], raw[found.end() :]
+    if len(files_of(path)) < 2:
+        raise ScanFault(f"{name} has its voxels in {found[1].decode(errors='replace')}, which is not there.")
+    return raw[: found.start()], files_of(path)[1].read_bytes()
+
+
+def _verify_meta(header: bytes, voxels: bytes, size: int, name: str) -> None:
+    if re.search(rb"^CompressedData *= *True", header, re.MULTILINE):
+        _verify_length(_inflated(voxels, size, name), size, name)
+    elif re.search(rb"^BinaryData *= *True", header, re.MULTILINE):
+        _verify_length(len(voxels), size, name)
+
+
+def _inflated(voxels: bytes, size: int, name: str) -> int:
+    """Length of a zlib stream, read to its checksum; at most a little above ``size``."""
+    stream = zlib.decompressobj(ZLIB_OR_GZIP)
+    try:
+        length = len(stream.decompress(voxels, size + 1))
+        length += len(stream.decompress(stream.unconsumed_tail, 1))  # the checksum follows
+    except zlib.error as error:
+        raise ScanFault(damage(name, error)) from error
+    return length if stream.eof else min(length, size - 1)
+
+
+def _verify_length(found: int, size: int, name: str) -> None:
+    if found < size:
+        raise ScanFault(f"{name} is truncated: its header promises {size} bytes of voxels.")
+
+
+def _square(affine: np.ndarray) -> np.ndarray:
+    """4 x 4, of a 3 x 3 affine of the plane."""
+    axes = len(affine) - 1
+    whole = np.eye(4)
+    whole[:axes, :axes], whole[:axes, 3] = affine[:axes, :axes], affine[:axes, axes]
+    return whole

@@ -1,0 +1,63 @@
+"""Whether two scans lie on one grid, in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .facts import Facts
+
+TOLERANCE = 1e-3  # mm; of directions, the same number of their cosines
+
+
+def difference(found: Facts, expected: Facts, pictures: bool = False) -> str:
+    """What differs, ``spacing 1.0x1.0x2.0 against 1.0x1.0x1.0 mm``; empty where nothing does.
+
+    Args:
+        pictures: compare shapes alone.
+    """
+    parts = []
+    if found.shape != expected.shape:
+        parts.append(f"shape {times(found.shape)} against {times(expected.shape)} voxels")
+    if pictures or len(found.shape) != len(expected.shape):
+        return ", ".join(parts)
+    if _differ(found.spacing_mm, expected.spacing_mm):
+        parts.append(f"spacing {times(found.spacing_mm)} against {times(expected.spacing_mm)} mm")
+    mine, theirs = np.asarray(found.affine, dtype=float), np.asarray(expected.affine, dtype=float)
+    if _differ(mine[:3, 3], theirs[:3, 3]):
+        parts.append(f"origin {_point(mine)} against {_point(theirs)} mm")
+    if _differ(_cosines(mine), _cosines(theirs)):
+        parts.append(_turned(mine, theirs))
+    return ", ".join(parts)
+
+
+def times(numbers: Sequence[float]) -> str:
+    """``64x64x8``; lengths to 0.001."""
+    return "x".join(str(n if isinstance(n, int) else round(float(n), 3)) for n in numbers)
+
+
+def _differ(a: Sequence[float] | NDArray, b: Sequence[float] | NDArray) -> bool:
+    return bool(np.abs(np.asarray(a) - np.asarray(b)).max() > TOLERANCE)
+
+
+def _point(affine: NDArray) -> str:
+    return "(" + ", ".join(str(round(float(x), 3) + 0.0) for x in affine[:3, 3]) + ")"
+
+
+def _cosines(affine: NDArray) -> NDArray:
+    """Unit vectors of the voxel axes, in columns."""
+    return affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+
+
+def _turned(found: NDArray, expected: NDArray) -> str:
+    """The axes' names where they differ (``LAS against RAS``), else the largest angle between two like axes."""
+    from nibabel.orientations import aff2axcodes
+
+    names = ["".join(aff2axcodes(affine)) for affine in (found, expected)]
+    if names[0] != names[1]:
+        return f"orientation {names[0]} against {names[1]}"
+    cosine = float((_cosines(found) * _cosines(expected)).sum(axis=0).min())
+    return f"direction turned by {math.degrees(math.acos(min(cosine, 1.0))):.3g} degrees"

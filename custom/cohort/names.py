@@ -1,0 +1,71 @@
+"""Names of scans, cases and files."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .formats.itk_image import is_dicom
+
+SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".png", ".jpg", ".jpeg")
+_TEXTS = (".json", ".txt", ".md", ".csv", ".tsv", ".bval", ".bvec")
+
+
+def stem(file: str | Path) -> str:
+    """A file's name without its image suffix: ``p01_ED.nii.gz`` is ``p01_ED``."""
+    name = Path(file).name
+    known = next((name[: -len(s)] for s in SUFFIXES if name.lower().endswith(s)), "")
+    return known or (name if os.path.isdir(file) else Path(name).stem)  # the folder of a DICOM series has no suffix
+
+
+def first_file(entry: Mapping[str, Any]) -> str:
+    """The path of an entry\'s image; of several modalities, of the first; empty where there is none."""
+    image = entry.get("image") or ""
+    return str(next(iter(image.values()), "")) if isinstance(image, Mapping) else str(image)
+
+
+def case_names(entries: Sequence[Mapping[str, Any]], channels: Sequence[str] = ()) -> list[str]:
+    """``patient_stem``, or the stem alone where it says the patient; a number tells namesakes apart.
+
+    The stem is the image's; of several modalities, that of the first one that is there.
+    """
+    names: dict[str, None] = {}
+    for entry in entries:
+        image, patient = entry.get("image") or "", str(entry.get("patient") or "")
+        if isinstance(image, Mapping):
+            image = next((image[c] for c in (*channels, *image) if image.get(c)), "")
+        file = stem(str(image))
+        told = not patient or re.search(rf"(?<![0-9A-Za-z]){re.escape(patient)}(?![0-9A-Za-z])", file)
+        name = base = file if told else f"{patient}_{file}"
+        copies = 1
+        while name in names:
+            copies += 1
+            name = f"{base}-{copies}"
+        names[name] = None
+    return list(names)
+
+
+def is_image(path: Path) -> bool:
+    """A file that the readers take, by its suffix."""
+    return path.name.lower().endswith(SUFFIXES)
+
+
+def is_series(path: Path) -> bool:
+    """Whether it is a folder of DICOM files."""
+    return path.is_dir() and any(is_dicom(file) for file in sorted(path.iterdir()))
+
+
+def is_stray(path: Path) -> bool:
+    """Neither a scan nor one of the texts that lie beside scans (``p01.json``): perhaps a scan that is not read."""
+    return not (is_image(path) or is_series(path) or path.name.lower().endswith(_TEXTS))
+
+
+def namesakes(files: Sequence[Path]) -> list[str]:
+    """``a.mha and a.nii.gz``: files that differ in nothing but their suffix, whose results would overwrite each other."""
+    by_stem: dict[str, list[str]] = {}
+    for file in files:
+        by_stem.setdefault(stem(file), []).append(file.name)
+    return [" and ".join(found) for found in by_stem.values() if len(found) > 1]

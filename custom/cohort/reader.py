@@ -1,0 +1,79 @@
+"""One reader for all scans: NIfTI by nibabel, everything else by ITK, each as MONAI reads it.
+
+Named in configs as ``{_target_: LoadImaged, reader: scripts.cohort.reader.ScanReader, ensure_channel_first: true}``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from monai.config import PathLike
+from monai.data import ImageReader
+from monai.utils import ensure_tuple
+
+from .formats.itk_image import image_data, read_image
+from .formats.opened import ScanFault
+
+
+class ScanReader(ImageReader):
+    """Reads a file, the folder of a DICOM series, or several of one kind that become the channels of one image.
+
+    Pictures (PNG, JPEG) have voxels of size 1: a resolution that is meant for printing (dpi) is no size, and an image
+    would lie apart from its label. A folder with several series is refused, where MONAI's reader takes the first.
+
+    Args:
+        fill_nonfinite: a NaN or infinite voxel becomes the darkest finite one of its file; else it stays what it is.
+
+    Raises:
+        ScanFault: of :meth:`get_data`: a file that cannot be read; NIfTI and another kind in one list.
+    """
+
+    def __init__(self, fill_nonfinite: bool = False) -> None:
+        self.fill_nonfinite = fill_nonfinite
+
+    def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
+        return True
+
+    def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> tuple[Path, ...]:
+        """The paths alone: after a reader that fails here, ``LoadImage`` tries all others it knows, and one of them
+        may read the file in another way."""
+        return tuple(Path(path) for path in ensure_tuple(data))
+
+    def get_data(self, img: Sequence[Path]) -> tuple[np.ndarray, dict]:
+        """Voxels and metadata, as MONAI's readers give them."""
+        kinds = {is_nifti(path) for path in img}
+        if len(kinds) > 1:
+            raise ScanFault(
+                f"{' and '.join(path.name for path in img)} are NIfTI and another kind; save all as one kind."
+            )
+        if kinds == {True}:
+            voxels, meta = self._nifti(img)
+        else:
+            voxels, meta = image_data(*(read_image(path) for path in img))
+        return (filled(voxels) if self.fill_nonfinite else voxels), meta
+
+    @staticmethod
+    def _nifti(paths: Sequence[Path]) -> tuple[np.ndarray, dict]:
+        from monai.data import NibabelReader
+
+        reader = NibabelReader()  # one a call: it remembers the paths, and scans are read in threads
+        try:
+            return reader.get_data(reader.read([str(path) for path in paths]))
+        except Exception as error:  # nibabel's own, zlib's, the operating system's
+            raise ScanFault(f"{', '.join(path.name for path in paths)} cannot be read: {error}") from error
+
+
+def filled(voxels: np.ndarray) -> np.ndarray:
+    """Without NaN and infinite values: the smallest finite one stands for them, 0 where none is finite."""
+    known = np.isfinite(voxels)
+    if known.all():
+        return voxels
+    return np.where(known, voxels, voxels[known].min() if known.any() else 0).astype(voxels.dtype)
+
+
+def is_nifti(path: Path) -> bool:
+    """By its name: what nibabel reads, ITK reads the rest."""
+    return path.name.lower().endswith((".nii", ".nii.gz"))

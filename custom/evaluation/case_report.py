@@ -1,0 +1,333 @@
+"""Scores of a whole cohort: a row per case, and a summary whose intervals resample patients.
+
+What one evaluation does::
+
+    report = CaseReport(["RV", "Myo", "LV"])
+    for case in cases:
+        report.add(case.name, case.patient, pred, label, spacing_mm, {"disease": "DCM"})
+        report.calibration.add(logits, label)
+    report.write(folder, "test")               # test.csv, test.compat.csv, test.json, test.md
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import UserError
+from ..files import write_text
+from ..markdown import table
+from .bootstrap import DRAWS, LEVEL, bootstrap_interval
+from .calibration import Calibration
+from .hardness import REACH, boundary_dice, contrast, lowest_quartile
+from .metrics import COMPAT_RULE, ClassScore, case_scores
+
+Row = dict[str, Any]  # case, patient, group_*: str; failures: int; every other column a float, NaN where not measured
+
+OVERLAPS = ("dice", "jaccard")
+DISTANCES = ("hd95_mm", "asd_mm")
+STRICT = (*OVERLAPS, *DISTANCES)  # fields of ClassScore and beginnings of columns
+COMPAT = ("dice", "jaccard", "hd95_voxels", "asd_voxels")  # of CompatScore
+BOUNDARY, CONTRAST = "boundary_dice", "contrast"  # columns of :mod:`.hardness`
+TITLES = {"dice": "Dice", "jaccard": "Jaccard", "hd95_mm": "HD95, mm", "asd_mm": "ASD, mm",
+          "hd95_voxels": "HD95, voxels", "asd_voxels": "ASD, voxels", BOUNDARY: "Boundary Dice"}  # fmt: skip
+GROUP = "group_"
+BY_CONTRAST = "contrast to the surroundings"  # a group of the summary
+NOT_GIVEN = "not given"
+
+
+class CaseTextError(UserError, ValueError):
+    """A case's name or attribute that no row of a table can hold."""
+
+
+class CaseReport:
+    """Collects the scores of a cohort, case by case.
+
+    Args:
+        classes: names of the foreground classes; ``classes[i]`` is the value ``i + 1`` of labels and predictions.
+
+    Raises:
+        ValueError: no class, a name twice, or a class called "mean" (it would collide with ``dice_mean``).
+    """
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        if not classes or len(set(classes)) != len(classes) or "mean" in classes:
+            raise ValueError(f"classes needs one or more different names, none of them 'mean', got {list(classes)}")
+        self.classes = tuple(classes)
+        self.calibration = Calibration()
+        self.rows: list[Row] = []
+        self.compat_rows: list[Row] = []
+        self._cases: set[str] = set()
+        self.empty_labels = dict.fromkeys(self.classes, 0)
+        self.failures = dict.fromkeys(self.classes, 0)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def add(
+        self,
+        case: str,
+        patient: str,
+        pred: NDArray[Any],
+        label: NDArray[Any],
+        spacing_mm: Sequence[float],
+        attributes: Mapping[str, Any] | None = None,
+        picture: NDArray[Any] | None = None,
+    ) -> dict[str, ClassScore]:
+        """Scores one case and keeps its row.
+
+        Args:
+            case: its name, once in a report.
+            patient: whose it is; cases of one patient are resampled together.
+            pred, label: class indices ``(*spatial)``, in the same grid.
+            spacing_mm: the voxel's size along each axis, in mm.
+            attributes: what groups the case belongs to, such as ``{"scanner": "A"}``; None is "not given".
+            picture: intensities ``(C, *spatial)`` as they are in the file; without them the case has no contrast.
+
+        Returns:
+            The scores by class.
+
+        Raises:
+            ValueError: a case added twice, or arrays that cannot be scored; the text names the case.
+            CaseTextError: a name or an attribute with a line break, which a row of a table cannot hold.
+        """
+        if case in self._cases:
+            raise ValueError(f"case {case} is in the report already: every case is scored once")
+        who = {"case": case, "patient": patient}
+        groups = {GROUP + name: str(value) for name, value in (attributes or {}).items() if value is not None}
+        _check_text({**who, **groups}, case)
+        try:
+            scores = case_scores(pred, label, self.classes, spacing_mm)
+            cells = _cells(scores, STRICT)
+            cells[BOUNDARY] = boundary_dice(pred, label, spacing_mm)
+            cells[CONTRAST] = math.nan if picture is None else contrast(picture, label, spacing_mm)
+        except ValueError as error:
+            raise ValueError(f"case {case}: {error}") from error
+        failures = sum(score.failure for score in scores.values())
+        if failures:  # a mean over the other classes alone would get better by a class that was missed
+            cells |= {f"{field}_mean": math.nan for field in DISTANCES}
+        self.rows.append({**who, **groups, **cells, "failures": failures})
+        self.compat_rows.append({**who, **_cells({k: score.compat for k, score in scores.items()}, COMPAT)})
+        self._cases.add(case)
+        for name, score in scores.items():
+            self.empty_labels[name] += score.empty_label
+            self.failures[name] += score.failure
+        return scores
+
+    def summary(self) -> dict[str, Any]:
+        """Mean, standard deviation and interval of every metric, with the counts a reader needs to judge them.
+
+        Per metric ``cases`` and ``patients`` count those with a number, and the interval ends where the metric does (at
+        0, at 1 for Dice and Jaccard); a case with a failure has no mean distance. Per class ``failures`` counts the cases where
+        exactly one of prediction and label is empty, ``empty_labels`` those whose label lacks the class. ``groups``
+        has the same for the cases of each value of each attribute, and for the quarter of the cases with the least
+        contrast against the others (:func:`~.hardness.lowest_quartile`), ``compat`` the metrics by the rule of published
+        tables, ``calibration`` is of :class:`~.calibration.Calibration` (None where it counted nothing).
+        """
+        metrics = [*_columns(self.classes, STRICT), BOUNDARY]
+        return {
+            **_counts(self.rows),
+            "empty_labels": sum(self.empty_labels.values()),
+            "interval": f"{100 * LEVEL:.0f} % percentile bootstrap of the mean over cases, {DRAWS} draws of whole "
+            "patients, widened for few patients as Student's t is",
+            "classes": {
+                name: {"failures": self.failures[name], "empty_labels": self.empty_labels[name]}
+                for name in self.classes
+            },
+            "metrics": _summaries(self.rows, metrics),
+            "groups": {
+                name: {value: {**_counts(rows), "metrics": _summaries(rows, metrics)} for value, rows in values.items()}
+                for name, values in _groups(self.rows).items()
+            },
+            "compat": {"rule": COMPAT_RULE, "metrics": _summaries(self.compat_rows, _columns(self.classes, COMPAT))},
+            "calibration": self.calibration.summary(),
+        }
+
+    def write(self, folder: Path, name: str) -> dict[str, Any]:
+        """Writes four files, each whole or not at all; what was not measured is an empty cell and a null.
+
+        ``<name>.csv`` has a row per case, ``<name>.compat.csv`` the same by the rule of published tables,
+        ``<name>.json`` is :meth:`summary`, ``<name>.md`` its tables to read.
+
+        Returns:
+            The summary.
+
+        Raises:
+            ValueError: a report without cases.
+        """
+        if not self.rows:
+            raise ValueError(f"nothing to write to {name}.csv: no case was added")
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        summary = self.summary()
+        who = ["case", "patient"]
+        columns = [*who, *_attributes(self.rows), *_columns(self.classes, STRICT), BOUNDARY, CONTRAST, "failures"]
+        write_text(folder / f"{name}.csv", _csv_text(self.rows, columns))
+        write_text(folder / f"{name}.compat.csv", _csv_text(self.compat_rows, [*who, *_columns(self.classes, COMPAT)]))
+        write_text(folder / f"{name}.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
+        write_text(folder / f"{name}.md", markdown(name, summary))
+        return summary
+
+
+def markdown(name: str, summary: Mapping[str, Any]) -> str:
+    """The tables of a :meth:`CaseReport.summary`, readable as plain text too."""
+    classes = summary["classes"]
+    parts = [
+        f"# Scores of {name}",
+        f"{summary['cases']} cases of {summary['patients']} patients. A failure is a class of a case where exactly one "
+        f"of prediction and label is empty: {summary['failures']} in all; it has Dice 0 and no distance. The mean of a "
+        "case is over its classes that have a number; a case with a failure has no mean distance. Intervals: "
+        f"{summary['interval']}. Boundary Dice counts the voxels within {REACH} of the reference's surface alone.",
+        table(
+            ["Metric", "Class", "Mean", "SD", f"{100 * LEVEL:.0f} % interval", "Cases", "Failures"],
+            [
+                [TITLES[m], c, *_numbers(summary["metrics"][f"{m}_{c}"], m), _failures(summary, c)]
+                for m in STRICT
+                for c in [*classes, "mean"]
+            ]
+            + [[TITLES[BOUNDARY], "mean", *_numbers(summary["metrics"][BOUNDARY], "dice"), _failures(summary, "mean")]],
+            texts=2,
+        ),
+    ]
+    if summary["groups"]:
+        parts += ["## Groups", _group_table(summary["groups"])]
+    if summary["calibration"]:
+        calibration = summary["calibration"]
+        parts += [
+            "## Calibration",
+            f"Expected calibration error {calibration['ece']:.3f} over {calibration['voxels']} {calibration['over']}.",
+        ]
+    parts += ["## As published tables count", f"Only to stand beside them: {summary['compat']['rule']}."]
+    metrics = summary["compat"]["metrics"]
+    rows = [[c, *(_number(metrics[f"{m}_{c}"]["mean"], m) for m in COMPAT)] for c in [*classes, "mean"]]
+    parts.append(table(["Class", *(TITLES[m] for m in COMPAT)], rows))
+    return "\n\n".join(parts) + "\n"
+
+
+def _group_table(groups: Mapping[str, Any]) -> str:
+    level = f"{100 * LEVEL:.0f} % interval"
+    head = ["Attribute", "Value", "Patients", "Cases", "Dice", level, TITLES[BOUNDARY], "HD95, mm", "Failures"]
+    rows = []
+    for attribute, values in groups.items():
+        for value, group in values.items():
+            dice, hd95 = group["metrics"]["dice_mean"], group["metrics"]["hd95_mm_mean"]
+            mean, _, interval, _ = _numbers(dice, "dice")
+            counts = str(group["patients"]), str(group["cases"])
+            boundary, distance = _number(group["metrics"][BOUNDARY]["mean"], "dice"), _number(hd95["mean"], "hd95_mm")
+            rows.append([attribute, value, *counts, mean, interval, boundary, distance, str(group["failures"])])
+    return table(head, rows, texts=2)
+
+
+def _numbers(metric: Mapping[str, Any], kind: str) -> list[str]:
+    """Mean, SD, interval and number of cases as they are printed."""
+    interval = "-" if metric["low"] is None else f"{_number(metric['low'], kind)} to {_number(metric['high'], kind)}"
+    return [_number(metric["mean"], kind), _number(metric["sd"], kind), interval, str(metric["cases"])]
+
+
+def _number(value: float | None, kind: str) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if kind in OVERLAPS else f"{value:.1f}"
+
+
+def _failures(summary: Mapping[str, Any], name: str) -> str:
+    return str(summary["failures"] if name == "mean" else summary["classes"][name]["failures"])
+
+
+def _check_text(texts: Mapping[str, str], case: str) -> None:
+    for column, text in texts.items():
+        if any(mark in column + text for mark in "\r\n"):
+            raise CaseTextError(
+                f"case {case!r}: {column!r} is {text!r}, with a line break, which a row of a table cannot hold. Take it out "
+                "of the data list"
+            )
+
+
+def _counts(rows: Sequence[Row]) -> dict[str, int]:
+    return {
+        "cases": len(rows),
+        "patients": len({row["patient"] for row in rows}),
+        "failures": sum(row["failures"] for row in rows),
+    }
+
+
+def _attributes(rows: Sequence[Row]) -> list[str]:
+    """The group columns of all cases, in the order in which they came up."""
+    return list(dict.fromkeys(column for row in rows for column in row if column.startswith(GROUP)))
+
+
+def _groups(rows: Sequence[Row]) -> dict[str, dict[str, list[Row]]]:
+    """The cases by the values of each attribute, and by their contrast where that can be told."""
+    found = {attribute.removeprefix(GROUP): _by_value(rows, attribute) for attribute in _attributes(rows)}
+    quartile = lowest_quartile(rows)
+    return {BY_CONTRAST: quartile, **found} if quartile else found
+
+
+def _by_value(rows: Sequence[Row], attribute: str) -> dict[str, list[Row]]:
+    """The cases of each value, values in order; those without the attribute last."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row.get(attribute) or NOT_GIVEN, []).append(row)
+    return {value: found[value] for value in sorted(found, key=lambda v: (v == NOT_GIVEN, v))}
+
+
+def _summaries(rows: Sequence[Row], metrics: Sequence[str]) -> dict[str, Any]:
+    return {metric: _summary(rows, metric) for metric in metrics}
+
+
+def _summary(rows: Sequence[Row], metric: str) -> dict[str, Any]:
+    values = np.array([row[metric] for row in rows], dtype=float)
+    known = ~np.isnan(values)
+    patients = [row["patient"] for row in rows]
+    low, high = np.clip(
+        bootstrap_interval(values, patients), 0, 1 if metric.startswith((*OVERLAPS, BOUNDARY)) else None
+    )
+    return {
+        "mean": _or_none(values[known].mean() if known.any() else math.nan),
+        "sd": _or_none(values[known].std(ddof=1) if known.sum() > 1 else math.nan),
+        "low": _or_none(low),
+        "high": _or_none(high),
+        "cases": int(known.sum()),
+        "patients": len({patient for patient, keep in zip(patients, known, strict=True) if keep}),
+    }
+
+
+def _cells(scores: Mapping[str, Any], fields: Sequence[str]) -> dict[str, float]:
+    """Columns ``<field>_<class>`` and ``<field>_mean``, the mean over the classes that have a number."""
+    cells: dict[str, float] = {}
+    for field in fields:
+        values = {name: getattr(score, field) for name, score in scores.items()}
+        known = [value for value in values.values() if not math.isnan(value)]
+        cells |= {f"{field}_{name}": value for name, value in values.items()}
+        cells[f"{field}_mean"] = math.fsum(known) / len(known) if known else math.nan
+    return cells
+
+
+def _columns(classes: Sequence[str], fields: Sequence[str]) -> list[str]:
+    return [f"{field}_{name}" for field in fields for name in (*classes, "mean")]
+
+
+def _or_none(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return "" if math.isnan(value) else repr(value)
+    return str(value)
+
+
+def _csv_text(rows: Sequence[Row], columns: Sequence[str]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([_cell(row.get(column, "")) for column in columns] for row in rows)
+    return text.getvalue()

@@ -1,0 +1,289 @@
+"""Scores of every network that a run serves, on whole cases in their own grid."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from ignite.engine import Engine
+from monai.bundle import ConfigParser
+from monai.data import DataLoader
+from monai.engines import SupervisedEvaluator
+from monai.engines.utils import IterationEvents
+from monai.utils import convert_to_tensor
+from torch import nn
+from torch.utils.data import Subset
+
+from ..cohort.formats.itk_image import is_picture
+from ..errors import UserError
+from ..files import under, write_text
+from ..inference.weight_files import load_weights
+from ..networks.one_channel import channel_of
+from ..run.checkpoint import differences
+from ..run.config import RunConfig
+from .case_report import CaseReport
+from .slices import Cuts
+
+logger = logging.getLogger(__name__)
+
+# What decides the scores, with all that these refer to (spacing_mm, widths, norm, patch ...) but what is FREE.
+DECIDES = ("channels", "classes", "label_values", "dimensions", "slices", "network_def", "preprocessing", "inferer")
+FREE = (
+    "bundle_root", "device", "dropout", "fill_nonfinite",
+    "inferer::sw_batch_size", "inferer::sw_device", "inferer::device", "inferer::progress",
+)  # fmt: skip
+
+
+class ScoringError(UserError, ValueError):
+    """The weights are not of this config, or cannot read the cases."""
+
+
+class ReportHandler:
+    """Adds each evaluated case to ``report``, a :class:`~.case_report.CaseReport` with its calibration, and a slice of
+    it to ``cuts``.
+
+    Reads of a decollated batch ``pred`` (logits on the image's own grid, after postprocessing), ``reference`` (class
+    indices on the grid of the label's file), ``picture`` (the image as it is in its file), ``case``, ``patient`` and
+    ``attributes``. Distances are in mm, from the affine of the reference; in pixels where the references are pictures.
+    Where the network reads one modality, that is what counts as the picture.
+
+    Args:
+        classes: names of the foreground classes.
+
+    Raises:
+        ValueError: prediction and reference differ in shape.
+    """
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        self.report, self.cuts = CaseReport(classes), Cuts()
+        self._pictures: list[bool] = []
+        self._channel: int | None = None
+
+    @property
+    def unit(self) -> str:
+        """Of distances: ``pixels`` where every reference is a picture, else ``mm``."""
+        return "pixels" if self._pictures and all(self._pictures) else "mm"
+
+    def start_again(self, channel: int | None = None) -> None:
+        """Forget all cases: the next evaluation begins, of a network that reads one ``channel``, or all of them."""
+        self._channel = channel
+        self.report, self.cuts, self._pictures = CaseReport(self.report.classes), Cuts(), []
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        state: Any = engine.state
+        for batch, output in zip(state.batch, state.output, strict=True):
+            self._add(batch, convert_to_tensor(output["pred"], track_meta=False).detach())
+
+    def write(self, folder: Path, name: str, reads: Reads | None = None) -> dict[str, Any]:
+        """Writes the report, its ``.json`` with the ``unit`` of distances, and ``<name>.slices.npz``; returns the summary.
+
+        With ``reads``, ``.json`` has the ``modality`` and how many cases were ``left_out`` too, ``.md`` a sentence on it.
+        """
+        summary = {**self.report.write(folder, name), "unit": self.unit}
+        if reads is not None:
+            summary |= {"modality": reads.modality, "left_out": reads.left_out}
+            page = folder / f"{name}.md"
+            write_text(page, f"{page.read_text(encoding='utf-8')}\n{reads}\n")
+        write_text(folder / f"{name}.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
+        self.cuts.write(folder / f"{name}.slices.npz")
+        return summary
+
+    def _add(self, batch: Mapping[str, Any], logits: torch.Tensor) -> None:
+        from nibabel.orientations import aff2axcodes
+
+        case, reference = str(batch["case"]), batch["reference"]
+        if reference.shape != (1, *logits.shape[1:]):
+            raise ValueError(
+                f"case {case}: the prediction has the grid {tuple(logits.shape[1:])}, the label "
+                f"{tuple(reference.shape[1:])}. Image and label must share one grid."
+            )
+        label = convert_to_tensor(reference, track_meta=False)[0].round().byte().to(logits.device)
+        spacing_mm = [float(size) for size in reference.pixdim[: label.dim()]]
+        found, wanted = (x.byte().cpu().numpy() for x in (logits.argmax(dim=0), label))
+        patient, attributes = str(batch["patient"]), batch.get("attributes")
+        picture = np.asarray(batch["picture"].cpu())
+        if self._channel is not None and len(picture) > 1:
+            picture = picture[[self._channel]]
+        self.report.add(case, patient, found, wanted, spacing_mm, attributes, picture)
+        self.report.calibration.add(logits, label)
+        self._pictures.append(is_picture(str(reference.meta.get("filename_or_obj", ""))))
+        codes = "".join(aff2axcodes(reference.affine.cpu().numpy()))
+        self.cuts.add(case, picture, wanted, found, spacing_mm, codes)
+
+
+@dataclass(frozen=True)
+class Reads:
+    """What a network that reads one modality can be scored on.
+
+    Args:
+        loader: of the cases that have it.
+        left_out: number of the others.
+    """
+
+    modality: str
+    loader: DataLoader
+    left_out: int
+
+    def __str__(self) -> str:
+        total = len(self.loader.dataset) + self.left_out  # type: ignore[arg-type]
+        return f"This network reads {self.modality} alone. Left out for lack of it: {self.left_out} of {total} cases."
+
+
+def readable(network: nn.Module, loader: DataLoader) -> Reads | None:
+    """The cases that have the modality of a network; None for one that reads all channels, or files with all of them.
+
+    Raises:
+        ScoringError: a case lacks a channel, and the network reads them all.
+    """
+    cases, channel = loader.dataset.data, channel_of(network)  # type: ignore[attr-defined]
+    present = [case.get("present", {}) for case in cases]
+    if channel is None:
+        for case, has in zip(cases, present, strict=True):
+            if lacks := [name for name, there in has.items() if not there]:
+                raise ScoringError(
+                    f"case {case['case']} lacks {', '.join(lacks)}, and the network reads {' and '.join(has)}. "
+                    "Add the file to the entry, or remove the entry"
+                )
+        return None
+    names = next((list(has) for has in present if has), [])
+    if not names:
+        return None
+    chosen = [i for i, has in enumerate(present) if has.get(names[channel], True)]
+    subset = DataLoader(Subset(loader.dataset, chosen), num_workers=loader.num_workers, batch_size=loader.batch_size)
+    return Reads(names[channel], subset, len(cases) - len(chosen))
+
+
+def evaluate_models(
+    evaluator: SupervisedEvaluator,
+    report: ReportHandler,
+    network: nn.Module,
+    models_dir: str | Path,
+    output_dir: str | Path,
+    part: str = "test",
+    root: str | Path = ".",
+    config: RunConfig | None = None,
+) -> dict[str, Any]:
+    """Score each ``*.pt`` of ``models_dir``; write its files and ``report.html`` to ``<output_dir>/evaluation/<part>``.
+
+    Args:
+        config: that of this evaluation, to compare with ``train.yaml`` of the bundle around ``models_dir``.
+
+    Returns:
+        ``{name: mean Dice}``, but of networks for a modality that no case has; also written to ``summary.json``, and
+        logged, a line a network.
+
+    Raises:
+        ScoringError: trained under other settings that decide the scores; weights that do not fit the network, or cannot
+            read the cases.
+    """
+    models_dir, output = Path(models_dir), under(root, output_dir)
+    if config is not None:
+        _check_trained(models_dir.parent, config)
+    folder = output / "evaluation" / part
+    logger.info("Evaluating the networks of %s on the %s part.", models_dir, part)
+    names = _content(models_dir.parent / "run.json").get("networks", {})
+    found, loader = {}, cast(DataLoader, evaluator.data_loader)
+    for path in sorted(models_dir.glob("*.pt"), key=lambda p: (p.stem != "model", len(p.stem), p.stem)):
+        load_weights(network, path)
+        reads = readable(network, loader)
+        if reads is not None and not len(reads.loader):
+            logger.warning("%s is not evaluated: no case of the %s part has %s.", path.stem, part, reads.modality)
+            continue
+        evaluator.data_loader = loader if reads is None else reads.loader
+        evaluator.state.epoch_length = len(evaluator.data_loader)
+        report.start_again(channel_of(network))
+        evaluator.run()
+        summary = report.write(folder, path.stem, reads)
+        found[path.stem] = summary["metrics"]["dice_mean"]["mean"]
+        logger.info("%-13s (%s)  %s", path.stem, _what(path.stem, names), _line(summary))
+    if not found:
+        raise ScoringError(f"nothing was evaluated: no case of the {part} part has a modality that a network reads")
+    write_text(folder / "summary.json", json.dumps(found, indent=2) + "\n")  # last: it is there when all are
+    logger.info("Scores of every case: %s (.csv; .md to read)", folder)
+    task = _content(models_dir.parent / "configs" / "metadata.json").get("task", "Segmentation")
+    _write_page(folder, f"{task}, {part} part", output / "metrics.csv")
+    return found
+
+
+def _check_trained(bundle: Path, config: RunConfig) -> None:
+    path = bundle / "configs" / "train.yaml"
+    if not path.is_file():
+        return
+    trained, now = RunConfig(ConfigParser(ConfigParser.load_config_file(path))).config, config.config
+    names = [*dict.fromkeys([*_deciding(trained), *_deciding(now)])]
+    before, after = ({name: raw[name] for name in names if name in raw} for raw in (trained, now))
+    if found := [line.replace("written", "trained", 1) for line in differences(before, after, FREE)]:
+        raise ScoringError(
+            f"These networks were not trained under this config ({path}):\n  " + "\n  ".join(found) + "\n"
+            f"Give the same task and overrides as the training, or evaluate inside the finished bundle: cd {bundle}"
+        )
+
+
+def _deciding(config: Mapping[str, Any]) -> list[str]:
+    """The ids :data:`DECIDES`, and every id that they refer to, directly or not."""
+    found: list[str] = []
+    waiting = [name for name in DECIDES if name in config]
+    while waiting:
+        name = waiting.pop(0)
+        if name not in found:
+            found.append(name)
+            waiting += [
+                other for text in _texts(config[name]) for other in re.findall(r"@(\w+)", text) if other in config
+            ]
+    return found
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (dict, list)):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _texts(item)
+
+
+def _content(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _what(stem: str, names: Mapping[str, str]) -> str:
+    """The network of a file of weights, and of which moment they are."""
+    name = names.get(stem.removesuffix("_final"), stem)
+    if stem.endswith("_final"):
+        return f"{name}, final weights"
+    return f"{name}, best in validation" if names else name
+
+
+def _line(summary: Mapping[str, Any]) -> str:
+    """Dice of each class, HD95, failures and calibration of one network."""
+
+    def mean(metric: str, digits: int) -> str:
+        value = summary["metrics"][metric]["mean"]
+        return "-" if value is None else f"{value:.{digits}f}"
+
+    dice = "  ".join(f"{name} {mean(f'dice_{name}', 3)}" for name in [*summary["classes"], "mean"])
+    ece = summary["calibration"]["ece"] if summary["calibration"] else float("nan")
+    line = f"Dice: {dice} | HD95 {mean('hd95_mm_mean', 1)} {summary['unit']} | failures {summary['failures']} | ECE {ece:.3f}"
+    if left_out := summary.get("left_out"):
+        line += f" | {left_out} of {left_out + summary['cases']} cases lack {summary['modality']}"
+    return line
+
+
+def _write_page(folder: Path, title: str, metrics_csv: Path) -> None:
+    try:
+        from ..report import write_report
+
+        page = write_report(folder, title, metrics_csv if metrics_csv.is_file() else None)
+    except ImportError as error:  # matplotlib is optional where a bundle only serves
+        logger.info("No report.html is written: %s", error)
+    else:
+        logger.info("With pictures: %s", page)

@@ -1,0 +1,144 @@
+"""Files that are whole or not there, and paths below a root."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from .errors import UserError
+
+LITTER = re.compile(r"\..+\.\d+\.tmp")
+REASONS = {
+    errno.ENOSPC: "no space on {folder}",
+    errno.EDQUOT: "quota used up on {folder}",
+    errno.EFBIG: "larger than a file may be (ulimit -f) on {folder}",
+}
+
+
+class FileError(UserError, RuntimeError):
+    """A file could not be written."""
+
+
+def under(root: str | Path, path: str | Path) -> Path:
+    """``path`` if it is absolute, else below ``root``."""
+    return (Path(root) / path).resolve()
+
+
+def write_atomically(
+    path: Path, write: Callable[[BinaryIO], Any], *, needed: int | None = None, kept: str = ""
+) -> None:
+    """Make the file ``path`` whole or not at all; an earlier ``path`` stays until the new one is on the disk.
+
+    Args:
+        path: the file to make; its folder exists.
+        write: writes the content to the open binary file that it is given.
+        needed: size in bytes for the error text, where the caller knows it.
+        kept: which other file stays, for the error text.
+
+    Raises:
+        FileError: the disk is full, or any other ``OSError``; says why and which earlier file stays.
+        Exception: whatever ``write`` raises for another reason. Nothing is left behind in either case.
+    """
+    path = Path(path)
+    try:
+        _write_and_rename(path, write)
+    except OSError as error:
+        raise FileError(_cannot_write(path, error, needed, kept)) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """:func:`write_atomically` of a text in UTF-8."""
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def entries(folder: Path) -> list[Path]:
+    """What lies in a folder, by name; nothing where there is none."""
+    return sorted(Path(folder).iterdir()) if Path(folder).is_dir() else []
+
+
+def sweep(folder: Path) -> list[Path]:
+    """Remove the temporary files of writers that were killed; returns them. Call it while no other writer is there."""
+    litter = [path for path in entries(folder) if LITTER.fullmatch(path.name) and path.is_file()]
+    for path in litter:
+        path.unlink(missing_ok=True)
+    return litter
+
+
+class _RememberingFile(io.BufferedWriter):
+    """Keeps the first ``OSError`` of a write: torch's zip writer replaces it with a ``RuntimeError`` of its own."""
+
+    error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            self.error = self.error or error
+            raise
+
+
+def _write_and_rename(path: Path, write: Callable[[BinaryIO], Any]) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        _write_whole(temporary, write)
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except BaseException:
+        with contextlib.suppress(OSError):  # the first error is the one to report
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+def _write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> None:
+    # "wb", not "xb": a killed run may have had the same pid (in a container it is often 1).
+    with _RememberingFile(io.FileIO(path, "wb")) as file:
+        try:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        except Exception as error:
+            if file.error is not None and file.error is not error:
+                raise file.error from error
+            raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """Force the renaming itself to the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that cannot sync folders
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _cannot_write(path: Path, error: OSError, needed: int | None, kept: str) -> str:
+    number = error.errno or 0
+    reason = REASONS.get(number, f"{error.strerror or error} on {{folder}}").format(folder=path.parent)
+    sizes = [] if needed is None else [f"needs {_bytes(needed)}"]
+    with contextlib.suppress(OSError):
+        sizes.append(f"{_bytes(shutil.disk_usage(path.parent).free)} free")
+    room = f" ({', '.join(sizes)})" if sizes else ""
+    return f"Cannot write {path.name}: {reason}{room}. {_kept(path, kept)}"
+
+
+def _kept(path: Path, kept: str) -> str:
+    if kept:
+        return f"Kept {kept}."
+    return f"Kept the earlier {path.name}." if path.exists() else "Nothing was written before."
+
+
+def _bytes(count: int) -> str:
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count} bytes"

@@ -1,0 +1,230 @@
+"""What a run leaves on disk: the lock, checkpoints, metrics.csv, and the finished bundle."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import csv
+import io
+import json
+import logging
+import platform
+import shutil
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import monai
+import torch
+from torch import nn
+
+from .. import distributed
+from ..files import sweep, under, write_atomically, write_text
+from . import checkpoint
+from .bundle import write_bundle
+from .checkpoint import CheckpointError
+from .config import RunConfig
+from .folder import RunFolder
+from .tensorboard import TensorBoard
+from .tracker import Tracker
+
+if TYPE_CHECKING:
+    from ..training.validation import ServingEvaluator
+
+logger = logging.getLogger(__name__)
+
+# What a later run moves aside when it starts in the same folder without `resume`.
+_RUN_FILES = (
+    "last_*.pt", "metrics.csv", "learning_curves.png", "validation.png", "tensorboard", "mlflow.json", "bundle",
+    "evaluation",
+)  # fmt: skip
+
+
+class Output:
+    """A run's folder, written by rank 0: ``last_NNNN.pt``, ``metrics.csv``, ``tensorboard/``, the pictures, ``bundle/``.
+
+    Nothing is touched before :meth:`open`. A new run in a folder that holds an earlier one moves that one to
+    ``earlier/NNN``; nothing is overwritten in place.
+
+    Args:
+        folder: the run's ``output_dir``, absolute or below ``root``.
+        config: what the run was told; None in tests of the trainer alone: no ``bundle/`` is described then.
+        root: the bundle's root.
+    """
+
+    def __init__(self, folder: str | Path, config: RunConfig | None = None, root: str | Path = ".") -> None:
+        self.folder = under(root, folder)
+        self.config = config
+        self.models = self.folder / "bundle" / "models"
+        self._lock = RunFolder(self.folder)
+        self.rows: list[dict[str, float]] = []
+        self._writes = distributed.rank() == 0
+        self._data: dict[str, str] = {}
+        self.trackers: list[Tracker] = [TensorBoard(self.folder / "tensorboard")] if self._writes else []
+
+    def open(self, resume: bool = False) -> None:
+        """Take the folder for this process; see :class:`~.folder.RunFolder` for what is raised."""
+        if self._writes:
+            self._lock.open()
+            for folder in (self.folder, self.models, self.models.parent / "configs"):
+                sweep(folder)
+            if not resume:
+                self._set_earlier_run_aside()
+        distributed.barrier()
+
+    def begin(self) -> None:
+        """The run is on its way: a new one, or one whose resume was accepted. A refused one touches nothing."""
+        if self._writes:
+            if self.config is not None:
+                write_bundle(self.folder / "bundle", self.config)
+            self.models.mkdir(parents=True, exist_ok=True)
+        for tracker in self.trackers:
+            tracker.begin(self.rows)
+
+    def close(self) -> None:
+        with contextlib.closing(self._lock):
+            for tracker in self.trackers:
+                tracker.close()
+
+    def _set_earlier_run_aside(self) -> None:
+        found = [path for pattern in _RUN_FILES for path in sorted(self.folder.glob(pattern))]
+        if not found:
+            return
+        start = str(self.config.resolved("initial_weights") or "") if self.config is not None else ""
+        if start and self.config is not None and under(self.config.bundle_root, start).is_relative_to(self.folder):
+            raise CheckpointError(
+                f"initial_weights {start} lie in the output_dir of this run, whose earlier files would be moved aside. "
+                "Choose another --output_dir."
+            )
+        number = 1 + max((int(p.name) for p in (self.folder / "earlier").glob("[0-9]*")), default=0)
+        aside = self.folder / "earlier" / f"{number:03d}"
+        aside.mkdir(parents=True)
+        for path in found:
+            shutil.move(str(path), str(aside / path.name))
+        logger.info("%s holds an earlier run: moved to %s (--resume true goes on with it instead).", self.folder, aside)
+
+    # checkpoints
+
+    def checkpoint(self, state: Mapping[str, Any], epoch: int, data: Mapping[str, str]) -> None:
+        self._data = dict(data)
+        if not self._writes:
+            return
+        described = {
+            "config": self.config.comparable() if self.config is not None else {},
+            "data": dict(data),
+            "processes": distributed.world_size(),
+        }
+        checkpoint.save({"state": dict(state), **described}, self.folder, epoch)
+        for tracker in self.trackers:
+            tracker.update(self.rows)
+
+    def newest_checkpoint(self, data: Mapping[str, str]) -> tuple[dict[str, Any], Path] | None:
+        """The state to go on from.
+
+        Raises:
+            CheckpointError: no checkpoint can be read; it was written with another config or on other data.
+        """
+        found = checkpoint.newest(self.folder)
+        if found is None:
+            return None
+        saved, path = found
+        self._data = dict(data)
+        if not {"state", "config", "data", "processes"} <= set(saved):
+            raise CheckpointError(f"{path} is no checkpoint of this trainer: it has the entries {sorted(saved)}")
+        faults = [f"data: the {part} scans are not those it was trained on"
+                  for part in sorted({*saved["data"], *data}) if saved["data"].get(part) != data.get(part)]  # fmt: skip
+        if saved["processes"] != distributed.world_size():
+            faults.append(f"written by {saved['processes']} processes, now there are {distributed.world_size()}")
+        if self.config is not None:
+            faults += checkpoint.differences(saved["config"], self.config.comparable(), self.config.FREE)
+        if faults:
+            raise CheckpointError(
+                f"Cannot resume from {path}:\n  " + "\n  ".join(faults) + "\nStart with the settings and scans it was "
+                "written with, or begin a new run: --resume false, best with another --output_dir."
+            )
+        self.rows = [row for row in self._read_rows() if row["epoch"] <= saved["state"]["epoch"]]
+        return saved["state"], path
+
+    # metrics.csv
+
+    def log(self, row: Mapping[str, float]) -> None:
+        """One row an epoch. The file is written anew each time: columns may come late (a term that starts late)."""
+        self.rows.append(dict(row))
+        if self._writes:
+            columns = list(dict.fromkeys(name for r in self.rows for name in r))
+            text = io.StringIO()
+            writer = csv.DictWriter(text, columns, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(self.rows)
+            write_text(self.folder / "metrics.csv", text.getvalue())
+
+    def _read_rows(self) -> list[dict[str, float]]:
+        path = self.folder / "metrics.csv"
+        if not path.exists():
+            return []
+        with path.open(newline="", encoding="utf-8") as file:
+            return [{k: _number(v) for k, v in row.items() if v != ""} for row in csv.DictReader(file)]
+
+    # the networks that serve
+
+    def serve(self, networks: Mapping[str, nn.Module], suffix: str = "") -> None:
+        """The first network as ``models/model.pt``, the others by name; bare state dicts."""
+        if not self._writes:
+            return
+        for index, (name, network) in enumerate(networks.items()):
+            stem = "model" if index == 0 else name
+            state = {key: value.detach().cpu() for key, value in network.state_dict().items()}
+            write_atomically(self.models / f"{stem}{suffix}.pt", partial(torch.save, state))
+
+    def finish(
+        self,
+        networks: Mapping[str, nn.Module],
+        best: Mapping[str, float],
+        validator: ServingEvaluator | None = None,
+    ) -> None:
+        """The final weights beside the best ones, the learning curves, a picture of ``validator``'s cases."""
+        if not self._writes:
+            return
+        self.serve(networks, suffix="_final")
+        about = {
+            "networks": {("model" if i == 0 else name): name for i, name in enumerate(networks)},
+            "best in validation": dict(best) if best["epoch"] else None,
+            "epochs": len(self.rows),
+            "sha256 of the scans, names and voxels": self._data,
+            "versions": {
+                "torch": str(torch.__version__),
+                "monai": monai.__version__,
+                "python": platform.python_version(),
+            },
+        }
+        write_text(self.models.parent / "run.json", json.dumps(about, indent=2) + "\n")
+        pictures = self._draw(networks, validator)
+        for tracker in self.trackers:
+            tracker.finish(self.rows, pictures)
+        logger.info("Finished: %s (weights), %s", self.models.parent, self.folder / "metrics.csv")
+
+    def _draw(self, networks: Mapping[str, nn.Module], validator: ServingEvaluator | None) -> list[Path]:
+        """What could be drawn of the learning curves and the validation cases."""
+        curves, cases = self.folder / "learning_curves.png", self.folder / "validation.png"
+        try:
+            from ..report.learning_curves import learning_curves
+            from ..report.validation_picture import validation_picture
+
+            learning_curves(self.folder / "metrics.csv", curves)
+            if validator is not None and len(validator.dataset):
+                name, network = next(iter(networks.items()))
+                serving = copy.deepcopy(network)  # the weights in memory are the last ones, not those that serve
+                serving.load_state_dict(torch.load(self.models / "model.pt", map_location="cpu", weights_only=True))
+                spacing = self.config.resolved("spacing_mm") if self.config is not None else None
+                validation_picture(validator, serving, cases, name, spacing)
+        except ImportError as error:  # matplotlib is optional where a bundle only serves
+            logger.info("No pictures are drawn: %s", error)
+        except Exception as error:  # a picture is no reason to lose the end of a run
+            logger.warning("Not all pictures could be drawn: %s", error)
+        return [path for path in (curves, cases) if path.exists()]
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    return int(value) if value.is_integer() else value

@@ -1,0 +1,43 @@
+"""Which number format a run computes in."""
+
+from __future__ import annotations
+
+import contextlib
+from contextlib import AbstractContextManager
+
+import torch
+
+from ..errors import nearest
+
+CHOICES = ("auto", "bf16", "fp16", "off")
+
+
+def autocast_dtype(amp: str, device: torch.device) -> torch.dtype | None:
+    """The format of autocast, or None for float32 throughout.
+
+    ``auto`` takes bfloat16 on a GPU that computes in it, else float16; on a CPU it takes bfloat16 only where the
+    processor has the units (AVX512_BF16 or AMX): emulated it is ten times slower than float32.
+
+    Raises:
+        ValueError: ``amp`` is none of auto, bf16, fp16, off.
+    """
+    amp = "off" if amp is False else amp  # YAML reads a bare `off` as False
+    if amp not in CHOICES:
+        raise ValueError(f"amp is one of {list(CHOICES)}, got {amp!r}{nearest(str(amp), CHOICES)}")
+    if amp == "off":
+        return None
+    if amp != "auto":
+        return {"bf16": torch.bfloat16, "fp16": torch.float16}[amp]
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    return torch.bfloat16 if device.type == "cpu" and cpu_has_bf16() else None
+
+
+def cpu_has_bf16() -> bool:
+    """Whether this processor multiplies bfloat16 in hardware."""
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def autocast(dtype: torch.dtype | None, device: torch.device) -> AbstractContextManager:
+    """Autocast to ``dtype`` on ``device``; None computes as it is."""
+    return contextlib.nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)

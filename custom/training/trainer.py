@@ -1,0 +1,481 @@
+"""The trainer that feeds a labelled and an unlabelled stream to a method, and knows nothing of any method."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from ignite.engine import Events
+from monai.engines import Trainer, Workflow
+from monai.utils.enums import CommonKeys
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from .. import distributed
+from ..cohort.overlaps import refuse_overlaps
+from ..methods import Method
+from ..methods.batch import Batch
+from ..methods.schedule import PolyDecay, Progress, TermWeights
+from ..run.mlflow import harmless
+from ..run.output import Output
+from ..seeds import derive
+from ..stream.stream import Stream
+from . import memory
+from .advice import falling_while_rising, terms_at_zero
+from .guard import Guard
+from .precision import autocast, autocast_dtype
+from .validation import ServingEvaluator
+
+logger = logging.getLogger(__name__)
+
+
+class DualStreamTrainer(Trainer):
+    """Optimises a :class:`~.methods.Method` over a labelled and an unlabelled stream.
+
+    One iteration draws a batch from each stream, computes the method's wanted terms, weighs them and back-propagates;
+    ``accumulate`` iterations are one optimiser step (the last window of an epoch may be shorter: it is divided by its
+    own size). Length and every schedule are counted in optimiser steps.
+
+    A term that is not finite stops the run before any weight changes, see :class:`~.guard.Guard`. Under float16 an
+    infinite *gradient* is the loss scaler's to skip; skips are counted.
+
+    At an epoch's end: buffers are averaged over the ranks, then validation (a handler of ``train_handlers``), the
+    method's ``after_validation``, the served files, the row of ``metrics.csv``, the checkpoint, in this order.
+
+    Args:
+        device: where to train.
+        max_epochs: length of the run, in epochs of ``epoch_steps`` optimiser steps.
+        method: networks and terms. Under an active process group it is wrapped in DDP as a whole.
+        optimizer: over the method's parameters that require a gradient.
+        labelled, unlabelled: the streams. Without unlabelled scans the terms that need them weigh 0.
+        weights: of the terms, see :class:`~.schedule.TermWeights`.
+        epoch_steps: optimiser steps an epoch.
+        lr_schedule: factor of the learning rate as a function of the progress.
+        accumulate: iterations that make one optimiser step.
+        epoch_length: iterations an epoch, where it is not ``epoch_steps * accumulate``.
+        clip: bound of the gradient's norm over all parameters; None does not clip.
+        amp: auto, bf16, fp16 or off, see :func:`~.precision.autocast_dtype`.
+        seed: of everything random; each epoch is seeded by (seed, epoch, rank).
+        resume: go on from the newest readable checkpoint of ``output``.
+        validator: scores the served networks. Without validation scans the final weights serve.
+        output: what the run leaves on disk; None writes nothing.
+        train_handlers: MONAI or Ignite handlers.
+        guard_interval: steps between two looks at the terms on a GPU.
+        check: judges the scans at the start of a run, given ``{"labelled": entries, "unlabelled": entries (where a
+            term reads them), "validation": entries}``, and raises what it finds; rank 0 does it for all ranks. None
+            compares patients and paths alone, see :func:`~.overlaps.refuse_overlaps`.
+
+    Raises:
+        ValueError: an argument outside these; a weight that names no term.
+        guard.NotFinite: a term became NaN or infinite.
+        memory.OutOfMemory: says what was under way and what to lower.
+    """
+
+    def __init__(
+        self,
+        device: torch.device | str,
+        max_epochs: int,
+        method: Method,
+        optimizer: torch.optim.Optimizer,
+        labelled: Stream,
+        unlabelled: Stream,
+        weights: Mapping[str, Any],
+        epoch_steps: int,
+        lr_schedule: Callable[[Progress], float] | None = None,
+        accumulate: int = 1,
+        epoch_length: int | None = None,
+        clip: float | None = None,
+        amp: str = "off",
+        seed: int = 0,
+        resume: bool = False,
+        validator: ServingEvaluator | None = None,
+        output: Output | None = None,
+        train_handlers: Sequence | None = None,
+        guard_interval: int = 10,
+        check: Callable[[Mapping[str, Sequence[Mapping]]], Any] | None = None,
+    ) -> None:
+        for name, number in (("max_epochs", max_epochs), ("epoch_steps", epoch_steps), ("accumulate", accumulate)):
+            if not (isinstance(number, int) and number >= 1):
+                raise ValueError(f"{name} is a whole number >= 1, got {number!r}")
+        iterations = epoch_length or epoch_steps * accumulate
+        if math.ceil(iterations / accumulate) != epoch_steps:
+            raise ValueError(
+                f"epoch_length {iterations} with accumulate {accumulate} makes {math.ceil(iterations / accumulate)} "
+                f"optimiser steps an epoch, epoch_steps says {epoch_steps}"
+            )
+        super().__init__(
+            device=device,
+            max_epochs=max_epochs,
+            data_loader=range(iterations),
+            epoch_length=iterations,
+            decollate=False,
+        )
+        self.method, self.optimizer = method.to(self.device), optimizer  # heads and prototypes too, in place
+        self.labelled, self.unlabelled = labelled, unlabelled
+        self.epoch_steps, self.accumulate, self.clip = epoch_steps, accumulate, clip
+        self.lr_schedule = lr_schedule or PolyDecay(power=0.0)
+        self.seed, self.resume = seed, resume
+        self.validator, self.output, self.check = validator, output, check
+        self.weights = TermWeights(weights, method.terms, absent=self._absent_terms())
+        self.dtype = autocast_dtype(amp, self.device)
+        self.scaler: Any = torch.amp.GradScaler(self.device.type) if self.dtype is torch.float16 else None
+        self.network: nn.Module = method  # what is called; DDP's wrapper from the start of a run on
+        self.guard = Guard(optimizer, guard_interval)
+        self.step = 0
+        self.skipped_steps = 0
+        self.best: dict[str, float] = {"score": -math.inf, "epoch": 0}
+        self._advised: set[str] = set()
+        self._epoch_log = _Sums()
+        self._epoch_start = time.perf_counter()
+        for group in optimizer.param_groups:
+            group.setdefault("initial_lr", group["lr"])
+        _give_momentum_to_all(optimizer)
+        self.add_event_handler(Events.EPOCH_STARTED, DualStreamTrainer._start_epoch)
+        self.add_event_handler(Events.EPOCH_COMPLETED, DualStreamTrainer._share_buffers)
+        self._register_handlers(harmless(train_handlers or []))
+
+    @property
+    def device(self) -> torch.device:
+        return self.state.device
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of the whole run."""
+        return self.state.max_epochs * self.epoch_steps
+
+    def progress(self) -> Progress:
+        epoch = max(self.state.epoch, 1)
+        return Progress(min(self.step, self.steps), self.steps, epoch, self.state.max_epochs, self.weights)
+
+    def _absent_terms(self) -> Sequence[str]:
+        if len(self.unlabelled.bank) or not self.method.unlabelled_terms:
+            return ()
+        logger.warning("There are no unlabelled scans: training is supervised, without %s.",
+                       ", ".join(self.method.unlabelled_terms))  # fmt: skip
+        return self.method.unlabelled_terms
+
+    # a run
+
+    def run(self) -> None:  # type: ignore[override]
+        """Train to the end. Called again after an error or a kill with ``resume`` it goes on where it stopped."""
+        self._attach_last_handlers()
+        self._judge_the_scans()
+        try:
+            if self.output is not None:
+                self.output.open(self.resume)
+            Workflow.run(self)  # past Trainer.run, which would make a new loss scaler and lose the state of this one
+        finally:
+            if self.output is not None:
+                self.output.close()
+
+    def _judge_the_scans(self) -> None:
+        """Before anything is touched; an unlabelled scan that no term reads is not judged."""
+        parts = {"labelled": self.labelled.bank.data}
+        if self.method.unlabelled_terms:
+            parts["unlabelled"] = self.unlabelled.bank.data
+        parts["validation"] = self.validator.dataset.data if self.validator is not None else []
+        if self.check is None:
+            refuse_overlaps(**parts)
+        else:
+            distributed.by_rank_0(partial(self.check, parts))
+
+    def _attach_last_handlers(self) -> None:
+        """Ours come after whatever the config, MONAI Label or a tracker attached: weights loaded by a handler at
+        STARTED are there before a teacher copies them, and scores before they are written."""
+        if not self.has_event_handler(DualStreamTrainer._end_epoch):
+            self.add_event_handler(Events.STARTED, DualStreamTrainer._start)
+            self.add_event_handler(Events.EPOCH_COMPLETED, DualStreamTrainer._end_epoch)
+            self.add_event_handler(Events.COMPLETED, DualStreamTrainer._finish)
+
+    def _start(self) -> None:
+        self.data_digest()  # reads every scan: what cannot be read ends the run here, and no epoch waits for a file
+        if self.resume and self.output is not None:
+            self._resume(self.output)
+        if self.output is not None:
+            self.output.begin()
+        if self.step == 0:
+            self.method.begin()
+        self.method.train()
+        if distributed.active() and not isinstance(self.network, DistributedDataParallel):
+            self.network = DistributedDataParallel(
+                self.method, forward_sync_buffers=False, find_unused_parameters=self.weights.sometimes_off()
+            )
+
+    def _resume(self, output: Output) -> None:
+        found = output.newest_checkpoint(self.data_digest())
+        if found is None:
+            logger.info("No checkpoint in %s: starting from the first epoch.", output.folder)
+            return
+        state, path = found
+        self.load_state_dict(state)
+        done = self.state.epoch
+        if done >= self.state.max_epochs:
+            logger.info("%s: all %d epochs are done, nothing to train.", path.name, done)
+        else:
+            logger.info("Resumed from %s: epoch %d of %d.", path.name, done + 1, self.state.max_epochs)
+
+    def data_digest(self) -> dict[str, str]:
+        """SHA-256 of what each part of the cohort holds, names and voxels."""
+        parts = {"labelled": self.labelled.bank, "unlabelled": self.unlabelled.bank}
+        if not self.method.unlabelled_terms:
+            del parts["unlabelled"]  # never read
+        if self.validator is not None:
+            parts["validation"] = self.validator.dataset
+        return {name: bank.digest() for name, bank in parts.items()}
+
+    # an epoch
+
+    def _start_epoch(self) -> None:
+        """Seed everything from (seed, epoch, rank): resume at an epoch's start is exact without saved generators."""
+        epoch, rank = self.state.epoch, distributed.rank()
+        torch.manual_seed(derive(self.seed, epoch, rank, "network"))
+        self.labelled.start(epoch)
+        self.unlabelled.start(epoch)
+        self._epoch_log = _Sums()
+        self._epoch_start = time.perf_counter()
+
+    def _iteration(self, engine: Any, batchdata: Any) -> dict[str, Tensor]:
+        window = self._window()
+        progress = self.progress()
+        with self._memory(lambda: "drawing patches"):
+            labelled, unlabelled = self._draw()
+        if window.first:
+            self.optimizer.zero_grad(set_to_none=True)
+            self._set_learning_rate(progress)
+        with self._no_sync(window.last):
+            with autocast(self.dtype, self.device), self._memory(lambda: _under_way(progress)):
+                terms = self.network(labelled, unlabelled, progress)
+            total = self._weigh(terms, progress)
+            on_device = self.device.type == "cuda" and self.scaler is None
+            self.guard.check(terms, self.step, labelled, unlabelled, on_device)
+            loss = total / window.size
+            with self._memory(lambda: "in the backward pass"):
+                (self.scaler.scale(loss) if self.scaler is not None else loss).backward()
+        if window.last:
+            with self._memory(lambda: "in the optimiser's step"):
+                self._optimise()
+        self._epoch_log.add({f"term/{name}": term.detach() for name, term in terms.items()})
+        self._epoch_log.add({f"watch/{name}": value for name, value in self.method.watch().items()})
+        self.state.batch = labelled
+        return {CommonKeys.LOSS: total.detach(), **{name: term.detach() for name, term in terms.items()}}
+
+    def _window(self) -> _Window:
+        position = (self.state.iteration - 1) % self.state.epoch_length
+        start = position - position % self.accumulate
+        size = min(self.accumulate, self.state.epoch_length - start)
+        return _Window(size, position == start, position == start + size - 1)
+
+    def _draw(self) -> tuple[Batch, Batch]:
+        strong = self.method.strong_view
+        labelled = self.labelled.draw(strong)
+        return labelled, self.unlabelled.draw(strong) if self._reads_unlabelled() else self.labelled.empty()
+
+    def _reads_unlabelled(self) -> bool:
+        progress = self.progress()
+        return any(progress.wants(term) for term in self.method.unlabelled_terms)
+
+    def _memory(self, under_way: Callable[[], str]) -> contextlib.AbstractContextManager:
+        """Within it an out-of-memory error names what was under way, its size and what to lower."""
+        return memory.explained(
+            lambda: memory.report(
+                f"{under_way()}, step {self.step}",
+                self.labelled.batch,
+                self.unlabelled.batch if self._reads_unlabelled() else 0,
+                (self.labelled.bank.num_channels, *self.labelled.patch),
+                resumable=self.output is not None and self.step >= self.epoch_steps,
+            )
+        )
+
+    def _weigh(self, terms: dict[str, Tensor], progress: Progress) -> Tensor:
+        weights = self.weights.at(progress.fraction)
+        wanted = {name for name, weight in weights.items() if weight > 0}
+        if set(terms) != wanted:
+            raise ValueError(
+                f"{type(self.method).__name__} returned the terms {sorted(terms)}, wanted at step {progress.step} "
+                f"are {sorted(wanted)}"
+            )
+        return torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+
+    def _optimise(self) -> None:
+        progress = self.progress()
+        if self.clip is not None:
+            if self.scaler is not None:
+                self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_([p for g in self.optimizer.param_groups for p in g["params"]], self.clip)
+        changed = True
+        if self.scaler is None:
+            self.optimizer.step()
+        else:
+            scale = self.scaler.get_scale()
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            changed = self.scaler.get_scale() >= scale  # it falls exactly when the step was skipped
+        if changed:
+            self.method.after_step(progress)
+        else:
+            self.skipped_steps += 1
+        self.step += 1
+
+    def _set_learning_rate(self, progress: Progress) -> None:
+        factor = self.lr_schedule(progress)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * factor
+
+    def _no_sync(self, last: bool) -> contextlib.AbstractContextManager:
+        if last or not isinstance(self.network, DistributedDataParallel):
+            return contextlib.nullcontext()
+        return self.network.no_sync()
+
+    # the end of an epoch
+
+    def _share_buffers(self) -> None:
+        self.guard.read(self.step)
+        distributed.average_buffers(self.method)
+        self.guard.check_weights(self.method, self.state.epoch)
+
+    def _end_epoch(self) -> None:
+        epoch, last = self.state.epoch, self.state.epoch == self.state.max_epochs
+        validator = self.validator
+        if validator is not None and last and validator.scored_epoch != epoch:
+            validator.run(epoch)  # an interval that does not divide the run must not leave its end unmeasured
+        scored = validator is not None and validator.scored_epoch == epoch
+        row = self._row()
+        if validator is not None and scored:
+            self.method.after_validation(dict(validator.scores), self.progress())
+            row |= {f"val/{name}": value for name, value in validator.state.metrics.items() if "/" in name}
+            row["validation_seconds"] = round(validator.state.times["COMPLETED"] or 0.0, 2)
+            if self._is_best(next(iter(validator.scores.values()))) and self.output is not None:
+                self.output.serve(self.method.serving())
+        self.state.metrics.clear()  # an epoch without validation has no scores, not those of an earlier one
+        self.state.metrics.update(row)
+        if scored or last:
+            logger.info("%s", self._line(row))
+        if self.output is not None:
+            self.output.log(row)
+            if scored or last:
+                self._advise(self.output.rows)
+            self.output.checkpoint(self.state_dict(), epoch, self.data_digest())
+
+    def _row(self) -> dict[str, float]:
+        progress = Progress(max(self.step - 1, 0), self.steps, self.state.epoch, self.state.max_epochs, self.weights)
+        return {
+            "epoch": self.state.epoch,
+            "step": self.step,
+            "seconds": round(time.perf_counter() - self._epoch_start, 2),
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            **{f"weight/{name}": weight for name, weight in self.weights.at(progress.fraction).items()},
+            **self._epoch_log.means(),
+        }
+
+    def _is_best(self, score: float) -> bool:
+        if math.isnan(score):
+            if not getattr(self, "_said_nan", False):
+                logger.warning("Validation Dice is nan at epoch %d: it never counts as best.", self.state.epoch)
+                self._said_nan = True
+            return False
+        if score <= self.best["score"]:
+            return False
+        self.best = {"score": score, "epoch": self.state.epoch}
+        return True
+
+    def _advise(self, rows: Sequence[Mapping[str, float]]) -> None:
+        """Each once a run: an unlabelled term that seems to harm, a term that adds nothing."""
+        trained = [n for n, net in self.method.serving().items() if any(p.requires_grad for p in net.parameters())]
+        advice = {"": falling_while_rising(rows, trained, self.method.unlabelled_terms)}
+        for about, text in {**advice, **terms_at_zero(rows, self.state.max_epochs)}.items():
+            if text and about not in self._advised:
+                logger.warning(text)
+                self._advised.add(about)
+
+    def _line(self, row: Mapping[str, float]) -> str:
+        terms = "  ".join(f"{k.removeprefix('term/')} {v:.4f}" for k, v in row.items() if k.startswith("term/"))
+        text = f"epoch {self.state.epoch}/{self.state.max_epochs}  step {self.step}  {terms}"
+        for name in self.validator.scores if self.validator is not None else ():
+            classes = [f"{v:.3f}" for k, v in row.items() if k.startswith(f"val/{name}/dice_") and "mean" not in k]
+            mean = row.get(f"val/{name}/dice_mean", math.nan)
+            text += f"  | {name} Dice {mean:.3f} ({' '.join(classes)})"
+        if self.best["epoch"]:
+            text += f"  best {self.best['score']:.3f} at {self.best['epoch']:.0f}"
+        return text + (f"  skipped steps {self.skipped_steps}" if self.skipped_steps else "")
+
+    def _finish(self) -> None:
+        if self.output is None:
+            return
+        if self.best["epoch"] == 0:
+            logger.info("There is no validation score to choose by: the final weights serve.")
+            self.output.serve(self.method.serving())
+        start = time.perf_counter()
+        self.output.finish(self.method.serving(), self.best, self.validator)
+        end = time.perf_counter() - start
+        whole, part = (sum(row.get(k, 0.0) for row in self.output.rows) for k in ("seconds", "validation_seconds"))
+        logger.info(
+            "All epochs took %.0f s, of it validation %.0f s (%.0f %%); the pictures at the end %.0f s.",
+            whole, part, 100 * part / (whole or 1), end)  # fmt: skip
+
+    # state
+
+    def state_dict(self) -> dict[str, Any]:  # type: ignore[override]
+        """All that evolves, in plain tensors and plain types."""
+        return {
+            "method": self.method.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict() if self.scaler is not None else {},
+            "epoch": self.state.epoch,
+            "step": self.step,
+            "skipped_steps": self.skipped_steps,
+            "best": dict(self.best),
+            "seed": self.seed,
+        }
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        self.method.load_state_dict(state_dict["method"])
+        self.optimizer.load_state_dict(state_dict["optimizer"])
+        if self.scaler is not None:
+            self.scaler.load_state_dict(state_dict["scaler"])
+        self.step, self.skipped_steps = state_dict["step"], state_dict["skipped_steps"]
+        self.best = dict(state_dict["best"])
+        self.state.epoch = state_dict["epoch"]
+        self.state.iteration = self.state.epoch * self.state.epoch_length
+
+
+class _Window:
+    """Where an iteration stands among those that share one optimiser step."""
+
+    def __init__(self, size: int, first: bool, last: bool) -> None:
+        self.size, self.first, self.last = size, first, last
+
+
+class _Sums:
+    """Means of named scalars over an epoch, summed on the device: one read an epoch, none a step."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.counts: Counter[str] = Counter()
+
+    def add(self, values: Mapping[str, Tensor]) -> None:
+        for name, value in values.items():
+            self.sums[name] = self.sums[name] + value if name in self.sums else value.clone()
+            self.counts[name] += 1
+
+    def means(self) -> dict[str, float]:
+        return {name: float(total) / self.counts[name] for name, total in self.sums.items()}
+
+
+def _under_way(progress: Progress) -> str:
+    return f"computing {progress.asked[-1]}" if progress.asked else "in the forward pass before the first term"
+
+
+def _give_momentum_to_all(optimizer: torch.optim.Optimizer) -> None:
+    """Fused SGD of torch 2.13 fails when a parameter gets its first gradient after others have: give every parameter
+    its momentum, 0, from the start. A first step from 0 is the step that SGD takes without one."""
+    for group in optimizer.param_groups:
+        if isinstance(optimizer, torch.optim.SGD) and group["fused"] and group["momentum"] and not group["dampening"]:
+            for p in group["params"]:
+                optimizer.state[p].setdefault("momentum_buffer", torch.zeros_like(p))

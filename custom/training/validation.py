@@ -1,0 +1,155 @@
+"""Validation while training: Dice of every network that a method serves, case by case, on the grid of the bank."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from ignite.engine import Events
+from monai.engines import Evaluator
+from torch import Tensor, nn
+
+from .. import distributed
+from ..methods import Method
+from ..networks.one_channel import channel_of, reads
+from ..run.mlflow import harmless
+from ..stream.bank import Bank
+from . import memory
+from .precision import autocast, autocast_dtype
+
+logger = logging.getLogger(__name__)
+
+KEY_METRIC = "val_mean_dice"
+
+
+def class_dice(pred: Tensor, label: Tensor, classes: int) -> list[float]:
+    r"""Dice :math:`2|A \cap B| / (|A| + |B|)` of each foreground class; nan where both are empty.
+
+    Args:
+        pred, label: class indices of one case, the same shape.
+        classes: K, background included.
+    """
+    scores = []
+    for k in range(1, classes):
+        a, b = pred == k, label == k
+        total = a.sum() + b.sum()
+        scores.append(float(2 * (a & b).sum() / total) if total > 0 else math.nan)
+    return scores
+
+
+def mean(values: Sequence[float]) -> float:
+    """Mean over what is not nan; nan where nothing is."""
+    known = [v for v in values if not math.isnan(v)]
+    return sum(known) / len(known) if known else math.nan
+
+
+class ServingEvaluator(Evaluator):
+    """Scores every network of ``method.serving()`` on whole cases.
+
+    After a run ``state.metrics`` holds ``val_mean_dice`` (the first network's mean over classes of the mean over
+    cases) and ``<network>/dice_mean``, ``<network>/dice_<class>``; ``scores`` is ``{network: dice_mean}`` and
+    ``scored_epoch`` the epoch they belong to. Under DDP the cases are shared between the ranks and all ranks get all
+    scores. Without cases nothing runs. A network that reads one modality is scored on the cases that have it; where
+    none has, its scores are nan.
+
+    Args:
+        device: where the networks are.
+        dataset: the validation scans.
+        method: whose networks are scored.
+        inferer: MONAI inferer that takes ``(1, C, *spatial)`` and a network.
+        classes: names, background first.
+        amp: as the trainer's.
+        val_handlers: MONAI or Ignite handlers of this engine.
+    """
+
+    def __init__(
+        self,
+        device: torch.device,
+        dataset: Bank,
+        method: Method,
+        inferer: Callable[[Tensor, nn.Module], Tensor],
+        classes: Sequence[str],
+        amp: str = "off",
+        val_handlers: Sequence | None = None,
+    ) -> None:
+        ranks = distributed.world_size()
+        shared = len(dataset) >= ranks  # fewer cases than ranks: every rank scores them all
+        cases = range(distributed.rank(), len(dataset), ranks) if shared else range(len(dataset))
+        super().__init__(device=device, val_data_loader=list(cases), epoch_length=len(cases), decollate=False)
+        self.dataset, self.method, self.inferer, self.classes = dataset, method, inferer, list(classes)
+        self.dtype = autocast_dtype(amp, torch.device(device))
+        self._shared = shared
+        self._rows: list[dict[str, list[float] | None]] = []  # None: the case lacks what the network reads
+        self._unread: set[str] = set()
+        self.scores: dict[str, float] = {}
+        self.scored_epoch = 0
+        self.state.key_metric_name = KEY_METRIC
+        self.add_event_handler(Events.EPOCH_COMPLETED, ServingEvaluator._summarise)
+        self._register_handlers(harmless(val_handlers or []))
+
+    def run(self, global_epoch: int = 1) -> None:  # type: ignore[override]
+        if len(self.dataset) == 0:
+            return
+        self._rows = []
+        networks = self.method.serving()
+        modes = {name: network.training for name, network in networks.items()}
+        try:
+            for network in networks.values():
+                network.eval()
+            super().run(global_epoch)
+        finally:
+            for name, network in networks.items():
+                network.train(modes[name])
+
+    @torch.no_grad()
+    def _iteration(self, engine: Any, batchdata: Any) -> dict[str, Any]:
+        case = self.dataset[batchdata]
+        device = torch.device(self.state.device)
+        image, label = case["image"][None].to(device), case["label"][0].to(device)
+        row: dict[str, list[float] | None] = {}
+        for name, network in self.method.serving().items():
+            row[name] = None
+            if not reads(network, case["present"]):
+                continue
+            told = partial(self._under_way, self.dataset.case_name(batchdata), name)
+            with autocast(self.dtype, device), memory.explained(told):
+                logits = self.inferer(image, network)
+            row[name] = class_dice(logits[0].argmax(dim=0), label, len(self.classes))
+        self._rows.append(row)
+        return {}
+
+    @staticmethod
+    def _under_way(case: str, network: str) -> str:
+        return (
+            f"while validating {case} with {network}. Lower inferer::sw_batch_size or inferer::roi_size; "
+            "--resume true then goes on from the last checkpoint."
+        )
+
+    def _summarise(self) -> None:
+        rows = distributed.gather(self._rows) if self._shared else self._rows
+        metrics: dict[str, float] = {}
+        self.scores = {}
+        for name in rows[0]:
+            known = [dice for row in rows if (dice := row[name]) is not None]
+            if not known:
+                self._say_unread(name)
+            a_class = [mean([dice[k] for dice in known]) for k in range(len(self.classes) - 1)]
+            self.scores[name] = mean(a_class)
+            metrics[f"{name}/dice_mean"] = self.scores[name]
+            metrics.update({f"{name}/dice_{c}": d for c, d in zip(self.classes[1:], a_class, strict=True)})
+        first = next(iter(self.scores.values()))
+        self.state.metrics.update({KEY_METRIC: first, **metrics})
+        self.scored_epoch = self.state.epoch
+        if not math.isnan(first) and (self.state.best_metric_epoch == -1 or first > self.state.best_metric):
+            self.state.best_metric, self.state.best_metric_epoch = first, self.state.epoch
+
+    def _say_unread(self, name: str) -> None:
+        if name not in self._unread:
+            channel = channel_of(self.method.serving()[name])
+            modality = self.dataset.channels[channel] if channel is not None and self.dataset.channels else channel
+            logger.warning("No validation case has %s: %s is not validated, its scores are nan.", modality, name)
+            self._unread.add(name)
