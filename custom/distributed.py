@@ -97,10 +97,10 @@ def by_rank_0(action: Callable[[], Any]) -> None:
         except Exception as error:
             fault = error
     if active():
-        told = [str(fault) if fault is not None else None]
-        dist.broadcast_object_list(told, src=0, device=torch.device("cpu"))  # Gloo: waits half an hour, NCCL less
-        if fault is None and told[0] is not None:
-            raise UserError(f"rank 0: {told[0]}")
+        message = [str(fault) if fault is not None else None]
+        dist.broadcast_object_list(message, src=0, device=torch.device("cpu"))  # Gloo: waits half an hour, NCCL less
+        if fault is None and message[0] is not None:
+            raise UserError(f"rank 0: {message[0]}")
     if fault is not None:
         raise fault
 

@@ -35,35 +35,35 @@ _PARTS = ("labelled", "unlabelled", "validation", "test")
 _SIMPLE_FIRST = ("supervised", "mean_teacher")
 
 
-def adopt(run: Path, name: str, folder: Path = PRETRAINED, **told: Any) -> Card:
+def adopt(run: Path, name: str, folder: Path = PRETRAINED, **given: Any) -> Card:
     """Copy a run's weights and write its card.
 
     Args:
         run: ``output_dir`` of a finished run, evaluated on the test part.
         name: TASK_METHOD.
         folder: where the cards lie.
-        told: values for the card that differ from what the run and the data set say: ``version``, ``split``, ``commit``,
+        given: values for the card that differ from what the run and the data set say: ``version``, ``split``, ``commit``,
             ``date``, ``machine``, ``minutes``, ``intended_use``, ``not_tested_on``, ``weights`` (files; all that the
-            method serves); None is not told.
+            method serves); None is not given.
 
     Raises:
         CardError: the name names no task and method; the run is not finished or evaluated; its method is another one.
     """
-    told = {key: value for key, value in told.items() if value is not None}
+    given = {key: value for key, value in given.items() if value is not None}
     task, method = _named(name)
     settings = _settings(run, method)
     about = json.loads(_existing(run / "bundle/run.json", "Let the run end").read_text(encoding="utf-8"))
     by_default = _default_task(method) == task
     models = ROOT / "bundles" / method / "models" if by_default and folder == PRETRAINED else folder / name
-    names = list(told.get("weights") or (f"{file}.pt" for file in about["networks"]))
+    names = list(given.get("weights") or (f"{file}.pt" for file in about["networks"]))
     overrides = _differences({**_yaml(ROOT / f"bundles/{method}/configs/train.yaml"), **_task(task)}, settings)
     facts = _facts(task)
     minutes, date, machine = _cost(run)
     phantom = str(settings["data_list"]).startswith("phantom:")
-    split = told.get("split") or ("drawn with seed 2023: " + _phantom_command(settings) if phantom else "")
+    split = given.get("split") or ("drawn with seed 2023: " + _phantom_command(settings) if phantom else "")
     content = {
         "name": name,
-        "version": told.get("version", "0.1.0"),
+        "version": given.get("version", "0.1.0"),
         "method": method,
         "task": task,
         "overrides": overrides,
@@ -72,18 +72,18 @@ def adopt(run: Path, name: str, folder: Path = PRETRAINED, **told: Any) -> Card:
         "recommended": False,
         "training": {
             "commands": _commands(method, task, overrides, phantom),
-            "commit": told.get("commit") or _git("rev-parse", "HEAD"),
+            "commit": given.get("commit") or _git("rev-parse", "HEAD"),
             "seed": int(settings["seed"]),
-            "date": told.get("date", date),
-            "machine": told.get("machine", machine),
-            "minutes": told.get("minutes", minutes),
+            "date": given.get("date", date),
+            "machine": given.get("machine", machine),
+            "minutes": given.get("minutes", minutes),
         },
         "data": {key: facts[key] for key in ("name", "source", "licence", "attribution")}
         | _cases(run, settings)
         | {"split": split, "sha256": about["sha256 of the scans, names and voxels"]},
         "figures": {"validation": _validation(run, about), "test": _figures(run, "test", names)},
-        "intended_use": told.get("intended_use", facts["intended_use"]),
-        "not_tested_on": told.get("not_tested_on", facts["not_tested_on"]),
+        "intended_use": given.get("intended_use", facts["intended_use"]),
+        "not_tested_on": given.get("not_tested_on", facts["not_tested_on"]),
     }
     models.mkdir(parents=True, exist_ok=True)
     for file in names:
@@ -257,11 +257,11 @@ def _differences(base: Mapping[str, Any], settings: Mapping[str, Any], prefix: s
 
 def _commands(method: str, task: str, overrides: Mapping[str, Any], phantom: bool) -> list[str]:
     """Training and evaluation, said in a clone of the repository."""
-    told = [] if phantom else ["--data_list", f"/data/{task}/list.json"]
+    options = [] if phantom else ["--data_list", f"/data/{task}/list.json"]
     for key, value in overrides.items():
-        told += [f"--{key}", value if isinstance(value, str) else json.dumps(value).replace('"', "'")]
+        options += [f"--{key}", value if isinstance(value, str) else json.dumps(value).replace('"', "'")]
     files = ["configs/train.yaml"] + ([] if _default_task(method) == task else [f"scripts/tasks/{task}.yaml"])
-    end = "".join(f" {word if word.startswith('--') else shlex.quote(word)}" for word in told)
+    end = "".join(f" {word if word.startswith('--') else shlex.quote(word)}" for word in options)
     return [
         f"cd bundles/{method}",
         f"python -m monai.bundle run training --config_file {_files(files)}{end}",

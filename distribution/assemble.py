@@ -66,7 +66,7 @@ def assemble(card: Card, folder: Path) -> Path:
 
 
 def _config(card: Card) -> RunConfig:
-    """What a run of the card's method on its task, with its overrides, was told."""
+    """What a run of the card's method on its task, with its overrides, is given."""
     root = ROOT / "bundles" / card.method
     parser = ConfigParser()
     parser.read_config([str(root / "configs/train.yaml"), str(ROOT / f"custom/tasks/{card.task}.yaml")])

@@ -49,7 +49,7 @@ class Card:
         version: ``1.2.3``.
         method: a folder of ``bundles/``.
         task: a file of ``custom/tasks/`` without its suffix.
-        overrides: what the training was told beside the task, ids and values.
+        overrides: what the training was given beside the task, ids and values.
         models: the folder of the weights.
         weights: SHA-256 of each file of weights; ``model.pt`` is the network that serves.
         recommended: whether it serves by default, of all bundles of its task.

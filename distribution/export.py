@@ -53,14 +53,14 @@ def export(folders: Sequence[Path]) -> None:
 def _export(folder: Path) -> None:
     config, meta = folder / "configs/inference.yaml", folder / "configs/metadata.json"
     ConfigWorkflow(str(config), workflow_type="infer", logging_file=False).initialize()  # its `scripts` from here on
-    told: dict[str, Any] = {"net_id": "network_def", "config_file": str(config), "meta_file": str(meta),
+    arguments: dict[str, Any] = {"net_id": "network_def", "config_file": str(config), "meta_file": str(meta),
                             "ckpt_file": str(folder / "models/model.pt")}  # fmt: skip
     formats = json.loads(meta.read_text(encoding="utf-8"))["network_data_format"]["inputs"]["image"]
     shape = [1, formats["num_channels"], *formats["spatial_shape"]]
     torch.manual_seed(0)
     with torch.no_grad():
-        ckpt_export(filepath=str(folder / "models/model.ts"), **told)
-        onnx_export(filepath=str(folder / "models/model.onnx"), input_shape=shape, **told)
+        ckpt_export(filepath=str(folder / "models/model.ts"), **arguments)
+        onnx_export(filepath=str(folder / "models/model.onnx"), input_shape=shape, **arguments)
     _without_debug(folder / "models/model.ts")
     _without_traces(folder / "models/model.onnx")
 

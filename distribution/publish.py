@@ -101,7 +101,7 @@ def front_matter(card: Card) -> str:
     data = card.data["name"]
     task = {"type": "image-segmentation", "name": "Semi-supervised segmentation"}
     result = {"task": task, "dataset": {"type": _slug(data), "name": data, "split": "test"}, "metrics": metrics}
-    told: dict[str, Any] = {
+    header: dict[str, Any] = {
         **_licence(card.data["licence"]),
         "library_name": "monai",
         "pipeline_tag": "image-segmentation",
@@ -110,7 +110,7 @@ def front_matter(card: Card) -> str:
         "metrics": [metric["type"] for metric in metrics],
         "model-index": [{"name": card.name, "results": [result] if metrics else []}],
     }
-    return f"---\n{yaml.safe_dump(told, sort_keys=False, allow_unicode=True)}---\n\n"
+    return f"---\n{yaml.safe_dump(header, sort_keys=False, allow_unicode=True)}---\n\n"
 
 
 def upload_command(card: Card, folder: Path, repository: str) -> list[str]:
@@ -137,16 +137,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--dry-run", action="store_true", help="write the folder, upload nothing")
     parser.add_argument("--dist", type=Path, default=DIST, help=f"where the archives were built; {DIST}")
     parser.add_argument("--pages", type=Path, default=PAGES, help=f"where the folder is written; {PAGES}")
-    told = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     try:
-        card = cards.card(told.name)
-        folder = page(card, told.dist, told.pages)
+        card = cards.card(options.name)
+        folder = page(card, options.dist, options.pages)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    command = upload_command(card, folder, told.to)
+    command = upload_command(card, folder, options.to)
     print(f"{folder} is the page. This uploads it:\n\n    {shlex.join(command)}\n")
-    if told.dry_run:
+    if options.dry_run:
         return 0
     if shutil.which(command[0]) is None:
         missing = "there is no program hf here: pip install huggingface_hub, hf auth login, then the line above."

@@ -14,7 +14,7 @@ from custom.cohort.data_list import only, read, references
 from custom.cohort.errors import CohortError
 from custom.cohort.folders import images
 from custom.cohort.names import stem
-from custom.cohort.overlaps import judge
+from custom.cohort.overlaps import judge_list
 
 
 def scan(folder: Path, patient: str, suffix: str = ".nii.gz") -> dict[str, str]:
@@ -33,7 +33,7 @@ def write(folder: Path, **parts: Any) -> Path:
 
 
 def faults(path: Path) -> list[str]:
-    return judge(read(path))
+    return judge_list(read(path))
 
 
 # read
@@ -247,8 +247,8 @@ def test_lists_in_memory_without_patients_are_judged_too(tmp_path):
     """As MONAI Label gives them; patients that nobody named are not one patient."""
     label = scan(tmp_path, "a")["label"]
     a, b = ({"image": str(tmp_path / scan(tmp_path, name)["image"]), "label": str(tmp_path / label)} for name in "ab")
-    assert judge({"labelled": [a], "validation": [b]}) == []
-    assert judge({"labelled": [a, {**b, "label": str(tmp_path / "gone.nii")}]}) == [
+    assert judge_list({"labelled": [a], "validation": [b]}) == []
+    assert judge_list({"labelled": [a, {**b, "label": str(tmp_path / "gone.nii")}]}) == [
         f"labelled, b: {tmp_path / 'gone.nii'} does not exist"
     ]
 

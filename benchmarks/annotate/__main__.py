@@ -52,9 +52,9 @@ def run(options: argparse.Namespace) -> None:
             if (folder / "done").exists():
                 continue
             print(f"--- {arm}, seed {seed}: {folder}", flush=True)
-            told = {"out": folder, "cohort": cohort.save(out / "cohort.json"), "arm": arm, "method": method,
+            arguments = {"out": folder, "cohort": cohort.save(out / "cohort.json"), "arm": arm, "method": method,
                     "strategy": strategy, "seed": seed, "labels": options.labels_wanted, "epochs": options.epochs}  # fmt: skip
-            words = [f"--{key}={value}" for key, value in told.items()]
+            words = [f"--{key}={value}" for key, value in arguments.items()]
             subprocess.run([sys.executable, "-W", "ignore", "-m", "benchmarks.annotate.loop", *words], cwd=ROOT, check=True,
                            env={**os.environ, **environment})  # fmt: skip
 
@@ -83,11 +83,11 @@ def main() -> None:
     tables = commands.add_parser("table", help="table, plot and one sentence from the loops in --out")
     tables.add_argument("--out", type=Path, required=True)
     tables.add_argument("--write", type=Path, required=True, help="folder of annotate.{jsonl,md,png}")
-    tables.set_defaults(do=lambda told: print(write(told.out, told.write, list(ARMS))))
+    tables.set_defaults(do=lambda options: print(write(options.out, options.write, list(ARMS))))
     pictures = commands.add_parser("picture", help="the drafts that a loop's first and last version make of one scan")
     pictures.add_argument("--loop", type=Path, required=True, help="a folder below --out")
     pictures.add_argument("--png", type=Path, required=True)
-    pictures.set_defaults(do=lambda told: print(draw(told.loop, told.png)))
+    pictures.set_defaults(do=lambda options: print(draw(options.loop, options.png)))
     options = parser.parse_args()
     if getattr(options, "images", None) and not (options.labels and options.task):
         parser.error("--images needs --labels and --task")

@@ -15,7 +15,7 @@ from custom.phantom import ensure
 
 ROOT = Path(__file__).resolve().parents[2]
 
-Case = dict[str, str]
+Entry = dict[str, str]
 
 
 class CohortError(UserError, ValueError):
@@ -27,8 +27,8 @@ class Cohort:
     """Cases have paths under ``image`` and ``label``; ``task`` is a file of a task."""
 
     task: str
-    pool: list[Case]
-    held_out: list[Case]
+    pool: list[Entry]
+    held_out: list[Entry]
 
     def save(self, path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -40,7 +40,7 @@ def simulate(
         sample = app.next_sample({"strategy": strategy})
         asked = time.perf_counter() - start
         app.datastore().save_label(sample["id"], references[stem(sample["path"])], "final", {})
-        told = app.train({"model": model, "max_epochs": epochs, "pretrained": True})
+        result = app.train({"model": model, "max_epochs": epochs, "pretrained": True})
         row = {
             **known,
             "method": method,
@@ -50,12 +50,12 @@ def simulate(
             "sample": sample["id"],
             "seconds_to_choose": round(asked, 1),
             "seconds": round(time.perf_counter() - start, 1),
-            "replaced": told["replaced"],
-            "validation": told["dice"],
-            "scans": told["scans"],
+            "replaced": result["replaced"],
+            "validation": result["dice"],
+            "scans": result["scans"],
             "dice": app.served.dice(cohort.held_out),
         }
-        print(f"{number} labels ({sample['id']}): Dice {row['dice']:.3f}. {told['message']}", flush=True)
+        print(f"{number} labels ({sample['id']}): Dice {row['dice']:.3f}. {result['message']}", flush=True)
         with (out / "rows.jsonl").open("a") as file:
             file.write(json.dumps(row) + "\n")
     (out / "done").touch()

@@ -12,7 +12,7 @@ from annotate.versions import Versions
 from custom.cohort.reader import ScanReader
 from custom.report.plots import case_pictures
 
-from .cohort import Case, load
+from .cohort import Entry, load
 
 
 def draw(loop: Path, png: Path) -> str:
@@ -44,7 +44,7 @@ def _labels(versions: Versions, name: str) -> str:
     return f"{labels} label{'s' if labels > 1 else ''}"
 
 
-def _read(case: Case) -> tuple[np.ndarray, Sequence[float]]:
+def _read(case: Entry) -> tuple[np.ndarray, Sequence[float]]:
     reader = ScanReader()
     voxels, meta = reader.get_data(reader.read(case["image"]))
     return np.squeeze(np.asarray(voxels)), np.linalg.norm(np.asarray(meta["affine"])[:3, :3], axis=0).tolist()

@@ -93,8 +93,8 @@ def _summary(part: str, report: Report) -> str:
     images = [(file, report.facts[file]) for case in cases for file in case.files.values() if file in report.facts]
     forms = []
     for axes in (2, 3):
-        shapes = [told.shape for _, told in images if len(told.shape) == axes]
-        spacings = [told.spacing_mm for file, told in images if len(told.shape) == axes and not is_picture(file)]
+        shapes = [facts.shape for _, facts in images if len(facts.shape) == axes]
+        spacings = [facts.spacing_mm for file, facts in images if len(facts.shape) == axes and not is_picture(file)]
         size = f"{_ranges(shapes)} voxels" if shapes else ""
         forms.append(size + (f" of {_ranges(spacings)} mm" if spacings else ""))
     return ": ".join(filter(None, (text, "; ".join(filter(None, forms)))))

@@ -11,7 +11,7 @@ from ..errors import nearest
 from .facts import Facts
 from .formats.itk_image import is_picture
 from .grids import difference, times
-from .words import listed, number, plural, span
+from .words import number, plural, span, value_list
 
 TRAINING = ("labelled", "unlabelled")
 FORM = {2: "picture", 3: "volume"}
@@ -110,7 +110,7 @@ class Task:
         return f'Give a file for each: "image": {{{entry}}}'
 
     def counts_lacks(self, part: str) -> bool:
-        """Whether the scans of a part that lack a modality are told in the log."""
+        """Whether the scans of a part that lack a modality are named in the log."""
         return self.missing_channels if part in TRAINING else self.modalities_alone
 
     def _names(self, case: Case) -> str:
@@ -157,12 +157,12 @@ class Task:
         wrong = [v for v in values if (v not in self.values if self.values else v < 0 or v % 1)]
         if not wrong:
             return ""
-        remedy = f"Remap {listed(wrong)}"
+        remedy = f"Remap {value_list(wrong)}"
         if name.lower().endswith((".jpg", ".jpeg")):
             remedy = "JPEG changes values: save labels as PNG"
         elif self.values and all(v > 0 and not v % 1 for v in wrong):
             remedy += f", or name {'it' if len(wrong) == 1 else 'them'} under classes and label_values"
-        return f"{name} has the values {{{listed(values)}}}, {expected}. {remedy}"
+        return f"{name} has the values {{{value_list(values)}}}, {expected}. {remedy}"
 
 
 def nonfinite(name: str, found: Facts) -> str:

@@ -15,12 +15,12 @@ from .data_list import PARTS
 from .errors import CohortError
 from .facts import Facts, Record, ScanFault
 from .names import case_names, first_file, stem
-from .overlaps import judge
-from .words import number, plural, some
+from .overlaps import judge_list
+from .words import first_names, number, plural
 
 logger = logging.getLogger(__name__)
 
-LINES = 12  # of one kind of fault are told in full
+LINES = 12  # of one kind of fault are given in full
 NAMES = 48  # of the cases beyond these are given
 REMEDIES = {
     "Files that cannot be read": "Files that cannot be read (copy them again from their source, or export anew)"
@@ -46,7 +46,7 @@ class Report:
         texts = []
         for found in self.odd.values():
             names, text = list(dict.fromkeys(name for name, _ in found)), found[0][1]
-            count = f"{len(names)} scans ({some(names)}), the first" if len(names) > 1 else names[0]
+            count = f"{len(names)} scans ({first_names(names)}), the first" if len(names) > 1 else names[0]
             texts.append(f"{count}: {text}")
         return texts
 
@@ -62,7 +62,7 @@ class Report:
         for kind, found in self.faults.items():
             lines += [f"{REMEDIES.get(kind, kind)}:", *(f"  {line}" for line in found[:LINES])]
             if rest := [line.split(": ")[0] for line in found[LINES:]]:
-                lines.append(f"  and {len(rest)} more: {some(rest, NAMES)}")
+                lines.append(f"  and {len(rest)} more: {first_names(rest, NAMES)}")
         return "\n  ".join(lines)
 
 
@@ -144,7 +144,7 @@ class Check:
         files = list(dict.fromkeys(file for case in judged for file in case.paths() if os.path.exists(file)))
         recorded = sum(self.record.known(file) is not None for file in files)
         found = self.record.facts(files, self.workers)
-        facts = {file: told for file, told in found.items() if isinstance(told, Facts)}
+        facts = {file: scan for file, scan in found.items() if isinstance(scan, Facts)}
         report = Report(judged, facts, recorded)
         report.faults.update(self._list(entries, parts))
         for case in judged:
@@ -152,8 +152,8 @@ class Check:
             damaged = [("Files that cannot be read", f"{case.kind(file)}{found[file]}") for file in broken]
             for kind, fault in (*damaged, *self.task.faults(case, facts)):
                 report.faults[kind].append(f"{case}: {fault}")
-        known = {file: told for case in cases for file in case.files.values()
-                 if (told := facts.get(file) or self.record.known(file))}  # fmt: skip
+        known = {file: scan for case in cases for file in case.files.values()
+                 if (scan := facts.get(file) or self.record.known(file))}  # fmt: skip
         self._copies(cases, known, report)
         self._never_read([case for case in cases if case.part not in parts], known, report)
         self._oddities(report)
@@ -172,7 +172,7 @@ class Check:
     def _list(self, entries: Mapping[str, list[dict]], judged: Collection[str]) -> dict[str, list[str]]:
         """What can be seen without opening a file, and parts that are empty."""
         unread = [part for part in entries if part not in judged]
-        lines = judge(entries, unread, self.shared_scans)
+        lines = judge_list(entries, unread, self.shared_scans)
         lines += [f"no {part} scans; at least one is needed. Add entries under '{part}' in the data list"
                   for part in self.needs if part in judged and not entries[part]]  # fmt: skip
         return {"The list": lines} if lines else {}
@@ -223,28 +223,28 @@ class Check:
     def _oddities(self, report: Report) -> None:
         for case in report.cases:
             for file in case.paths():
-                told = report.facts.get(file)
-                for text in told.warnings if told else ():
+                scan = report.facts.get(file)
+                for text in scan.warnings if scan else ():
                     report.odd[text.split(":")[0]].append((str(case), f"{case.called(file)}: {text}"))
-                if told and file != case.label and told.low == told.high:
+                if scan and file != case.label and scan.low == scan.high:
                     report.odd["blank"].append(
-                        (str(case), f"{case.called(file)} is blank: it is {number(told.low)} all over")
+                        (str(case), f"{case.called(file)} is blank: it is {number(scan.low)} all over")
                     )
-                if told and told.nonfinite and file != case.label and self.task.fill_nonfinite:
-                    report.odd["nonfinite"].append((str(case), f"{nonfinite(Path(file).name, told)}, filled when read"))
+                if scan and scan.nonfinite and file != case.label and self.task.fill_nonfinite:
+                    report.odd["nonfinite"].append((str(case), f"{nonfinite(Path(file).name, scan)}, filled when read"))
 
     def _note(self, part: str, report: Report) -> None:
         """How many labels are empty, which modalities are missing, which classes no labelled scan has."""
         cases = [case for case in report.cases if case.part == part]
-        values = {case.name: {value for value, _ in told.values or ()} for case in cases
-                  if (told := report.facts.get(case.label)) and told.values}  # fmt: skip
+        values = {case.name: {value for value, _ in scan.values or ()} for case in cases
+                  if (scan := report.facts.get(case.label)) and scan.values}  # fmt: skip
         background = self.task.values[0] if self.task.values else 0
         if empty := [name for name, found in values.items() if found == {background}]:
-            report.notes.append(f"{part}: {len(empty)} of {len(values)} labels are empty ({some(empty)})")
+            report.notes.append(f"{part}: {len(empty)} of {len(values)} labels are empty ({first_names(empty)})")
         for channel in self.task.channels:
             lack = [case.name for case in cases if channel in self.task.lacks(case)]
             if lack and self.task.counts_lacks(part):
-                report.notes.append(f"{part}: {len(lack)} of {len(cases)} scans lack {channel} ({some(lack)})")
+                report.notes.append(f"{part}: {len(lack)} of {len(cases)} scans lack {channel} ({first_names(lack)})")
         if part == "labelled" and values and "Labels" not in report.faults:
             for value in [v for v in self.task.values[1:] if not any(v in found for found in values.values())]:
                 name = self.names.get(value, "")

@@ -31,13 +31,13 @@ def read(data_list: str | Path, dataset_dir: str | Path = "data", root: str | Pa
     Raises:
         CohortError: the file is missing or is no such list.
     """
-    path = place(data_list, dataset_dir, root)
+    path = list_path(data_list, dataset_dir, root)
     if str(data_list).startswith("phantom:"):
         phantom.ensure(str(data_list).removeprefix("phantom:"), path.parent)
     return load(path)
 
 
-def place(data_list: str | Path, dataset_dir: str | Path = "data", root: str | Path = ".") -> Path:
+def list_path(data_list: str | Path, dataset_dir: str | Path = "data", root: str | Path = ".") -> Path:
     """The file of a data list, whether it is there yet or not; arguments as of :func:`read`."""
     if str(data_list).startswith("phantom:"):
         return under(root, dataset_dir) / f"phantom_{str(data_list).removeprefix('phantom:')}" / "list.json"
@@ -47,7 +47,7 @@ def place(data_list: str | Path, dataset_dir: str | Path = "data", root: str | P
 def listed(data_list: str | Path, dataset_dir: str | Path = "data", root: str | Path = ".") -> dict[str, list[dict]]:
     """All parts of a list, not judged; none where the list is not there (scans that arrive in memory have none), nor of
     a phantom, whose scans are drawn, no two alike."""
-    path = place(data_list, dataset_dir, root)
+    path = list_path(data_list, dataset_dir, root)
     return load(path) if path.is_file() and not str(data_list).startswith("phantom:") else {}
 
 
@@ -56,7 +56,7 @@ def record(
 ) -> Path:
     """Where a run keeps the facts of the files it checked: beside the list, or in ``output_dir`` where there is none, or where
     nothing can be written beside it."""
-    path = place(data_list, dataset_dir, root)
+    path = list_path(data_list, dataset_dir, root)
     beside = (path.is_file() and os.access(path.parent, os.W_OK)) or str(data_list).startswith("phantom:")
     return record_path(path) if beside else under(root, output_dir) / "checked.json"
 

@@ -23,7 +23,7 @@ def images_alone(
     """The images of a folder for networks that read one modality each: one image a case.
 
     They lie in subfolders named after the channels, or in ``folder`` itself. There ``p01_t1ce.nii.gz`` is the t1ce of
-    p01 by its name. Any other image is of the modality that is told; with ``auto`` it must hold all channels.
+    p01 by its name. Any other image is of the modality given; with ``auto`` it must hold all channels.
 
     Args:
         folder: absolute or below ``root``.

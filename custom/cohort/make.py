@@ -19,8 +19,8 @@ from .facts import Record
 from .fingerprint import describe, fingerprint, image_files
 from .json_files import json_object, read_split, text_of
 from .names import SUFFIXES, is_image, is_series, is_stray, stem
-from .split import Case, Cases, draw, fold, given, parts_of, some
-from .words import plural
+from .split import FoundScan, ScansByPatient, draw, fold, given, parts_of
+from .words import plural, some
 
 
 def make(
@@ -79,8 +79,10 @@ def make(
 # From files to cases
 
 
-def _find(images: Path | Mapping[str, Path], labels: Path, patient: str) -> tuple[dict[str, list[Case]], list[str]]:
-    """Cases by patient, in the order of their names, and what the user should know of the rest."""
+def _find(
+    images: Path | Mapping[str, Path], labels: Path, patient: str
+) -> tuple[dict[str, list[FoundScan]], list[str]]:
+    """Scans by patient, in the order of their names, and what the user should know of the rest."""
     by_modality = images if isinstance(images, Mapping) else {"": images}
     folders = {modality: _named(folder) for modality, folder in by_modality.items()}
     label_of = _named(labels)
@@ -89,11 +91,11 @@ def _find(images: Path | Mapping[str, Path], labels: Path, patient: str) -> tupl
     if len(without_image) == len(label_of):
         raise CohortError(f"no label in {labels} has the name of an image: labels are {some(without_image)}, images "
                           f"are {some(names)}. Give files that belong together one name")  # fmt: skip
-    cases: dict[str, list[Case]] = {}
+    cases: dict[str, list[FoundScan]] = {}
     for name, whose in zip(names, _patients(names, patient), strict=True):
         found = {modality: files[name] for modality, files in folders.items() if name in files}
         image = found.get("", found)  # a path, where there are no modalities
-        cases.setdefault(whose, []).append(Case(name, image, label_of.get(name), len(found) == len(folders)))
+        cases.setdefault(whose, []).append(FoundScan(name, image, label_of.get(name), len(found) == len(folders)))
     strays = [path.name for folder in (*by_modality.values(), labels) for path in _visible(folder) if is_stray(path)]
     notes = [f"labels without an image: {some(without_image)}"] if without_image else []
     return cases, notes + ([f"not read, no image and no folder of a DICOM series: {some(strays)}"] if strays else [])
@@ -138,7 +140,7 @@ def _patients(names: Sequence[str], pattern: str) -> list[str]:
 # From parts to lists
 
 
-def _by_patient(attributes: Mapping[str, Mapping[str, Any]], cases: Cases) -> dict[str, dict[str, str]]:
+def _by_patient(attributes: Mapping[str, Mapping[str, Any]], cases: ScansByPatient) -> dict[str, dict[str, str]]:
     known = {name: values for name, values in attributes.items() if any(p in cases for p in values)}
     if attributes and not known:
         others = list(next(iter(attributes.values())))
@@ -148,7 +150,7 @@ def _by_patient(attributes: Mapping[str, Mapping[str, Any]], cases: Cases) -> di
 
 
 def _entries(
-    parts: Mapping[str, Sequence[tuple[str, Case]]], attributes: Mapping[str, Mapping[str, str]]
+    parts: Mapping[str, Sequence[tuple[str, FoundScan]]], attributes: Mapping[str, Mapping[str, str]]
 ) -> dict[str, list[dict[str, Any]]]:
     """Entries with absolute paths."""
     entries: dict[str, list[dict[str, Any]]] = {part: [] for part in PARTS}
@@ -251,13 +253,13 @@ def read_attributes(file: Path) -> dict[str, dict[str, Any]]:
     return {name: {row["patient"].strip(): row[name] for row in rows} for name in names if name and name != "patient"}
 
 
-def _folders(told: Sequence[str]) -> Path | dict[str, Path]:
-    if len(told) == 1 and ("=" not in told[0] or Path(told[0]).is_dir()):
-        return Path(told[0])
-    named = [item.partition("=") for item in told]
-    wrong = [item for item, (name, _, folder) in zip(told, named, strict=True) if not (name and folder)]
+def _folders(folders: Sequence[str]) -> Path | dict[str, Path]:
+    if len(folders) == 1 and ("=" not in folders[0] or Path(folders[0]).is_dir()):
+        return Path(folders[0])
+    named = [item.partition("=") for item in folders]
+    wrong = [item for item, (name, _, folder) in zip(folders, named, strict=True) if not (name and folder)]
     if wrong or len({name for name, _, _ in named}) < len(named):
-        raise CohortError(f"--images takes one folder, or NAME=FOLDER for each modality, got {' '.join(told)}")
+        raise CohortError(f"--images takes one folder, or NAME=FOLDER for each modality, got {' '.join(folders)}")
     return {name: Path(folder) for name, _, folder in named}
 
 
@@ -296,8 +298,18 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """``python -m custom.cohort make ...``, without the word ``make``."""
-    told = parser().parse_args(arguments)
-    paths = make(_folders(told.images), told.labels, told.out, told.patient,
-                 read_split(told.split) if told.split else None, told.labelled, told.validation, told.test, told.seed,
-                 told.folds, read_attributes(told.attributes) if told.attributes else None)  # fmt: skip
+    options = parser().parse_args(arguments)
+    paths = make(
+        _folders(options.images),
+        options.labels,
+        options.out,
+        options.patient,
+        read_split(options.split) if options.split else None,
+        options.labelled,
+        options.validation,
+        options.test,
+        options.seed,
+        options.folds,
+        read_attributes(options.attributes) if options.attributes else None,
+    )
     print("\n".join(map(summary, paths)))

@@ -38,8 +38,8 @@ def case_names(entries: Sequence[Mapping[str, Any]], channels: Sequence[str] = (
         if isinstance(image, Mapping):
             image = next((image[c] for c in (*channels, *image) if image.get(c)), "")
         file = stem(str(image))
-        told = not patient or re.search(rf"(?<![0-9A-Za-z]){re.escape(patient)}(?![0-9A-Za-z])", file)
-        name = base = file if told else f"{patient}_{file}"
+        says_patient = not patient or re.search(rf"(?<![0-9A-Za-z]){re.escape(patient)}(?![0-9A-Za-z])", file)
+        name = base = file if says_patient else f"{patient}_{file}"
         copies = 1
         while name in names:
             copies += 1

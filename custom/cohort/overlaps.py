@@ -10,7 +10,7 @@ from .errors import CohortError
 from .names import case_names, first_file, stem
 
 
-def judge(
+def judge_list(
     parts: Mapping[str, Sequence[Mapping[str, Any]]], unread: Collection[str] = (), shared_scans: bool = False
 ) -> list[str]:
     """Every fault of the list that can be seen without reading an image, a line each.

@@ -9,13 +9,14 @@ from pathlib import Path
 
 from ..errors import nearest
 from .errors import CohortError
+from .words import some
 
 SPLIT = ("train", "val", "test")
 Patients = dict[str, list[str]]  # names under train, val, test; the order says who is labelled
 
 
 @dataclass(frozen=True)
-class Case:
+class FoundScan:
     """One scan: its image is a path, or a path a modality; ``complete`` unless it lacks a modality others have."""
 
     name: str
@@ -24,20 +25,20 @@ class Case:
     complete: bool
 
 
-Cases = Mapping[str, list[Case]]  # by patient
+ScansByPatient = Mapping[str, list[FoundScan]]  # by patient
 
 
-def has_label(scans: Sequence[Case]) -> bool:
+def has_label(scans: Sequence[FoundScan]) -> bool:
     """Some scan of the patient can train with its label."""
     return any(case.label for case in scans)
 
 
-def can_evaluate(scans: Sequence[Case]) -> bool:
+def can_evaluate(scans: Sequence[FoundScan]) -> bool:
     """All scans of the patient have what validation and test need, so that none of them has to be left out."""
     return all(case.label and case.complete for case in scans)
 
 
-def draw(cases: Cases, validation: int, test: int, seed: int) -> Patients:
+def draw(cases: ScansByPatient, validation: int, test: int, seed: int) -> Patients:
     """Patients shuffled by ``seed``: the first validate, the next test, all others train, those without a label last.
 
     Raises:
@@ -54,7 +55,9 @@ def draw(cases: Cases, validation: int, test: int, seed: int) -> Patients:
     return {"train": train, "val": val, "test": tested}
 
 
-def given(split: Mapping[str, Sequence[str]], cases: Cases, validation: int, test: int) -> tuple[Patients, list[str]]:
+def given(
+    split: Mapping[str, Sequence[str]], cases: ScansByPatient, validation: int, test: int
+) -> tuple[Patients, list[str]]:
     """A split of the user's, and the patients that it does not name.
 
     Args:
@@ -82,7 +85,7 @@ def given(split: Mapping[str, Sequence[str]], cases: Cases, validation: int, tes
     return patients, [name for name in cases if name not in named]
 
 
-def _faults(patients: Patients, cases: Cases) -> list[str]:
+def _faults(patients: Patients, cases: ScansByPatient) -> list[str]:
     where: dict[str, list[str]] = {}
     for part, names in patients.items():
         for name in names:
@@ -97,7 +100,7 @@ def _faults(patients: Patients, cases: Cases) -> list[str]:
     return faults
 
 
-def fold(patients: Patients, cases: Cases, folds: int, seed: int) -> list[Patients]:
+def fold(patients: Patients, cases: ScansByPatient, folds: int, seed: int) -> list[Patients]:
     """Deal the patients of train and val who can evaluate to the validation parts of ``folds`` splits, by ``seed``.
 
     The others train in every fold; the test part is the same in all.
@@ -114,7 +117,7 @@ def fold(patients: Patients, cases: Cases, folds: int, seed: int) -> list[Patien
     return [{"train": [p for p in pool if p not in val], "val": val, "test": patients["test"]} for val in dealt]
 
 
-def parts_of(patients: Patients, cases: Cases, labelled: int | str) -> dict[str, list[tuple[str, Case]]]:
+def parts_of(patients: Patients, cases: ScansByPatient, labelled: int | str) -> dict[str, list[tuple[str, FoundScan]]]:
     """The scans of each part with their patients. A labelled patient's scans without a label are unlabelled.
 
     Args:
@@ -144,9 +147,3 @@ def _count(labelled: int | str, patients: int) -> int:
     if isinstance(labelled, str) and labelled.endswith("%"):
         return max(1, int(float(labelled[:-1]) * patients / 100))
     return int(labelled)
-
-
-def some(names: Sequence[str], count: int = 5) -> str:
-    """The first few names, and how many there are in all, for texts."""
-    more = f", ... ({len(names)} in all)" if len(names) > count else ""
-    return ", ".join(names[:count]) + more

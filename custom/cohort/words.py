@@ -18,7 +18,7 @@ def number(value: float) -> str:
     return str(int(value)) if value % 1 == 0 else f"{value:g}"
 
 
-def listed(values: Sequence[float]) -> str:
+def value_list(values: Sequence[float]) -> str:
     """``0, 1, 3``; of many the first and the last."""
     few = values if len(values) <= SHOWN else [*values[: SHOWN - 1], values[-1]]
     texts = list(map(number, few))
@@ -28,9 +28,15 @@ def listed(values: Sequence[float]) -> str:
 def span(values: Sequence[int]) -> str:
     """``0..3``, or ``{0, 255}`` where there are gaps."""
     whole = len(values) > 1 and list(values) == list(range(values[0], values[0] + len(values)))
-    return f"{values[0]}..{values[-1]}" if whole else f"{{{listed(values)}}}"
+    return f"{values[0]}..{values[-1]}" if whole else f"{{{value_list(values)}}}"
 
 
-def some(names: Sequence[str], most: int = FIRST) -> str:
+def first_names(names: Sequence[str], most: int = FIRST) -> str:
     """The first names, and dots where there are more."""
     return "; ".join([*names[:most], *(["..."] if len(names) > most else [])])
+
+
+def some(names: Sequence[str], count: int = 5) -> str:
+    """The first few names, and how many there are in all, for texts."""
+    more = f", ... ({len(names)} in all)" if len(names) > count else ""
+    return ", ".join(names[:count]) + more

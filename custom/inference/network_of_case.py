@@ -12,7 +12,7 @@ from ignite.engine import Engine, Events
 from torch import nn
 
 from ..cohort.names import stem
-from ..cohort.words import some
+from ..cohort.words import first_names
 from .weight_files import WeightsError, load_weights
 
 logger = logging.getLogger(__name__)
@@ -58,12 +58,12 @@ class NetworkOfCase:
                 raise WeightsError(self._nothing_reads(modality, names))
         for modality, names in cases.items():
             logger.info("%s (%s): %d of %d cases (%s)", self._files[modality].name, modality, len(names), len(self.data),
-                        some(names))  # fmt: skip
+                        first_names(names))  # fmt: skip
 
     def _nothing_reads(self, modality: str, names: Sequence[str]) -> str:
         known = ", ".join(f"{path.name} ({name})" for name, path in self._files.items())
         return (
-            f"{len(names)} of {len(self.data)} cases ({some(names)}) are {modality}, and no weights in "
+            f"{len(names)} of {len(self.data)} cases ({first_names(names)}) are {modality}, and no weights in "
             f"{self.model_file.parent} read {modality}; found {known}. Put the file for {modality} beside "
             f"{self.model_file.name}, or give only images of another modality: --modality {next(iter(self._files))}"
         )
