@@ -10,7 +10,7 @@ demo: $(VENV)/run.stamp  ## train both bundles on the phantom and compare them: 
 	$(VENV)/bin/python -m benchmarks.phantom demo
 
 test: $(VENV)/dev.stamp  ## lint, types, tests
-	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy && $(VENV)/bin/python -m pytest
+	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy && $(VENV)/bin/lint-imports && $(VENV)/bin/python -m pytest
 
 faults: $(VENV)/dev.stamp  ## every fault that a run must survive, and a table of them
 	$(VENV)/bin/python -m pytest -m fault --fault-table
