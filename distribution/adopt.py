@@ -178,7 +178,7 @@ def _figures(run: Path, part: str, names: Sequence[str]) -> dict[str, Any]:
 
 
 def _validation(run: Path, about: Mapping[str, Any]) -> dict[str, Any]:
-    """As evaluated, else the score that chose the weights."""
+    """The evaluated validation score, else the one that chose the weights."""
     if (run / "evaluation/validation/model.json").is_file():
         return _figures(run, "validation", ["model.pt"])
     best = about.get("best in validation")

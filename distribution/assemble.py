@@ -35,7 +35,7 @@ initialize:                # `scripts` is this bundle's, wherever it is called f
 
 
 def assemble(card: Card, folder: Path) -> Path:
-    """Write the bundle of ``card`` into ``folder``, all but the exports; returns ``folder``.
+    """Write the bundle of ``card`` into ``folder``, all except the exports; return ``folder``.
 
     Args:
         card: of a pretrained bundle.

@@ -65,7 +65,7 @@ def markdown(rows: Rows, arms: Sequence[str]) -> str:
 
 
 def means(rows: Rows, arm: str) -> dict[int, float]:
-    """By seed: the mean over all numbers of labels, the area under the curve."""
+    """Mean over all numbers of labels (the area under the curve), by seed."""
     seeds = sorted({row["seed"] for row in rows if row["arm"] == arm})
     return {s: statistics.fmean(r["dice"] for r in rows if r["arm"] == arm and r["seed"] == s) for s in seeds}
 
@@ -87,7 +87,7 @@ def answer(rows: Rows, arms: Sequence[str]) -> str:
 
 
 def _differences(rows: Rows, ours: str, baseline: str, labels: int | None) -> list[float]:
-    """In Dice points, by seed; the mean over all numbers of labels, or with ``labels``."""
+    """Differences in Dice points, by seed; the mean over all numbers of labels, or with ``labels``."""
     chosen = [row for row in rows if labels in (None, row["labels"])]
     first, second = means(chosen, baseline), means(chosen, ours)
     return [100 * (second[seed] - first[seed]) for seed in sorted(first.keys() & second.keys())]

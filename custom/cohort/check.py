@@ -81,7 +81,7 @@ class Check:
         slices: a 2D network sees volumes slice by slice.
         fill_nonfinite: the reader fills NaN and infinite voxels of images: a warning, no fault.
         shared_scans: a scan may be labelled and unlabelled at once.
-        missing_channels: scans for training may lack modalities, all but one; how many do goes to the log.
+        missing_channels: scans for training may lack all modalities except one; the log says how many do.
         modalities_alone: a network reads one modality: scans of every part may lack the others.
         needs: parts that may not be empty, where they are given.
         unread: parts whose files are not opened (the test part in training): their patients and paths are compared,
@@ -253,7 +253,7 @@ class Check:
 
 
 def _entry(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """With the image as path or by channel (by number, where it is a list of paths), and a patient."""
+    """An entry with its image as path or by channel (by number, where it is a list of paths), and a patient."""
     image = entry.get("image")
     plain = {**entry, "image": image if isinstance(image, str | Path | Mapping | None) else dict(enumerate(image))}
     return {**plain, "patient": str(entry.get("patient") or stem(first_file(plain)))}

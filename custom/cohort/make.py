@@ -278,7 +278,7 @@ def _number_or_percent(text: str) -> int | str:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Of ``python -m custom.cohort make ...``, without the word ``make``."""
+    """The options of ``python -m custom.cohort make``."""
     parser = argparse.ArgumentParser(prog="python -m custom.cohort make", description=__doc__)
     parser.add_argument("--images", nargs="+", required=True, help="a folder; or NAME=FOLDER for each modality")
     parser.add_argument("--labels", type=Path, required=True, help="folder; a label has the name of its image")

@@ -75,7 +75,7 @@ def _cosines(features: Tensor, prototypes: Tensor) -> Tensor:
 
 
 def _draw(place: Tensor, classes: Tensor, at_most: int, generator: Generator | None) -> Tensor:
-    """Of the positions ``(V,)`` those of at most ``at_most`` random members of each class."""
+    """Positions ``(V,)`` of at most ``at_most`` random members of each class."""
     if len(place) <= at_most:
         return place
     order = torch.randperm(len(place), generator=generator).to(place.device)

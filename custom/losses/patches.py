@@ -66,7 +66,7 @@ class IntraPatch:
         self.tile, self.pixels, self.radius, self.max_tiles = tile, pixels, radius, max_tiles
 
     def __call__(self, label: Tensor, generator: Generator) -> Gallery:
-        """Of labels ``(B, 1, *spatial)``: a row a patch, labels by voxel."""
+        """Cut labels ``(B, 1, *spatial)`` into patches: a row a patch, labels by voxel."""
         label = label[:, 0].cpu()
         positions = tiles(label.shape, tile_side(label.shape[1:], self.tile)).flatten(0, -2)  # (T, V)
         classes = _at(label, positions, outside=-1)
@@ -117,7 +117,7 @@ class InterPatch:
         self.tile, self.share = tile, share
 
     def __call__(self, label: Tensor, generator: Generator) -> Gallery:
-        """Of labels ``(B, 1, *spatial)``: a row a patch, labels by row, foreground first and background after it."""
+        """Cut labels ``(B, 1, *spatial)`` into patches: a row a patch, labels by row, foreground first."""
         label = label[:, 0].cpu()
         grid = tiles(label.shape, tile_side(label.shape[1:], self.tile))  # (B, *grid, V)
         classes = _at(label, grid, outside=-1)

@@ -18,16 +18,16 @@ class Method(nn.Module):
     ``state_dict`` and so in every checkpoint. Parameters that require a gradient are what the optimiser trains.
 
     ``forward`` is the only way into its networks while training: under DDP the whole method is wrapped, and a network
-    that is called past the wrapper trains each rank apart. Terms are named and **not weighted**; the config weighs
-    them in one place, and a term that ``progress.wants`` not is neither computed nor returned.
+    that is called past the wrapper trains each rank apart. Terms are named and **not weighted**: the config weighs
+    them in one place. A term with weight 0 (``progress.wants(term)`` is false) must be neither computed nor returned.
     """
 
     terms: ClassVar[tuple[str, ...]] = ("supervised",)
     """Names of all terms that ``forward`` can return."""
 
     unlabelled_terms: ClassVar[tuple[str, ...]] = ()
-    """Those of them that need the unlabelled stream. In a step in which none of them is wanted the unlabelled batch
-    is empty (B = 0), and no patch is drawn for it."""
+    """Those of them that need the unlabelled stream. Where none of them has a weight the unlabelled batch is
+    empty (B = 0) and no patch is drawn for it."""
 
     strong_view: ClassVar[bool] = False
     """Whether ``forward`` reads ``Batch.strong``."""
@@ -37,16 +37,16 @@ class Method(nn.Module):
         raise NotImplementedError
 
     def begin(self) -> None:
-        """Before the first step of a new run, after any weights were loaded; not when a run is resumed.
+        """Prepare a new run: called before its first step, after weights were loaded; not called on resume.
 
-        Here a teacher takes the student's weights.
+        A teacher takes the student's weights here.
         """
 
     def after_step(self, progress: Progress) -> None:
-        """After each optimiser step that changed the weights (not after one that the loss scaler skipped)."""
+        """Update averages: called after each optimiser step that changed weights, not after one that the scaler skipped."""
 
     def after_validation(self, scores: Mapping[str, float], progress: Progress) -> None:
-        """After each validation: the mean Dice of every served network by name, the same numbers on every rank."""
+        """Take the validation scores: mean Dice of every served network by name, the same numbers on every rank."""
 
     def serving(self) -> dict[str, nn.Module]:
         """The networks that are validated and written, by name. The first decides which epoch is the best and

@@ -75,7 +75,7 @@ class TaskAffinity(Method):
         return terms
 
     def _distance(self, features: Tensor, guides: _Guides) -> Tensor:
-        """Of one map ``(2 B, C, *grid)``, the labelled half first."""
+        """Affinity distance of one map ``(2 B, C, *grid)``, the labelled half first."""
         masks_l, masks_u = guides.on(features.shape[2:])
         features_l, features_u = features.chunk(2)
         return self.affinity(features_l, masks_l, features_u, masks_u)

@@ -104,7 +104,7 @@ class RunFolder:
             )
 
     def _forget(self) -> None:
-        """In a forked child: let go of the descriptor, so that the lock ends with the run and not with its workers."""
+        """Let go of the descriptor in a forked child, so that the lock ends with the run and not with its workers."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)  # without LOCK_UN, which would release the parent's lock
