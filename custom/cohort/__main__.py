@@ -73,7 +73,7 @@ def _task(path: Path) -> dict[str, Any]:
 
 
 def _guess(path: Path, entries: Mapping[str, list[dict]], record: Path | None) -> dict[str, Any]:
-    """The task where none is given: what the list's fingerprint says, else as many channels as the first scan that can be read."""
+    """The task where none is given: what the fingerprint says, else as many channels as the first scan that can be read."""
     fingerprint = json.loads(path.read_text(encoding="utf-8")).get("fingerprint")
     if isinstance(fingerprint, dict) and fingerprint.get("channels") and fingerprint.get("label_values"):
         return {name: fingerprint[name] for name in ("channels", "label_values")}
