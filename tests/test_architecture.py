@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import shutil
 import subprocess
 import sys
@@ -49,3 +51,24 @@ def test_a_wrong_import_is_named(copy, file, line, contract, named):
     assert found.returncode == 1
     assert f"{contract} BROKEN" in found.stdout or "not listed as layers" in found.stdout, found.stdout
     assert named in found.stdout
+
+
+def test_the_calls_that_the_docs_list_are_there():
+    """Each row of ``docs/architecture.md`` names a file and something that it defines."""
+    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(custom/[\w/]+\.py)` `([\w.]+)`", text)
+    assert len(named) > 20
+    assert [(file, name) for file, name in named if name not in definitions(ROOT / file)] == []
+
+
+def definitions(file: Path) -> set[str]:
+    """Functions and classes of a module, what it imports by name, and ``Class.method``."""
+    found = set()
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        if isinstance(node, ast.ClassDef):
+            found |= {f"{node.name}.{inner.name}" for inner in node.body if isinstance(inner, ast.FunctionDef)}
+        if isinstance(node, ast.ImportFrom):
+            found |= {alias.asname or alias.name for alias in node.names}
+    return found
