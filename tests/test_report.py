@@ -14,13 +14,13 @@ import pytest
 import custom
 from custom.errors import UserError
 from custom.evaluation.case_report import CaseReport
-from custom.evaluation.slices import Cuts
+from custom.evaluation.slices import ShownSlices
+from custom.files import FileError
 from custom.report import ReportError, charts, compare_report, write_report
 from custom.report.__main__ import main
-from custom.report.inputs import Cut
+from custom.report.inputs import ShownSlice
 from custom.report.page import Cell, Column, interval, number, table
 from custom.report.plots import COLOURS, case_panels
-from custom.run.checkpoint import CheckpointError
 
 ABSENT = "neither label nor prediction has it"
 INVENTED = "the prediction alone has it"
@@ -86,7 +86,7 @@ class Page(HTMLParser):
 def evaluate(folder, cases, classes=("A", "B"), name="model", attributes=None, pictures=True, patients=None):
     """Writes what an evaluation does. Each class is a line of ten voxels of 2 mm, which the prediction shifts by so
     many voxels: its Dice is 1 - shift / 10. A shift of None is an empty prediction."""
-    report, cuts = CaseReport(list(classes)), Cuts()
+    report, slices = CaseReport(list(classes)), ShownSlices()
     for i, (case, shifts) in enumerate(cases.items()):
         label, pred = np.zeros((24, 3 + 3 * len(classes)), np.uint8), np.zeros((24, 3 + 3 * len(classes)), np.uint8)
         for value, shift in enumerate(shifts, start=1):
@@ -99,10 +99,10 @@ def evaluate(folder, cases, classes=("A", "B"), name="model", attributes=None, p
         image = np.random.default_rng(i).normal(0, 1, (1, *label.shape)) + label
         patient = patients[i] if patients else f"p{i}"
         report.add(case, patient, pred, label, (2.0, 2.0), attributes[i] if attributes else None)
-        cuts.add(case, image, label, pred, (2.0, 2.0), "LPS")
+        slices.add(case, image, label, pred, (2.0, 2.0), "LPS")
     report.write(folder, name)
     if pictures:
-        cuts.write(folder / f"{name}.slices.npz")
+        slices.write(folder / f"{name}.slices.npz")
     summary = folder / "summary.json"
     known = json.loads(summary.read_text(encoding="utf-8")) if summary.exists() else {}
     summary.write_text(json.dumps({**known, name: report.summary()["metrics"]["dice_mean"]["mean"]}))
@@ -340,8 +340,8 @@ def test_a_picture_in_colour_or_grey_has_no_scale_bar(monkeypatch):
     label = np.zeros((20, 20), np.uint8)
     label[5:9, 5:9] = 1
     for image in (label, np.stack([label] * 3)):
-        charts.case(Cut(image, label, label, (1.0, 1.0)), [label], ["A"], "mm")
-    charts.case(Cut(label, label, label, (1.0, 1.0)), [label], ["A"], "pixels")
+        charts.case(ShownSlice(image, label, label, (1.0, 1.0)), [label], ["A"], "mm")
+    charts.case(ShownSlice(label, label, label, (1.0, 1.0)), [label], ["A"], "pixels")
     assert drawn == [0, 1, 0, *[0] * 6]  # the bar and its length are on the reference
 
 
@@ -492,7 +492,7 @@ def test_a_page_that_cannot_be_written_leaves_the_earlier_one(run, monkeypatch):
         raise OSError("no")
 
     monkeypatch.setattr("os.replace", refuse)
-    with pytest.raises(CheckpointError):
+    with pytest.raises(FileError):
         write_report(run, "Later")
     assert (run / "report.html").read_text(encoding="utf-8") == earlier
     assert sorted(run.iterdir()) == before
@@ -621,9 +621,9 @@ def test_pictures_of_two_stand_side_by_side(pair):
 
 
 def test_slices_that_differ_are_not_set_side_by_side(two, tmp_path):
-    cuts = dict(np.load(two[0].with_suffix(".slices.npz")))
-    cuts["image_4"] = 255 - cuts["image_4"]
-    np.savez_compressed(two[0].with_suffix(".slices.npz"), **cuts)
+    slices = dict(np.load(two[0].with_suffix(".slices.npz")))
+    slices["image_4"] = 255 - slices["image_4"]
+    np.savez_compressed(two[0].with_suffix(".slices.npz"), **slices)
     page = compared(two, tmp_path)
     assert "The two evaluations kept different slices of this case." in page.text
     assert sum(tag == "img" for tag, _ in page.tags) == 2 * 4

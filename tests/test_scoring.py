@@ -6,7 +6,6 @@ import csv
 import json
 import logging
 import math
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,8 +27,8 @@ from torch import nn
 
 from custom.cohort.data_list import references
 from custom.errors import UserError
-from custom.evaluation.evaluate import ReportHandler, _check_trained, _line, evaluate_models, readable
-from custom.evaluation.slices import Cuts
+from custom.evaluation.evaluate import ReportHandler, check_trained, evaluate_models, readable, score_line
+from custom.evaluation.slices import ShownSlices
 from custom.networks import OneChannel
 from custom.run.config import RunConfig
 
@@ -135,19 +134,8 @@ def test_a_line_a_network_and_where_the_files_are(tmp_path, caplog):
     assert lines[1:] == [
         "model         (model)  Dice: outer 1.000  inner 1.000  mean 1.000 | HD95 0.0 mm | failures 0 | ECE 0.000",
         f"Scores of every case: {folder} (.csv; .md to read)",
-        f"With pictures: {folder / 'report.html'}",
     ]
     assert json.loads((folder / "summary.json").read_text()) == {"model": 1.0}
-    assert (folder / "report.html").is_file()
-
-
-def test_scores_are_written_where_no_report_can_be_drawn(tmp_path, caplog, monkeypatch):
-    monkeypatch.setitem(sys.modules, "custom.report", None)
-    with caplog.at_level(logging.INFO):
-        folder = evaluate(tmp_path)
-    assert (folder / "summary.json").is_file()
-    assert "No report.html is written: import of custom.report halted" in caplog.text
-    assert all(record.levelno == logging.INFO for record in caplog.records)
 
 
 def test_distances_of_pictures_are_in_pixels(tmp_path):
@@ -164,7 +152,7 @@ def test_distances_of_pictures_are_in_pixels(tmp_path):
 def test_the_line_of_a_network_says_the_unit():
     report, label = ReportHandler(["polyp"]), torch.eye(4)
     handed(report, torch.stack([1 - label, label]), label, file="a.png")
-    assert "HD95 0.0 pixels | failures 0" in _line({**report.report.summary(), "unit": report.unit})
+    assert "HD95 0.0 pixels | failures 0" in score_line({**report.report.summary(), "unit": report.unit})
 
 
 def trained(folder: Path, **settings: Any) -> Path:
@@ -224,11 +212,11 @@ def test_settings_that_decide_the_scores_are_those_of_the_training(tmp_path, bef
     ],
 )
 def test_settings_that_decide_no_score_may_differ(tmp_path, now):
-    _check_trained(trained(tmp_path).parent, told(**now))
+    check_trained(trained(tmp_path).parent, told(**now))
 
 
 def test_a_folder_of_weights_without_a_bundle_is_compared_with_nothing(tmp_path):
-    _check_trained(tmp_path, told(spacing_mm=[3, 3, -1]))
+    check_trained(tmp_path, told(spacing_mm=[3, 3, -1]))
 
 
 def test_weights_of_another_network_are_refused(tmp_path):
@@ -366,11 +354,11 @@ def test_a_prediction_on_another_grid_is_refused():
 def test_a_photograph_is_kept_in_its_colours_and_a_scan_of_three_channels_in_grey(tmp_path):
     random = np.random.default_rng(0)
     photograph, mask = random.integers(0, 256, (3, 6, 5)).astype(np.float32), np.zeros((6, 5), np.uint8)
-    cuts = Cuts()
-    cuts.add("photograph", photograph, mask, mask, (1.0, 1.0), "LPS")
+    slices = ShownSlices()
+    slices.add("photograph", photograph, mask, mask, (1.0, 1.0), "LPS")
     for i, scan in enumerate((photograph * 4, photograph / 2, photograph - 10)):
-        cuts.add(f"scan {i}", scan, mask, mask, (1.0, 1.0), "LPS")
-    cuts.write(tmp_path / "a.npz")
+        slices.add(f"scan {i}", scan, mask, mask, (1.0, 1.0), "LPS")
+    slices.write(tmp_path / "a.npz")
     with np.load(tmp_path / "a.npz", allow_pickle=False) as arrays:
         np.testing.assert_array_equal(arrays["image_0"], photograph)
         for i in (1, 2, 3):
@@ -383,10 +371,10 @@ def test_a_cut_of_a_volume_is_the_slice_with_most_label_else_with_most_predictio
     label, pred = np.zeros((2, 2, 3, 4), np.uint8)
     label[0, 0, 1] = label[:, 0, 2] = 1
     pred[:, :, 3] = 1
-    cuts = Cuts()
-    cuts.add("labelled", image, label, pred, (1.0, 1.0, 5.0), "LPS")
-    cuts.add("empty", image, 0 * label, pred, (1.0, 1.0, 5.0), "LPS")
-    cuts.write(tmp_path / "a.npz")
+    slices = ShownSlices()
+    slices.add("labelled", image, label, pred, (1.0, 1.0, 5.0), "LPS")
+    slices.add("empty", image, 0 * label, pred, (1.0, 1.0, 5.0), "LPS")
+    slices.write(tmp_path / "a.npz")
     with np.load(tmp_path / "a.npz", allow_pickle=False) as arrays:
         assert (arrays["label_0"].sum(), arrays["pred_0"].sum()) == (2, 0)
         assert arrays["pred_1"].sum() == 6
@@ -396,7 +384,7 @@ def test_a_cut_of_a_volume_is_the_slice_with_most_label_else_with_most_predictio
 def test_an_image_on_another_grid_than_its_label_is_refused():
     mask = np.zeros((6, 5), np.uint8)
     with pytest.raises(ValueError, match=r"case c1: image \(5, 6\) and label \(6, 5\) differ in shape"):
-        Cuts().add("c1", np.zeros((1, 5, 6)), mask, mask, (1.0, 1.0), "LPS")
+        ShownSlices().add("c1", np.zeros((1, 5, 6)), mask, mask, (1.0, 1.0), "LPS")
 
 
 @pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.name)

@@ -29,11 +29,11 @@ from ..networks.one_channel import channel_of
 from ..run.checkpoint import differences
 from ..run.config import RunConfig
 from .case_report import CaseReport
-from .slices import Cuts
+from .slices import ShownSlices
 
 logger = logging.getLogger(__name__)
 
-# What decides the scores, with all that these refer to (spacing_mm, widths, norm, patch ...) but what is FREE.
+# What decides the scores, with all that these refer to (spacing_mm, widths, norm, patch ...) except what is FREE.
 DECIDES = ("channels", "classes", "label_values", "dimensions", "slices", "network_def", "preprocessing", "inferer")
 FREE = (
     "bundle_root", "device", "dropout", "fill_nonfinite",
@@ -47,7 +47,7 @@ class ScoringError(UserError, ValueError):
 
 class ReportHandler:
     """Adds each evaluated case to ``report``, a :class:`~.case_report.CaseReport` with its calibration, and a slice of
-    it to ``cuts``.
+    it to ``slices``.
 
     Reads of a decollated batch ``pred`` (logits on the image's own grid, after postprocessing), ``reference`` (class
     indices on the grid of the label's file), ``picture`` (the image as it is in its file), ``case``, ``patient`` and
@@ -62,7 +62,7 @@ class ReportHandler:
     """
 
     def __init__(self, classes: Sequence[str]) -> None:
-        self.report, self.cuts = CaseReport(classes), Cuts()
+        self.report, self.slices = CaseReport(classes), ShownSlices()
         self._pictures: list[bool] = []
         self._channel: int | None = None
 
@@ -72,9 +72,9 @@ class ReportHandler:
         return "pixels" if self._pictures and all(self._pictures) else "mm"
 
     def start_again(self, channel: int | None = None) -> None:
-        """Forget all cases: the next evaluation begins, of a network that reads one ``channel``, or all of them."""
+        """Forget all cases, for the next network; it reads one ``channel`` or, where that is None, all of them."""
         self._channel = channel
-        self.report, self.cuts, self._pictures = CaseReport(self.report.classes), Cuts(), []
+        self.report, self.slices, self._pictures = CaseReport(self.report.classes), ShownSlices(), []
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self)
@@ -95,7 +95,7 @@ class ReportHandler:
             page = folder / f"{name}.md"
             write_text(page, f"{page.read_text(encoding='utf-8')}\n{reads}\n")
         write_text(folder / f"{name}.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
-        self.cuts.write(folder / f"{name}.slices.npz")
+        self.slices.write(folder / f"{name}.slices.npz")
         return summary
 
     def _add(self, batch: Mapping[str, Any], logits: torch.Tensor) -> None:
@@ -118,7 +118,7 @@ class ReportHandler:
         self.report.calibration.add(logits, label)
         self._pictures.append(is_picture(str(reference.meta.get("filename_or_obj", ""))))
         codes = "".join(aff2axcodes(reference.affine.cpu().numpy()))
-        self.cuts.add(case, picture, wanted, found, spacing_mm, codes)
+        self.slices.add(case, picture, wanted, found, spacing_mm, codes)
 
 
 @dataclass(frozen=True)
@@ -173,23 +173,22 @@ def evaluate_models(
     root: str | Path = ".",
     config: RunConfig | None = None,
 ) -> dict[str, Any]:
-    """Score each ``*.pt`` of ``models_dir``; write its files and ``report.html`` to ``<output_dir>/evaluation/<part>``.
+    """Score each ``*.pt`` of ``models_dir``; write its files to ``<output_dir>/evaluation/<part>``.
 
     Args:
         config: that of this evaluation, to compare with ``train.yaml`` of the bundle around ``models_dir``.
 
     Returns:
-        ``{name: mean Dice}``, but of networks for a modality that no case has; also written to ``summary.json``, and
+        ``{name: mean Dice}``, except of networks for a modality that no case has; also written to ``summary.json``, and
         logged, a line a network.
 
     Raises:
         ScoringError: trained under other settings that decide the scores; weights that do not fit the network, or cannot
             read the cases.
     """
-    models_dir, output = Path(models_dir), under(root, output_dir)
+    models_dir, folder = Path(models_dir), under(root, output_dir) / "evaluation" / part
     if config is not None:
-        _check_trained(models_dir.parent, config)
-    folder = output / "evaluation" / part
+        check_trained(models_dir.parent, config)
     logger.info("Evaluating the networks of %s on the %s part.", models_dir, part)
     names = _content(models_dir.parent / "run.json").get("networks", {})
     found, loader = {}, cast(DataLoader, evaluator.data_loader)
@@ -205,17 +204,15 @@ def evaluate_models(
         evaluator.run()
         summary = report.write(folder, path.stem, reads)
         found[path.stem] = summary["metrics"]["dice_mean"]["mean"]
-        logger.info("%-13s (%s)  %s", path.stem, _what(path.stem, names), _line(summary))
+        logger.info("%-13s (%s)  %s", path.stem, _what(path.stem, names), score_line(summary))
     if not found:
         raise ScoringError(f"nothing was evaluated: no case of the {part} part has a modality that a network reads")
     write_text(folder / "summary.json", json.dumps(found, indent=2) + "\n")  # last: it is there when all are
     logger.info("Scores of every case: %s (.csv; .md to read)", folder)
-    task = _content(models_dir.parent / "configs" / "metadata.json").get("task", "Segmentation")
-    _write_page(folder, f"{task}, {part} part", output / "metrics.csv")
     return found
 
 
-def _check_trained(bundle: Path, config: RunConfig) -> None:
+def check_trained(bundle: Path, config: RunConfig) -> None:
     path = bundle / "configs" / "train.yaml"
     if not path.is_file():
         return
@@ -263,7 +260,7 @@ def _what(stem: str, names: Mapping[str, str]) -> str:
     return f"{name}, best in validation" if names else name
 
 
-def _line(summary: Mapping[str, Any]) -> str:
+def score_line(summary: Mapping[str, Any]) -> str:
     """Dice of each class, HD95, failures and calibration of one network."""
 
     def mean(metric: str, digits: int) -> str:
@@ -276,14 +273,3 @@ def _line(summary: Mapping[str, Any]) -> str:
     if left_out := summary.get("left_out"):
         line += f" | {left_out} of {left_out + summary['cases']} cases lack {summary['modality']}"
     return line
-
-
-def _write_page(folder: Path, title: str, metrics_csv: Path) -> None:
-    try:
-        from ..report import write_report
-
-        page = write_report(folder, title, metrics_csv if metrics_csv.is_file() else None)
-    except ImportError as error:  # matplotlib is optional where a bundle only serves
-        logger.info("No report.html is written: %s", error)
-    else:
-        logger.info("With pictures: %s", page)

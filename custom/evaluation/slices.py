@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from ..files import write_atomically
 
 
-class Cuts:
-    """Collects a slice a case, and writes them to one compressed file."""
+class ShownSlices:
+    """Collect the slice of each case that a page shows, and write them to one compressed file."""
 
     def __init__(self) -> None:
         self._cases: list[str] = []
@@ -45,16 +45,16 @@ class Cuts:
         """
         if image.shape[1:] != label.shape:
             raise ValueError(f"case {case}: image {image.shape[1:]} and label {label.shape} differ in shape")
-        place = slice_to_show(label, {"pred": pred})
-        picture = image if _is_photograph(image) else _grey(image[0][place])
+        index = slice_to_show(label, {"pred": pred})
+        picture = image if _is_photograph(image) else _grey(image[0][index])
         i = len(self._cases)
         self._cases.append(case)
-        for name, array in (("image", picture), ("label", label[place]), ("pred", pred[place])):
+        for name, array in (("image", picture), ("label", label[index]), ("pred", pred[index])):
             self._arrays[f"{name}_{i}"] = np.ascontiguousarray(upright(array, 2, axis_codes)).astype(np.uint8)
         self._arrays[f"spacing_{i}"] = np.array(spacing_mm[:2], dtype=float)
 
     def write(self, path: Path) -> None:
-        """A ``.npz`` with ``cases`` ``(N,)`` and, for case i, ``image_i`` ``(X, Y)`` or ``(3, X, Y)``, ``label_i`` and
+        """Write a ``.npz`` with ``cases`` ``(N,)`` and, for case i, ``image_i`` ``(X, Y)`` or ``(3, X, Y)``, ``label_i`` and
         ``pred_i`` ``(X, Y)``, all uint8, and ``spacing_i`` ``(2,)`` in mm; to be read without pickle."""
         write_atomically(path, partial(np.savez_compressed, cases=np.array(self._cases, dtype=str), **self._arrays))  # type: ignore[arg-type]
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from .inputs import Cut
+from .inputs import ShownSlice
 from .learning_curves import learning_figure
 from .plots import case_panels
 
@@ -219,11 +219,13 @@ def learning(metrics_csv: Path, alt: str) -> str:
     return svg(lambda: learning_figure(metrics_csv), alt)
 
 
-def case(cut: Cut, predictions: Sequence[Any], classes: Sequence[str], unit: str) -> list[str]:
+def case(shown: ShownSlice, predictions: Sequence[Any], classes: Sequence[str], unit: str) -> list[str]:
     """Image, reference and each prediction of a slice, as addresses (``data:``) of pictures; a scale bar where the
     ``unit`` of its sizes is mm."""
-    spacing_mm = cut.spacing_mm if unit == "mm" and cut.image.ndim == 2 else None  # a photograph's pixels have no size
-    figures = case_panels(cut.image, cut.label, predictions, classes, spacing_mm)
+    spacing_mm = (
+        shown.spacing_mm if unit == "mm" and shown.image.ndim == 2 else None
+    )  # a photograph's pixels have no size
+    figures = case_panels(shown.image, shown.label, predictions, classes, spacing_mm)
     return [_address(figure) for figure in figures]
 
 

@@ -22,7 +22,7 @@ class ReportError(UserError, ValueError):
 
 
 @dataclass(frozen=True)
-class Cut:
+class ShownSlice:
     """One slice of a case: image ``(X, Y)`` or ``(3, X, Y)``, class indices ``(X, Y)``, sizes in the unit of distances."""
 
     image: NDArray[Any]
@@ -76,12 +76,12 @@ class Evaluated:
         with np.load(self.pictures, allow_pickle=False) as arrays:
             return {str(case) for case in arrays["cases"]}
 
-    def cut(self, case: str) -> Cut:
+    def slice_of(self, case: str) -> ShownSlice:
         """The slice of a case that :meth:`cases_with_pictures` names."""
         with np.load(self.pictures, allow_pickle=False) as arrays:
             i = [str(name) for name in arrays["cases"]].index(case)
             x, y = (float(size) for size in arrays[f"spacing_{i}"])
-            return Cut(arrays[f"image_{i}"], arrays[f"label_{i}"], arrays[f"pred_{i}"], (x, y))
+            return ShownSlice(arrays[f"image_{i}"], arrays[f"label_{i}"], arrays[f"pred_{i}"], (x, y))
 
 
 def read_evaluated(csv_path: Path, name: str) -> Evaluated:

@@ -256,7 +256,7 @@ def _pictures(pair: Pair) -> str:
 
 def _side_by_side(pair: Pair, difference: float, base: Row, mine: Row, rank: str) -> str:
     case = base["case"]
-    theirs, ours = (network.cut(case) for network in pair.both)
+    theirs, ours = (network.slice_of(case) for network in pair.both)
     heading = f"{rank}: {case}, {number(100 * difference, 1, sign=True).text} Dice points"
     if not (np.array_equal(theirs.image, ours.image) and np.array_equal(theirs.label, ours.label)):
         return page.panels(heading, []) + page.paragraph(

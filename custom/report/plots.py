@@ -63,15 +63,15 @@ def case_pictures(
     _check_case(image, label, predictions, spacing_mm)
     image, label = upright(image, label.ndim, axis_codes), upright(label, label.ndim, axis_codes)
     predictions = {name: upright(pred, label.ndim, axis_codes) for name, pred in predictions.items()}
-    cut = slice_to_show(label, predictions)
-    masks = [label[cut], *(pred[cut] for pred in predictions.values())]
+    shown = slice_to_show(label, predictions)
+    masks = [label[shown], *(pred[shown] for pred in predictions.values())]
 
     panels = 1 + len(masks)
     width, height = 3.0 * panels, 3.0 * _height_over_width(masks[0].shape, spacing_mm) + 1.0
     figure = Figure(figsize=(width, height), dpi=130, layout="constrained")
     axes = figure.subplots(1, panels)
-    _draw_case(axes, _picture(image, label, cut), masks, class_names, spacing_mm)
-    axes[0].set_title("image" if label.ndim == 2 else f"image, slice {cut[-1] + 1} of {label.shape[-1]}", fontsize=9)
+    _draw_case(axes, _picture(image, label, shown), masks, class_names, spacing_mm)
+    axes[0].set_title("image" if label.ndim == 2 else f"image, slice {shown[-1] + 1} of {label.shape[-1]}", fontsize=9)
     axes[1].set_title("reference", fontsize=9)
     for axis, (name, pred) in zip(axes[2:], predictions.items(), strict=True):
         axis.set_title(f"{name}\n{_dice_text(pred, label, class_names)}", fontsize=9)
@@ -104,14 +104,14 @@ def case_panels(
     image, label = np.asarray(image), np.asarray(label)
     named = {str(i): np.asarray(pred) for i, pred in enumerate(predictions, start=1)}
     _check_case(image, label, named, spacing_mm)
-    cut = slice_to_show(label, named)
-    masks = [label[cut], *(pred[cut] for pred in named.values())]
+    shown = slice_to_show(label, named)
+    masks = [label[shown], *(pred[shown] for pred in named.values())]
     size = (width_inches, width_inches * _height_over_width(masks[0].shape, spacing_mm))
     figures = [Figure(figsize=size, facecolor="black") for _ in range(1 + len(masks))]
     axes = [figure.add_axes((0, 0, 1, 1)) for figure in figures]
     for axis in axes:
         axis.set_axis_off()
-    _draw_case(axes, _picture(image, label, cut), masks, class_names, spacing_mm)
+    _draw_case(axes, _picture(image, label, shown), masks, class_names, spacing_mm)
     return figures
 
 
@@ -129,11 +129,11 @@ def _check_case(
         raise ValueError(f"spacing_mm needs {label.ndim} sizes in mm, one an axis, got {tuple(spacing_mm)}")
 
 
-def _picture(image: NDArray[Any], label: NDArray[Any], cut: tuple[Any, ...]) -> NDArray[Any]:
+def _picture(image: NDArray[Any], label: NDArray[Any], shown: tuple[Any, ...]) -> NDArray[Any]:
     """What imshow takes, rows first: grey ``(Y, X)`` in [0, 1], or colour ``(Y, X, 3)``."""
     if label.ndim == 2 and image.shape == (3, *label.shape) and _is_colour(image):
         return image.transpose(2, 1, 0) / 255.0
-    grey = (image if image.shape == label.shape else image[0])[cut].astype(float)
+    grey = (image if image.shape == label.shape else image[0])[shown].astype(float)
     known = grey[np.isfinite(grey)]
     low, high = np.percentile(known, [0.5, 99.5]) if known.size else (0.0, 1.0)
     return np.nan_to_num(np.clip((grey - low) / max(high - low, 1e-12), 0, 1)).T

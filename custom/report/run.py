@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -9,11 +10,13 @@ from typing import Any
 
 from ..evaluation.case_report import BOUNDARY, CONTRAST, GROUP, NOT_GIVEN, Row
 from ..evaluation.hardness import REACH
-from ..files import write_text
+from ..files import under, write_text
 from . import charts, page
 from .inputs import Evaluated, ReportError, failed, read_evaluated, read_json
 from .page import Cell, Column, interval, number, words
 from .plots import COLOURS
+
+logger = logging.getLogger(__name__)
 
 _PART = {
     "test": "The run chose nothing on these cases, neither weights nor epoch. Choose nothing by them yourself, or they no "
@@ -69,6 +72,34 @@ def write_report(folder: Path, title: str, metrics_csv: Path | None = None) -> P
     path = folder / "report.html"
     write_text(path, text)
     return path
+
+
+def page_of_evaluation(
+    models_dir: str | Path, output_dir: str | Path, part: str = "test", root: str | Path = "."
+) -> Path | None:
+    """Write the page of what :func:`..evaluation.evaluate.evaluate_models` wrote, with the run's learning curves.
+
+    Args:
+        models_dir: of the bundle, whose ``metadata.json`` names the task.
+        output_dir: of the run; relative to ``root``.
+        part: of the data list that was evaluated.
+        root: of the bundle.
+
+    Returns:
+        The path of the page; None, with a line in the log, where matplotlib is not installed.
+
+    Raises:
+        ReportError: a file is missing or not what an evaluation writes; the text names it.
+    """
+    output, metadata = under(root, output_dir), Path(models_dir).parent / "configs" / "metadata.json"
+    task = read_json(metadata).get("task", "Segmentation") if metadata.is_file() else "Segmentation"
+    try:
+        page = write_report(output / "evaluation" / part, f"{task}, {part} part", output / "metrics.csv")
+    except ImportError as error:  # matplotlib is optional where a bundle only serves
+        logger.info("No report.html is written: %s", error)
+        return None
+    logger.info("With pictures: %s", page)
+    return page
 
 
 def _headline(network: Evaluated) -> str:
@@ -239,8 +270,8 @@ def _pictures(network: Evaluated) -> str:
     blocks = []
     for index, rank in sorted(three_of(len(scored), "Worst", "Median", "Best").items()):
         row = scored[index]
-        cut = network.cut(row["case"])
-        image, reference, pred = charts.case(cut, [cut.pred], network.classes, network.unit)
+        shown_slice = network.slice_of(row["case"])
+        image, reference, pred = charts.case(shown_slice, [shown_slice.pred], network.classes, network.unit)
         dice = dice_text(row, network.classes)
         pictures = [
             (image, f"image of {row['case']}", "image; the box is what the others show"),
