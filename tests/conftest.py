@@ -83,6 +83,14 @@ def run_bundle(bundle_cwd: Callable[[Path], None], phantoms: Path, tmp_path: Pat
     return go
 
 
+@pytest.fixture
+def good(tmp_path: Path) -> Any:
+    """A cohort without a fault, to spoil: see tests/cohort_files.py."""
+    from cohort_files import Cohort
+
+    return Cohort(tmp_path)
+
+
 @pytest.fixture(autouse=True)
 def _quiet() -> None:
     os.environ.setdefault("TQDM_DISABLE", "1")

@@ -12,6 +12,8 @@ from monai.data import ITKReader
 from monai.transforms import LoadImaged
 
 from custom import phantom
+from custom.phantom import cohort as drawing
+from custom.phantom.__main__ import main
 
 FEW = {"labelled": 1, "unlabelled": 2, "validation": 1, "test": 1}
 
@@ -132,17 +134,17 @@ def test_ensure_draws_once(tmp_path, monkeypatch, caplog):
     caplog.set_level("INFO")
     path = phantom.ensure("rgb", tmp_path / "cohort", patients=FEW)
     assert path == tmp_path / "cohort" / "list.json"
-    assert [r.getMessage() for r in caplog.records if r.name == "custom.phantom"] == [
+    assert [r.getMessage() for r in caplog.records if r.name == "custom.phantom.cohort"] == [
         f"drawing the phantom cohort rgb (seed 2023) into {tmp_path / 'cohort'}, once"
     ]
-    monkeypatch.setattr(phantom, "draw", lambda *_: pytest.fail("drawn again"))
+    monkeypatch.setattr(drawing, "draw", lambda *_: pytest.fail("drawn again"))
     assert phantom.ensure("rgb", tmp_path / "cohort", patients=FEW) == path
     assert [p.name for p in tmp_path.iterdir()] == ["cohort"]
 
 
 @pytest.mark.parametrize("kill", [RuntimeError, KeyboardInterrupt])
 def test_a_killed_drawing_leaves_nothing(tmp_path, monkeypatch, kill):
-    whole, calls = phantom.write, []
+    whole, calls = drawing.write, []
 
     def write_twice(*args):
         calls.append(args)
@@ -150,7 +152,7 @@ def test_a_killed_drawing_leaves_nothing(tmp_path, monkeypatch, kill):
             raise kill
         whole(*args)
 
-    monkeypatch.setattr(phantom, "write", write_twice)
+    monkeypatch.setattr(drawing, "write", write_twice)
     with pytest.raises(kill):
         phantom.ensure("rgb", tmp_path / "cohort", patients=FEW)
     assert len(calls) == 3
@@ -165,7 +167,7 @@ def test_of_two_drawings_at_once_the_first_to_end_wins(tmp_path, monkeypatch):
         (folder / "theirs").touch()
         return alone(form, aside, *args)
 
-    monkeypatch.setattr(phantom, "draw", overtaken)
+    monkeypatch.setattr(drawing, "draw", overtaken)
     assert phantom.ensure("rgb", folder, patients=FEW) == folder / "list.json"
     assert (folder / "theirs").exists()
     assert [p.name for p in tmp_path.iterdir()] == ["cohort"]
@@ -192,6 +194,6 @@ def test_an_unknown_part_is_answered_with_the_parts(tmp_path):
 
 def test_the_command_prints_the_data_list(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["phantom", "rgb", str(tmp_path / "cohort"), "--seed", "7"])
-    monkeypatch.setitem(phantom._FORMS, "rgb", phantom.Form(FEW, (32, 32, 3), phantom.draw_picture, suffix=".png"))
-    phantom.main()
+    monkeypatch.setitem(drawing._FORMS, "rgb", phantom.Form(FEW, (32, 32, 3), drawing.draw_picture, suffix=".png"))
+    main()
     assert capsys.readouterr().out.strip() == str(tmp_path / "cohort" / "list.json")
