@@ -10,7 +10,7 @@ from typing import Any
 
 from custom.files import write_atomically, write_text
 from custom.markdown import table
-from custom.report.plots import COLOURS
+from custom.report.palette import CLASS_COLOURS
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -113,7 +113,7 @@ def draw(rows: Rows, arms: Sequence[str], png: Path) -> None:
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axis = figure.add_subplot()
     labels = sorted({row["labels"] for row in rows})
-    colours = (COLOURS[-1], COLOURS[1], COLOURS[4], COLOURS[0])
+    colours = (CLASS_COLOURS[-1], CLASS_COLOURS[1], CLASS_COLOURS[4], CLASS_COLOURS[0])
     for index, arm in enumerate(arms):
         colour, shift = colours[index % len(colours)], 0.06 * (index - (len(arms) - 1) / 2)
         own = [row for row in rows if row["arm"] == arm]

@@ -17,15 +17,16 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from custom.files import write_text
 from custom.run.folder import RunFolder, RunFolderError
 
-from . import table
-from .runs import ROOT, SIZES, Cell, OutOfTime, cell, fits, read_sizes, run
+from . import page, table
+from .results import families, read_rows
+from .runs import ROOT, SIZES, Job, OutOfTime, fits, job_of, read_sizes, run
 
 RESULTS = ROOT / "benchmarks/results"
 
@@ -38,49 +39,68 @@ def seconds(text: str) -> float:
     return float(found[1]) * {"s": 1, "m": 60, "h": 3600, "": 60}[found[2]]
 
 
-def do(cells: Sequence[Cell], lists: Path, output: Path, rows: Path, budget: float, go_on: bool) -> list[str]:
-    """Runs the cells without a row, in order; returns what to say of those that are not done."""
+def do(jobs: Sequence[Job], lists: Path, output: Path, rows: Path, budget: float, go_on: bool) -> list[str]:
+    """Run the jobs without a row, in order; returns what to say of those that are not done."""
     deadline = time.monotonic() + budget
     left = []
-    for one in cells:
-        if (rows / f"{one}.json").exists():
+    for job in jobs:
+        if (rows / f"{job}.json").exists():
             continue
         if time.monotonic() > deadline:
-            left.append(f"{one}: no time left")
+            left.append(f"{job}: no time left")
             continue
         try:
-            with RunFolder(output / str(one) / "compare"):  # two calls may share the work
-                if not (rows / f"{one}.json").exists():
-                    _do_one(one, lists, output / str(one), rows, deadline, go_on)
+            with RunFolder(output / str(job) / "compare"):  # two calls may share the work
+                if not (rows / f"{job}.json").exists():
+                    _do(job, lists, output / str(job), rows, deadline, go_on)
         except OutOfTime:
-            left.append(f"{one}: the budget ended in it, --continue goes on")
+            left.append(f"{job}: the budget ended in it, --continue goes on")
         except RunFolderError as error:
-            left.append(f"{one}: skipped. {error}")
+            left.append(f"{job}: skipped. {error}")
         except (RuntimeError, OSError, ValueError, LookupError) as error:
-            left.append(f"{one}: {type(error).__name__}: {error}")
+            left.append(f"{job}: {type(error).__name__}: {error}")
     return left
 
 
-def _do_one(one: Cell, lists: Path, folder: Path, rows: Path, deadline: float, go_on: bool) -> None:
-    print(f"{one} ...", flush=True)
+def _do(job: Job, lists: Path, folder: Path, rows: Path, deadline: float, go_on: bool) -> None:
+    print(f"{job} ...", flush=True)
     start = time.monotonic()
-    found = run(one, lists, folder, deadline, go_on)
+    found = run(job, lists, folder, deadline, go_on)
     rows.mkdir(parents=True, exist_ok=True)
-    write_text(rows / f"{one}.json", json.dumps(found, indent=1) + "\n")
+    write_text(rows / f"{job}.json", json.dumps(found, indent=1) + "\n")
     dice = found["networks"]["model_final"]["metrics"]["dice_mean"]["mean"]
     said = "no test Dice" if dice is None else f"test Dice {dice:.3f} (final)"
-    print(f"{one}: {said}, {(time.monotonic() - start) / 60:.1f} minutes", flush=True)
+    print(f"{job}: {said}, {(time.monotonic() - start) / 60:.1f} minutes", flush=True)
+
+
+def write(rows: Path, sizes: Mapping[str, Any], out: Path, readme: Path | None = None) -> list[Path]:
+    """Write ``compare.md``, ``compare.csv`` and ``compare.html`` into ``out``, and the block of ``readme``.
+
+    Raises:
+        ValueError: a file of ``rows`` that is no row, or a README without the markers.
+    """
+    found = families(read_rows(rows), sizes)
+    texts = {
+        "compare.md": table.markdown(found), "compare.csv": table.csv_text(found), "compare.html": page.html(found)
+    }  # fmt: skip
+    out.mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        write_text(out / name, text)
+    if readme is not None:
+        block = table.with_block(readme.read_text(encoding="utf-8"), table.readme_table(found), str(readme))
+        write_text(readme, block)
+    return [*(out / name for name in texts), *([readme] if readme else [])]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    told = _parser().parse_args(arguments)
+    options = _parser().parse_args(arguments)
     left = []
     try:
-        sizes = read_sizes(told.sizes)
-        if not told.table:
-            left = do(_cells(told, sizes), told.lists.resolve(), told.output.resolve(), told.rows.resolve(),
-                      told.budget, told.go_on)  # fmt: skip
-        paths = table.write(told.rows, sizes, told.out, told.readme)
+        sizes = read_sizes(options.sizes)
+        if not options.table:
+            left = do(_jobs(options, sizes), options.lists.resolve(), options.output.resolve(), options.rows.resolve(),
+                      options.budget, options.go_on)  # fmt: skip
+        paths = write(options.rows, sizes, options.out, options.readme)
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
@@ -90,12 +110,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if left else 0
 
 
-def _cells(told: argparse.Namespace, sizes: dict[str, Any]) -> list[Cell]:
-    cells = [cell(task, name, seed, sizes) for task in told.tasks for seed in told.seeds for name in told.bundles]
-    for one in cells:
-        if not fits(one, sizes):
-            print(f"{one}: left out, {one.name} is not for this task ({told.sizes})")
-    return [one for one in cells if fits(one, sizes)]
+def _jobs(options: argparse.Namespace, sizes: dict[str, Any]) -> list[Job]:
+    named = ((task, name, seed) for task in options.tasks for seed in options.seeds for name in options.bundles)
+    jobs = [job_of(*names, sizes) for names in named]
+    for job in jobs:
+        if not fits(job, sizes):
+            print(f"{job}: left out, {job.name} is not for this task ({options.sizes})")
+    return [job for job in jobs if fits(job, sizes)]
 
 
 def _parser() -> argparse.ArgumentParser:

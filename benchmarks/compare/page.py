@@ -1,303 +1,299 @@
-"""The rows as one page that fetches nothing: tables, differences with their intervals, validation curves, time."""
+"""The rows as one page that fetches nothing: tables, differences with their intervals, validation curves, time.
+
+The words stand in ``page.html``, style and blocks are those of the reports.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import chain
+from operator import attrgetter, itemgetter
+from pathlib import Path
 from typing import Any
 
 from custom.evaluation.case_report import BOUNDARY
 from custom.evaluation.hardness import REACH
 from custom.report import charts
-from custom.report import page as blocks
-from custom.report.page import NOTHING, Cell, Column, interval, words
+from custom.report.page import render
+from custom.report.palette import GRID, LINE_COLOURS
+from custom.report.tables import NOTHING, Cell, Column, Table, bad_count, faults, figures, interval, number, texts
 
-from .results import BASELINE, SERVED, Change, Entry, Family, hard_cases, mean_and_sd
-from .table import MEANING, dice_text, network_name, p_text
+from .results import BASELINE, SERVED, Change, Entry, Family, Row, hard_cases, mean_and_sd
+from .wording import MEANING, dice_text, network_name, p_text
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito, that show on white
 _DASHES = ("-", "--", ":", "-.")
 
 
-def page(found: Sequence[Family]) -> str:
+def html(found: Sequence[Family]) -> str:
     """The whole page; every row is on it."""
-    runs = sum(len(cell.rows) for family in found for cell in family.cells)
-    sections = [(family.title, _family(family)) for family in found]
-    return blocks.page(
-        "Methods against supervised training",
-        f"{runs} runs. Written by python -m benchmarks.compare --table from benchmarks/results/compare.",
-        _overview(found),
-        [*sections, ("Every run", _runs(found)), ("What the numbers mean", blocks.bullets([*MEANING, *_more()]))],
+    return render(
+        "page.html",
+        Path(__file__).parent,
+        title="Methods against supervised training",
+        runs=sum(len(entry.rows) for family in found for entry in family.entries),
+        overview=_overview(found),
+        families=[_content(family) for family in found],
+        every_run=_runs(found),
+        meaning=MEANING,
+        reach=REACH,
     )
 
 
-def _overview(found: Sequence[Family]) -> str:
-    names = list(dict.fromkeys(cell.name for family in found for cell in family.cells))
-    columns = [Column("method", words=True)]
-    columns += [Column(name, family.title) for family in found for name in ("Dice", "difference", "seeds")]
-    rows = []
-    for name in names:
-        line = [words(name)]
-        for family in found:
-            cell = next(cell for cell in family.cells if cell.name == name)
-            line += [_dice(cell, SERVED["final"]), _points(cell.changes.get(SERVED["final"])), _seeds(cell)]
-        rows.append(line)
-    return blocks.table("Test Dice, final weights; difference in points to the baseline of each method", columns, rows)
+def _content(family: Family) -> dict[str, Any]:
+    return {
+        "title": family.title,
+        "main": _main(family),
+        "notes": [f"{entry.name}: {note}." for entry in family.entries for note in entry.notes],
+        "differences": _differences(family),
+        "curves": _curves(family),
+        "times": _times(family),
+        "hard": _hard(family),
+        "networks": _networks(family),
+    }
 
 
-def _family(family: Family) -> str:
-    figures = [_differences(family), _curves(family), _times(family)]
-    notes = [f"{cell.name}: {note}." for cell in family.cells for note in cell.notes]
-    return "\n".join(
-        [
-            _main_table(family),
-            blocks.bullets(notes) if notes else "",
-            blocks.charts([figure for figure in figures if figure]),
-            _hard_table(family),
-            blocks.folded("Every network that these runs served", _networks_table(family)),
-        ]
-    )
+# columns, of entries
 
 
-def _main_table(family: Family) -> str:
-    columns = [Column("method", words=True), Column("against", words=True)]
-    for which in SERVED:
-        columns += [
-            Column(name, f"Dice, {which} weights") for name in ("mean", "difference", "95 % interval", "p", "p (Holm)")
-        ]
-    columns += [
-        *(Column(name) for name in ("HD95", "failures", "seeds", "minutes", "MB")),
-    ]
-    return blocks.table(f"{family.title}: the network that serves", columns, [_main_row(cell) for cell in family.cells])
+METHOD = texts("method", attrgetter("name"))
 
 
-def _main_row(cell: Entry) -> list[Cell]:
-    line = [words(cell.name), words(cell.baseline or NOTHING)]
-    for file in SERVED.values():
-        line += [_dice(cell, file), *_change(cell.changes.get(file)), _p(cell, file)]
-    hd95, _ = mean_and_sd(cell.means(SERVED["final"], "hd95_mm_mean"))
-    failures = cell.failures(SERVED["final"])
+def _dice(entry: Entry, file: str) -> Cell:
+    if not entry.rows:
+        return Cell(entry.absence, bad=entry.fits)
+    return Cell(dice_text(entry, file), mean_and_sd(entry.means(file))[0])
+
+
+def _mean(entry: Entry, file: str, metric: str, digits: int) -> Cell:
+    return number(mean_and_sd(entry.means(file, metric))[0], digits)
+
+
+def _seeds(entry: Entry) -> Cell:
+    return Cell(f"{len(entry.rows)} ({', '.join(map(str, entry.seeds))})" if entry.rows else "0", len(entry.rows))
+
+
+def _points(change: Change | None) -> Cell:
+    return number(100 * change.mean.mean if change else None, 1, sign=True)
+
+
+def _p(p: float) -> Cell:
+    return Cell(p_text(p), p) if math.isfinite(p) else Cell(NOTHING)
+
+
+def _change(of: Callable[[Any], Change | None], head: str, p: str) -> list[Column]:
+    """Mean, interval and p of a difference, in points."""
+
+    def ends(change: Change | None) -> Cell:
+        return interval(100 * change.mean.low, 100 * change.mean.high, 1, sign=True) if change else Cell(NOTHING)
+
+    def significance(change: Change | None) -> Cell:
+        return _p(change.mean.p) if change else Cell(NOTHING)
+
     return [
-        *line,
-        blocks.number(hd95, 1),
-        Cell(str(failures), failures, bad=failures > 0) if cell.rows else blocks.number(None, 0),
-        _seeds(cell),
-        blocks.number(cell.average("seconds") / 60, 1),
-        blocks.number(cell.average("peak_mb"), 0),
+        Column("mean" if p else "difference", lambda item: _points(of(item)), head),
+        Column("95 % interval", lambda item: ends(of(item)), head),
+        Column(p or "p", lambda item: significance(of(item)), head),
     ]
 
 
-def _networks_table(family: Family) -> str:
-    """All files of weights; those that the baseline has too with the difference."""
+# tables
+
+
+def _overview(found: Sequence[Family]) -> Table:
+    names = list(dict.fromkeys(entry.name for family in found for entry in family.entries))
+    columns = [texts("method", str)]
+    for family in found:
+        columns += _of_family(family)
+    return Table("Test Dice, final weights; difference in points to the baseline of each method", columns, names)
+
+
+def _of_family(family: Family) -> list[Column]:
+    """Columns of items that are names of methods."""
+    entry_of, final = {entry.name: entry for entry in family.entries}, SERVED["final"]
+    return [
+        Column("Dice", lambda name: _dice(entry_of[name], final), family.title),
+        Column("difference", lambda name: _points(entry_of[name].changes.get(final)), family.title),
+        Column("seeds", lambda name: _seeds(entry_of[name]), family.title),
+    ]
+
+
+def _main(family: Family) -> Table:
+    columns = [METHOD, texts("against", lambda entry: entry.baseline or NOTHING)]
+    for which, file in SERVED.items():
+        columns += _judged(file, f"Dice, {which} weights")
+    final = SERVED["final"]
+    columns += [
+        Column("HD95", lambda entry: _mean(entry, final, "hd95_mm_mean", 1)),
+        Column("failures", lambda entry: bad_count(entry.failures(final)) if entry.rows else Cell(NOTHING)),
+        Column("seeds", _seeds),
+        figures("minutes", lambda entry: entry.average("seconds") / 60, 1),
+        figures("MB", lambda entry: entry.average("peak_mb"), 0),
+    ]
+    return Table(f"{family.title}: the network that serves", columns, family.entries)
+
+
+def _judged(file: str, head: str) -> list[Column]:
+    return [
+        Column("mean", lambda entry: _dice(entry, file), head),
+        *_change(lambda entry: entry.changes.get(file), head, ""),
+        Column("p (Holm)", lambda entry: _p(entry.holm.get(file, math.nan)), head),
+    ]
+
+
+def _networks(family: Family) -> Table:
+    """All files of weights; those that the baseline has too with the difference. An item is an entry and a file."""
+
+    def change(item: tuple[Entry, str]) -> Change | None:
+        return item[0].changes.get(item[1])
+
+    def by_seed(item: tuple[Entry, str]) -> str:
+        found = change(item)
+        return ", ".join(f"{s}: {100 * v:+.1f}" for s, v in found.by_seed.items()) if found else NOTHING
+
+    points = "difference, points"
     columns = [
-        *(Column(name, words=True) for name in ("method", "weights", "network", "against")),
-        Column("Dice"),
-        *(Column(name, "difference, points") for name in ("mean", "95 % interval", "p, not corrected")),
-        Column("by seed", "difference, points", words=True),
-        *(Column(name) for name in ("boundary Dice", "HD95", "failures", "seeds")),
+        texts("method", lambda item: item[0].name),
+        texts("weights", itemgetter(1)),
+        texts("network", lambda item: network_name(*item)),
+        texts("against", lambda item: f"{item[0].baseline}, {item[1]}" if change(item) else NOTHING),
+        Column("Dice", lambda item: _dice(*item)),
+        *_change(change, points, "p, not corrected"),
+        texts("by seed", by_seed, points),
+        Column("boundary Dice", lambda item: _mean(item[0], item[1], BOUNDARY, 3)),
+        Column("HD95", lambda item: _mean(item[0], item[1], "hd95_mm_mean", 1)),
+        faults("failures", lambda item: item[0].failures(item[1])),
+        Column("seeds", lambda item: str(len(item[0].means(item[1])))),
     ]
-    rows = []
-    for cell in family.cells:
-        for file in cell.files:
-            change = cell.changes.get(file)
-            failures = cell.failures(file)
-            rows.append(
-                [
-                    words(cell.name),
-                    words(file),
-                    words(network_name(cell, file)),
-                    words(f"{cell.baseline}, {file}" if change else NOTHING),
-                    _dice(cell, file),
-                    *_change(change),
-                    words(", ".join(f"{s}: {100 * v:+.1f}" for s, v in change.by_seed.items()) if change else NOTHING),
-                    blocks.number(mean_and_sd(cell.means(file, BOUNDARY))[0], 3),
-                    blocks.number(mean_and_sd(cell.means(file, "hd95_mm_mean"))[0], 1),
-                    Cell(str(failures), failures, bad=failures > 0),
-                    Cell(str(len(cell.means(file)))),
-                ]
-            )
     caption = (
         f"{family.title}: every file of weights, on the test part. A name that ends in _final is of the last step."
     )
-    return blocks.table(caption, columns, rows, sortable=True)
+    files = [(entry, file) for entry in family.entries for file in entry.files]
+    return Table(caption, columns, files, sortable=True)
 
 
-def _hard_table(family: Family) -> str:
-    """The quarter of the cases with the least contrast, and the border; empty where no row knows them."""
-    shown = [cell for cell in family.cells if cell.hard or (cell.baseline is None and cell.rows)]
-    if not any(cell.hard for cell in shown):
-        return ""
-    heads = {"dice_mean": "difference on the cases with least contrast", BOUNDARY: "difference of boundary Dice"}
-    columns = [Column("method", words=True), Column("Dice, least contrast"), Column("boundary Dice")]
-    columns += [Column(name, head) for head in heads.values() for name in ("mean", "95 % interval", "p, not corrected")]
-    base = next((cell for cell in family.cells if cell.name == BASELINE), None)
+def _hard(family: Family) -> Table | None:
+    """The quarter of the cases with the least contrast, and the border; None where no row knows them."""
+    shown = [entry for entry in family.entries if entry.hard or (entry.baseline is None and entry.rows)]
+    if not any(entry.hard for entry in shown):
+        return None
+    base = next((entry for entry in family.entries if entry.name == BASELINE), None)
     hard = hard_cases(base) if base else set()
-    rows = [
-        [
-            words(cell.name),
-            blocks.number(_mean_over(cell, hard), 3),
-            blocks.number(mean_and_sd(cell.means(SERVED["final"], BOUNDARY))[0], 3),
-            *(box for metric in heads for box in _change(cell.hard.get(metric))),
-        ]
-        for cell in shown
+    final, p = SERVED["final"], "p, not corrected"
+    columns = [
+        METHOD,
+        figures("Dice, least contrast", lambda entry: _mean_over(entry, hard), 3),
+        Column("boundary Dice", lambda entry: _mean(entry, final, BOUNDARY, 3)),
+        *_change(lambda entry: entry.hard.get("dice_mean"), "difference on the cases with least contrast", p),
+        *_change(lambda entry: entry.hard.get(BOUNDARY), "difference of boundary Dice", p),
     ]
     caption = f"{family.title}: hard cases ({len(hard)} with the least contrast) and the border; final weights, points"
-    return blocks.table(caption, columns, rows)
+    return Table(caption, columns, shown)
 
 
-def _mean_over(cell: Entry, names: set[str]) -> float:
-    values = [
-        case["dice_mean"]
-        for row in cell.rows
-        for case in row["cases"].get(SERVED["final"], [])
-        if case["case"] in names and math.isfinite(case["dice_mean"])
-    ]
+def _mean_over(entry: Entry, names: set[str]) -> float:
+    cases = chain.from_iterable(row["cases"].get(SERVED["final"], []) for row in entry.rows)
+    values = [case["dice_mean"] for case in cases if case["case"] in names and math.isfinite(case["dice_mean"])]
     return math.fsum(values) / len(values) if values else math.nan
 
 
-def _runs(found: Sequence[Family]) -> str:
+def _runs(found: Sequence[Family]) -> Table:
+    """An item is the title of a family and a row."""
+
+    def words(head: str, of: Callable[[Row], Cell | str]) -> Column:
+        return texts(head, lambda item: of(item[1]))
+
+    def figure(head: str, of: Callable[[Row], float | None], digits: int, group: str = "") -> Column:
+        return figures(head, lambda item: of(item[1]), digits, group)
+
+    def dice(file: str) -> Callable[[Row], float | None]:
+        return lambda row: (row["networks"].get(file) or {}).get("metrics", {}).get("dice_mean", {}).get("mean")
+
     columns = [
-        *(Column(name, words=True) for name in ("task", "method")),
-        *(Column(name) for name in ("seed", "Dice, final", "Dice, best", "best in validation", "steps")),
-        *(Column(name, "minutes") for name in ("all", "of it validation")),
-        Column("MB"),
-        *(Column(name, words=True) for name in ("machine", "commit", "date", "versions")),
+        texts("task", itemgetter(0)),
+        words("method", itemgetter("name")),
+        figure("seed", itemgetter("seed"), 0),
+        *(figure(f"Dice, {which}", dice(file), 3) for which, file in SERVED.items()),
+        figure("best in validation", lambda row: (row.get("best_in_validation") or {}).get("score"), 3),
+        figure("steps", itemgetter("steps"), 0),
+        figure("all", lambda row: row["seconds"] / 60, 1, "minutes"),
+        figure("of it validation", lambda row: row["validation_seconds"] / 60, 1, "minutes"),
+        figure("MB", itemgetter("peak_mb"), 0),
+        words("machine", itemgetter("machine")),
+        words("commit", lambda row: Cell(row["commit"] or NOTHING, bad="+" in row["commit"])),
+        words("date", itemgetter("date")),
+        words("versions", lambda row: ", ".join(f"{name} {version}" for name, version in row["versions"].items())),
     ]
-    rows = [_run(family, cell, row) for family in found for cell in family.cells for row in cell.rows]
-    return blocks.table("Every run, a line a row file; + marks uncommitted changes", columns, rows, sortable=True)
+    items = [(family.title, row) for family in found for entry in family.entries for row in entry.rows]
+    return Table("Every run, a line a row file; + marks uncommitted changes", columns, items, sortable=True)
 
 
-def _run(family: Family, cell: Entry, row: dict[str, Any]) -> list[Cell]:
-    dices = ((row["networks"].get(file) or {}).get("metrics", {}).get("dice_mean", {}) for file in SERVED.values())
-    return [
-        words(family.title),
-        words(cell.name),
-        blocks.number(row["seed"], 0),
-        *(blocks.number(dice.get("mean"), 3) for dice in dices),
-        blocks.number((row.get("best_in_validation") or {}).get("score"), 3),
-        blocks.number(row["steps"], 0),
-        blocks.number(row["seconds"] / 60, 1),
-        blocks.number(row["validation_seconds"] / 60, 1),
-        blocks.number(row["peak_mb"], 0),
-        words(row["machine"]),
-        Cell(row["commit"] or NOTHING, bad="+" in row["commit"], words=True),
-        words(row["date"]),
-        words(", ".join(f"{name} {version}" for name, version in row["versions"].items())),
-    ]
+# figures
 
 
-def _differences(family: Family) -> str:
+def _differences(family: Family) -> charts.Markup | None:
     lanes = {
-        f"{cell.name}, {which}": tuple(100 * v for v in (d.mean, d.low, d.high))
-        for cell in family.compared
+        f"{entry.name}, {which}": charts.Mean(*(100 * value for value in (found.mean, found.low, found.high)))
+        for entry in family.compared
         for which, file in SERVED.items()
-        if file in cell.changes
-        for d in [cell.changes[file].mean]
+        if file in entry.changes
+        for found in [entry.changes[file].mean]
     }
     if not lanes:
-        return ""
-    spoken = "; ".join(f"{name} {mean:+.1f}" for name, (mean, *_) in lanes.items())
-    svg = charts.intervals(
-        {name: (mean, low, high) for name, (mean, low, high) in lanes.items()},
-        "difference, Dice points", 0.0, "the baseline", f"{family.title}: difference in Dice points: {spoken}",
-    )  # fmt: skip
-    return blocks.chart(svg, "Difference to the baseline with its 95 % interval over patients; to the right is better.")
+        return None
+    spoken = "; ".join(f"{name} {lane.mean:+.1f}" for name, lane in lanes.items())
+    alt = f"{family.title}: difference in Dice points: {spoken}"
+    return charts.intervals(lanes, "difference, Dice points", 0.0, "the baseline", alt)
 
 
-def _curves(family: Family) -> str:
+def _curves(family: Family) -> charts.Markup | None:
     """Validation Dice of the network that serves against the step, a line a seed."""
-    drawn = {cell.name: [_curve(row) for row in cell.rows if len(_curve(row)[0])] for cell in family.cells}
+    drawn = {entry.name: [_curve(row) for row in entry.rows if len(_curve(row)[0])] for entry in family.entries}
     drawn = {name: curves for name, curves in drawn.items() if curves}
     if not drawn:
-        return ""
+        return None
 
     def make() -> Any:
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(6.0, 3.6 + 0.12 * max(0, len(drawn) - 6)), layout="constrained")
+        figure = charts.new_figure(6.0, 3.6 + 0.12 * max(0, len(drawn) - 6))
         axis = figure.subplots()
         for i, (name, curves) in enumerate(drawn.items()):
+            round_, colour = divmod(i, len(LINE_COLOURS))
             for k, (steps, dices) in enumerate(curves):
-                axis.plot(steps, dices, _DASHES[i // len(COLOURS) % len(_DASHES)], color=COLOURS[i % len(COLOURS)], marker="o",
+                axis.plot(steps, dices, _DASHES[round_ % len(_DASHES)], color=LINE_COLOURS[colour], marker="o",
                           markersize=2.5, linewidth=1.3, alpha=0.85, label=None if k else name)  # fmt: skip
         axis.set(xlabel="optimiser step", ylabel="validation Dice", ylim=(0, None))
-        axis.grid(color="#dddddd", linewidth=0.6)
+        axis.grid(color=GRID, linewidth=0.6)
         axis.set_axisbelow(True)
         figure.legend(loc="outside right upper", frameon=False, fontsize=8)
         return figure
 
     last = "; ".join(f"{name} {curves[0][1][-1]:.3f}" for name, curves in drawn.items())
-    svg = charts.svg(make, f"{family.title}: validation Dice by step, at the end: {last}")
-    return blocks.chart(
-        svg, "Validation Dice of the network that serves, a line a seed. The scans are not those of the test."
-    )
+    return charts.svg(make, f"{family.title}: validation Dice by step, at the end: {last}")
 
 
-def _curve(row: dict[str, Any]) -> tuple[list[int], list[float]]:
+def _curve(row: Row) -> tuple[list[int], list[float]]:
     key = f"{row['served_as'].get(SERVED['best'])}/dice_mean"
-    known = [(entry["step"], entry[key]) for entry in row["validation"] if key in entry]
+    known = [(point["step"], point[key]) for point in row["validation"] if key in point]
     return [step for step, _ in known], [dice for _, dice in known]
 
 
-def _times(family: Family) -> str:
-    cells = [cell for cell in family.cells if cell.rows]
+def _times(family: Family) -> charts.Markup:
+    entries = [entry for entry in family.entries if entry.rows]
 
     def make() -> Any:
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(5.4, 1.1 + 0.3 * len(cells)), layout="constrained")
+        figure = charts.new_figure(5.4, 1.1 + 0.3 * len(entries))
         axis = figure.subplots()
-        validation = [cell.average("validation_seconds") / 60 for cell in cells]
-        training = [cell.average("seconds") / 60 - part for cell, part in zip(cells, validation, strict=True)]
-        axis.barh(range(len(cells)), training, 0.6, color=COLOURS[0], label="training")
-        axis.barh(range(len(cells)), validation, 0.6, left=training, color=COLOURS[4], label="validation")
-        axis.set_yticks(range(len(cells)), [cell.name for cell in cells])
-        axis.set_ylim(len(cells) - 0.5, -0.5)
+        validation = [entry.average("validation_seconds") / 60 for entry in entries]
+        training = [entry.average("seconds") / 60 - part for entry, part in zip(entries, validation, strict=True)]
+        axis.barh(range(len(entries)), training, 0.6, color=LINE_COLOURS[0], label="training")
+        axis.barh(range(len(entries)), validation, 0.6, left=training, color=LINE_COLOURS[4], label="validation")
+        axis.set_yticks(range(len(entries)), [entry.name for entry in entries])
+        axis.set_ylim(len(entries) - 0.5, -0.5)
         axis.set_xlabel("minutes a run")
-        axis.grid(axis="x", color="#dddddd", linewidth=0.6)
+        axis.grid(axis="x", color=GRID, linewidth=0.6)
         axis.set_axisbelow(True)
         figure.legend(loc="outside upper right", ncols=2, frameon=False, fontsize=8)
         return figure
 
-    spoken = "; ".join(f"{cell.name} {cell.average('seconds') / 60:.1f}" for cell in cells)
-    svg = charts.svg(make, f"{family.title}: minutes a run: {spoken}")
-    return blocks.chart(
-        svg, "Time of a run on the machine named below, mean over seeds. Only runs of one machine compare."
-    )
-
-
-def _more() -> list[str]:
-    return [
-        f"Boundary Dice: of the voxels within {REACH} of the reference's surface. Contrast: of the foreground to the "
-        f"{REACH} voxels around it, a property of image and reference alone; the quarter of the test cases with the least of "
-        "it is shown where the rows know it.",
-        "“Missing”: no finished run of that method on that task yet.",
-    ]
-
-
-def _dice(cell: Entry, file: str) -> Cell:
-    if not cell.rows:
-        return Cell("missing" if cell.fits else "not for this task", bad=cell.fits)
-    return Cell(dice_text(cell, file), mean_and_sd(cell.means(file))[0])
-
-
-def _seeds(cell: Entry) -> Cell:
-    return Cell(f"{len(cell.rows)} ({', '.join(map(str, cell.seeds))})" if cell.rows else "0", len(cell.rows))
-
-
-def _points(change: Change | None) -> Cell:
-    return blocks.number(100 * change.mean.mean if change else None, 1, sign=True)
-
-
-def _change(change: Change | None) -> list[Cell]:
-    """Mean, interval and p of a difference, in points."""
-    if change is None:
-        return [blocks.number(None, 0)] * 3
-    d = change.mean
-    p = Cell(p_text(d.p), d.p) if math.isfinite(d.p) else Cell(NOTHING)
-    return [_points(change), interval(100 * d.low, 100 * d.high, 1, sign=True), p]
-
-
-def _p(cell: Entry, file: str) -> Cell:
-    p = cell.holm.get(file, math.nan)
-    return Cell(p_text(p), p) if math.isfinite(p) else Cell(NOTHING)
+    spoken = "; ".join(f"{entry.name} {entry.average('seconds') / 60:.1f}" for entry in entries)
+    return charts.svg(make, f"{family.title}: minutes a run: {spoken}")

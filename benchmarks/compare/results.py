@@ -1,4 +1,4 @@
-"""What the rows say: a cell is a method on a task with so many labels, over all seeds that were run.
+"""What the rows say: an entry is a method on a task with so many labels, over all seeds that were run.
 
 Every row that is there is used. Nothing is chosen: a file of weights is compared with the file of the same name of the
 baseline's run from the same seed.
@@ -59,6 +59,11 @@ class Entry:
     fits: bool = True
 
     @property
+    def absence(self) -> str:
+        """Why there is no row."""
+        return "missing" if self.fits else "not for this task"
+
+    @property
     def seeds(self) -> list[int]:
         return [row["seed"] for row in self.rows]
 
@@ -72,7 +77,7 @@ class Entry:
     def means(self, file: str, metric: str = "dice_mean") -> list[float]:
         """The mean over the cases, of each seed that has it."""
         found = (row["networks"].get(file, {}).get("metrics", {}).get(metric) or {} for row in self.rows)
-        return [entry["mean"] for entry in found if entry.get("mean") is not None]
+        return [metric["mean"] for metric in found if metric.get("mean") is not None]
 
     def failures(self, file: str) -> int:
         """Over all seeds."""
@@ -89,7 +94,7 @@ class Family:
 
     task: str
     labels: str
-    cells: list[Entry]
+    entries: list[Entry]
 
     @property
     def title(self) -> str:
@@ -97,7 +102,7 @@ class Family:
 
     @property
     def compared(self) -> list[Entry]:
-        return [cell for cell in self.cells if cell.changes]
+        return [entry for entry in self.entries if entry.changes]
 
 
 def read_rows(folder: Path) -> list[Row]:
@@ -114,7 +119,7 @@ def read_rows(folder: Path) -> list[Row]:
             missing = {"task", "labels", "name", "bundle", "networks", "overrides", "steps"} - row.keys()
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(
-                f"{path} is no row of a finished run: {error!r}. Delete it and run its cell again"
+                f"{path} is no row of a finished run: {error!r}. Delete it and run its job again"
             ) from error
         if missing:
             raise ValueError(f"{path} is no row of a finished run: it lacks {', '.join(sorted(missing))}")
@@ -147,8 +152,8 @@ def change(
 ) -> Change | None:
     """Of the seeds that both have; None where there is none, or no case has the metric in both.
 
-    A case's differences are averaged over the seeds in which it has one (:func:`~custom.evaluation.compare.case_difference`) before
-    the mean, its interval over patients and the test, so that seeds do not count as patients.
+    A case's differences (:func:`~custom.evaluation.compare.case_difference`) are averaged over the seeds in which it has one
+    before the mean, its interval over patients and the test, so that seeds do not count as patients.
 
     Args:
         ours, baseline: the cases by seed.
@@ -200,69 +205,69 @@ def mean_and_sd(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _family(task: str, labels: str, names: Sequence[str], rows: Sequence[Row], variants: Mapping[str, Any]) -> Family:
-    cells = {}
+    entries = {}
     for name in names:
         here = [r for r in rows if (r["task"], r["labels"], r["name"]) == (task, labels, name)]
         variant = variants.get(name) or {}
         baseline = None if name == BASELINE else variant.get("baseline", BASELINE)
         fits = bool(here) or task in variant.get("tasks", [task])
-        cells[name] = Entry(name, sorted(here, key=lambda row: row["seed"]), baseline, fits=fits)
-    for cell in cells.values():
-        _compare(cell, cells, variants)
+        entries[name] = Entry(name, sorted(here, key=lambda row: row["seed"]), baseline, fits=fits)
+    for entry in entries.values():
+        _compare(entry, entries, variants)
     for file in SERVED.values():
-        corrected = holm({name: cell.changes[file].mean.p for name, cell in cells.items() if file in cell.changes})
+        corrected = holm({name: entry.changes[file].mean.p for name, entry in entries.items() if file in entry.changes})
         for name, p in corrected.items():
-            cells[name].holm[file] = p
-    return Family(task, labels, list(cells.values()))
+            entries[name].holm[file] = p
+    return Family(task, labels, list(entries.values()))
 
 
-def _compare(cell: Entry, cells: Mapping[str, Entry], variants: Mapping[str, Any]) -> None:
-    """Fills in what the cell is against its baseline, and what stands in the way."""
-    cell.notes += _about(cell)
-    if cell.baseline is None or not cell.rows:
+def _compare(entry: Entry, entries: Mapping[str, Entry], variants: Mapping[str, Any]) -> None:
+    """Fills in what the entry is against its baseline, and what stands in the way."""
+    entry.notes += _about(entry)
+    if entry.baseline is None or not entry.rows:
         return
-    base = cells.get(cell.baseline)
+    base = entries.get(entry.baseline)
     if base is None or not base.rows:
-        cell.notes.append(f"no row of {cell.baseline} to compare with")
+        entry.notes.append(f"no row of {entry.baseline} to compare with")
         return
-    cell.notes += _differences_of_settings(cell, base, variants)
-    for file in cell.files:
+    entry.notes += _differences_of_settings(entry, base, variants)
+    for file in entry.files:
         try:
-            found = change(_by_seed(cell, file), _by_seed(base, file))
+            found = change(_by_seed(entry, file), _by_seed(base, file))
         except ValueError as error:
-            cell.notes.append(f"{file} cannot be compared with {base.name}: {error}")
+            entry.notes.append(f"{file} cannot be compared with {base.name}: {error}")
         else:
-            cell.changes |= {file: found} if found else {}
-    if SERVED["final"] in cell.changes:
-        final = _by_seed(cell, SERVED["final"]), _by_seed(base, SERVED["final"])
+            entry.changes |= {file: found} if found else {}
+    if SERVED["final"] in entry.changes:
+        final = _by_seed(entry, SERVED["final"]), _by_seed(base, SERVED["final"])
         hard = hard_cases(base)
         others = {"dice_mean": change(*final, names=hard) if hard else None, BOUNDARY: change(*final, metric=BOUNDARY)}
-        cell.hard = {metric: value for metric, value in others.items() if value}
+        entry.hard = {metric: value for metric, value in others.items() if value}
 
 
-def hard_cases(cell: Entry) -> set[str]:
+def hard_cases(entry: Entry) -> set[str]:
     """The quarter of the test cases with the least contrast, by a row that knows it; empty where none does."""
-    for row in cell.rows:
+    for row in entry.rows:
         for cases in row["cases"].values():
             if quartile := lowest_quartile(cases):
                 return {case["case"] for case in next(iter(quartile.values()))}
     return set()
 
 
-def _about(cell: Entry) -> list[str]:
+def _about(entry: Entry) -> list[str]:
     notes = []
-    if dirty := [row["seed"] for row in cell.rows if "+" in row.get("commit", "")]:
+    if dirty := [row["seed"] for row in entry.rows if "+" in row.get("commit", "")]:
         notes.append(f"{_seeds(dirty)}: made with uncommitted changes of the repository (+)")
-    if len({_frozen(row["overrides"]) + str(row["steps"]) for row in cell.rows}) > 1:
+    if len({_frozen(row["overrides"]) + str(row["steps"]) for row in entry.rows}) > 1:
         notes.append("its seeds were not run with the same settings")
     return notes
 
 
-def _differences_of_settings(cell: Entry, base: Entry, variants: Mapping[str, Any]) -> list[str]:
+def _differences_of_settings(entry: Entry, base: Entry, variants: Mapping[str, Any]) -> list[str]:
     """Sizes that differ, beside those that make the variant, and seeds that only one has."""
     notes = []
     theirs = {row["seed"]: row for row in base.rows}
-    for row in cell.rows:
+    for row in entry.rows:
         if row["seed"] not in theirs:
             continue
         other = theirs[row["seed"]]
@@ -274,7 +279,7 @@ def _differences_of_settings(cell: Entry, base: Entry, variants: Mapping[str, An
         ]
         if named:
             notes.append(f"seed {row['seed']}: other sizes than {base.name}: {', '.join(named)}")
-    if only := [seed for seed in cell.seeds if seed not in theirs]:
+    if only := [seed for seed in entry.seeds if seed not in theirs]:
         notes.append(f"{_seeds(only)}: no row of {base.name}, so not in the difference")
     return notes
 
@@ -284,8 +289,8 @@ def _sizes(row: Row, variants: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in row["overrides"].items() if key not in own}
 
 
-def _by_seed(cell: Entry, file: str) -> dict[int, Cases]:
-    return {row["seed"]: row["cases"][file] for row in cell.rows if file in row["cases"]}
+def _by_seed(entry: Entry, file: str) -> dict[int, Cases]:
+    return {row["seed"]: row["cases"][file] for row in entry.rows if file in row["cases"]}
 
 
 def _cases(cases: Sequence[Mapping[str, Any]]) -> Cases:

@@ -42,7 +42,7 @@ class OutOfTime(Exception):
 
 
 @dataclass(frozen=True)
-class Cell:
+class Job:
     """A run: which bundle (or variant of one), on which task with how many labels, from which seed."""
 
     task: str
@@ -60,7 +60,7 @@ class Cell:
         return f"{self.task}_{self.labels}" if self.labels else self.task
 
 
-def cell(task: str, name: str, seed: int, sizes: Mapping[str, Any]) -> Cell:
+def job_of(task: str, name: str, seed: int, sizes: Mapping[str, Any]) -> Job:
     """``task`` is ``acdc:7``, or a phantom's name; ``name`` a bundle or a variant of ``sizes.yaml``.
 
     Raises:
@@ -73,12 +73,12 @@ def cell(task: str, name: str, seed: int, sizes: Mapping[str, Any]) -> Cell:
     if not (ROOT / "bundles" / variant["bundle"] / "configs/train.yaml").is_file():
         known = sorted(path.name for path in (ROOT / "bundles").iterdir()) + list(sizes["variants"])
         raise ValueError(f"no bundle or variant {name}: there are {', '.join(known)}")
-    return Cell(kind, labels, name, seed, variant["bundle"], {**sizes["tasks"][kind], **variant.get("overrides", {})})
+    return Job(kind, labels, name, seed, variant["bundle"], {**sizes["tasks"][kind], **variant.get("overrides", {})})
 
 
-def fits(one: Cell, sizes: Mapping[str, Any]) -> bool:
+def fits(job: Job, sizes: Mapping[str, Any]) -> bool:
     """Whether a variant is meant for the task."""
-    return one.task in sizes["variants"].get(one.name, {}).get("tasks", [one.task])
+    return job.task in sizes["variants"].get(job.name, {}).get("tasks", [job.task])
 
 
 def read_sizes(path: Path = SIZES) -> dict[str, Any]:
@@ -90,7 +90,7 @@ def read_sizes(path: Path = SIZES) -> dict[str, Any]:
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     if not isinstance(content, dict) or not isinstance(content.get("tasks"), dict):
         raise ValueError(f"{path} needs tasks: a name, and what it overrides, each")
-    tasks = {name: told or {} for name, told in content["tasks"].items()}
+    tasks = {name: overrides or {} for name, overrides in content["tasks"].items()}
     variants = content.get("variants") or {}
     for name, variant in variants.items():
         if not isinstance(variant, dict) or "bundle" not in variant or variant.keys() - VARIANT:
@@ -100,7 +100,7 @@ def read_sizes(path: Path = SIZES) -> dict[str, Any]:
     return {"tasks": tasks, "variants": variants}
 
 
-def run(one: Cell, lists: Path, folder: Path, deadline: float, go_on: bool) -> dict[str, Any]:
+def run(job: Job, lists: Path, folder: Path, deadline: float, go_on: bool) -> dict[str, Any]:
     """Train and evaluate what is not done yet; returns the row.
 
     Args:
@@ -114,21 +114,21 @@ def run(one: Cell, lists: Path, folder: Path, deadline: float, go_on: bool) -> d
         RuntimeError: a command failed; its output is in ``folder/log.txt``.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    told: dict[str, Any] = {**one.overrides, "seed": one.seed, "output_dir": folder}
-    told |= {"data_list": lists / f"{one.data}.json"} if one.labels else {"dataset_dir": lists}
-    files = ["configs/train.yaml", f"scripts/tasks/{one.task}.yaml"]
+    overrides: dict[str, Any] = {**job.overrides, "seed": job.seed, "output_dir": folder}
+    overrides |= {"data_list": lists / f"{job.data}.json"} if job.labels else {"dataset_dir": lists}
+    files = ["configs/train.yaml", f"scripts/tasks/{job.task}.yaml"]
     if not (folder / FINAL).exists():
         resume = go_on and any(folder.glob("last_*.pt"))
         earlier = json.loads((folder / "cost.json").read_text()) if resume and (folder / "cost.json").exists() else {}
         try:
-            peak_mb = _command(one.bundle, "training", files, {**told, "resume": resume}, folder, deadline)
+            peak_mb = _command(job.bundle, "training", files, {**overrides, "resume": resume}, folder, deadline)
         except OutOfTime as stopped:
             _keep_cost(folder, stopped.peak_mb, earlier)
             raise
         _keep_cost(folder, peak_mb, earlier)
     if not (folder / "evaluation/test/summary.json").exists():
-        _command(one.bundle, "run", [*files, "configs/evaluate.yaml"], told, folder, deadline)
-    return row(one, folder)
+        _command(job.bundle, "run", [*files, "configs/evaluate.yaml"], overrides, folder, deadline)
+    return row(job, folder)
 
 
 def _keep_cost(folder: Path, peak_mb: int, earlier: Mapping[str, Any]) -> None:
@@ -138,7 +138,7 @@ def _keep_cost(folder: Path, peak_mb: int, earlier: Mapping[str, Any]) -> None:
     write_text(folder / "cost.json", json.dumps(cost) + "\n")
 
 
-def row(one: Cell, folder: Path) -> dict[str, Any]:
+def row(job: Job, folder: Path) -> dict[str, Any]:
     """What a finished run was and found; ``networks`` and ``cases`` by the names of the files of weights."""
     cost = json.loads((folder / "cost.json").read_text())
     about = json.loads((folder / "bundle/run.json").read_text())
@@ -151,8 +151,8 @@ def row(one: Cell, folder: Path) -> dict[str, Any]:
     ]  # fmt: skip
     files = sorted(path.stem for path in test.glob("*.csv") if not path.stem.endswith(".compat"))
     return {
-        "task": one.task, "labels": one.labels, "name": one.name, "bundle": one.bundle, "seed": one.seed,
-        "overrides": dict(one.overrides), "steps": int(epochs[-1]["step"]),
+        "task": job.task, "labels": job.labels, "name": job.name, "bundle": job.bundle, "seed": job.seed,
+        "overrides": dict(job.overrides), "steps": int(epochs[-1]["step"]),
         "date": cost["date"], "commit": cost["commit"], "machine": machine(), "versions": about["versions"],
         "seconds": round(sum(float(e["seconds"]) for e in epochs), 1),
         "validation_seconds": round(sum(float(e["validation_seconds"] or 0) for e in epochs if "validation_seconds" in e), 1),
@@ -192,7 +192,9 @@ def machine() -> str:
     return f"{os.cpu_count()} cores (threads: {threads}), {platform.machine().replace('_', '-')}, {gib:.0f} GiB"
 
 
-def _command(bundle: str, run_id: str, files: list[str], told: Mapping[str, Any], folder: Path, deadline: float) -> int:
+def _command(
+    bundle: str, run_id: str, files: list[str], overrides: Mapping[str, Any], folder: Path, deadline: float
+) -> int:
     """``cd bundles/NAME && python -m monai.bundle run ...``; returns its peak of memory in MB.
 
     It is asked to stop at the deadline: what the last whole epoch left is on disk.
@@ -202,7 +204,7 @@ def _command(bundle: str, run_id: str, files: list[str], told: Mapping[str, Any]
         RuntimeError: it failed.
     """
     config = "[" + ",".join(f"'{name}'" for name in files) + "]"
-    arguments = [f"--{key}={value}" for key, value in told.items()]
+    arguments = [f"--{key}={value}" for key, value in overrides.items()]
     command = [sys.executable, "-m", "monai.bundle", "run", run_id, "--config_file", config, *arguments]
     environment = {**os.environ, "PYTHONWARNINGS": "ignore:parsing config_file", "TQDM_DISABLE": "1"}
     with (folder / "log.txt").open("a") as log:

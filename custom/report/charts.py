@@ -11,18 +11,17 @@ import math
 import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from markupsafe import Markup
 
 from .inputs import ShownSlice
 from .learning_curves import learning_figure
+from .palette import BLACK, BLUE, GREY, GRID, PAGE_INK, VERMILION
 from .plots import case_panels
 
-BLUE, VERMILION, GREY = "#0072B2", "#D55E00", "#888888"
-_INK = {"#000000": "currentColor", "#dddddd": "var(--grid)", "#555555": "var(--faint)", "#0072b2": "var(--blue)"}
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: small, searchable, in the page's font
     "text.parse_math": False,  # a dollar in a name is a dollar
@@ -34,7 +33,7 @@ _WIDTH = 5.4  # inches of a figure that has another beside it
 _PICTURE_DPI, _PICTURE_QUALITY = 140, 90
 
 
-def svg(make: Callable[[], Any], alt: str) -> str:
+def svg(make: Callable[[], Any], alt: str) -> Markup:
     """The figure that ``make`` returns, as an element of a page in light or dark.
 
     Args:
@@ -52,20 +51,20 @@ def svg(make: Callable[[], Any], alt: str) -> str:
     return _for_a_page(text.getvalue(), alt)
 
 
-def _for_a_page(text: str, alt: str) -> str:
+def _for_a_page(text: str, alt: str) -> Markup:
     """Drops what belongs to a file of its own, ids that nothing refers to among it, and hands ink to the page."""
     body = text[text.index("<svg") :]
     width, height = (float(size) for size in re.findall(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', body)[0])
     body = re.sub(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>", "", body[body.index(">") + 1 :], flags=re.S)
     body = re.sub(r'<g id="[^"]*"', "<g", body)
-    for colour, ink in _INK.items():
+    for colour, ink in PAGE_INK.items():
         body = body.replace(f": {colour}", f": {ink}")
     body = re.sub(r"\n\s*", "\n", body)
     size = f'viewBox="0 0 {width:g} {height:g}" width="{width * 4 / 3:.0f}" height="{height * 4 / 3:.0f}"'
-    return f'<svg {size} role="img" aria-label="{escape(alt)}">{body}'
+    return Markup(f'<svg {size} role="img" aria-label="{{}}">').format(alt) + Markup(body)
 
 
-def _figure(width: float, height: float) -> Any:
+def new_figure(width: float, height: float) -> Any:
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
@@ -82,11 +81,11 @@ def _named_rows(axis: Any, names: Sequence[str]) -> None:
     axis.set_yticks(range(len(names)), [_name(name) for name in names])
     axis.set_ylim(len(names) - 0.5, -0.5)
     axis.tick_params(axis="y", length=0)
-    axis.grid(axis="x", color="#dddddd", linewidth=0.6)
+    axis.grid(axis="x", color=GRID, linewidth=0.6)
     axis.set_axisbelow(True)
 
 
-def strips(values: Mapping[str, Sequence[float]], axis_name: str, upper: float | None, alt: str) -> str:
+def strips(values: Mapping[str, Sequence[float]], axis_name: str, upper: float | None, alt: str) -> Markup:
     """Every case a dot, a lane a class, a box over median and quartiles (whiskers at 5 % and 95 %).
 
     Args:
@@ -97,7 +96,7 @@ def strips(values: Mapping[str, Sequence[float]], axis_name: str, upper: float |
     """
 
     def make() -> Any:
-        figure = _figure(_WIDTH, 1.0 + 0.55 * len(values))
+        figure = new_figure(_WIDTH, 1.0 + 0.55 * len(values))
         axis = figure.subplots()
         _named_rows(axis, list(values))
         for lane, numbers in enumerate(values.values()):
@@ -119,30 +118,37 @@ def _box(axis: Any, known: Any, lane: int) -> None:
     low, q1, median, q3, high = np.percentile(known, [5, 25, 50, 75, 95])
     from matplotlib.patches import Rectangle
 
-    axis.hlines([lane, lane], [low, q3], [q1, high], color="black", linewidth=1)
-    axis.add_patch(Rectangle((q1, lane - 0.2), q3 - q1, 0.4, fill=False, edgecolor="black", linewidth=1))
+    axis.hlines([lane, lane], [low, q3], [q1, high], color=BLACK, linewidth=1)
+    axis.add_patch(Rectangle((q1, lane - 0.2), q3 - q1, 0.4, fill=False, edgecolor=BLACK, linewidth=1))
     axis.vlines(median, lane - 0.2, lane + 0.2, color=VERMILION, linewidth=2.5)
 
 
-def intervals(
-    values: Mapping[str, tuple[float, float, float]], axis_name: str, line: float, line_name: str, alt: str
-) -> str:
+class Mean(NamedTuple):
+    """A mean with the ends of its interval, None or NaN where it has none."""
+
+    mean: float
+    low: float | None
+    high: float | None
+
+
+def intervals(values: Mapping[str, Mean], axis_name: str, line: float, line_name: str, alt: str) -> Markup:
     """A mean with its interval on each lane, and a dashed line to compare them with.
 
     Args:
-        values: mean, low and high of each name; an interval of NaN is left out.
+        values: the mean of each name.
         axis_name: with its unit.
         line, line_name: where the dashed line stands, and what it is.
         alt: see :func:`svg`.
     """
 
     def make() -> Any:
-        figure = _figure(_WIDTH, 1.0 + 0.38 * len(values))
+        figure = new_figure(_WIDTH, 1.0 + 0.38 * len(values))
         axis = figure.subplots()
         _named_rows(axis, list(values))
         axis.axvline(line, color=GREY, linestyle="--", linewidth=1)
         for lane, (mean, low, high) in enumerate(values.values()):
-            axis.hlines(lane, low, high, color=BLUE, linewidth=2)
+            if low is not None and high is not None:
+                axis.hlines(lane, low, high, color=BLUE, linewidth=2)
             axis.plot([mean], [lane], "o", color=BLUE, markersize=6)
         axis.set_xlabel(f"{axis_name}; dashed: {line_name}")
         return figure
@@ -150,11 +156,11 @@ def intervals(
     return svg(make, alt)
 
 
-def reliability(bins: Sequence[Mapping[str, Any]], alt: str) -> str:
+def reliability(bins: Sequence[Mapping[str, Any]], alt: str) -> Markup:
     """Accuracy against confidence over the bins that hold voxels, and how many voxels each holds."""
 
     def make() -> Any:
-        figure = _figure(_WIDTH, 4.6)
+        figure = new_figure(_WIDTH, 4.6)
         axis, counts = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
         held = [part for part in bins if part["count"]]
         low, width = [part["low"] for part in held], [part["high"] - part["low"] for part in held]
@@ -166,18 +172,18 @@ def reliability(bins: Sequence[Mapping[str, Any]], alt: str) -> str:
         counts.bar(low, [100 * p["count"] / total for p in held], width, align="edge", color=GREY, alpha=0.7)
         counts.set(ylabel="voxels, %", xlabel="confidence (largest class probability)")
         for each in (axis, counts):
-            each.grid(color="#dddddd", linewidth=0.6)
+            each.grid(color=GRID, linewidth=0.6)
             each.set_axisbelow(True)
         return figure
 
     return svg(make, alt)
 
 
-def scatter(baseline: Sequence[float], ours: Sequence[float], names: tuple[str, str], alt: str) -> str:
+def scatter(baseline: Sequence[float], ours: Sequence[float], names: tuple[str, str], alt: str) -> Markup:
     """A dot a case: the baseline's Dice to the right, ours upwards; above the diagonal ours is better, on it equal (grey)."""
 
     def make() -> Any:
-        figure = _figure(4.6, 4.6)
+        figure = new_figure(4.6, 4.6)
         axis = figure.subplots()
         start = max(0.0, min(*baseline, *ours) - 0.03)
         colours = [BLUE if y > x else VERMILION if y < x else GREY for x, y in zip(baseline, ours, strict=True)]
@@ -186,35 +192,35 @@ def scatter(baseline: Sequence[float], ours: Sequence[float], names: tuple[str, 
         axis.set(xlim=(start, 1.01), ylim=(start, 1.01), aspect="equal")
         axis.set_xlabel(_name(f"Dice, {names[0]}", 44))
         axis.set_ylabel(_name(f"Dice, {names[1]}", 44))
-        axis.grid(color="#dddddd", linewidth=0.6)
+        axis.grid(color=GRID, linewidth=0.6)
         axis.set_axisbelow(True)
         return figure
 
     return svg(make, alt)
 
 
-def differences(points: Sequence[float], mean: float, low: float, high: float, alt: str) -> str:
+def differences(points: Sequence[float], mean: Mean, alt: str) -> Markup:
     """A bar a case, losses left and gains right, with the mean and its interval; all in Dice points."""
 
     def make() -> Any:
-        figure = _figure(6.0, 4.6)
+        figure = new_figure(6.0, 4.6)
         axis = figure.subplots()
         ordered = sorted(points)
         axis.bar(range(len(ordered)), ordered, 0.85, color=[BLUE if p > 0 else VERMILION for p in ordered])
-        if math.isfinite(low):
-            axis.axhspan(low, high, color=GREY, alpha=0.25, linewidth=0, zorder=0)
-        axis.axhline(mean, color="black", linewidth=1, linestyle="--")
-        axis.axhline(0, color="black", linewidth=0.8)
+        if mean.low is not None and math.isfinite(mean.low):
+            axis.axhspan(mean.low, mean.high, color=GREY, alpha=0.25, linewidth=0, zorder=0)
+        axis.axhline(mean.mean, color=BLACK, linewidth=1, linestyle="--")
+        axis.axhline(0, color=BLACK, linewidth=0.8)
         axis.set(ylabel="difference, Dice points", xlabel="cases, from the largest loss to the largest gain", xticks=[])
         axis.set_xlim(-0.8, len(ordered) - 0.2)
-        axis.grid(axis="y", color="#dddddd", linewidth=0.6)
+        axis.grid(axis="y", color=GRID, linewidth=0.6)
         axis.set_axisbelow(True)
         return figure
 
     return svg(make, alt)
 
 
-def learning(metrics_csv: Path, alt: str) -> str:
+def learning(metrics_csv: Path, alt: str) -> Markup:
     """How the run went; raises what :func:`.report.learning_curves.learning_curves` raises."""
     return svg(lambda: learning_figure(metrics_csv), alt)
 

@@ -67,8 +67,12 @@ class Evaluated:
         return str(self.summary.get("unit", "mm"))
 
     def metric(self, name: str) -> Mapping[str, Any]:
-        """Mean, sd, interval and counts of a metric; empty where it was not measured."""
-        return self.summary["metrics"].get(name) or {}
+        """See :func:`metric_of`."""
+        return metric_of(self.summary, name)
+
+    def has(self, name: str) -> bool:
+        """Whether the metric was measured."""
+        return bool(self.summary["metrics"].get(name))
 
     def cases_with_pictures(self) -> set[str]:
         if not self.pictures.is_file():
@@ -82,6 +86,11 @@ class Evaluated:
             i = [str(name) for name in arrays["cases"]].index(case)
             x, y = (float(size) for size in arrays[f"spacing_{i}"])
             return ShownSlice(arrays[f"image_{i}"], arrays[f"label_{i}"], arrays[f"pred_{i}"], (x, y))
+
+
+def metric_of(summary: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """``mean``, ``sd``, ``low``, ``high`` and counts of a metric of a summary or of a group; None of what was not measured."""
+    return {**dict.fromkeys(("mean", "sd", "low", "high", "cases", "patients")), **(summary["metrics"].get(name) or {})}
 
 
 def read_evaluated(csv_path: Path, name: str) -> Evaluated:

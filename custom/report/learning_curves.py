@@ -16,12 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .plots import _save
+from .palette import BLACK, DARK_GREY, GREEN, GRID, LINE_COLOURS, WARNING
+from .plots import save_png
 
-# Okabe and Ito's colours, told apart by colour-blind readers, in the order in which they show on white.
-_LINE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-_WARNING = "#D62728"  # of words alone; read on white and on the dark pages of a report
-_GREY = "#555555"
 _COLUMNS = 3  # of small panels
 _SMALLEST_SHARE = 1e-4  # below it the axis of the shares runs straight to 0
 
@@ -47,7 +44,7 @@ def learning_curves(metrics_csv: Path | str, png: Path | str) -> None:
     Raises:
         ValueError: no row, no column ``epoch`` or nothing to draw; the text names the file.
     """
-    _save(learning_figure(metrics_csv), Path(png))
+    save_png(learning_figure(metrics_csv), Path(png))
 
 
 def learning_figure(metrics_csv: Path | str) -> Any:
@@ -110,7 +107,7 @@ def _panels(columns: Columns) -> list[Callable[[Any], None]]:
 def _terms(columns: Columns) -> dict[str, str]:
     """The colour of each term, computed or not, in the order of the weights."""
     names = dict.fromkeys(name.partition("/")[2] for name in columns if name.startswith(("weight/", "term/")))
-    return dict(zip(names, _LINE_COLOURS * len(names), strict=False))
+    return dict(zip(names, LINE_COLOURS * len(names), strict=False))
 
 
 def _watched(columns: Columns) -> dict[str, dict[str, Curve]]:
@@ -140,7 +137,7 @@ def _networks(columns: Columns) -> dict[str, list[str]]:
 def _draw_validation(axis: Any, columns: Columns, networks: dict[str, list[str]]) -> None:
     """Means bold, classes thin in the network's colour, each class with its own dashes."""
     dashes: dict[str, Any] = {}
-    for network, colour in zip(networks, _LINE_COLOURS * len(networks), strict=False):
+    for network, colour in zip(networks, LINE_COLOURS * len(networks), strict=False):
         for name in networks[network]:
             metric = name.rsplit("/", 1)[1].removeprefix("dice_")
             known = np.isfinite(columns[name])
@@ -178,7 +175,7 @@ def _draw_shares(axis: Any, columns: Columns, terms: Mapping[str, str]) -> None:
     legend = _legend(axis, len(terms))
     for term, text in zip(terms, legend.get_texts(), strict=True):
         if _why_nothing(columns.get(f"term/{term}"), columns.get(f"weight/{term}")):
-            text.set(text=f"{term}: nothing", color=_WARNING, weight="bold")
+            text.set(text=f"{term}: nothing", color=WARNING, weight="bold")
 
 
 def _draw_term(axis: Any, columns: Columns, term: str, colour: str, beside: Mapping[str, Curve]) -> None:
@@ -187,7 +184,7 @@ def _draw_term(axis: Any, columns: Columns, term: str, colour: str, beside: Mapp
         axis.set_yticks([])
     else:
         _draw_curve(axis, columns["epoch"], value, color=colour)
-    others = ["#000000", *(other for other in _LINE_COLOURS if other != colour)]
+    others = [BLACK, *(other for other in LINE_COLOURS if other != colour)]
     for (name, curve), other in zip(beside.items(), others * len(beside), strict=False):
         _draw_curve(axis, columns["epoch"], curve, color=other, linestyle=":", label=name)
     if beside:
@@ -197,7 +194,7 @@ def _draw_term(axis: Any, columns: Columns, term: str, colour: str, beside: Mapp
         title += _draw_weight(axis, columns["epoch"], weight)
     _finish(axis, columns, title)
     if why_nothing:
-        axis.set_title(f"{title}\n{why_nothing}", fontsize=9, color=_WARNING, weight="bold")
+        axis.set_title(f"{title}\n{why_nothing}", fontsize=9, color=WARNING, weight="bold")
 
 
 def _why_nothing(value: Curve | None, weight: Curve | None) -> str:
@@ -215,9 +212,9 @@ def _draw_weight(axis: Any, epoch: Curve, weight: Curve) -> str:
     if np.ptp(weight[known]) == 0:
         return f" (weight {weight[known][0]:g})"
     right = axis.twinx()
-    right.plot(epoch[known], weight[known], color=_GREY, linewidth=1.0, linestyle="--")
-    right.set_ylabel("weight (dashed)", fontsize=8, color=_GREY)
-    right.tick_params(labelsize=8, colors=_GREY)
+    right.plot(epoch[known], weight[known], color=DARK_GREY, linewidth=1.0, linestyle="--")
+    right.set_ylabel("weight (dashed)", fontsize=8, color=DARK_GREY)
+    right.tick_params(labelsize=8, colors=DARK_GREY)
     right.set_ylim(0, None)
     right.spines["top"].set_visible(False)
     return ""
@@ -225,7 +222,7 @@ def _draw_weight(axis: Any, epoch: Curve, weight: Curve) -> str:
 
 def _draw_watched(axis: Any, columns: Columns, group: str, curves: Mapping[str, Curve]) -> None:
     alone = list(curves) == [group]
-    colours = _LINE_COLOURS[2:3] if alone else _LINE_COLOURS
+    colours = (GREEN,) if alone else LINE_COLOURS
     for i, (name, curve) in enumerate(curves.items()):
         style = ("-", "--", ":")[i // len(colours) % 3]
         _draw_curve(axis, columns["epoch"], curve, color=colours[i % len(colours)], linestyle=style, label=name)
@@ -235,7 +232,7 @@ def _draw_watched(axis: Any, columns: Columns, group: str, curves: Mapping[str, 
 
 
 def _draw_rate(axis: Any, columns: Columns) -> None:
-    _draw_curve(axis, columns["epoch"], columns["learning_rate"], color=_GREY)
+    _draw_curve(axis, columns["epoch"], columns["learning_rate"], color=DARK_GREY)
     _finish(axis, columns, "learning rate")
 
 
@@ -266,6 +263,6 @@ def _tidy(axis: Any, columns: Columns) -> None:
         axis.set_xlim(first, last)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, steps=[1, 2, 5, 10]))
     axis.tick_params(labelsize=8)
-    axis.grid(color="#dddddd", linewidth=0.6)
+    axis.grid(color=GRID, linewidth=0.6)
     axis.set_axisbelow(True)
     axis.spines[["top"]].set_visible(False)

@@ -18,9 +18,8 @@ from numpy.typing import NDArray
 from ..evaluation.metrics import dice
 from ..evaluation.slices import slice_to_show, upright
 from ..files import write_atomically
+from .palette import CLASS_COLOURS
 
-# Okabe and Ito's colours, told apart by colour-blind readers; those that show on grey images first.
-COLOURS = ("#E69F00", "#56B4E9", "#F0E442", "#CC79A7", "#009E73", "#D55E00", "#0072B2")
 _BAR_LENGTHS_MM = (1, 2, 5, 10, 20, 50, 100)
 
 
@@ -77,7 +76,7 @@ def case_pictures(
         axis.set_title(f"{name}\n{_dice_text(pred, label, class_names)}", fontsize=9)
     _legend(figure, class_names)
     figure.suptitle(title, fontsize=11)
-    _save(figure, Path(png))
+    save_png(figure, Path(png))
 
 
 def case_panels(
@@ -213,7 +212,7 @@ def _draw_contours(axis: Any, mask: NDArray[Any], class_names: Sequence[str], da
         inside = np.pad(mask == i, 1).T.astype(float)  # a contour closes at the image's edge
         style = {"colors": "white", "linewidths": 0.8, "linestyles": "--"}
         if not dashed:
-            style = {"colors": COLOURS[(i - 1) % len(COLOURS)], "linewidths": 1.8, "linestyles": "-"}
+            style = {"colors": CLASS_COLOURS[(i - 1) % len(CLASS_COLOURS)], "linewidths": 1.8, "linestyles": "-"}
         lines = axis.contour(x, y, inside, levels=[0.5], **style)
         if dashed:
             lines.set_path_effects([Stroke(linewidth=1.8, foreground="black", alpha=0.5), Normal()])
@@ -254,13 +253,15 @@ def _legend(figure: Any, class_names: Sequence[str]) -> None:
     from matplotlib.lines import Line2D
 
     handles = [
-        Line2D([], [], color=COLOURS[i % len(COLOURS)], linewidth=2, label=name) for i, name in enumerate(class_names)
+        Line2D([], [], color=CLASS_COLOURS[i % len(CLASS_COLOURS)], linewidth=2, label=name)
+        for i, name in enumerate(class_names)
     ]
     handles.append(Line2D([], [], color="#777777", linewidth=1, linestyle="--", label="reference, over a prediction"))
     figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 6), fontsize=9, frameon=False)
 
 
-def _save(figure: Any, png: Path) -> None:
+def save_png(figure: Any, png: Path) -> None:
+    """Write a figure as PNG, whole or not at all."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     FigureCanvasAgg(figure)
