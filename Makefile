@@ -2,18 +2,20 @@ PYTHON ?= python3
 VENV ?= .venv
 ANNOTATE_VENV ?= .venv-annotate
 ANNOTATE_PYTHON ?= $(shell for p in $(PYTHON) python3.11; do $$p -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && echo $$p && break; done)
+WORKERS ?= auto --maxprocesses 4
 export OMP_WAIT_POLICY ?= passive
+PYTEST = $(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 .PHONY: demo test faults release annotate studies annotate-env clean
 
 demo: $(VENV)/run.stamp  ## train both bundles on the phantom and compare them: demo/
-	$(VENV)/bin/python -m benchmarks.phantom demo
+	$(VENV)/bin/python -m benchmarks.demo
 
 test: $(VENV)/dev.stamp  ## lint, types, tests
-	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy && $(VENV)/bin/lint-imports && $(VENV)/bin/python -m pytest
+	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy && $(VENV)/bin/lint-imports && $(PYTEST)
 
 faults: $(VENV)/dev.stamp  ## every fault that a run must survive, and a table of them
-	$(VENV)/bin/python -m pytest -m fault --fault-table
+	$(PYTEST) -m fault --fault-table
 
 release: $(VENV)/run.stamp  ## one zip for each pretrained bundle, model_info.json, SHA256SUMS: dist/
 	$(VENV)/bin/python -m distribution.build

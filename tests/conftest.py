@@ -21,7 +21,10 @@ BUNDLES = sorted(path.parent.parent for path in ROOT.glob("bundles/*/configs/tra
 sys.path.insert(0, str(ROOT))
 sys.path.insert(0, str(ROOT / "tests"))
 
-pytest_plugins = ["annotation_fixtures"]  # no conftest.py in tests/annotate: this one is imported by its name
+pytest_plugins = [
+    "annotation_fixtures",
+    "mlflow_fixtures",
+]  # no conftest.py in tests/annotate: this one is imported by its name
 
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
@@ -58,7 +61,13 @@ TINY = {"steps": 4, "epoch_steps": 2, "val_interval": 1, "labelled_batch": 2, "u
 
 def tiny(bundle: Path) -> dict[str, Any]:
     """Overrides that make a run of a bundle take a second or two, on its default form of the phantom."""
-    return {**TINY, "patch": [16, 16, 16] if default_task(bundle).stem == "phantom_3d" else [32, 32]}
+    return {**known(bundle, TINY), "patch": [16, 16, 16] if default_task(bundle).stem == "phantom_3d" else [32, 32]}
+
+
+def known(bundle: Path, overrides: dict[str, Any]) -> dict[str, Any]:
+    """Overrides without those of ``TINY`` that name nothing in this bundle."""
+    ids = yaml.safe_load((bundle / "configs/train.yaml").read_text())
+    return {name: value for name, value in overrides.items() if name not in TINY or name in ids}
 
 
 def default_task(bundle: Path) -> Path:
@@ -74,7 +83,7 @@ def run_bundle(bundle_cwd: Callable[[Path], None], phantoms: Path, tmp_path: Pat
 
     def go(folder: Path, run_id: str = "training", files: Any = "configs/train.yaml", **overrides: Any) -> Path:
         bundle_cwd(folder)
-        told = {"dataset_dir": str(phantoms), "output_dir": str(tmp_path / "out"), **overrides}
+        told = {"dataset_dir": str(phantoms), "output_dir": str(tmp_path / "out"), **known(folder, overrides)}
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="parsing config_file")
             run(run_id=run_id, config_file=files, logging_file=False, **told)  # type: ignore[arg-type]
@@ -95,6 +104,31 @@ def good(tmp_path: Path) -> Any:
 def _quiet() -> None:
     os.environ.setdefault("TQDM_DISABLE", "1")
     logging.getLogger("ignite").setLevel(logging.CRITICAL)
+
+
+# two workers (make test)
+
+LONGEST = ("test_server", "test_release", "test_bundles", "test_holes", "test_resume", "test_test_part", "test_limits",
+           "test_distributed", "test_ablations", "test_round_trip")  # fmt: skip
+"""Files of minutes: they come first, so that the workers end together."""
+
+BY_BUNDLE = ("test_bundles", "test_limits", "test_ablations")
+"""Files without a costly fixture of their own: a worker takes one bundle's tests. Other files stay whole."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say which tests belong on one worker: those that share what a file's fixtures make."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+    for item in items:
+        group = item.path.stem
+        if group in BY_BUNDLE and "bundle" in getattr(getattr(item, "callspec", None), "params", {}):
+            group += f" {item.callspec.params['bundle'].name}"
+        if "annotate_python" in getattr(item, "fixturenames", ()):
+            group = "annotation servers"  # one environment, two servers for all files
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 # the table of faults at the end of `make faults`
@@ -143,14 +177,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Count a marked test by its call, or by a set-up or tear-down that did not pass."""
+    """Send the marks of a test with its report: it may have run in a worker."""
     report = yield
-    for mark in item.iter_markers("fault"):
-        row, what = mark.args
+    report.user_properties += [("fault", mark.args) for mark in item.iter_markers("fault")]
+    return report
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Count a marked test by its call, or by a set-up or tear-down that did not pass."""
+    for row, what in [value for name, value in report.user_properties if name == "fault"]:
         _done[row][what] = None
         if report.when == "call" or not report.passed:
-            _survived[row][item.nodeid] = report.passed and _survived[row].get(item.nodeid, True)
-    return report
+            _survived[row][report.nodeid] = report.passed and _survived[row].get(report.nodeid, True)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
