@@ -1,10 +1,9 @@
 """Supervised and mean teacher on the phantom, each through ``python -m monai.bundle run``.
 
-    python -m benchmarks.phantom demo                       one seed, a table, pictures (make demo)
     python -m benchmarks.phantom criterion                  few labels against all labels, supervised alone
     python -m benchmarks.phantom seeds --seeds 0 1 2 3 4    the difference over seeds, a row each
 
-A finished run in the output folder is not run again.
+A finished run in the output folder is not run again. ``make demo`` is :mod:`.demo`.
 """
 
 from __future__ import annotations
@@ -12,12 +11,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +23,7 @@ TITLES = {"supervised": "supervised", "mean_teacher": "mean teacher"}
 
 
 def bundle(name: str, *arguments: str) -> None:
-    """``cd bundles/NAME && python -m monai.bundle run ...``, its output passed on."""
+    """Do ``cd bundles/NAME && python -m monai.bundle run ...``, its output passed on."""
     folder = Path(name) if Path(name).is_absolute() else ROOT / "bundles" / name
     # MONAI's own warning that a config is code; these configs are this repository's
     environment = {**os.environ, "PYTHONWARNINGS": "ignore:parsing config_file"}
@@ -34,14 +31,14 @@ def bundle(name: str, *arguments: str) -> None:
 
 
 def train_and_evaluate(name: str, out: Path, **overrides: Any) -> Path:
-    """A run of a bundle with its scores on the test part; returns its folder."""
-    told = [f"--{key}={value}" for key, value in {"output_dir": out, **overrides}.items()]
+    """Train a bundle and score it on the test part; return the run's folder."""
+    options = [f"--{key}={value}" for key, value in {"output_dir": out, **overrides}.items()]
     if not (out / "bundle/models/model_final.pt").exists():
-        print(f"\n--- {TITLES[name]}: training ({out})", flush=True)
-        bundle(name, "training", "--config_file", "configs/train.yaml", *told)
+        print(f"\n--- {TITLES[name]}: training", flush=True)
+        bundle(name, "training", "--config_file", "configs/train.yaml", *options)
     if not (out / "evaluation/test/summary.json").exists():
-        print(f"\n--- {TITLES[name]}: evaluation on the test part", flush=True)
-        bundle(name, "--config_file", "['configs/train.yaml','configs/evaluate.yaml']", *told)
+        print(f"\n--- {TITLES[name]}: score on the test scans", flush=True)
+        bundle(name, "--config_file", "['configs/train.yaml','configs/evaluate.yaml']", *options)
     return out
 
 
@@ -49,93 +46,6 @@ def scores(run: Path, file: str) -> list[dict[str, Any]]:
     from custom.evaluation.compare import read_cases
 
     return read_cases(run / "evaluation/test" / f"{file}.csv")
-
-
-def demo(out: Path) -> None:
-    from custom.evaluation.compare import paired_difference, table, verdict
-    from custom.phantom import ensure
-    from custom.report import compare_report
-
-    start = time.perf_counter()
-    data = ensure("2d", out / "data/phantom_2d")
-    runs = {name: train_and_evaluate(name, out / name, dataset_dir=out / "data") for name in TITLES}
-    results: dict[str, Sequence[dict[str, Any]]] = {
-        "supervised": scores(runs["supervised"], "model"),
-        "supervised, moving average": scores(runs["supervised"], "average"),
-        "mean teacher": scores(runs["mean_teacher"], "model"),
-        "mean teacher, student": scores(runs["mean_teacher"], "student"),
-    }
-    pictures = draw_pictures(out, data, results["supervised"], runs)
-    text = "\n".join(
-        [
-            "Test part of the phantom: Dice in points, HD95 and ASD in mm (4 labelled, 40 unlabelled, 60 test patients)",
-            "",
-            table(results, classes_of(runs["supervised"])),
-            "",
-            "Mean teacher against supervised: "
-            + verdict(paired_difference(results["mean teacher"], results["supervised"])),
-            "Against the moving average of supervised training, which costs no unlabelled scan: "
-            + verdict(paired_difference(results["mean teacher"], results["supervised, moving average"])),
-        ]
-    )
-    (out / "result.md").write_text(text + "\n")
-    print(f"\n{text}\n\nOne seed, one short run: a demonstration, not a finding. README has the five seeds.")
-    baseline, ours = (runs[name] / "evaluation/test/model.csv" for name in ("supervised", "mean_teacher"))
-    page = compare_report(baseline, ours, ("supervised", "mean teacher"), out / "compare.html")
-    print(f"The two case by case: {page}, each alone: {out}/*/evaluation/test/report.html")
-    print(f"Pictures, contours of reference and predictions: {pictures}")
-    print("Learning curves: " + ", ".join(str(run / "learning_curves.png") for run in runs.values()))
-    print(f"Scores of every case: {out}/*/evaluation/test   trained bundles: {out}/*/bundle")
-    print(f"Took {(time.perf_counter() - start) / 60:.1f} minutes.")
-
-
-def classes_of(run: Path) -> list[str]:
-    channel_def = json.loads((run / "bundle/configs/metadata.json").read_text())["network_data_format"]["outputs"][
-        "pred"
-    ]["channel_def"]
-    return list(channel_def.values())[1:]
-
-
-def draw_pictures(out: Path, data: Path, baseline: Sequence[Mapping[str, Any]], runs: Mapping[str, Path]) -> Path:
-    """The supervised network's worst, median and best case, so that nothing is picked by hand."""
-    import nibabel
-
-    from custom.cohort.data_list import read
-    from custom.cohort.names import case_names, stem
-    from custom.report.plots import case_pictures
-
-    ranked = sorted((row for row in baseline if row["dice_mean"] == row["dice_mean"]), key=lambda row: row["dice_mean"])
-    chosen = {"worst": ranked[0], "median": ranked[len(ranked) // 2], "best": ranked[-1]}
-    test = read(data)["test"]
-    entries = dict(zip(case_names(test), test, strict=True))
-    images = out / "pictures/images"
-    images.mkdir(parents=True, exist_ok=True)
-    for row in chosen.values():
-        shutil.copy(entries[row["case"]]["image"], images)
-    for name, run in runs.items():
-        print(f"\n--- {TITLES[name]}: inference with the trained bundle", flush=True)
-        bundle(str(run / "bundle"), "--config_file", "configs/inference.yaml",
-               f"--dataset_dir={images}", f"--output_dir={out / 'pictures' / name}")  # fmt: skip
-    for which, row in chosen.items():
-        entry = entries[row["case"]]
-        image: Any = nibabel.load(entry["image"])
-        found = {
-            TITLES[n]: voxels(next((out / "pictures" / n).glob(f"{stem(entry['image'])}_pred.nii.gz"))) for n in runs
-        }
-        case_pictures(
-            image.get_fdata(), voxels(entry["label"]), found, out / "pictures" / f"{which}.png",
-            f"{row['case']}: the supervised network's {which} case", classes_of(runs["supervised"]),
-            tuple(float(s) for s in image.header.get_zooms()), "".join(nibabel.aff2axcodes(image.affine)),
-        )  # fmt: skip
-    return out / "pictures"
-
-
-def voxels(path: str | Path) -> Any:
-    import nibabel
-    import numpy
-
-    image: Any = nibabel.load(path)
-    return numpy.asarray(image.dataobj).astype(numpy.uint8)
 
 
 def criterion(out: Path) -> None:
@@ -188,16 +98,16 @@ def seeds(out: Path, numbers: Sequence[int]) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.phantom", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
-    parser.add_argument("what", choices=("demo", "criterion", "seeds"))
-    parser.add_argument("--output", type=Path, help="where everything goes (default: demo/ or runs/phantom/)")
+    parser.add_argument("what", choices=("criterion", "seeds"))
+    parser.add_argument("--output", type=Path, default=ROOT / "runs/phantom", help="default: runs/phantom/")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    told = parser.parse_args(arguments)
-    out = (told.output or ROOT / ("demo" if told.what == "demo" else "runs/phantom")).resolve()
+    options = parser.parse_args(arguments)
+    out = options.output.resolve()
     out.mkdir(parents=True, exist_ok=True)
-    if told.what == "seeds":
-        seeds(out, told.seeds)
+    if options.what == "seeds":
+        seeds(out, options.seeds)
     else:
-        {"demo": demo, "criterion": criterion}[told.what](out)
+        criterion(out)
 
 
 if __name__ == "__main__":

@@ -325,11 +325,11 @@ def test_page_of_nothing_is_a_page():
     assert "0 runs." in page(families([], SIZES))
 
 
-def test_readme_table_is_compact_and_marks_what_survives_the_correction():
+def test_the_summary_is_compact_and_marks_what_survives_the_correction():
     rows = [row("supervised", [0.5] * 8), row("a", [0.6] * 8), row("b", [0.6, 0.4] * 4)]
     rows.append(row("supervised", [0.5] * 5, task="lgg", labels="5"))
     rows.append(row("b", [0.6] * 5, task="lgg", labels="5"))
-    text = table.readme_table(families(rows, SIZES))
+    text = table.summary(families(rows, SIZES))
     (a,), (b,) = lines_of(text, "`a`"), lines_of(text, "`b`")
     assert a[1:] == ["0.600; +10.0\\* (+10.0 to +10.0); 1 seed", "missing"]  # 2 / 2**8 twice
     assert b[1].startswith("0.500; 0.0 (")
@@ -337,19 +337,19 @@ def test_readme_table_is_compact_and_marks_what_survives_the_correction():
     assert lines_of(text, "method")[0][1:] == ["acdc, 7 labelled", "lgg, 5 labelled"]
 
 
-def test_readme_block_stands_between_the_markers_and_can_be_written_again():
+def test_the_summary_stands_between_the_markers_and_can_be_written_again():
     text = "before\n<!-- compare -->\nold\n<!-- /compare -->\nafter\n"
-    once = table.with_block(text, "new", "README.md")
+    once = table.with_block(text, "new", "results.md")
     assert once == "before\n<!-- compare -->\nnew\n<!-- /compare -->\nafter\n"
-    assert table.with_block(once, "new", "README.md") == once
+    assert table.with_block(once, "new", "results.md") == once
 
 
 @pytest.mark.parametrize("text", ["", "<!-- compare -->", "<!-- /compare --><!-- compare -->"])
-def test_a_readme_without_markers_is_refused(text):
+def test_a_page_without_markers_is_refused(text):
     with pytest.raises(
-        ValueError, match=r"README\.md needs the lines <!-- compare --> and <!-- /compare --> once each"
+        ValueError, match=r"results\.md needs the lines <!-- compare --> and <!-- /compare --> once each"
     ):
-        table.with_block(text, "new", "README.md")
+        table.with_block(text, "new", "results.md")
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"seed": 0, "cases": {}}', '{"seed": "x", "cases": {}}'])
@@ -475,16 +475,16 @@ def test_a_run_that_another_call_has_is_skipped(bench, capsys):
     assert "phantom_2d_supervised_seed0: skipped. output_dir" in capsys.readouterr().err
 
 
-def test_the_table_alone_runs_nothing_and_fills_the_readme(bench):
+def test_the_table_alone_runs_nothing_and_fills_the_page(bench):
     (bench.folder / "rows").mkdir()
     for one in (row("supervised", [0.5] * 6), row("a", [0.6] * 6)):
         (bench.folder / f"rows/{one['name']}.json").write_text(json.dumps(one))
-    readme = bench.folder / "README.md"
-    readme.write_text("<!-- compare -->\n<!-- /compare -->\n")
-    assert bench("--table", "--readme", str(readme)) == 0
+    results = bench.folder / "results.md"
+    results.write_text("<!-- compare -->\n<!-- /compare -->\n")
+    assert bench("--table", "--docs", str(results)) == 0
     assert bench.calls == []
     assert {path.name for path in (bench.folder / "out").iterdir()} == {"compare.md", "compare.csv", "compare.html"}
-    assert "| `a` " in readme.read_text()
+    assert "| `a` " in results.read_text()
 
 
 @pytest.mark.parametrize(
@@ -492,7 +492,7 @@ def test_the_table_alone_runs_nothing_and_fills_the_readme(bench):
     [
         (["--tasks", "brats:3"], "task brats: the sizes name phantom_2d"),
         (["--bundles", "nothing"], "no bundle or variant nothing: there are"),
-        (["--table", "--readme", "NOWHERE.md"], "No such file"),
+        (["--table", "--docs", "NOWHERE.md"], "No such file"),
     ],
 )
 def test_mistakes_are_said_in_a_sentence(arguments, said, bench, capsys):

@@ -2,7 +2,7 @@
 
     python -m benchmarks.compare --tasks acdc:7 lgg:5 --bundles supervised mean_teacher --seeds 0 --lists /data/lists
     ... --continue --budget 150m      goes on where an earlier call stopped, and stops in time
-    python -m benchmarks.compare --table [--readme]
+    python -m benchmarks.compare --table [--docs]
 
 A task is ``NAME:LABELS`` (its list is ``LISTS/NAME_LABELS.json``, see docs/data.md) or a phantom's name. Runs lie in
 ``runs/compare``, rows in ``benchmarks/results/compare``, the table of all rows beside them (``compare.md``, ``.csv``,
@@ -73,11 +73,11 @@ def _do(job: Job, lists: Path, folder: Path, rows: Path, deadline: float, go_on:
     print(f"{job}: {said}, {(time.monotonic() - start) / 60:.1f} minutes", flush=True)
 
 
-def write(rows: Path, sizes: Mapping[str, Any], out: Path, readme: Path | None = None) -> list[Path]:
-    """Write ``compare.md``, ``compare.csv`` and ``compare.html`` into ``out``, and the block of ``readme``.
+def write(rows: Path, sizes: Mapping[str, Any], out: Path, docs: Path | None = None) -> list[Path]:
+    """Write ``compare.md``, ``compare.csv`` and ``compare.html`` into ``out``, and the block of ``docs``.
 
     Raises:
-        ValueError: a file of ``rows`` that is no row, or a README without the markers.
+        ValueError: a file of ``rows`` that is no row, or a page without the markers.
     """
     found = families(read_rows(rows), sizes)
     texts = {
@@ -86,10 +86,10 @@ def write(rows: Path, sizes: Mapping[str, Any], out: Path, readme: Path | None =
     out.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
         write_text(out / name, text)
-    if readme is not None:
-        block = table.with_block(readme.read_text(encoding="utf-8"), table.readme_table(found), str(readme))
-        write_text(readme, block)
-    return [*(out / name for name in texts), *([readme] if readme else [])]
+    if docs is not None:
+        block = table.with_block(docs.read_text(encoding="utf-8"), table.summary(found), str(docs))
+        write_text(docs, block)
+    return [*(out / name for name in texts), *([docs] if docs else [])]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -100,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not options.table:
             left = do(_jobs(options, sizes), options.lists.resolve(), options.output.resolve(), options.rows.resolve(),
                       options.budget, options.go_on)  # fmt: skip
-        paths = write(options.rows, sizes, options.out, options.readme)
+        paths = write(options.rows, sizes, options.out, options.docs)
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
@@ -139,8 +139,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--table", action="store_true", help="run nothing, write the table alone")
     add("--rows", type=Path, default=RESULTS / "compare", help="folder of the rows")
     add("--out", type=Path, default=RESULTS, help="folder of compare.md, compare.csv and compare.html")
-    add("--readme", type=Path, nargs="?", const=ROOT / "README.md", metavar="FILE",
-        help=f"write the methods between {table.MARKERS[0]} and {table.MARKERS[1]} too (default: README.md)")  # fmt: skip
+    add("--docs", type=Path, nargs="?", const=ROOT / "docs/results.md", metavar="PAGE",
+        help=f"write the summary between {table.MARKERS[0]} and {table.MARKERS[1]} too (default: docs/results.md)")  # fmt: skip
     return parser
 
 

@@ -1,4 +1,4 @@
-"""The rows as tables: Markdown to read, CSV to calculate with, and the block of the README."""
+"""The rows as tables: Markdown to read, CSV to calculate with, and the summary in docs/results.md."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def _scores(entry: Entry, file: str) -> dict[str, Any]:
     return line
 
 
-def readme_table(found: Sequence[Family]) -> str:
+def summary(found: Sequence[Family]) -> str:
     """A method a row, a task a column: final Dice, the difference with its interval, the number of seeds."""
     names = list(dict.fromkeys(entry.name for family in found for entry in family.entries))
     head = ["method", *(family.title for family in found)]
