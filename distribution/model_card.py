@@ -35,7 +35,7 @@ def readme(card: Card, settings: Mapping[str, Any], metadata: Mapping[str, Any])
 
 
 def data_license(card: Card) -> str:
-    """What the data's terms ask of whoever passes the weights on."""
+    """Return what the data's terms ask of whoever passes the weights on."""
     data = card.data
     return f"""\
 Weights in models/ were trained on
@@ -85,7 +85,7 @@ Segment a folder of images; each result lies on the grid of its image.{several}
 
     python -m monai.bundle run --config_file configs/inference.yaml --dataset_dir /data/images --output_dir /data/predictions
 
-Train on with your scans, labelled and unlabelled, from these weights (`--initial_weights ''`: from nothing); the finished bundle
+Train further on your scans, labelled and unlabelled, from these weights (`--initial_weights ''`: from nothing); the finished bundle
 is `eval/bundle`:
 
     python -m monai.bundle run training --config_file configs/train.yaml{need}
@@ -101,8 +101,8 @@ In Python, from anywhere (`configs/*.json` are the YAML files once more, for wha
     network = load("{card.name}", bundle_dir="/the/folder/above")     # with its weights
 
 Nothing else is needed: `configs/train.*` and `configs/inference.*` put this folder on `sys.path` when they are initialised and
-when they run, and forget the `scripts` of another bundle that was used before in the same process. Networks of several bundles
-can be used side by side; workflows one after the other. `models/model.ts` (TorchScript) and `models/model.onnx` compute what
+when they run, and forget the `scripts` of another bundle used before in the same process. Networks of several bundles can be
+used side by side, workflows one after the other. `models/model.ts` (TorchScript) and `models/model.onnx` compute what
 `models/model.pt` does, for patches of {settings["patch"]} voxels (ONNX: that size alone, one at a time).
 
 A bundle is code: read it before you run it."""  # noqa: E501
@@ -178,7 +178,7 @@ def _training(card: Card, settings: Mapping[str, Any]) -> str:
 ## Training
 
 {settings["steps"]} steps of {settings["labelled_batch"]} labelled and {settings["unlabelled_batch"]} unlabelled patches of {settings["patch"]} voxels, learning rate {settings["learning_rate"]}, seed {training["seed"]};
-{training["date"]}, {training["minutes"]} minutes, {training["machine"]}. Said in a clone of the repository at commit
+{training["date"]}, {training["minutes"]} minutes, {training["machine"]}. Run in a clone of the repository at commit
 `{training["commit"]}` (not here, where task and numbers are merged in):
 
 {commands}
@@ -194,7 +194,7 @@ def _method(card: Card) -> str:
     title, _, text = page.partition("## Commands")[0].partition("\n")
     text = re.sub(r"\[([^\]]*)\]\((?!https?:)[^)]*\)", r"\1", text)  # links into the repository
     files = " and ".join(f"`models/{name}`" for name in card.weights)
-    here = f"Of the files of weights that it names, {files} came with this bundle."
+    here = f"Of the weight files that it names, {files} came with this bundle."
     return f"## Method: {title.removeprefix('#').strip()}\n\n{here}\n{text}"
 
 
@@ -208,7 +208,7 @@ def _limits(card: Card) -> str:
 
 
 def _unit(card: Card) -> str:
-    """Of distances; pictures have no millimetres."""
+    """Unit of distances; pictures have no millimetres."""
     return str(card.figures["test"].get("unit", "mm"))
 
 

@@ -145,7 +145,7 @@ def test_the_documents_tell_no_command_that_is_not_there(made, method):
     bundle = made.bundle(method)
     card_text, _, training = (bundle / "docs/README.md").read_text(encoding="utf-8").partition("\n## Training\n")
     training, _, rest = training.partition("SHA-256 of the weights")
-    assert "Said in a clone of the repository" in training
+    assert "Run in a clone of the repository" in training
     texts = [card_text, rest, *(path.read_text(encoding="utf-8") for path in bundle.glob("configs/*.yaml"))]
     for text in texts:
         assert not re.search(r"scripts/tasks|bundles/|custom[./]|\(\.\./", text)
