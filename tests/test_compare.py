@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from custom.evaluation.compare import Difference, case_difference, paired_difference, read_cases, table, verdict
+from custom.evaluation.compare import Difference, case_difference, model_table, paired_difference, read_cases, verdict
 from custom.report.__main__ import main
 
 ROOT = Path(__file__).parents[1]
 
 
 def rows(dices, patients=None, distances=None, failures=0):
-    """One class A; case i is c<i>, of patient p<i> unless told."""
+    """One class A; case i is c<i>, of patient p<i> unless given."""
     patients = patients or [f"p{i}" for i in range(len(dices))]
     distances = distances or [1.0] * len(dices)
     return [
@@ -170,7 +170,7 @@ def test_table_in_closed_form():
         "supervised": rows([0.5, 0.7], distances=[4.0, math.nan], failures=1),
         "mean teacher": rows([0.8, math.nan], distances=[3.0, 6.0]),
     }
-    assert table(results, ["A"]) == "\n".join(
+    assert model_table(results, ["A"]) == "\n".join(
         [
             "| Model        | Dice A | Dice mean | HD95, mm | ASD, mm | Failures | Cases |",
             "| ------------ | -----: | --------: | -------: | ------: | -------: | ----: |",
@@ -187,13 +187,13 @@ def test_table_takes_the_distance_of_a_case_from_its_mean():
         {**row, "dice_B": 0.5, "hd95_mm_A": a, "hd95_mm_B": b, "hd95_mm_mean": mean, "asd_mm_mean": mean / 3}
         for row, (a, b, mean) in zip(rows([0.5] * 2), distances, strict=True)
     ]
-    cells = [cell.strip() for cell in table({"model": table_rows}, ["A", "B"]).splitlines()[2].split("|")]
+    cells = [cell.strip() for cell in model_table({"model": table_rows}, ["A", "B"]).splitlines()[2].split("|")]
     assert cells[5:7] == ["6.0", "2.0"]
 
 
 def test_table_refuses_a_class_that_a_model_lacks():
     with pytest.raises(ValueError, match="mean teacher: no column dice_B"):
-        table({"mean teacher": rows([0.5])}, ["B"])
+        model_table({"mean teacher": rows([0.5])}, ["B"])
 
 
 @pytest.mark.parametrize(
@@ -233,21 +233,11 @@ def test_command_prints_table_difference_and_sentence(tmp_path):
     assert lines[-1].endswith(", 6 patients).")
 
 
-def test_command_writes_a_page_where_it_is_asked_for(tmp_path, capsys, monkeypatch):
-    paths = [write_csv(tmp_path / f"{name}.csv", rows([0.5] * 3)) for name in "ab"]
-    told = []
-    monkeypatch.setattr("custom.report.compare_report", lambda *arguments: told.append(arguments) or arguments[-1])
-    main([*map(str, paths), "--names", "few", "all", "--html", str(tmp_path / "page.html")])
-    assert told == [(*paths, ("few", "all"), tmp_path / "page.html")]
-    printed = capsys.readouterr().out
-    assert f"Case by case: {tmp_path / 'page.html'}" in printed
-    assert "+0.0 Dice points (95 % interval 0.0 to 0.0, 3 patients: too few patients to tell); no patient" in printed
-
-
 def test_command_says_which_cases_were_left_out(tmp_path, capsys):
     baseline, ours = rows([0.5, 0.5, math.nan]), rows([0.5, 0.5, math.nan])
     main([str(write_csv(tmp_path / "a.csv", baseline)), str(write_csv(tmp_path / "b.csv", ours))])
     printed = capsys.readouterr().out
+    assert "+0.0 Dice points (95 % interval 0.0 to 0.0, 2 patients: too few patients to tell); no patient" in printed
     assert "Left out, without a number in both: c2." in printed
     assert "taken as 1" not in printed
 

@@ -1,4 +1,4 @@
-"""The promises of custom/learning_curves.py."""
+"""The promises of custom/report/learning_curves.py."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from custom.report import learning_curves as module
 from custom.report.learning_curves import learning_curves, learning_figure
+from custom.report.palette import LINE_COLOURS, WARNING
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
@@ -74,8 +74,8 @@ def test_learning_curves_are_written_and_are_a_picture(tmp_path):
     picture = read_png(tmp_path / "curves.png")
     assert min(picture.shape[:2]) > 500
     assert has_colour(picture, "white") < 0.99 * picture.shape[0] * picture.shape[1]
-    assert has_colour(picture, module._LINE_COLOURS[0]) > 500  # the first network's lines
-    assert has_colour(picture, module._LINE_COLOURS[1]) > 500
+    assert has_colour(picture, LINE_COLOURS[0]) > 500  # the first network's lines
+    assert has_colour(picture, LINE_COLOURS[1]) > 500
 
 
 def test_every_term_watched_quantity_and_network_is_drawn(tmp_path):
@@ -199,11 +199,11 @@ def test_a_term_that_added_nothing_says_so_in_its_title_and_among_the_shares(tmp
     figure = figure_of(tmp_path, *rows)
     axis = panel(figure, "term: b")
     assert axis.get_title() == title
-    assert axis.title.get_color() == module._WARNING
-    assert panel(figure, "term: a").title.get_color() != module._WARNING
+    assert axis.title.get_color() == WARNING
+    assert panel(figure, "term: a").title.get_color() != WARNING
     a, b = panel(figure, "share of the loss").get_legend().get_texts()
-    assert (a.get_text(), b.get_text(), b.get_color()) == ("a", "b: nothing", module._WARNING)
-    assert a.get_color() != module._WARNING
+    assert (a.get_text(), b.get_text(), b.get_color()) == ("a", "b: nothing", WARNING)
+    assert a.get_color() != WARNING
 
 
 @pytest.mark.parametrize("epochs", [[(0, ""), (1, 1e-9)], [(1, 0.0), (1, 0.1)], [(1, 0.5), (0, "")]])

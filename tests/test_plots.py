@@ -5,7 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from custom.evaluation.slices import slice_to_show
 from custom.report import plots
+from custom.report.palette import CLASS_COLOURS
 from custom.report.plots import case_pictures
 
 ROOT = Path(__file__).parents[1]
@@ -27,7 +29,7 @@ def has_colour(picture, colour):
 def figure_of(monkeypatch, draw):
     """The figure that a function would have saved."""
     figures = []
-    monkeypatch.setattr(plots, "_save", lambda figure, png: figures.append(figure))
+    monkeypatch.setattr(plots, "save_png", lambda figure, png: figures.append(figure))
     draw()
     return figures[0]
 
@@ -47,7 +49,7 @@ def test_case_pictures_show_every_class_in_its_colour(tmp_path):
     third = picture.shape[1] // 3
     for panel, drawn in ((0, False), (1, True), (2, True)):
         half = picture[: int(0.85 * picture.shape[0]), panel * third : (panel + 1) * third]  # above the legend
-        for colour in plots.COLOURS[:2]:
+        for colour in CLASS_COLOURS[:2]:
             assert (has_colour(half, colour) > 50) == drawn, (panel, colour)
 
 
@@ -80,7 +82,7 @@ def test_pixels_have_the_proportions_of_the_spacing_and_the_bar_is_in_mm(tmp_pat
 def test_a_scan_lies_the_same_way_whatever_its_axes(tmp_path, monkeypatch, axis_codes, flips):
     image, label = heart()
     image[5, 3] = 1000.0  # a mark, so that no flip goes unseen
-    expected = plots._picture(image, label, plots._slice_to_show(label, {})).copy()
+    expected = plots.pixels(image, label, slice_to_show(label, {})).copy()
     stored, stored_label = np.flip(image, flips), np.flip(label, flips)
     draw = lambda: case_pictures(  # noqa: E731
         stored, stored_label, {"ours": stored_label}, tmp_path / "x.png", "p1", ["Myo", "LV"], (1, 1, 8), axis_codes
@@ -107,7 +109,7 @@ def test_of_several_channels_the_first_is_shown(tmp_path, monkeypatch):
     two = np.stack([image, -image])
     draw = lambda: case_pictures(two, label, {}, tmp_path / "x.png", "p1", ["Myo", "LV"], (1, 1, 8))  # noqa: E731
     shown = figure_of(monkeypatch, draw).axes[0].images[0].get_array()
-    np.testing.assert_array_equal(shown, plots._picture(image, label, (slice(None), slice(None), 3)))
+    np.testing.assert_array_equal(shown, plots.pixels(image, label, (slice(None), slice(None), 3)))
 
 
 def test_an_empty_label_shows_the_slice_of_the_prediction(tmp_path, monkeypatch):
@@ -125,7 +127,7 @@ def test_an_empty_label_shows_the_slice_of_the_prediction(tmp_path, monkeypatch)
 def test_all_that_is_drawn_lies_inside_the_box():
     mask = np.zeros((100, 60), dtype=int)
     mask[0, 5] = mask[40, 20] = 1
-    (left, right), (top, bottom) = plots._box_to_show([mask])
+    (left, right), (top, bottom) = plots.box_to_show([mask])
     assert left <= -0.5 + 1e-9
     assert right > 40
     assert top < 5 < 20 < bottom
@@ -170,5 +172,5 @@ def test_long_class_names_do_not_run_into_the_next_panel():
     label = np.zeros((8, 8), np.uint8)
     label[2:4], label[5:7] = 1, 2
     names = ["right ventricle", "left ventricle, the cavity of it"]
-    assert plots._dice_text(label, label, names) == "Dice 1.000 (1.00, 1.00)"
-    assert plots._dice_text(label, label, ["RV", "LV"]) == "Dice 1.000 (RV 1.00, LV 1.00)"
+    assert plots.score_text(label, label, names) == "Dice 1.000 (1.00, 1.00)"
+    assert plots.score_text(label, label, ["RV", "LV"]) == "Dice 1.000 (RV 1.00, LV 1.00)"

@@ -153,7 +153,7 @@ def verdict(difference: Difference) -> str:
     )
 
 
-def table(results: dict[str, Sequence[Row]], classes: Sequence[str]) -> str:
+def model_table(results: dict[str, Sequence[Row]], classes: Sequence[str]) -> str:
     """A Markdown table, readable as plain text: a row a model, in the order of ``results``.
 
     Dice is the mean over the cases that have one, in points (100 x Dice). HD95 and ASD are the mean over cases of the
@@ -174,7 +174,7 @@ def comparison(baseline: Sequence[Row], ours: Sequence[Row], names: Sequence[str
     difference = paired_difference(ours, baseline, metric)
     classes = [key[len("dice_") :] for key in baseline[0] if key.startswith("dice_") and key != "dice_mean"]
     lines = [
-        table({names[0]: baseline, names[1]: ours}, classes),
+        model_table({names[0]: baseline, names[1]: ours}, classes),
         "",
         "Dice in points (100 x Dice). Failures: classes of a case where exactly one of prediction and label is empty; "
         "they have no distance, nor has the mean of their case.",

@@ -69,11 +69,11 @@ def case_pictures(
     width, height = 3.0 * panels, 3.0 * _height_over_width(masks[0].shape, spacing_mm) + 1.0
     figure = Figure(figsize=(width, height), dpi=130, layout="constrained")
     axes = figure.subplots(1, panels)
-    _draw_case(axes, _picture(image, label, shown), masks, class_names, spacing_mm)
+    _draw_case(axes, pixels(image, label, shown), masks, class_names, spacing_mm)
     axes[0].set_title("image" if label.ndim == 2 else f"image, slice {shown[-1] + 1} of {label.shape[-1]}", fontsize=9)
     axes[1].set_title("reference", fontsize=9)
     for axis, (name, pred) in zip(axes[2:], predictions.items(), strict=True):
-        axis.set_title(f"{name}\n{_dice_text(pred, label, class_names)}", fontsize=9)
+        axis.set_title(f"{name}\n{score_text(pred, label, class_names)}", fontsize=9)
     _legend(figure, class_names)
     figure.suptitle(title, fontsize=11)
     save_png(figure, Path(png))
@@ -110,7 +110,7 @@ def case_panels(
     axes = [figure.add_axes((0, 0, 1, 1)) for figure in figures]
     for axis in axes:
         axis.set_axis_off()
-    _draw_case(axes, _picture(image, label, shown), masks, class_names, spacing_mm)
+    _draw_case(axes, pixels(image, label, shown), masks, class_names, spacing_mm)
     return figures
 
 
@@ -128,7 +128,7 @@ def _check_case(
         raise ValueError(f"spacing_mm needs {label.ndim} sizes in mm, one an axis, got {tuple(spacing_mm)}")
 
 
-def _picture(image: NDArray[Any], label: NDArray[Any], shown: tuple[Any, ...]) -> NDArray[Any]:
+def pixels(image: NDArray[Any], label: NDArray[Any], shown: tuple[Any, ...]) -> NDArray[Any]:
     """What imshow takes, rows first: grey ``(Y, X)`` in [0, 1], or colour ``(Y, X, 3)``."""
     if label.ndim == 2 and image.shape == (3, *label.shape) and _is_colour(image):
         return image.transpose(2, 1, 0) / 255.0
@@ -142,7 +142,7 @@ def _is_colour(image: NDArray[Any]) -> bool:
     return bool(image.min() >= 0 and image.max() <= 255 and (image.dtype.kind in "iu" or (image % 1 == 0).all()))
 
 
-def _box_to_show(masks: Sequence[NDArray[Any]]) -> tuple[tuple[float, float], tuple[float, float]]:
+def box_to_show(masks: Sequence[NDArray[Any]]) -> tuple[tuple[float, float], tuple[float, float]]:
     """Limits along x and y, in voxels, round all that is drawn with a margin, in the proportions of the slice."""
     shape = masks[0].shape
     drawn = np.any([mask > 0 for mask in masks], axis=0)
@@ -175,7 +175,7 @@ def _draw_case(
 ) -> None:
     """The panels of a case: the picture with the box of the others, the reference ``masks[0]``, each prediction."""
     step_x, step_y = spacing_mm[:2] if spacing_mm is not None else (1.0, 1.0)
-    box = _box_to_show(masks)
+    box = box_to_show(masks)
     for axis in axes:
         _show(axis, picture, step_y / step_x)
     _outline(axes[0], box)
@@ -221,7 +221,7 @@ def _draw_contours(axis: Any, mask: NDArray[Any], class_names: Sequence[str], da
 _PANEL_CHARACTERS = 36  # what fits beside the mean in a panel's title
 
 
-def _dice_text(pred: NDArray[Any], label: NDArray[Any], class_names: Sequence[str]) -> str:
+def score_text(pred: NDArray[Any], label: NDArray[Any], class_names: Sequence[str]) -> str:
     """The case's Dice: the mean over the classes that count, and each of them while they fit, unnamed where names are
     too long for a panel: in the order of the legend then."""
     scores = {name: dice(pred == i, label == i) for i, name in enumerate(class_names, start=1)}
