@@ -158,7 +158,7 @@ def packages() -> dict[str, str]:
     """What a bundle needs beside MONAI, PyTorch and NumPy, and at least which version: from ``requirements.txt``."""
     found = {}
     for line in (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines():
-        match = re.match(r"([A-Za-z][\w-]*)[=>]=([\w.]+)", line)
+        match = re.match(r"([A-Za-z][\w.-]*)[=>]=([\w.]+)", line)
         if match and match[1] not in _NOT_RUN | {"monai", "torch", "numpy"}:
             found[match[1]] = match[2]
     return found

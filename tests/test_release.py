@@ -175,7 +175,7 @@ def test_metadata_follows_the_schema(made, method, monkeypatch, tmp_path):
 
 @each
 def test_metadata_names_every_package_that_the_scripts_import(made, method):
-    known = {"pyyaml": "yaml", "itk-io": "itk", "pytorch-ignite": "ignite"}
+    known = {"pyyaml": "yaml", "ruamel.yaml": "ruamel", "itk-io": "itk", "pytorch-ignite": "ignite"}
     brought = {"PIL"}  # by matplotlib
     listed = {known.get(name, name) for name in packages()}
     metadata = json.loads((made.bundle(method) / "configs/metadata.json").read_text(encoding="utf-8"))

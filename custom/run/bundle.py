@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -9,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from ruamel.yaml import YAML, RoundTripRepresenter
 
 from ..files import under, write_text
-from .config import TRACKING, RunConfig
+from .config import PROCESS, RunConfig
+from .overrides import TRACKING
 
 CONFIGS = ("train.yaml", "inference.yaml", "evaluate.yaml", "multi_gpu_train.yaml")
-# How a run begins and ends belongs to an overlay: the bundle of a run on several GPUs trains on one as well.
-_PROCESS = ("initialize", "run", "training", "finalize")
+# What inference.yaml says differently; every other id that both files have follows the run.
+_OWN_OF_INFERENCE = ("dataset_dir", "output_dir", "data", "check")
 
 
 def write_bundle(folder: Path, config: RunConfig, local: Mapping[str, Any] | None = None) -> None:
@@ -27,17 +30,19 @@ def write_bundle(folder: Path, config: RunConfig, local: Mapping[str, Any] | Non
 
     Args:
         folder: of the new bundle.
-        config: what the run was told; its ``bundle_root`` is the bundle that is copied.
+        config: of the run; its ``bundle_root`` is the bundle that is copied.
         local: ids that change with the place, and their values; None is a run's: its data by absolute paths.
     """
     source = config.bundle_root
     (folder / "configs").mkdir(parents=True, exist_ok=True)
     _copy_rest(source, folder)
     local = _local_values(config) if local is None else dict(local)
-    merged = {k: v for k, v in config.config.items() if k not in (*_PROCESS, *TRACKING)} | local
+    # How a run begins and ends belongs to an overlay: the bundle of a run on several GPUs trains on one as well.
+    merged = {k: v for k, v in config.config.items() if k not in (*PROCESS, *TRACKING)} | local
     texts = {name: (source / "configs" / name).read_text(encoding="utf-8") for name in CONFIGS}
     texts["train.yaml"] = rewrite(texts["train.yaml"], merged)
-    texts["inference.yaml"] = rewrite(texts["inference.yaml"], _shared_values(source, merged))
+    shared = [k for k in yaml.safe_load(texts["inference.yaml"]) if k in merged and k not in _OWN_OF_INFERENCE]
+    texts["inference.yaml"] = rewrite(texts["inference.yaml"], {k: merged[k] for k in shared})
     texts["metadata.json"] = json.dumps(_metadata(config), indent=4) + "\n"
     for name, text in texts.items():
         write_text(folder / "configs" / name, text)
@@ -78,16 +83,6 @@ def _local_values(config: RunConfig) -> dict[str, Any]:
     }
 
 
-def _shared_values(source: Path, merged: dict[str, Any]) -> dict[str, Any]:
-    """``inference.yaml`` with the run's values of the ids that both files give the same value (a test keeps them so)."""
-    train, inference = (
-        yaml.safe_load((source / "configs" / name).read_text(encoding="utf-8"))
-        for name in ("train.yaml", "inference.yaml")
-    )
-    shared = {k for k, value in inference.items() if k in merged and k in train and train[k] == value}
-    return {k: merged[k] if k in shared else value for k, value in inference.items()}
-
-
 def _metadata(config: RunConfig) -> dict[str, Any]:
     classes, channels = config.resolved("classes"), config.resolved("channels")
     patch = list(config.resolved("patch"))
@@ -122,98 +117,58 @@ def _networks(channels: Sequence[str], classes: Mapping[str, str]) -> dict[str, 
     }
 
 
-def rewrite(text: str, config: dict[str, Any]) -> str:
-    """A YAML text with the values of ``config``, its comments kept wherever a value did not change.
+def rewrite(text: str, config: Mapping[str, Any]) -> str:
+    """A YAML text with the values of ``config``; its comments and macros (``%run``) stay.
 
-    Macros (``%run``) stay as they are written. What only ``config`` has is appended.
+    What only ``config`` has is appended; what only the text has stays. Both PyYAML and MONAI read the values back with
+    their types. A text with anchors is written anew, without comments: a change of one place would change the others.
     """
-    old = yaml.safe_load(text)
-    new = {k: _with_macros(old[k], config[k]) if k in config else old[k] for k in old}
-    edits: list[tuple[int, int, str]] = []
-    root = yaml.compose(text, Loader=yaml.SafeLoader)
-    assert root is not None, "a config is not empty"
-    _compare(root, old, new, edits)
-    edited = text
-    for start, end, value in sorted(edits, reverse=True):
-        before = " " if start == end else ""  # `key:` alone, a null that is not written
-        after = "\n" if text[start:end].endswith("\n") else ""
-        edited = edited[:start] + before + value + after + edited[end:]
-    extra = {k: v for k, v in config.items() if k not in old}
-    if extra:
-        edited += ("" if edited.endswith("\n") else "\n") + yaml.safe_dump(extra, sort_keys=False)
-    new |= extra
-    return edited if _reads_as(edited, new) else yaml.safe_dump(new, sort_keys=False)
+    if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
+        return yaml.safe_dump({**yaml.safe_load(text), **config}, sort_keys=False)
+    document = _replaced(_yaml().load(text), {**yaml.safe_load(text), **config})
+    edited = io.StringIO()
+    _yaml().dump(document, edited)
+    return edited.getvalue()
 
 
-def _with_macros(old: Any, new: Any) -> Any:
-    """``new``, with the macros of ``old`` where these two have the same shape."""
-    if isinstance(old, str) and old.startswith("%"):
-        return old
-    if isinstance(old, dict) and isinstance(new, dict):
-        return {k: _with_macros(old.get(k), v) for k, v in new.items()}
-    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        return [_with_macros(a, b) for a, b in zip(old, new, strict=True)]
-    return new
+def _yaml() -> YAML:
+    yaml_ = YAML(plug_ins=[])  # does not look for them
+    yaml_.preserve_quotes = True
+    yaml_.width = 10**6
+    yaml_.Representer = _Representer
+    return yaml_
 
 
-def _reads_as(text: str, value: Any) -> bool:
-    """False for what cannot be edited in place: anchors, texts of several lines inside of others."""
-    try:
-        return _alike(yaml.safe_load(text), value)
-    except yaml.YAMLError:
-        return False
+class _Representer(RoundTripRepresenter):
+    """Writes ``null`` as a word: ruamel.yaml leaves the place empty."""
+
+    def represent_none(self, data: None) -> Any:
+        return self.represent_scalar("tag:yaml.org,2002:null", "null")
 
 
-def _alike(a: Any, b: Any) -> bool:
-    """Equal, and of the same types: true is not 1."""
-    if isinstance(a, dict) and isinstance(b, dict):
-        return a.keys() == b.keys() and all(_alike(a[k], b[k]) for k in a)
-    if isinstance(a, list) and isinstance(b, list):
-        return len(a) == len(b) and all(map(_alike, a, b))
-    return type(a) is type(b) and (a == b or (a != a and b != b))
+_Representer.add_representer(type(None), _Representer.represent_none)
 
 
-def _compare(node: yaml.Node, old: Any, new: Any, edits: list[tuple[int, int, str]]) -> None:
-    """Collect the smallest places of the text that must change."""
-    if _alike(old, new):
-        return
-    if isinstance(node, yaml.MappingNode) and isinstance(new, dict):
-        keys = [_key(key) for key, _ in node.value]
-        if set(new) == set(keys):
-            for key, (_, value) in zip(keys, node.value, strict=True):
-                _compare(value, old[key], new[key], edits)
-            return
-    if isinstance(node, yaml.SequenceNode) and isinstance(new, list) and len(node.value) == len(new):
-        for value, a, b in zip(node.value, old, new, strict=True):
-            _compare(value, a, b, edits)
-        return
-    edits.append((node.start_mark.index, _end(node), _in_place_of(node, new)))
+def _replaced(node: Any, value: Any) -> Any:
+    """``value``; where it has the form of ``node``, that one with other leaves, since comments hang on it."""
+    if isinstance(node, str) and node.startswith("%"):
+        return node
+    if isinstance(node, dict) and isinstance(value, dict):
+        for key in [key for key in node if key not in value]:
+            del node[key]
+        for key, item in value.items():
+            node[key if key in node else _flow(key)] = _replaced(node[key], item) if key in node else _flow(item)
+        return node
+    if isinstance(node, list) and isinstance(value, list):
+        del node[len(value) :]
+        for i, item in enumerate(node):
+            node[i] = _replaced(item, value[i])
+        node.extend(_flow(item) for item in value[len(node) :])
+        return node
+    same = node == value and isinstance(node, type(value)) and isinstance(node, bool) == isinstance(value, bool)
+    return node if same else _flow(value)
 
 
-def _key(node: yaml.Node) -> Any:
-    if node.tag == "tag:yaml.org,2002:merge":
-        return node.value
-    return yaml.SafeLoader("").construct_object(node, deep=True)
-
-
-def _end(node: yaml.Node) -> int:
-    """Where a node's text ends. The parser counts the comments behind an indented block as part of it."""
-    if isinstance(node, yaml.CollectionNode) and not node.flow_style and node.value:
-        last = node.value[-1]
-        return _end(last[1] if isinstance(last, tuple) else last)
-    return node.end_mark.index
-
-
-def _in_place_of(node: yaml.Node, value: Any) -> str:
-    """A list of dashed lines stays one. Its dashes may stand below their key's first letter, where a flow collection
-    would be no value of that key."""
-    if not isinstance(node, yaml.SequenceNode) or node.flow_style:
-        return _flow(value)
-    if not isinstance(value, list) or not value:
-        return " " + _flow(value)
-    return ("\n" + " " * node.start_mark.column).join(f"- {_flow(item)}" for item in value)
-
-
-def _flow(value: Any) -> str:
-    """On one line, quoted as inside of a flow collection, which is right everywhere."""
-    return yaml.safe_dump([value], default_flow_style=True, width=10**6, sort_keys=False).strip()[1:-1]
+def _flow(value: Any) -> Any:
+    """As PyYAML writes it, on one line: YAML 1.1, where `off` is a boolean and 1e-3 a text."""
+    return _yaml().load(yaml.safe_dump(value, default_flow_style=True, width=10**6, sort_keys=False))

@@ -1,147 +1,46 @@
-"""What a run was told: the merged config, judged for misspelt overrides, printed, and kept."""
+"""The merged config of a run: its settings, those that differ from the bundle's own, and the start of the process."""
 
 from __future__ import annotations
 
-import ctypes
-import inspect
 import logging
-import platform
-import warnings
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator
 from pathlib import Path
-from pydoc import locate
 from typing import Any
 
 import torch
 from monai.bundle import ConfigParser
-from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
 from monai.utils import ensure_tuple
 
 from .. import distributed
-from ..errors import UserError, nearest, show_plainly
-from ..methods.schedule import TermWeights
+from ..errors import show_plainly
 from ..seeds import derive
+from .overrides import TRACKING, callers, judge, overrides_and_files, read_truths
+from .process import keep_freed_memory, quiet_known_noise
 
 logger = logging.getLogger(__name__)
 
 PLAIN = {type(None), bool, int, float, str}
-# Settings that `--tracking` brings with it; its handlers (trainer, validator, evaluator) are no ids of a config.
-_TRACKERS: dict[str, dict[str, Any]] = DEFAULT_EXP_MGMT_SETTINGS
-TRACKING = tuple(key for s in _TRACKERS.values() for key in s["configs"] if key not in s["handlers_id"])
-
-
-class ConfigError(UserError, ValueError):
-    """An override that names nothing."""
+PROCESS = ("initialize", "run", "training", "finalize")
+"""Ids that say how a process begins and ends: no settings."""
 
 
 def running() -> RunConfig:
-    """The config that is being resolved; meant for ``config: {_target_: scripts.run.config.running}``.
-
-    MONAI hands an expression no way to the parser that evaluates it, nor to the overrides of the command line: both
-    are found on the call stack. Without MONAI's ``run`` on it (a workflow made by hand) no override is judged.
+    """Return the config that is being resolved; meant for ``config: {_target_: scripts.run.config.running}``.
 
     Raises:
         RuntimeError: called from anywhere else.
-        ConfigError: misspelt overrides, all in one text.
+        ConfigError: misspelt overrides of the command line, all in one text.
     """
     show_plainly()
-    parser: ConfigParser | None = None
-    overrides: dict[str, Any] = {}
-    files: Any = ()
-    for frame in (info.frame for info in inspect.stack(context=0)):
-        owner = frame.f_locals.get("self")
-        if isinstance(owner, ConfigParser) and parser is None:
-            parser = owner
-        if frame.f_globals.get("__name__") == "monai.bundle.scripts" and frame.f_code.co_name == "run":
-            overrides, files = _told(frame.f_locals)
+    parser, arguments = callers()
     if parser is None:
         raise RuntimeError("running() is for an expression of a bundle's config: no ConfigParser is evaluating it")
-    for name, value in overrides.items():
-        if isinstance(value, str) and value.lower() in ("true", "false"):
-            _set(parser, name.replace("#", "::"), value.lower() == "true")
-    config = RunConfig(parser, files)
+    overrides, files = overrides_and_files(arguments) if arguments else ({}, ())
     if files:
-        _judge(overrides, ConfigParser.load_config_files(files))
-    return config
-
-
-def _told(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:
-    """Overrides and config files of ``monai.bundle.run``, from its arguments and its args file."""
-    told = dict(ConfigParser.load_config_file(arguments["args_file"])) if arguments.get("args_file") else {}
-    files = arguments.get("config_file") or told.pop("config_file", None)
-    own = set(inspect.signature(inspect.unwrap(_monai_run())).parameters)
-    return {k: v for k, v in {**told, **arguments["override"]}.items() if k not in own}, files
-
-
-def _set(parser: ConfigParser, name: str, value: bool) -> None:
-    """``--gates false`` reaches MONAI as the text "false", which Python holds for true. ``parser[name] = ...`` would
-    forget what is being resolved at this moment."""
-    parts = name.split("::")
-    parent: Any = parser.config
-    for part in parts[:-1]:
-        parent = parent[int(part) if isinstance(parent, list) else part]
-    parent[int(parts[-1]) if isinstance(parent, list) else parts[-1]] = value
-    if item := parser.ref_resolver.items.get(name):
-        item.update_config(value)
-    parser.ref_resolver.resolved_content.pop(name, None)
-
-
-def _monai_run() -> Any:
-    from monai.bundle.scripts import run
-
-    return run
-
-
-def _judge(overrides: Mapping[str, Any], written: dict[str, Any]) -> None:
-    """Refuse an override whose id is neither in the files nor an argument that a component there takes."""
-    known = list(_ids(written))
-    faults = []
-    for key in overrides:
-        name = key.lstrip("+").replace("#", "::")
-        if name in known or name in TRACKING or name.startswith("_meta_"):
-            continue
-        parent, _, leaf = name.rpartition("::")
-        arguments = set(TermWeights.KEYS) if parent.startswith("weights::") else _arguments_of(written, parent)
-        if arguments is None:
-            faults.append(f"--{name}: the config has no such id{nearest(name, known)}")
-        elif leaf not in arguments and "*" not in arguments:
-            faults.append(f"--{name}: {parent} takes no argument {leaf!r}{nearest(leaf, arguments)}")
-    if faults:
-        raise ConfigError("Misspelt overrides, nothing was started:\n  " + "\n  ".join(faults))
-
-
-def _ids(config: Any, prefix: str = "") -> Iterator[str]:
-    items = config.items() if isinstance(config, dict) else enumerate(config) if isinstance(config, list) else ()
-    for key, value in items:
-        yield f"{prefix}{key}"
-        yield from _ids(value, f"{prefix}{key}::")
-
-
-def _arguments_of(config: Any, component: str) -> set[str] | None:
-    """Arguments that the component with that id takes (``*``: any); None where there is no such component."""
-    for key in component.split("::") if component else []:
-        if isinstance(config, list):
-            config = dict(enumerate(config)).get(int(key)) if key.isdecimal() else None
-        else:
-            config = config.get(key) if isinstance(config, dict) else None
-    if not isinstance(config, dict) or "_target_" not in config:
-        return None
-    target = locate(str(config["_target_"])) or _monai_component(str(config["_target_"]))
-    if target is None:
-        return {"*"}
-    try:
-        parameters = inspect.signature(target).parameters.values()  # type: ignore[arg-type]
-    except ValueError:  # written in C, without a signature
-        return {"*"}
-    names = {p.name for p in parameters} | {"_disabled_", "_requires_", "_desc_", "_mode_"}
-    return names | ({"*"} if any(p.kind is p.VAR_KEYWORD for p in parameters) else set())
-
-
-def _monai_component(name: str) -> Any:
-    from monai.bundle import ComponentLocator
-
-    module = ComponentLocator().get_component_module_name(name)
-    return locate(f"{module}.{name}") if isinstance(module, str) else None
+        judge(overrides, files)
+    read_truths(parser, overrides)
+    return RunConfig(parser, files)
 
 
 class RunConfig:
@@ -160,15 +59,21 @@ class RunConfig:
     )  # fmt: skip
     """Ids that cannot change what a resumed run computes; the scans themselves are compared by content."""
 
+    OF_A_TASK = ("unlabelled_batch", "dropout", "spacing_mm")
+    """Ids that a task may set for a bundle that has no use for them: where nothing refers to one it is not kept."""
+
     def __init__(self, parser: ConfigParser, files: Any = ()) -> None:
         self._parser = parser
         self.files = [str(file) for file in ensure_tuple(files)]
         raw = {k: v for k, v in parser.get().items() if k != "_meta_"}
-        self.config: dict[str, Any] = _plain(raw)
+        config: dict[str, Any] = _plain(raw)
+        self.idle = [name for name in self.OF_A_TASK if not re.search(rf"@{name}\b", str(config))]
+        self.config = {name: value for name, value in config.items() if name not in self.idle}
+        """Its content, unresolved, in types that a checkpoint and a YAML file hold."""
         self.metadata: dict[str, Any] = dict(parser.get("_meta_") or {})
 
     def resolved(self, name: str, default: Any = None) -> Any:
-        """The value of an id after expressions and references; ``default`` where the config has none."""
+        """Return the value of an id after expressions and references; ``default`` where the config has none."""
         return self._parser.get_parsed_content(name) if name in self.config else default
 
     @property
@@ -180,7 +85,7 @@ class RunConfig:
         return self.config
 
     def start(self) -> None:
-        """The first expression of ``run``: seeds, says what was resolved, and sets the process up."""
+        """Seed, log the settings that differ, and set the process up: the first expression of ``run``."""
         seed = int(self.resolved("seed", 0))
         torch.manual_seed(derive(seed, "network"))
         torch.backends.cudnn.deterministic = True  # exact resume
@@ -193,12 +98,12 @@ class RunConfig:
             logger.info("%s", line)
 
     def settings(self) -> dict[str, Any]:
-        """The plain settings of the config's top level, resolved: what a user may change, no component, no program."""
+        """Return the plain values of the top level, resolved: what a user may change, no component, no program."""
         plain = [name for name, value in self.config.items() if _is_plain(value)]
         return {name: self.resolved(name) for name in plain if name not in ("run", "training")}
 
     def filled(self) -> dict[str, Any]:
-        """The config with the value of each plain setting wherever it is referred to: numbers instead of names."""
+        """Return the config with the value of each plain setting wherever it is referred to: numbers, not names."""
         settings = self.settings()
 
         def fill(value: Any) -> Any:
@@ -211,15 +116,50 @@ class RunConfig:
         return fill({**self.config, **settings})
 
     def summary(self) -> list[str]:
-        """The settings, a few to a line."""
-        texts = [f"{name}={value}" for name, value in self.settings().items()]
-        lines, line = [], "settings"
-        for text in texts:
-            if len(line) + len(text) > 116:
-                lines.append(line)
-                line = "        "
-            line += f"  {text}"
-        return [*lines, line]
+        """Return the lines that say what differs from the bundle's own files; none where the files are not known."""
+        if not self.files:
+            return []
+        configs = Path(self.files[0]).resolve().parent
+        files = [file for file in self.files if Path(file).resolve().parent == configs]
+        parser = ConfigParser(ConfigParser.load_config_files(files))
+        parser.resolve_macro_and_relative_ids()
+        silent = {*PROCESS, *TRACKING}
+        lines = [
+            f"  {name} = {_shown(now)} (bundle: {_shown(own)})"
+            for name, own, now in _changes(RunConfig(parser).config, self.config)
+            if name.partition("::")[0] not in silent
+        ]
+        return [f"Settings that differ from {files[0]}:" if lines else f"Settings: all as in {files[0]}.", *lines]
+
+
+ABSENT = object()
+
+
+def _changes(own: Any, now: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield id, own and present value of what differs. A component of another class differs as a whole."""
+    if isinstance(own, list) and isinstance(now, list) and len(own) == len(now) and any(map(_nested, own)):
+        own, now = dict(enumerate(own)), dict(enumerate(now))
+    if isinstance(own, dict) and isinstance(now, dict) and own.get("_target_") == now.get("_target_"):
+        for key in {**own, **now}:
+            yield from _changes(own.get(key, ABSENT), now.get(key, ABSENT), f"{name}::{key}" if name else str(key))
+    elif type(own) is not type(now) or own != now:
+        yield name, own, now
+
+
+def _nested(value: Any) -> bool:
+    return isinstance(value, (dict, list))
+
+
+def _shown(value: Any) -> str:
+    """A value in a few words: long lists by their length, components by their class."""
+    if value is ABSENT:
+        return "not set"
+    if isinstance(value, dict) and "_target_" in value:
+        return f"a {str(value['_target_']).rpartition('.')[2]}"
+    text = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value) or "''"
+    if len(text) <= 80:
+        return text
+    return f"{len(value)} items" if _nested(value) else f"{text[:77]}..."
 
 
 def _plain(value: Any) -> Any:
@@ -240,24 +180,3 @@ def _is_plain(value: Any) -> bool:
     if isinstance(value, str) and "$" in value:
         return value.startswith("$@bundle_root")
     return not (isinstance(value, str) and value.startswith("@"))
-
-
-def quiet_known_noise() -> None:
-    """Warnings of pinned libraries about their own insides, which no user can act on."""
-    warnings.filterwarnings("ignore", message=r".*`torch\.cuda\.amp\.GradScaler.*", category=FutureWarning)
-    warnings.filterwarnings("ignore", message=r".*non-tuple sequence for multidimensional indexing.*")
-    warnings.filterwarnings("ignore", message=r".*torch\.jit\.(script|trace|export).*", category=DeprecationWarning)
-
-
-def keep_freed_memory() -> None:
-    """Tell glibc to keep large freed blocks instead of handing them back to the kernel, where there is glibc.
-
-    A training step frees and takes the same blocks again; with the default every one of them is mapped and zeroed
-    anew, which costs a third of a 2D step on a CPU.
-    """
-    if platform.libc_ver()[0] != "glibc":
-        return
-    trim_threshold, mmap_max = -1, -4  # M_TRIM_THRESHOLD, M_MMAP_MAX of malloc.h
-    libc = ctypes.CDLL(None)
-    libc.mallopt(mmap_max, 0)
-    libc.mallopt(trim_threshold, 2**31 - 1)

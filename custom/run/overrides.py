@@ -1,0 +1,110 @@
+"""Overrides of a command line: found, read as what they mean, and refused where they name nothing."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from pydoc import locate
+from types import FrameType
+from typing import Any
+
+from monai.bundle import ComponentLocator, ConfigComponent, ConfigParser
+from monai.bundle import run as monai_run
+from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
+
+from ..errors import UserError, nearest
+from ..methods.schedule import TermWeights
+
+_TRACKERS: dict[str, dict[str, Any]] = DEFAULT_EXP_MGMT_SETTINGS
+TRACKING = tuple(key for s in _TRACKERS.values() for key in s["configs"] if key not in s["handlers_id"])
+"""Settings that ``--tracking`` brings with it; its handlers (trainer, validator, evaluator) are no ids of a config."""
+
+
+class ConfigError(UserError, ValueError):
+    """An override that names nothing."""
+
+
+def callers() -> tuple[ConfigParser | None, dict[str, Any]]:
+    """Return the parser that resolves a config at this moment, and the arguments of ``monai.bundle.run`` above it.
+
+    MONAI hands what a config calls neither of the two, so they are looked for on the call stack: here and nowhere else.
+    Without ``run`` on it (a workflow made by hand) the arguments are empty.
+    """
+    parser, frame = None, inspect.currentframe()
+    while isinstance(frame, FrameType):
+        owner = frame.f_locals.get("self")
+        if parser is None and isinstance(owner, ConfigParser):
+            parser = owner
+        if frame.f_code is inspect.unwrap(monai_run).__code__:
+            return parser, dict(frame.f_locals)
+        frame = frame.f_back
+    return parser, {}
+
+
+def overrides_and_files(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:
+    """Return overrides and config files from the arguments of ``monai.bundle.run`` and from its args file."""
+    defaults = dict(ConfigParser.load_config_file(arguments["args_file"])) if arguments.get("args_file") else {}
+    files = arguments.get("config_file") or defaults.pop("config_file", None)
+    own = inspect.signature(inspect.unwrap(monai_run)).parameters
+    return {k: v for k, v in {**defaults, **arguments.get("override", {})}.items() if k not in own}, files
+
+
+def read_truths(parser: ConfigParser, overrides: Mapping[str, Any]) -> None:
+    """Make booleans of the texts "true" and "false": ``--gates false`` reaches MONAI as a text, which Python holds true.
+
+    What is resolved already stays: the config is being resolved at this moment.
+    """
+    truths = {
+        name.replace("#", "::"): value.lower() == "true"
+        for name, value in overrides.items()
+        if isinstance(value, str) and value.lower() in ("true", "false")
+    }
+    if not truths:
+        return
+    resolved = parser.ref_resolver.resolved_content
+    parser.update(truths)
+    parser.parse(reset=True)
+    parser.ref_resolver.resolved_content = {name: value for name, value in resolved.items() if name not in truths}
+
+
+def judge(overrides: Mapping[str, Any], files: Any) -> None:
+    """Refuse each override whose id is neither in the config files nor an argument that a component there takes.
+
+    Raises:
+        ConfigError: all of them in one text, each with the nearest name.
+    """
+    written = ConfigParser(ConfigParser.load_config_files(files))
+    known = list(_ids(written.get()))
+    faults = []
+    for key in overrides:
+        name = key.lstrip("+").replace("#", "::")
+        if name in known or name in TRACKING or name.startswith("_meta_"):
+            continue
+        parent, _, leaf = name.rpartition("::")
+        arguments = set(TermWeights.KEYS) if parent.startswith("weights::") else _arguments_of(written.get(parent))
+        if not parent or arguments is None:
+            faults.append(f"--{name}: the config has no such id{nearest(name, known)}")
+        elif leaf not in arguments and "*" not in arguments:
+            faults.append(f"--{name}: {parent} takes no argument {leaf!r}{nearest(leaf, arguments)}")
+    if faults:
+        raise ConfigError("Misspelt overrides, nothing was started:\n  " + "\n  ".join(faults))
+
+
+def _ids(config: Any, prefix: str = "") -> Iterator[str]:
+    items = config.items() if isinstance(config, dict) else enumerate(config) if isinstance(config, list) else ()
+    for key, value in items:
+        yield f"{prefix}{key}"
+        yield from _ids(value, f"{prefix}{key}::")
+
+
+def _arguments_of(component: Any) -> set[str] | None:
+    """Return the arguments that a component takes (``*``: any); None where it is none."""
+    if not ConfigComponent.is_instantiable(component):
+        return None
+    target: Any = locate(str(ConfigComponent(component, locator=ComponentLocator()).resolve_module_name()))
+    try:
+        parameters = inspect.signature(target).parameters.values()
+    except (TypeError, ValueError):  # there is no such target, or it is written in C, without a signature
+        return {"*"}
+    names = {p.name for p in parameters} | {"_disabled_", "_requires_", "_desc_", "_mode_"}
+    return names | ({"*"} if any(p.kind is p.VAR_KEYWORD for p in parameters) else set())

@@ -1,0 +1,146 @@
+"""The promises of custom/run/overrides.py: a misspelt override is refused, through monai.bundle.run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT
+from monai.bundle import ConfigParser, ConfigWorkflow
+
+from custom.run.config import running
+
+BUNDLE = ROOT / "bundles/mean_teacher"
+KEPT: list[Any] = []  # configs that the runs below append to
+
+
+@pytest.fixture
+def look(run_bundle: Callable[..., Path], tmp_path: Path) -> Callable[..., Any]:
+    """Run the bundle with a ``run`` that only keeps the config; returns that."""
+
+    def go(*overlays: Path, **overrides: Any) -> Any:
+        (tmp_path / "look.yaml").write_text(
+            "keep: $__import__('test_overrides').KEPT.append\n"
+            "run: [$@keep(@config)]\n"
+        )  # fmt: skip
+        KEPT.clear()
+        run_bundle(BUNDLE, "run", ["configs/train.yaml", *map(str, overlays), str(tmp_path / "look.yaml")], **overrides)
+        return KEPT.pop()
+
+    return go
+
+
+def refusal(look: Callable[..., Any], *overlays: Path, **overrides: Any) -> list[str]:
+    with pytest.raises(RuntimeError) as error:
+        look(*overlays, **overrides)
+    cause = error.value.__cause__
+    assert type(cause).__name__ == "ConfigError"
+    first, *lines = str(cause).split("\n  ")
+    assert first == "Misspelt overrides, nothing was started:"
+    return lines
+
+
+MISSPELT = {
+    "stpes": "--stpes: the config has no such id (did you mean 'steps'?)",
+    "train::handler": "--train::handler: the config has no such id (did you mean 'train::handlers'?)",
+    "train#handler": "--train::handler: the config has no such id (did you mean 'train::handlers'?)",
+    "train::trainer::max_epocks":
+        "--train::trainer::max_epocks: train::trainer takes no argument 'max_epocks' (did you mean 'max_epochs'?)",
+    "train#trainer#max_epocks":
+        "--train::trainer::max_epocks: train::trainer takes no argument 'max_epocks' (did you mean 'max_epochs'?)",
+    "validate::evaluator::apm":
+        "--validate::evaluator::apm: validate::evaluator takes no argument 'apm' (did you mean 'amp'?)",
+    "train::augmentation::0::degres":
+        "--train::augmentation::0::degres: train::augmentation::0 takes no argument 'degres' (did you mean 'degrees'?)",
+    "+wieghts": "--wieghts: the config has no such id (did you mean 'weights'?)",
+    "trainer": "--trainer: the config has no such id",
+    "weights::consistency::form":
+        "--weights::consistency::form: weights::consistency takes no argument 'form' (did you mean 'from'?)",
+}  # fmt: skip
+
+
+@pytest.mark.fault("12", "overrides misspelt")
+@pytest.mark.filterwarnings("ignore:Can't merge entry")
+@pytest.mark.parametrize("key", MISSPELT)
+def test_a_misspelt_override_is_refused_with_the_nearest_name(look, key):
+    (line,) = refusal(look, **{key: {} if key[0] == "+" else 1})
+    assert line.startswith(MISSPELT[key])
+
+
+@pytest.mark.fault("12", "overrides misspelt")
+def test_a_nested_id_that_nobody_has_is_refused(look):
+    (line,) = refusal(look, **{"train::epocks": 1})
+    assert line.startswith("--train::epocks: the config has no such id")
+
+
+def test_all_misspelt_overrides_are_in_one_text_and_the_right_ones_are_not(look):
+    keys = ["stpes", "train::handler", "train::trainer::max_epocks"]
+    lines = refusal(look, steps=5, **dict.fromkeys(keys, 1), seed=1)
+    assert lines == [MISSPELT[key] for key in keys]
+
+
+RIGHT = {
+    "a top-level id": {"steps": 5, "output_dir": "/tmp/x"},
+    "an id of a component": {"train::trainer::max_epochs": 5, "train#optimizer#momentum": 0.5},
+    "an item of a list": {"train::augmentation::0::degrees": 90, "weights::consistency::ramp": 0.2},
+    "a new argument": {"train::optimizer::maximize": True, "train::trainer::guard_interval": 3},
+    "a new argument of a target that takes any": {"inferer::progress": True},
+    "a key of MONAI's": {"train::handlers::1::_disabled_": True},
+    "a window of a weight": {"weights::consistency::from": 0.3},
+    "settings of tracking": {"experiment_name": "a", "run_name": "b", "tracking_uri": "c"},
+    "metadata": {"_meta_::version": "9.9.9"},
+    "a list in memory": {"train::dataset::data": [{"image": "a", "label": "b"}], "validate::dataset::data": []},
+}
+
+
+@pytest.mark.parametrize("overrides", RIGHT.values(), ids=RIGHT)
+def test_a_legal_override_passes(look, overrides):
+    config = look(**overrides)
+    merged = ConfigParser({**config.config, "_meta_": config.metadata})
+    for key, value in overrides.items():
+        assert merged[key] == value
+
+
+@pytest.mark.fault("12", "overrides misspelt")
+def test_an_args_file_is_judged_as_the_command_line_is(look, tmp_path):
+    (tmp_path / "args.yaml").write_text("stpes: 3\nseed: 7\nrun_id: run\n")
+    assert refusal(look, args_file=str(tmp_path / "args.yaml")) == [MISSPELT["stpes"]]
+    (tmp_path / "args.yaml").write_text("steps: 3\nseed: 7\nrun_id: run\n")
+    config = look(args_file=str(tmp_path / "args.yaml"), seed=8)
+    assert (config.config["steps"], config.config["seed"]) == (3, 8)
+
+
+def test_a_config_file_that_an_args_file_names_is_what_overrides_are_judged_by(run_bundle, tmp_path):
+    (tmp_path / "args.yaml").write_text(f"config_file: {BUNDLE / 'configs/train.yaml'}\nstpes: 3\n")
+    with pytest.raises(RuntimeError) as error:
+        run_bundle(BUNDLE, "run", None, args_file=str(tmp_path / "args.yaml"))
+    assert MISSPELT["stpes"] in str(error.value.__cause__)
+
+
+def test_keys_of_an_overlay_are_new_ids_and_not_judged(look, tmp_path):
+    (tmp_path / "more.yaml").write_text("stpes: 3\nmine: {a: 1}\n")
+    assert look(tmp_path / "more.yaml").config["stpes"] == 3
+    assert look(tmp_path / "more.yaml", **{"mine::a": 2}).config["mine"] == {"a": 2}
+    (line,) = refusal(look, tmp_path / "more.yaml", **{"mine::b": 2})
+    assert line.startswith("--mine::b: the config has no such id")
+
+
+def test_inference_is_judged_too(run_bundle, tmp_path):
+    (tmp_path / "model.pt").touch()
+    overrides = {"model_file": str(tmp_path / "model.pt"), "evaluator::apm": True}
+    with pytest.raises(RuntimeError) as error:
+        run_bundle(BUNDLE, "run", "configs/inference.yaml", **overrides)
+    assert "evaluator takes no argument 'apm' (did you mean 'amp'?)" in str(error.value.__cause__)
+
+
+def test_a_workflow_made_by_hand_is_not_judged(bundle_cwd, tmp_path):
+    bundle_cwd(BUNDLE)
+    workflow = ConfigWorkflow("configs/train.yaml", workflow_type="train", logging_file=False, stpes=3)
+    assert workflow.parser.get_parsed_content("config").config["stpes"] == 3
+
+
+def test_running_outside_of_a_config_is_an_error():
+    with pytest.raises(RuntimeError, match="no ConfigParser is evaluating it"):
+        running()
