@@ -24,8 +24,7 @@ from monai.inferers import SimpleInferer
 from torch import Tensor, nn
 
 from custom.cohort.errors import CohortError
-from custom.cohort.folders import files, images
-from custom.evaluation.evaluate import ScoringError
+from custom.cohort.folders import images_alone, paths_alone
 from custom.inference.network_of_case import NetworkOfCase, WeightsError
 from custom.methods import Method
 from custom.networks import OneChannel, UNet
@@ -109,7 +108,7 @@ def test_each_network_is_validated_on_the_cases_that_have_its_modality():
     assert evaluator.state.metrics["val_mean_dice"] == evaluator.scores["flair"]
 
 
-def test_a_modality_that_no_validation_case_has_is_nan_and_told_once(caplog):
+def test_a_modality_that_no_validation_case_has_is_nan_and_logged_once(caplog):
     evaluator = validated({"flair": "whole"}, {"flair": "half"})
     for epoch in (1, 2):
         evaluator.run(epoch)
@@ -129,10 +128,10 @@ def fill(folder: Path, *names: str) -> None:
 
 def found(folder: Path, modality: str = "auto") -> list[str]:
     """``t1ce: p02.nii.gz`` of each case, in their order; the list and what transforms read of it say the same."""
-    entries = images(folder, NAMES, modality)
-    for entry, told in zip(entries, files(entries), strict=True):
-        assert entry == {"image": {told["modality"]: told["image"]}, "modality": told["modality"]}
-    return [f"{told['modality']}: {Path(told['image']).relative_to(folder)}" for told in files(entries)]
+    entries = images_alone(folder, NAMES, modality)
+    for entry, flat in zip(entries, paths_alone(entries), strict=True):
+        assert entry == {"image": {flat["modality"]: flat["image"]}, "modality": flat["modality"]}
+    return [f"{flat['modality']}: {Path(flat['image']).relative_to(folder)}" for flat in paths_alone(entries)]
 
 
 def test_auto_takes_of_each_case_the_first_modality_that_it_has_and_those_of_one_modality_together(tmp_path):
@@ -164,25 +163,25 @@ def test_in_one_folder_auto_goes_by_the_names(tmp_path):
 def test_a_file_without_a_modality_in_its_name_must_hold_all_channels(tmp_path):
     fill(tmp_path, "p0.nii.gz")
     expected = [{"image": str(tmp_path / "p0.nii.gz"), "modality": "flair"}]
-    assert images(tmp_path, NAMES) == files(images(tmp_path, NAMES)) == expected
+    assert images_alone(tmp_path, NAMES) == paths_alone(images_alone(tmp_path, NAMES)) == expected
     fill(tmp_path, "a_t1ce.nii.gz")
-    assert [entry["modality"] for entry in images(tmp_path, NAMES)] == ["flair", "t1ce"]
+    assert [entry["modality"] for entry in images_alone(tmp_path, NAMES)] == ["flair", "t1ce"]
 
 
-def test_what_is_not_there_or_not_known_is_told(tmp_path):
+def test_what_is_not_there_or_not_known_is_named(tmp_path):
     with pytest.raises(
         CohortError, match=r"^modality is 't1c' \(did you mean 't1ce'\?\); expected one of auto, flair, t1ce$"
     ):
-        images(tmp_path, NAMES, "t1c")
+        images_alone(tmp_path, NAMES, "t1c")
     with pytest.raises(
         CohortError, match=rf"^no images of flair or t1ce in {tmp_path}: .*subfolder flair or t1ce\. Give"
     ):
-        images(tmp_path, NAMES)
+        images_alone(tmp_path, NAMES)
     fill(tmp_path, "flair/p0.nii.gz")
     with pytest.raises(
         CohortError, match=rf"^no images of t1ce in {tmp_path}: expected files .* or in a subfolder t1ce\."
     ):
-        images(tmp_path, NAMES, "t1ce")
+        images_alone(tmp_path, NAMES, "t1ce")
 
 
 def test_two_images_of_one_name_are_refused(tmp_path):
@@ -190,19 +189,31 @@ def test_two_images_of_one_name_are_refused(tmp_path):
     with pytest.raises(
         CohortError, match=rf"several images of one name in {tmp_path}/flair: p0.mha and p0.nii.gz\. Keep"
     ):
-        images(tmp_path, NAMES)
+        images_alone(tmp_path, NAMES)
 
 
 # the network of a case
 
 
-def weights(folder: Path, **channels: int | None) -> Path:
-    """Files of weights that read these channels; their levels are the channel's number."""
-    folder.mkdir(parents=True, exist_ok=True)
+def weights(bundle: Path, **channels: int) -> Path:
+    """Files of weights that read these channels, in a bundle that says so; their levels are the channel's number.
+
+    Returns:
+        The first of them.
+    """
+    (bundle / "models").mkdir(exist_ok=True)
     for stem, channel in channels.items():
-        state = {"level": torch.tensor(0.0)} if channel is None else network(channel, float(channel)).state_dict()
-        torch.save(state, folder / f"{stem}.pt")
-    return folder / f"{next(iter(channels))}.pt"
+        torch.save(network(channel, float(channel)).state_dict(), bundle / f"models/{stem}.pt")
+    best = {stem: channel for stem, channel in channels.items() if not stem.endswith("_final")}
+    describe(bundle, {NAMES[channel]: stem for stem, channel in best.items()} or {"flair": "other", "t1ce": "model"})
+    return bundle / f"models/{next(iter(channels))}.pt"
+
+
+def describe(bundle: Path, files: dict[str, str]) -> None:
+    """Write ``networks`` of metadata.json."""
+    (bundle / "configs").mkdir(exist_ok=True)
+    networks = {name: {"file": f"models/{stem}.pt", "modality": name} for name, stem in files.items()}
+    (bundle / "configs/metadata.json").write_text(json.dumps({"networks": networks}))
 
 
 def infer(model: Path, modalities: Sequence[str]) -> tuple[list[float], list[tuple[int, float]]]:
@@ -232,47 +243,52 @@ def test_every_case_gets_the_weights_that_read_its_modality_each_loaded_once(tmp
 
 
 def test_beside_final_weights_the_final_ones_are_taken(tmp_path, caplog):
-    weights(tmp_path, model=0, other=1)
+    weights(tmp_path, model=1, other=0)
     model = weights(tmp_path, model_final=1, other_final=0)
     with caplog.at_level(logging.INFO, "custom.inference.network_of_case"):
         infer(model, ["flair", "t1ce"])
     assert [message.split(" ")[0] for message in caplog.messages] == ["other_final.pt", "model_final.pt"]
 
 
-def test_of_two_files_that_read_one_modality_the_one_that_was_given_is_taken(tmp_path, caplog):
-    weights(tmp_path, another=1)
-    model = weights(tmp_path, model=1)
-    with caplog.at_level(logging.INFO, "custom.inference.network_of_case"):
-        infer(model, ["t1ce"])
-    assert caplog.messages == ["model.pt (t1ce): 1 of 1 cases (p0)"]
-
-
 def test_weights_of_a_modality_that_no_case_has_need_not_be_there(tmp_path):
-    assert infer(weights(tmp_path, model=0), ["flair"])[0] == [0.5]
+    model = weights(tmp_path, model=0)
+    describe(tmp_path, {"flair": "model", "t1ce": "absent"})
+    assert infer(model, ["flair"])[0] == [0.5]
 
 
-def test_cases_that_no_weights_read_are_told_before_the_first_case(tmp_path):
+def test_cases_that_no_weights_read_are_named_before_the_first_case(tmp_path):
+    model = weights(tmp_path, model=0)
+    (tmp_path / "models/notes.pt").touch()  # nothing that the bundle names
     with pytest.raises(WeightsError) as error:
-        infer(weights(tmp_path, model=0, notes=None), ["flair", "t1ce"])
-    assert str(error.value) == (
-        f"1 of 2 cases (p1) are t1ce, and no weights in {tmp_path} read t1ce; found model.pt (flair). Put the file for t1ce "
-        "beside model.pt, or give only images of another modality: --modality flair"
-    )
+        infer(model, ["flair", "t1ce"])
+    for part in ("1 of 2 cases (p1) are t1ce", "found model.pt (flair)", "--modality flair"):
+        assert part in str(error.value)
 
 
-def test_weights_that_do_not_say_what_they_read_are_refused(tmp_path):
-    with pytest.raises(
-        WeightsError, match=r"model\.pt does not say which of flair, t1ce it reads \(no `channel` in it"
-    ):
-        infer(weights(tmp_path, model=None), ["flair"])
-    with pytest.raises(WeightsError, match="does not say which of flair, t1ce it reads"):
-        infer(weights(tmp_path, model=2), ["flair"])
+@pytest.mark.parametrize("files", [None, {}, {"flair": "another"}, {"t2": "model"}], ids=str)
+def test_weights_of_which_the_bundle_does_not_say_what_they_read_are_refused(tmp_path, files):
+    model = weights(tmp_path, model=0)
+    describe(tmp_path, files or {})
+    if files is None:
+        (tmp_path / "configs/metadata.json").unlink()
+    with pytest.raises(WeightsError) as error:
+        infer(model, ["flair"])
+    for part in (str(model), "flair, t1ce", "`networks`", str(tmp_path / "configs/metadata.json"), "--model_file"):
+        assert part in str(error.value)
+
+
+def test_weights_that_read_another_modality_than_the_bundle_says_are_refused(tmp_path):
+    model = weights(tmp_path, model=0)
+    describe(tmp_path, {"t1ce": "model"})
+    with pytest.raises(WeightsError, match=r"model\.pt reads channel 0, .* says t1ce, channel 1"):
+        infer(model, ["t1ce"])
 
 
 def test_weights_of_another_network_are_refused_by_name(tmp_path):
-    torch.save({"channel": torch.tensor(0), "level": torch.tensor(0.0)}, tmp_path / "model.pt")
-    with pytest.raises(ScoringError, match=r"model\.pt: these weights do not fit network_def"):
-        infer(tmp_path / "model.pt", ["flair"])
+    model = weights(tmp_path, model=0)
+    torch.save({"level": torch.tensor(0.0)}, model)
+    with pytest.raises(WeightsError, match=r"model\.pt: these weights do not fit network_def"):
+        infer(model, ["flair"])
 
 
 def test_a_batch_of_two_modalities_is_refused():
@@ -303,10 +319,10 @@ def incomplete(phantoms: Path, tmp_path: Path) -> Path:
 
 
 def test_cases_that_lack_a_modality_train_validate_and_are_evaluated_where_they_can(run_bundle, incomplete, caplog):
-    parts, told = json.loads(incomplete.read_text()), {**short(BUNDLE), "data_list": str(incomplete)}
+    parts, overrides = json.loads(incomplete.read_text()), {**short(BUNDLE), "data_list": str(incomplete)}
     with caplog.at_level(logging.INFO):
-        out = run_bundle(BUNDLE, **told)
-        run_bundle(BUNDLE, "run", ["configs/train.yaml", "configs/evaluate.yaml"], **told)
+        out = run_bundle(BUNDLE, **overrides)
+        run_bundle(BUNDLE, "run", ["configs/train.yaml", "configs/evaluate.yaml"], **overrides)
     for text in ("labelled: 1 of 2 scans lack second", "unlabelled: 1 of 3 scans lack first",
                  "unlabelled: 1 of 3 scans lack second", "validation: 1 of 2 scans lack first",
                  "test: 1 of 3 scans lack first", "test: 1 of 3 scans lack second", "| 1 of 3 cases lack first"):  # fmt: skip
@@ -326,14 +342,16 @@ def test_cases_that_lack_a_modality_train_validate_and_are_evaluated_where_they_
 def infer_with_bundle(run_bundle: Callable[..., Path], tmp_path: Path) -> Callable[..., dict[str, np.ndarray]]:
     """``infer_with_bundle(images, out, **overrides)`` by untrained networks; returns every prediction in ``out``."""
     torch.manual_seed(0)
+    (tmp_path / "models").mkdir()
     for channel, name in enumerate(("model", "second")):
         weights = OneChannel(UNet(2, 1, 3, widths=(4, 8), dropout=0.0), channel).state_dict()
-        torch.save(weights, tmp_path / f"{name}.pt")
-    small = {"widths": [4, 8], "dropout": [0.0, 0.0], "model_file": str(tmp_path / "model.pt")}
+        torch.save(weights, tmp_path / f"models/{name}.pt")
+    describe(tmp_path, {"first": "model", "second": "second"})
+    small = {"widths": [4, 8], "model_file": str(tmp_path / "models/model.pt")}
 
-    def go(images: Path, out: Path, **told: Any) -> dict[str, np.ndarray]:
+    def go(images: Path, out: Path, **overrides: Any) -> dict[str, np.ndarray]:
         folders = {"dataset_dir": str(images), "output_dir": str(out)}
-        run_bundle(BUNDLE, "run", "configs/inference.yaml", **folders, **small, **told)
+        run_bundle(BUNDLE, "run", "configs/inference.yaml", **folders, **small, **overrides)
         return {path.name: np.asarray(nibabel.load(path).dataobj) for path in sorted(out.iterdir())}
 
     return go

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from ignite.engine import Engine, Events
 from torch import nn
 
 from ..cohort.names import stem
 from ..cohort.words import first_names
+from ..networks.one_channel import channel_of
 from .weight_files import WeightsError, load_weights
 
 logger = logging.getLogger(__name__)
@@ -23,18 +24,18 @@ FINAL = "_final"
 class NetworkOfCase:
     """Loads, before a case, the weights that read its modality into the one network of the evaluator.
 
-    Weights say themselves which channel they read, by their ``channel``. They are looked for in ``model_file`` and in
-    the files beside it that are of the same moment: best in validation, or final.
+    Which file reads what stands under ``networks`` in the metadata.json of the bundle around ``model_file``. The files
+    are those beside it that are of the same moment: best in validation, or final.
 
     Args:
         network: the evaluator's.
         model_file: the weights that serve.
         channels: names in their order.
-        data: the cases as :func:`~.folders.files` gives them. Batches carry their ``modality``.
+        data: the cases as :func:`~..cohort.folders.paths_alone` gives them. Batches carry their ``modality``.
 
     Raises:
-        WeightsError: at the start: ``model_file`` does not say what it reads, or nothing reads the modality of a case;
-            later: a batch with cases of two modalities.
+        WeightsError: at the start: the bundle does not say what ``model_file`` reads, or nothing reads the modality of
+            a case; later: a batch with cases of two modalities, or weights that read another one than the bundle says.
     """
 
     def __init__(
@@ -74,28 +75,33 @@ class NetworkOfCase:
         if len(modalities) != 1:
             raise WeightsError(f"a batch holds cases of {' and '.join(modalities)}: set dataloader::batch_size to 1")
         if modalities[0] != self._loaded:
-            self._loaded = modalities[0]
-            load_weights(self.network, self._files[self._loaded])
+            self._loaded, file = modalities[0], self._files[modalities[0]]
+            load_weights(self.network, file)
+            if (channel := channel_of(self.network)) != self.channels.index(self._loaded):
+                raise WeightsError(
+                    f"{file} reads channel {channel}, the bundle's metadata.json says {self._loaded}, channel "
+                    f"{self.channels.index(self._loaded)}. Put the file there that the training wrote"
+                )
 
 
 def weights_by_modality(model_file: Path, channels: Sequence[str]) -> dict[str, Path]:
-    """The file of weights of each modality; that of ``model_file`` first.
+    """Return the file of weights of each modality, by ``networks`` of the bundle's metadata.json; ``model_file`` first.
 
     Raises:
-        WeightsError: ``model_file`` does not say which of ``channels`` it reads.
+        WeightsError: ``networks`` does not name ``model_file``, or names none of ``channels`` for it.
     """
-    final = model_file.stem.endswith(FINAL)
-    beside = [path for path in sorted(model_file.parent.glob("*.pt"))
-              if path != model_file and path.stem.endswith(FINAL) == final]  # fmt: skip
-    found: dict[str, Path] = {}
-    for path in (model_file, *beside):
-        weights = torch.load(path, map_location="cpu", weights_only=True)
-        channel = weights.get("channel") if isinstance(weights, Mapping) else None
-        if channel is not None and int(channel) < len(channels):
-            found.setdefault(channels[int(channel)], path)
-        elif path == model_file:
-            raise WeightsError(
-                f"{path} does not say which of {', '.join(channels)} it reads (no `channel` in it that fits). Give the "
-                "model.pt of a run of this bundle on these channels: --model_file"
-            )
-    return found
+    metadata = model_file.resolve().parents[1] / "configs" / "metadata.json"
+    networks = json.loads(metadata.read_text(encoding="utf-8")).get("networks", {}) if metadata.is_file() else {}
+    final = FINAL if model_file.stem.endswith(FINAL) else ""
+    files = {
+        about["modality"]: model_file.with_name(f"{Path(about['file']).stem}{final}.pt")
+        for about in networks.values()
+        if about["modality"] in channels
+    }
+    if model_file not in files.values():
+        raise WeightsError(
+            f"{model_file}: which of {', '.join(channels)} does it read? Expected an entry with its name under `networks` "
+            f"in {metadata}. Give the model.pt of a finished bundle of this method on these channels: --model_file"
+        )
+    there = {modality: file for modality, file in files.items() if file.is_file()}
+    return dict(sorted(there.items(), key=lambda item: item[1] != model_file))

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 class OneChannel(nn.Module):
     """Hands one channel of an image to ``network``, and puts a background beside the maps that come back.
 
-    Which channel is a *buffer*: files of weights of several such networks load into one ``network_def``, and each
-    then reads its own modality.
+    The channel is a *buffer*, since files of weights of several such networks load into one ``network_def``, and each
+    must then read its own modality, also where all of them come in one image.
 
     Args:
         network: from 1 channel to one logit map for each of the K - 1 foreground classes.
@@ -43,13 +43,12 @@ class OneChannel(nn.Module):
 
 
 def channel_of(network: nn.Module) -> int | None:
-    """The channel that a network reads, by its buffer ``channel``; None for one that reads them all."""
-    buffer = dict(network.named_buffers(recurse=False)).get("channel")
-    return None if buffer is None else int(buffer)
+    """Return the channel that a :class:`OneChannel` reads; None for any other network, which reads them all."""
+    return int(network.channel) if isinstance(network, OneChannel) else None
 
 
 def reads(network: nn.Module, present: Sequence[bool] | Tensor) -> bool:
-    """Whether a case has the modality of a network; ``present`` says so for each channel.
+    """Return whether a case has the modality of a network; ``present`` says so for each channel.
 
     A network that reads all channels is never kept from a case: :class:`~.check.Check` refuses what it cannot read.
     """
