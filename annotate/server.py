@@ -125,7 +125,7 @@ Query = dict[str, str]
 
 # ---- what goes wrong -----------------------------------------------------------------------------------------------
 @contextmanager
-def told() -> Iterator[None]:
+def errors_as_replies() -> Iterator[None]:
     """Errors of the app as replies: what a user can mend 400, what is not there 404, a bug 500; a sentence each."""
     try:
         yield
@@ -189,7 +189,7 @@ def hello() -> PlainTextResponse:
 
 @service.get("/info/")
 def info(_: Annotated[Query, query()]) -> Any:
-    with told():
+    with errors_as_replies():
         return app_instance().info()
 
 
@@ -197,7 +197,7 @@ def info(_: Annotated[Query, query()]) -> Any:
 def next_sample(strategy: str, given: Json, _: Annotated[Query, query()]) -> Any:
     check.existing(strategy, app_instance().info()["strategies"], "strategy")
     check.checked(given, check.CLIENT, "next sample")
-    with _computing, told():
+    with _computing, errors_as_replies():
         return activelearning.sample(strategy, given, "annotator")
 
 
@@ -214,7 +214,7 @@ def run_inference(
     check.existing(model, {**known["trainers"], **known["models"]}, "model")
     config = known["models"].get(model, {}).get("config", {})
     given = check.checked(params(fields), check.infer_rules(config), "infer")
-    with _computing, told():
+    with _computing, errors_as_replies():
         # the path of the file, not its name: a name is first sought in the server's working folder
         result = instance.infer({"model": model, "image": instance.datastore().get_image_uri(image), **given})
         return infer.send_response(instance.datastore(), result, asked.get("output"), background)
@@ -230,7 +230,7 @@ def start_training(model: str, given: Json, _: Annotated[Query, query()]) -> Any
     trainers = app_instance().info()["trainers"]
     check.existing(model, trainers, "model")
     check.checked(given, check.train_rules(trainers[model].get("config", {})), "train")
-    with _starting, told():
+    with _starting, errors_as_replies():
         if any(task["status"] in ("SUBMITTED", "RUNNING") for task in tasks("train")):
             raise BadRequest("a training is running. Wait for its end, or stop it", 429)
         return train.run_model(model, given)
@@ -238,13 +238,13 @@ def start_training(model: str, given: Json, _: Annotated[Query, query()]) -> Any
 
 @service.delete("/train/")
 def stop_training(_: Annotated[Query, query()]) -> Any:
-    with _starting, told():
+    with _starting, errors_as_replies():
         return train.stop()
 
 
 @service.get("/datastore/")
 def list_datastore(asked: Annotated[Query, query(output=check.one_of(("all", "stats", "train")))]) -> Any:
-    with told():
+    with errors_as_replies():
         return datastore.datastore(asked.get("output"))
 
 
@@ -256,7 +256,7 @@ def add_image(fields: Form, asked: Annotated[Query, query(image=check.NAME)]) ->
     name = asked.get("image") or Path(str(file.filename)).name.removesuffix(suffix)
     store = app_instance().datastore()
     check.new_image(name, store.list_images())
-    with _received(file, f"{name}{suffix}") as path, _computing, told():
+    with _received(file, f"{name}{suffix}") as path, _computing, errors_as_replies():
         judge_image(path, app_instance().served)
         check.new_image(name, store.list_images())  # somebody else's may have come meanwhile
         if os.path.lexists(Path(settings.MONAI_LABEL_STUDIES) / path.name):
@@ -285,7 +285,7 @@ def save_label(fields: Form, asked: Annotated[Query, query(image=check.NAME, tag
     given = check.checked(params(fields, "label"), check.label_rules(served.classes), "label")
     file = upload(fields, "label")
     suffix = check.file_suffix(file.filename, check.LABEL_SUFFIXES, "label")
-    with _received(file, f"{image}{suffix}") as path, _computing, told():
+    with _received(file, f"{image}{suffix}") as path, _computing, errors_as_replies():
         judge_label(path, Path(instance.datastore().get_image_uri(image)), served)
         place = Path(settings.MONAI_LABEL_STUDIES) / "labels/final" / path.name
         if place.is_symlink():  # the label goes into the study, not to where a link of the study leads

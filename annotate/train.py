@@ -100,21 +100,21 @@ class BundleTrain(BundleTrainTask):
         if alone:
             _end_with_parent()
         with RunFolder(self.folder):  # of another process; the server itself starts one at a time
-            result = self._told(request, datastore)
+            result = self._recorded(request, datastore)
         if alone:  # the end of train_status' `details`; a log's line would not be read as JSON
             print(json.dumps(result), flush=True)
         return result
 
-    def _told(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
-        """A round, with what comes of it in ``last.json``."""
+    def _recorded(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
+        """Do a round; write what comes of it to ``last.json``."""
         asked = {key: request.get(key, value) for key, value in self.config().items()}
         start = time.monotonic()
         self._note(status="RUNNING", process=_this_process(), serves=self.versions.served(), **asked)
         try:
             result = self._train(asked, datastore)
         except BaseException as error:
-            told = next((e for e in _chain(error) if _is_told(e)), error)
-            self._note(status="ERROR", message=str(told), seconds=round(time.monotonic() - start, 1))
+            cause = next((e for e in _chain(error) if _is_users(e)), error)
+            self._note(status="ERROR", message=str(cause), seconds=round(time.monotonic() - start, 1))
             raise
         self._note(status="DONE", **result, seconds=round(time.monotonic() - start, 1))
         logger.info("%s", result["message"])
@@ -249,8 +249,8 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _is_told(error: BaseException) -> bool:
-    """Whether it is a fault that the user can mend: ours, or the bundle's, whose class is another of the same name."""
+def _is_users(error: BaseException) -> bool:
+    """Return whether it is a fault that the user can mend: ours, or the bundle's, whose class is another of the same name."""
     return any(kind.__name__ == UserError.__name__ for kind in type(error).__mro__)
 
 

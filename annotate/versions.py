@@ -144,8 +144,8 @@ def line(record: Mapping[str, Any], serves: bool) -> str:
     """``* 0002  2026-11-23T10:02:11+00:00  Dice 0.812 (before: 0.790), 2 to judge by  labelled scans: 6``."""
     text = f"{'*' if serves else ' '} {record['version']}  {record['date']}"
     if record.get("dice"):
-        told = {name: "-" if value is None else f"{value:.3f}" for name, value in record["dice"].items()}
-        text += f"  Dice {told['candidate']} (before: {told['served']}), {len(record['validation'])} to judge by"
+        dice = {name: "-" if value is None else f"{value:.3f}" for name, value in record["dice"].items()}
+        text += f"  Dice {dice['candidate']} (before: {dice['served']}), {len(record['validation'])} to judge by"
     learnt = record.get("source") or f"labelled scans: {len(record['labelled'])}"
     return f"{text}  {learnt}"
 
@@ -158,15 +158,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--list", action="store_true", help="all kept versions; * marks the one that serves")
     what.add_argument("--restore", metavar="NUMBER", help="put this version into service")
-    told = parser.parse_args(arguments)
-    versions = Versions(told.root)
-    if told.restore:
-        versions.serve(told.restore)
-        print(f"Version {told.restore} serves now.")
+    options = parser.parse_args(arguments)
+    versions = Versions(options.root)
+    if options.restore:
+        versions.serve(options.restore)
+        print(f"Version {options.restore} serves now.")
         return
     if not versions.names():
         raise VersionError(
-            f"{told.root} has no versions. Expected WORK/model/NAME of a work folder that was trained in"
+            f"{options.root} has no versions. Expected WORK/model/NAME of a work folder that was trained in"
         )
     for name in versions.names():
         print(line(versions.record(name), name == versions.served()))

@@ -53,10 +53,10 @@ class Server:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
-        told = {"--studies": self.studies, "--model": self.model, "--work": self.work, "--port": self.port}
+        options = {"--studies": self.studies, "--model": self.model, "--work": self.work, "--port": self.port}
         log = self.work.with_suffix(".log").open("a")
         self.process = subprocess.Popen(
-            [self.python, "-m", "annotate.start", *(str(text) for option in told.items() for text in option)],
+            [self.python, "-m", "annotate.start", *(str(text) for option in options.items() for text in option)],
             cwd=ROOT,
             env={**os.environ, "OMP_NUM_THREADS": "1", **self.environment},
             stdout=log,

@@ -15,7 +15,7 @@ import yaml
 from annotation_server import ROOT, TINY
 
 from annotate.bundle import NoWeights, Served, WrongWeights
-from annotate.start import untrained
+from annotate.models import untrained
 
 
 def made(folder: Path, method: str = "mean_teacher", form: str = "2d", **overrides: object) -> Path:
@@ -162,7 +162,7 @@ def test_two_bundles_live_in_one_process_each_with_its_own_code(bundle: Path, im
 
 
 class Told(Served):
-    """Predicts what it is told, of labels that are told."""
+    """Predicts the given answers, of the given labels."""
 
     def __init__(self, bundle: Path, cases: dict[str, tuple[list[int], list[int]]]) -> None:
         super().__init__(bundle)

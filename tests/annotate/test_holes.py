@@ -181,11 +181,11 @@ def test_an_attack_is_refused_in_words_changes_nothing_and_the_next_request_is_s
     before = guarded.disk()
     answer = guarded(method, path, **how)
     assert answer.status_code == status, answer.text
-    told = answer.json()
-    assert list(told) == ["detail"]
-    assert "\n" not in told["detail"]
-    assert len(told["detail"]) < 600
-    assert re.search(sentence, told["detail"]), told
+    reply = answer.json()
+    assert list(reply) == ["detail"]
+    assert "\n" not in reply["detail"]
+    assert len(reply["detail"]) < 600
+    assert re.search(sentence, reply["detail"]), reply
     assert guarded.disk() == before
     assert not any(name.endswith("MARKER") for name in before)
     good = guarded("POST", "/activelearning/first", json={"client_id": "me"})
@@ -253,8 +253,8 @@ def test_segments_that_would_become_other_classes_are_refused(guarded: Guarded) 
 
     def save(names: list[str]) -> requests.Response:
         info = [{"name": name, "idx": number} for number, name in enumerate(names, 1)]
-        told = params(label_info=info, client_id="user-xyz")
-        return guarded("PUT", "/datastore/label?image=p001&tag=", **told, **sent("tmpx.nii.gz", label))
+        query = params(label_info=info, client_id="user-xyz")
+        return guarded("PUT", "/datastore/label?image=p001&tag=", **query, **sent("tmpx.nii.gz", label))
 
     answer = save(right[1:])
     assert answer.status_code == 400
@@ -282,7 +282,7 @@ def test_a_label_goes_into_the_study_and_not_to_where_a_link_leads(guarded: Guar
 
 
 @pytest.mark.fault("19", "an inference of a scan that was damaged on the disk")
-def test_a_damaged_scan_is_told_by_its_name(guarded: Guarded) -> None:
+def test_a_damaged_scan_is_named(guarded: Guarded) -> None:
     path = guarded.server.studies / "p009.nii.gz"
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])

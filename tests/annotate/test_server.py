@@ -21,25 +21,25 @@ from monailabel.client import MONAILabelClient
 from monailabel.client.client import MONAILabelClientException
 
 url, name, labels = sys.argv[1:]
-client, told = MONAILabelClient(url), {}
-told["info"] = client.info()
+client, results = MONAILabelClient(url), {}
+results["info"] = client.info()
 try:
     client.infer(name, "p000", {})
 except MONAILabelClientException as error:
-    told["without weights"] = error.msg
-sample = told["sample"] = client.next_sample("informative", {})
-told["saved"] = client.save_label(sample["id"], f"{labels}/{sample['id']}.nii.gz")
+    results["without weights"] = error.msg
+sample = results["sample"] = client.next_sample("informative", {})
+results["saved"] = client.save_label(sample["id"], f"{labels}/{sample['id']}.nii.gz")
 task = client.train_start(name, {"max_epochs": 1})["id"]
 while True:
     status = client.train_status()
     if status["id"] == task and status["status"] in ("DONE", "ERROR", "STOPPED"):
         break
     time.sleep(0.3)
-told["training"] = status
-told["next"] = client.next_sample("informative", {})
-file, told["result"] = client.infer(name, "p001", {"result_extension": ".nrrd", "result_dtype": "uint8"})
-told["stats"] = client.info()["train_stats"][name]
-print(json.dumps({**told, "file": str(file)}))
+results["training"] = status
+results["next"] = client.next_sample("informative", {})
+file, results["result"] = client.infer(name, "p001", {"result_extension": ".nrrd", "result_dtype": "uint8"})
+results["stats"] = client.info()["train_stats"][name]
+print(json.dumps({**results, "file": str(file)}))
 """
 
 
@@ -49,21 +49,21 @@ def test_the_client_goes_from_no_weights_to_a_segmentation_by_them(untrained: Se
         env={**os.environ, "PYTHONPATH": ""}, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:] + untrained.log()
-    told = json.loads(done.stdout.splitlines()[-1])
-    assert set(told["info"]["strategies"]) == {"informative", "spread", "random", "first"}
-    assert "Status: 400" in told["without weights"]
-    assert "no weights yet: label scans, press Train" in told["without weights"]
-    assert told["sample"]["id"] != told["next"]["id"]
-    result = json.loads(told["training"]["details"][-1])
-    assert told["training"]["status"] == "DONE"
+    results = json.loads(done.stdout.splitlines()[-1])
+    assert set(results["info"]["strategies"]) == {"informative", "spread", "random", "first"}
+    assert "Status: 400" in results["without weights"]
+    assert "no weights yet: label scans, press Train" in results["without weights"]
+    assert results["sample"]["id"] != results["next"]["id"]
+    result = json.loads(results["training"]["details"][-1])
+    assert results["training"]["status"] == "DONE"
     assert result["replaced"]
     assert result["version"] == "0001"
     assert "there was nothing to compare them with" in result["message"]
-    assert told["result"]["version"] == "0001"
-    assert told["result"]["weights"] == untrained.sha256()[:12]
-    assert told["result"]["label_names"] == {"right ventricle": 1, "myocardium": 2, "left ventricle": 3}
-    assert told["stats"]["versions"] == ["0001"]
-    Path(told["file"]).unlink()
+    assert results["result"]["version"] == "0001"
+    assert results["result"]["weights"] == untrained.sha256()[:12]
+    assert results["result"]["label_names"] == {"right ventricle": 1, "myocardium": 2, "left ventricle": 3}
+    assert results["stats"]["versions"] == ["0001"]
+    Path(results["file"]).unlink()
 
 
 def test_a_result_lies_on_the_grid_of_its_image_in_whole_numbers(server: Server, tmp_path: Path) -> None:
@@ -152,5 +152,7 @@ def test_a_killed_server_takes_its_training_along_and_serves_the_same_weights_ag
 
 
 def _is_running(process: int) -> bool:
-    told = subprocess.run(["ps", "-o", "stat=", "-p", str(process)], capture_output=True, text=True, check=False).stdout
-    return bool(told.strip()) and not told.strip().startswith("Z")
+    state = subprocess.run(
+        ["ps", "-o", "stat=", "-p", str(process)], capture_output=True, text=True, check=False
+    ).stdout
+    return bool(state.strip()) and not state.strip().startswith("Z")

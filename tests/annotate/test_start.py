@@ -11,17 +11,15 @@ import pytest
 import yaml
 from annotation_server import ROOT, TINY
 
+from annotate.models import StartError, model_name, recommended, untrained
 from annotate.start import (
-    StartError,
     default_work,
     environment,
     instructions,
     is_loopback,
     judge_address,
     judge_studies,
-    model_name,
     prepare,
-    recommended,
 )
 from annotate.versions import Versions
 
@@ -36,8 +34,6 @@ def studies(tmp_path: Path, phantoms: Path) -> Path:
 
 def finished(folder: Path, content: bytes = b"weights") -> Path:
     """What a training leaves: a bundle with two networks, and their final weights."""
-    from annotate.start import untrained
-
     untrained("mean_teacher", str(TASK), folder)
     (folder / "models").mkdir()
     for name in ("model", "student", "model_final"):
@@ -204,9 +200,9 @@ def test_a_model_has_a_plain_name(model: str, name: str) -> None:
 
 def test_nothing_but_the_switches_goes_into_the_environment(studies: Path, tmp_path: Path) -> None:
     work, name = prepare(studies, f"mean_teacher:{TASK}", tmp_path / "work")
-    told = environment(work, name, "127.0.0.1", 8000)
-    assert json.loads(told["MONAI_LABEL_DATASTORE_FILE_EXT"]) == ["*.nii.gz", "*.nii", "*.nrrd", "*.mha"]
-    assert told["MONAI_LABEL_SESSIONS"] == told["MONAI_LABEL_AUTO_UPDATE_SCORING"] == "false"
+    variables = environment(work, name, "127.0.0.1", 8000)
+    assert json.loads(variables["MONAI_LABEL_DATASTORE_FILE_EXT"]) == ["*.nii.gz", "*.nii", "*.nrrd", "*.mha"]
+    assert variables["MONAI_LABEL_SESSIONS"] == variables["MONAI_LABEL_AUTO_UPDATE_SCORING"] == "false"
     assert "http://127.0.0.1:8000" in instructions(work, studies, name, "127.0.0.1", 8000)
     assert "1. MONAI Label server: http://127.0.0.1:8000" in instructions(work, studies, name, "127.0.0.1", 8000)
     assert "http://[::1]:8000" in instructions(work, studies, name, "::1", 8000)
@@ -216,9 +212,9 @@ def test_with_a_token_it_says_that_slicer_sends_none(
     studies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MONAI_LABEL_TOKEN", "t" * 20)
-    told = instructions(tmp_path, studies, "model", "0.0.0.0", 8000)
-    assert "3D Slicer sends none" in told
-    assert "Next Sample" not in told
+    text = instructions(tmp_path, studies, "model", "0.0.0.0", 8000)
+    assert "3D Slicer sends none" in text
+    assert "Next Sample" not in text
 
 
 def test_the_recommended_hippocampus_bundle_serves_by_default(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from custom.run_folder import RunFolder
 studies, labels, model, work = sys.argv[1:]
 app_dir, name = prepare(Path(studies), model, Path(work))
 app = AnnotateApp(str(app_dir), studies, {"models": name})
-told = {}
+results = {}
 
 def save(image, change=None):
     label = nibabel.load(f"{labels}/{image}.nii.gz")
@@ -34,10 +34,10 @@ def save(image, change=None):
 
 def train(key, **asked):
     try:
-        told[key] = app.train({"model": name, "max_epochs": 1, **asked})
+        results[key] = app.train({"model": name, "max_epochs": 1, **asked})
     except Exception as error:
-        told[key] = type(error).__name__
-    told[f"{key} stats"] = app.info()["train_stats"][name]
+        results[key] = type(error).__name__
+    results[f"{key} stats"] = app.info()["train_stats"][name]
 
 train("no label")
 save("p001")
@@ -55,14 +55,16 @@ task = app._trainers[name]
 for key, ours in (("better", 0.9), ("equal", 0.5), ("worse", 0.4), ("not a number", float("nan"))):
     task.served.dice = lambda cases, weights, ours=ours: ours if "candidate" in str(weights) else 0.5
     before = task.versions.served()
-    told[key] = {**task._decide(task.served.networks()["model"]), "before": before}
-told["versions"] = {version: app._trainers[name].versions.record(version) for version in told["all labelled stats"]["versions"]}
-print(json.dumps(told))
+    results[key] = {**task._decide(task.served.networks()["model"]), "before": before}
+results["versions"] = {v: app._trainers[name].versions.record(v) for v in results["all labelled stats"]["versions"]}
+print(json.dumps(results))
 """
 
 
 @pytest.fixture(scope="module")
-def told(annotate_python: Path, scans: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def results(
+    annotate_python: Path, scans: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
     """What each round came to, on four scans, of which p000 is held out."""
     folder = tmp_path_factory.mktemp("rounds")
     (folder / "studies").mkdir()
@@ -78,43 +80,43 @@ def told(annotate_python: Path, scans: tuple[Path, Path], tmp_path_factory: pyte
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_without_a_label_nothing_is_trained(told: dict[str, Any]) -> None:
-    assert told["no label"] == "RoundError"
-    assert told["no label stats"]["last"]["message"].startswith("no labelled scan: Train needs labels")
-    assert told["no label stats"]["served"] is None
+def test_without_a_label_nothing_is_trained(results: dict[str, Any]) -> None:
+    assert results["no label"] == "RoundError"
+    assert results["no label stats"]["last"]["message"].startswith("no labelled scan: Train needs labels")
+    assert results["no label stats"]["served"] is None
 
 
-def test_the_first_candidate_serves_at_once(told: dict[str, Any]) -> None:
-    assert told["one label"]["replaced"]
-    assert told["one label"]["dice"] == {"candidate": None, "served": None}
-    assert told["one label"]["scans"] == {"labelled": 1, "validation": 0, "unlabelled": 2}
-    assert "no scan to judge by" in told["one label"]["message"]
+def test_the_first_candidate_serves_at_once(results: dict[str, Any]) -> None:
+    assert results["one label"]["replaced"]
+    assert results["one label"]["dice"] == {"candidate": None, "served": None}
+    assert results["one label"]["scans"] == {"labelled": 1, "validation": 0, "unlabelled": 2}
+    assert "no scan to judge by" in results["one label"]["message"]
 
 
-def test_from_then_on_one_label_is_too_few(told: dict[str, Any]) -> None:
-    assert told["one label again stats"]["last"]["message"] == (
+def test_from_then_on_one_label_is_too_few(results: dict[str, Any]) -> None:
+    assert results["one label again stats"]["last"]["message"] == (
         "1 labelled scan: Train needs 2, one to learn from and one to judge by"
     )
 
 
 @pytest.mark.fault("19", "labels with a value of no class and on another grid")
-def test_the_check_of_the_scans_is_the_reply(told: dict[str, Any]) -> None:
-    last = told["bad labels stats"]["last"]
+def test_the_check_of_the_scans_is_the_reply(results: dict[str, Any]) -> None:
+    last = results["bad labels stats"]["last"]
     assert last["status"] == "ERROR"
     assert "p002" in last["message"]
     assert "Remap 7" in last["message"]
     assert "p000" in last["message"]
     assert "is not on the grid of" in last["message"]
-    assert told["bad labels stats"]["weights"] == told["one label stats"]["weights"]
+    assert results["bad labels stats"]["weights"] == results["one label stats"]["weights"]
 
 
-def test_two_processes_do_not_train_in_one_work_folder(told: dict[str, Any]) -> None:
-    assert told["another trains"] == "RunFolderError"
-    assert told["another trains stats"]["last"] == told["bad labels stats"]["last"]
+def test_two_processes_do_not_train_in_one_work_folder(results: dict[str, Any]) -> None:
+    assert results["another trains"] == "RunFolderError"
+    assert results["another trains stats"]["last"] == results["bad labels stats"]["last"]
 
 
-def test_without_unlabelled_scans_it_trains_supervised_and_says_so(told: dict[str, Any]) -> None:
-    result = told["all labelled"]
+def test_without_unlabelled_scans_it_trains_supervised_and_says_so(results: dict[str, Any]) -> None:
+    result = results["all labelled"]
     assert result["scans"] == {"labelled": 3, "validation": 1, "unlabelled": 0}
     assert "No unlabelled scan is left: training is supervised" in result["message"]
     assert result["replaced"] == (result["dice"]["candidate"] >= result["dice"]["served"])
@@ -123,15 +125,15 @@ def test_without_unlabelled_scans_it_trains_supervised_and_says_so(told: dict[st
 @pytest.mark.parametrize(
     ("dice", "serves"), [("better", True), ("equal", True), ("worse", False), ("not a number", False)]
 )
-def test_a_candidate_serves_only_if_it_is_no_worse(told: dict[str, Any], dice: str, serves: bool) -> None:
-    result = told[dice]
+def test_a_candidate_serves_only_if_it_is_no_worse(results: dict[str, Any], dice: str, serves: bool) -> None:
+    result = results[dice]
     assert result["replaced"] is serves
     assert (result["version"] != result["before"]) is serves
     assert ("The new weights serve" in result["message"]) is serves
 
 
-def test_a_version_remembers_what_it_learnt(told: dict[str, Any]) -> None:
-    record = told["versions"]["0001"]
+def test_a_version_remembers_what_it_learnt(results: dict[str, Any]) -> None:
+    record = results["versions"]["0001"]
     assert record["labelled"] == ["p001"]
     assert record["unlabelled"] == ["p002", "p003"]  # p000 is kept to judge by
     assert record["dice"] == {"candidate": None, "served": None}

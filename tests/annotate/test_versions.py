@@ -37,7 +37,7 @@ def served(versions: Versions) -> set[str]:
     return {(versions.link / f"{name}.pt").read_text() for name in ("model", "student")}
 
 
-def test_a_version_serves_with_all_its_networks_once_it_is_told_to(versions: Versions) -> None:
+def test_a_version_serves_with_all_its_networks_once_it_is_put_into_service(versions: Versions) -> None:
     assert versions.names() == ["0001", "0002"]
     assert (versions.served(), served(versions)) == ("0001", {"one"})
     versions.serve("0002")
