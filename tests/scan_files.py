@@ -8,6 +8,8 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+import pytest
+from PIL import Image
 
 TURN = np.array([[0.8, -0.6, 0.0], [0.6, 0.8, 0.0], [0.0, 0.0, 1.0]])
 TILT = np.array([[1.0, 0.0, 0.0], [0.0, 0.6, -0.8], [0.0, 0.8, 0.6]])
@@ -27,6 +29,9 @@ def affine_ras(spacing: Sequence[float] = SPACING, direction: np.ndarray = OBLIQ
 def numbered(*shape: int, dtype: Any = np.int16) -> np.ndarray:
     """Voxels 0, 1, 2, ... so that no two axes can be exchanged unnoticed."""
     return np.arange(np.prod(shape), dtype=dtype).reshape(shape)
+
+
+VOXELS = numbered(5, 4, 3)
 
 
 def write_nifti(path: Path, voxels: np.ndarray, affine: np.ndarray | None = None, **header: Any) -> Path:
@@ -94,3 +99,19 @@ def write_series(folder: Path, voxels: np.ndarray, series: str = "1.2.3.4", at: 
         writer.UseInputMetaDataDictionaryOn()
         writer.Update()
     return folder
+
+
+def fault(path: Path, **options: Any) -> str:
+    """What reading the file says of it, which begins with its name."""
+    from custom.cohort.facts import ScanFault, read
+
+    with pytest.raises(ScanFault) as error:
+        read(path, **options)
+    assert str(error.value).startswith(path.name)
+    return str(error.value)
+
+
+def picture(path: Path, pixels: np.ndarray | None = None, **options: Any) -> Path:
+    noise = np.random.default_rng(0).integers(0, 255, (20, 30, 3), dtype=np.uint8)
+    Image.fromarray(noise if pixels is None else pixels).save(path, **options)
+    return path

@@ -486,7 +486,7 @@ def test_a_fall_of_3_points_while_a_weight_rises_is_harm(rows, harms):
 
 
 def test_advice_is_given_once_with_both_epochs_and_the_term(tmp_path, caplog):
-    tiny.Scripted.told = [0.6, 0.8, 0.5, 0.4]
+    tiny.Scripted.script = [0.6, 0.8, 0.5, 0.4]
     trainer = tiny.trainer("mean_teacher", tmp_path, epochs=4, epoch_steps=1, evaluator=tiny.Scripted)
     ValidationHandler(1, trainer.validator).attach(trainer)
     with caplog.at_level(logging.WARNING):

@@ -1,4 +1,4 @@
-"""The promises of custom/validation_picture.py: what the serving network makes of the worst, median and best case."""
+"""The promises of custom/report/validation_picture.py and pictures.py: the worst, the median and the best case are drawn."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from monai.inferers import SimpleInferer
 from PIL import Image
 from torch import Tensor, nn
 
-from custom.report.validation_picture import _image, _spacing, validation_picture, worst_median_best
+from custom.report.pictures import Pictures
+from custom.report.validation_picture import _image, validation_picture, worst_median_best
 from custom.training.trainer import DualStreamTrainer
 from custom.training.validation import ServingEvaluator
 
@@ -58,10 +59,10 @@ def titles(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """What is drawn, instead of drawing it: a picture as wide as the title is long."""
     drawn: list[dict[str, Any]] = []
 
-    def draw(image: Any, label: Any, predictions: dict[str, Any], png: Path, title: str, *told: Any) -> None:
+    def draw(image: Any, label: Any, predictions: dict[str, Any], png: Path, title: str, *rest: Any) -> None:
         (pred,) = predictions.values()
         dice = float(2 * (pred & label).sum() / (pred.sum() + label.sum()))
-        drawn.append({"title": title, "names": list(predictions), "told": told, "dice": dice})
+        drawn.append({"title": title, "names": list(predictions), "rest": rest, "dice": dice})
         Image.new("RGB", (len(title), 10)).save(png)
 
     monkeypatch.setattr("custom.report.validation_picture.case_pictures", draw)
@@ -69,12 +70,12 @@ def titles(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 
 def test_three_cases_are_drawn_one_below_the_other_on_white(tmp_path, titles):
-    assert validation_picture(evaluator(5), Threshold(0.6), tmp_path / "x.png", "teacher", [1.5, 1.5, -1])
+    assert validation_picture(evaluator(5), Threshold(0.6), tmp_path / "x.png", "teacher")
     assert [t["title"].split(":")[0] for t in titles] == ["worst", "median", "best"]
     worst, median, best = (t["dice"] for t in titles)
     assert worst < median < best
     assert titles[0]["names"] == ["teacher"]
-    assert titles[0]["told"] == (["bright"], [1.5, 1.5])
+    assert titles[0]["rest"] == (["bright"], None), "pixels of unknown size are square"
     picture = np.asarray(Image.open(tmp_path / "x.png"))
     assert picture.shape == (30, max(len(t["title"]) for t in titles), 3)
     assert picture[-1, -1].tolist() == [255, 255, 255], "'best' is shorter than 'median'"
@@ -91,38 +92,38 @@ def test_a_photograph_scaled_to_one_is_drawn_in_colour():
     assert _image(photo[2:]).max() == 1, "grey stays as it is"
 
 
-@pytest.mark.parametrize(
-    ("told", "axes", "spacing"),
-    [(None, 2, None), ([1.5, 1.5, -1], 3, [1.5, 1.5, -1.0]), ([-1, -1, -1], 3, None), ([1, 1], 2, [1, 1]), ([1], 2, None)],
-)  # fmt: skip
-def test_pixels_of_unknown_size_are_square(told, axes, spacing):
-    assert _spacing(told, axes) == spacing
-
-
 def test_a_run_ends_with_the_picture_of_the_weights_that_serve(tmp_path, titles):
     """The best weights are those of the first epoch; what is in memory at the end is of the last."""
     trainer: DualStreamTrainer = tiny.trainer("supervised", tmp_path, epochs=2)
     trainer.run()
     output = trainer.output
     assert output is not None
+    Pictures(output, trainer.validator).attach(trainer)
     name, network = next(iter(trainer.method.serving().items()))
     state = {k: v + 1 if v.is_floating_point() else v for k, v in network.state_dict().items()}
     torch.save(state, output.models / "model.pt")
     before = {k: v.clone() for k, v in network.state_dict().items()}
     seen = []
     trainer.validator.inferer = lambda image, net: seen.append(net.state_dict()) or net(image)  # type: ignore
-    output.finish(trainer.method.serving(), trainer.best, trainer.validator)
+    output.finish(trainer.method.serving(), trainer.best)
     assert all(torch.equal(v, state[k]) for k, v in seen[0].items())
     assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items()), "the last weights are as they were"
     assert (tmp_path / "validation.png").exists()
     assert name in titles[0]["names"]
 
 
-def test_a_picture_that_cannot_be_drawn_ends_no_run(tmp_path, caplog, monkeypatch):
-    def fail(*told: Any) -> None:
-        raise RuntimeError("out of ink")
+@pytest.mark.parametrize("error", [RuntimeError("out of ink"), ImportError("no matplotlib")])
+def test_a_picture_that_cannot_be_drawn_ends_no_run(tmp_path, caplog, monkeypatch, error):
+    def fail(*_: Any) -> None:
+        raise error
 
-    monkeypatch.setattr("custom.report.learning_curves.learning_curves", fail)
-    tiny.trainer("supervised", tmp_path, epochs=1).run()
-    assert [r.getMessage() for r in caplog.records] == ["Not all pictures could be drawn: out of ink"]
+    monkeypatch.setattr("custom.report.pictures.learning_curves", fail)
+    trainer = tiny.trainer("supervised", tmp_path, epochs=1)
+    assert trainer.output is not None
+    Pictures(trainer.output, trainer.validator).attach(trainer)
+    with caplog.at_level("INFO", logger="custom.report.pictures"):
+        trainer.run()
+    (record,) = [r for r in caplog.records if r.name == "custom.report.pictures"]
+    assert str(error) in record.getMessage()
+    assert record.levelname == ("INFO" if isinstance(error, ImportError) else "WARNING")
     assert (tmp_path / "bundle/models/model_final.pt").exists()

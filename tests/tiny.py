@@ -116,19 +116,19 @@ def trainer(
 
 
 class Scripted(ServingEvaluator):
-    """Gives the scores it is told."""
+    """Gives these scores, one an epoch."""
 
-    told: ClassVar[list[float]] = []
+    script: ClassVar[list[float]] = []
 
     def run(self, global_epoch: int = 1) -> None:
-        score = self.told[global_epoch - 1]
+        score = self.script[global_epoch - 1]
         self.scores = dict.fromkeys(self.method.serving(), score)
         self.state.metrics = {f"{name}/dice_mean": score for name in self.scores}
         self.scored_epoch = global_epoch
 
 
-def scripted(told: list[float], folder: Path | None, **settings: Any) -> DualStreamTrainer:
-    Scripted.told = told
-    made = trainer("supervised", folder, epochs=len(told), epoch_steps=1, evaluator=Scripted, **settings)
+def scripted(scores: list[float], folder: Path | None, **settings: Any) -> DualStreamTrainer:
+    Scripted.script = scores
+    made = trainer("supervised", folder, epochs=len(scores), epoch_steps=1, evaluator=Scripted, **settings)
     ValidationHandler(1, made.validator).attach(made)
     return made

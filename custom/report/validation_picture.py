@@ -25,16 +25,16 @@ def validation_picture(
     network: nn.Module,
     png: Path,
     name: str = "network",
-    spacing_mm: Sequence[float] | None = None,
 ) -> bool:
     """Predict every validation case once more and draw up to three of them, ordered by Dice, one below the other.
+
+    Where the size of a case's voxels is not known, its pixels are drawn as squares.
 
     Args:
         validator: of the run; its cases, its inferer and its precision are used. Its state is left alone.
         network: with the weights that serve; set to evaluation.
         png: the file to make, whole or not at all.
         name: of the network, above its panels.
-        spacing_mm: of the grid that scans are resampled to; None, or a size of -1, draws square pixels.
 
     Returns:
         False where no case can be scored: nothing is drawn then.
@@ -53,7 +53,8 @@ def validation_picture(
             path = Path(folder) / f"{index}.png"
             case_pictures(
                 _image(validator.dataset[index]["image"]), label.cpu().numpy(), {name: pred.cpu().numpy()}, path,
-                f"{place}: {validator.dataset.case_name(index)}", validator.classes[1:], _spacing(spacing_mm, label.ndim),
+                f"{place}: {validator.dataset.case_name(index)}", validator.classes[1:],
+                validator.dataset.spacing_mm(index),
             )  # fmt: skip
             rows.append(_read(path))
     write_atomically(png, lambda stream: _stacked(rows).save(stream, format="png"))
@@ -82,11 +83,6 @@ def _image(image: torch.Tensor) -> NDArray[Any]:
     array: NDArray[Any] = image.cpu().numpy()
     colour = array.ndim == 3 and len(array) == 3 and array.min() >= 0 and array.max() <= 1
     return np.round(array * 255) if colour else array
-
-
-def _spacing(spacing_mm: Sequence[float] | None, axes: int) -> list[float] | None:
-    known = spacing_mm is not None and len(spacing_mm) >= axes and min(spacing_mm[:2]) > 0
-    return [float(s) for s in spacing_mm[:axes]] if known and spacing_mm is not None else None
 
 
 def _read(path: Path) -> NDArray[Any]:

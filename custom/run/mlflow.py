@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import logging
 import os
@@ -13,11 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
-from weakref import WeakValueDictionary
 
 import yaml
-from ignite.engine import Engine, Events
-from monai.engines import Trainer
+from ignite.engine import Engine
 
 from .. import distributed
 from ..errors import UserError
@@ -43,21 +40,26 @@ class MLflow:
 
     Args:
         uri: ``sqlite:////absolute/path.db`` or ``http://host:port``.
-        config: the run's config: the experiment is named after its bundle, the settings become parameters.
+        config: the run's config: the settings become parameters.
         output: the run's folder.
+        experiment: its name; None: the bundle's.
+        run_name: None: one that no other run has.
 
     Raises:
         TrackingError: a path, or a ``file:`` address, which MLflow takes no more.
     """
 
-    def __init__(self, uri: str, config: RunConfig, output: Output) -> None:
+    def __init__(
+        self, uri: str, config: RunConfig, output: Output, experiment: str | None = None, run_name: str | None = None
+    ) -> None:
         if "://" not in uri or uri.startswith("file:"):
             raise TrackingError(
                 f"mlflow_uri {uri!r} is no address: expected sqlite:////absolute/path.db, or a server http://host:port"
             )
         self.uri, self.config, self.output = uri, config, output
+        self.experiment, self.run_name = experiment or config.bundle_root.name, run_name
         self._unique = f"{config.bundle_root.name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
-        self._server = _Server(uri, "metrics go to metrics.csv, retried each epoch")
+        self._server = _Server(uri)
         self._client: Any = None
         self._run = ""
         self._rows: Rows = ()
@@ -71,7 +73,7 @@ class MLflow:
             self._cohort = _cohort(engine)
             self.output.trackers.append(self)
 
-    # what the run's Output tells
+    # what the run's Output says
 
     def begin(self, rows: Rows) -> None:
         self._under_way, self._rows = True, rows
@@ -81,10 +83,10 @@ class MLflow:
         self._rows = rows
         self._server.ask(self._send)
 
-    def finish(self, rows: Rows, pictures: Sequence[Path]) -> None:
+    def finish(self, rows: Rows) -> None:
         self._under_way, self._rows = False, rows
-        bundle = self.output.folder / "bundle"
-        files = dict.fromkeys((self.output.folder / "metrics.csv", *pictures), "")
+        folder, bundle = self.output.folder, self.output.folder / "bundle"
+        files = dict.fromkeys((folder / "metrics.csv", *sorted(folder.glob("*.png"))), "")
         files |= {path: path.parent.relative_to(bundle.parent).as_posix() for path in sorted(bundle.rglob("*"))}
         self._end("FINISHED", files)
 
@@ -93,7 +95,7 @@ class MLflow:
             self._under_way = False
             self._end("FAILED", {self.output.folder / "metrics.csv": ""})
 
-    # what MLflow is told
+    # what MLflow hears
 
     def _end(self, status: str, files: Mapping[Path, str]) -> None:
         def act() -> None:
@@ -153,11 +155,11 @@ class MLflow:
         return run.info.run_id if run.info.lifecycle_stage == "active" else ""
 
     def _new(self, client: Any) -> str:
-        name = self.config.bundle_root.name
-        found = client.get_experiment_by_name(name)
-        experiment = found.experiment_id if found else client.create_experiment(name, _artifacts_beside(self.uri))
-        made = client.search_runs([experiment], f"attributes.run_name = '{self._unique}'")  # and its answer got lost
-        run = (made[0] if made else client.create_run(experiment, run_name=self._unique)).info.run_id
+        found = client.get_experiment_by_name(self.experiment)
+        place = found.experiment_id if found else client.create_experiment(self.experiment, _artifacts_beside(self.uri))
+        made = client.search_runs([place], f"tags.folder = '{self._unique}'")  # and its answer got lost
+        name = self.run_name or self._unique
+        run = (made[0] if made else client.create_run(place, run_name=name, tags={"folder": self._unique})).info.run_id
         write_text(self.output.folder / "mlflow.json", json.dumps({"uri": self.uri, "run_id": run}) + "\n")
         return run
 
@@ -187,70 +189,32 @@ class MLflow:
                            self.output.folder)  # fmt: skip
 
 
-def harmless(handlers: Sequence[Any]) -> list[Any]:
-    """The handlers, where MONAI's ``MLFlowHandler`` (from ``--tracking mlflow``) cannot stop a training any more."""
+def ours_for_monais(handlers: Sequence[Any], output: Output | None) -> list[Any]:
+    """Put :class:`MLflow` in the place of MONAI's ``MLFlowHandler``, which ``--tracking mlflow`` adds to a trainer's handlers.
+
+    MONAI's dies with its server, and the training with it. Ours takes its address, experiment and run name. It sends a
+    row an epoch, not the loss of each iteration. Where ``mlflow_uri`` is set too, the run is kept there alone.
+    """
+    ours = without_monais(handlers)
+    config = output.config if output is not None else None
+    for monais in (handler for handler in handlers if handler not in ours):
+        uri = monais.client.tracking_uri
+        if any(isinstance(handler, MLflow) for handler in ours):
+            logger.info("mlflow_uri is set: the run is kept there, not at %s, which --tracking names.", uri)
+        elif output is not None and config is not None:
+            ours.append(MLflow(uri, config, output, monais.experiment_name, monais.run_name))
+    return ours
+
+
+def without_monais(handlers: Sequence[Any]) -> list[Any]:
+    """Drop MONAI's ``MLFlowHandler``: a validator's scores are in the rows of its trainer."""
     from monai.handlers import MLFlowHandler
 
-    return [_Harmless(handler) if isinstance(handler, MLFlowHandler) else handler for handler in handlers]
-
-
-class _Harmless:
-    """MONAI's handler, its errors told instead of raised.
-
-    It is attached when the engine starts, so that it comes after the engine's own end of an epoch: the numbers that it
-    logs are then those of the epoch. Without a ``run_name`` MONAI goes on in whatever run did not finish: it gets one.
-    """
-
-    METHODS = ("start", "iteration_completed", "epoch_completed", "complete", "close")
-
-    def __init__(self, handler: Any) -> None:
-        self.handler, self._start = handler, handler.start
-        uri = handler.client.tracking_uri
-        self._server = _servers.setdefault(
-            uri, _Server(uri, "metrics go to metrics.csv, those of an outage to it alone")
-        )
-        if "%" in uri:  # a space, written as MONAI does: it looks for the folder of the files below the escaped name
-            handler.artifact_location = _artifacts_beside(uri) or handler.artifact_location
-        handler.output_transform = _single(handler.output_transform)
-        for name in self.METHODS:
-            setattr(handler, name, self._guarded(getattr(handler, name)))
-
-    def attach(self, engine: Engine) -> None:
-        engine.add_event_handler(Events.STARTED, self._attach)
-
-    def _attach(self, engine: Engine) -> None:
-        if self.handler.run_name is None:
-            if isinstance(engine, Trainer) or not self._server.run_name:  # it starts first; the validator joins its run
-                self._server.run_name = f"run_{time.strftime('%Y%m%d_%H%M%S')}_{secrets.token_hex(3)}"
-            self.handler.run_name = self._server.run_name
-        self.handler.attach(engine)
-
-    def _guarded(self, method: Callable[..., None]) -> Callable[..., None]:
-        @functools.wraps(method)
-        def guarded(*engine: Engine) -> None:
-            def act() -> None:
-                if self.handler.cur_run is None and method != self._start:
-                    self._start(*engine)  # what failed when the engine started
-                method(*engine)
-
-            if engine or self.handler.cur_run is not None:  # those without have nothing to end
-                self._server.ask(act)
-
-        return guarded
-
-
-def _single(transform: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """MONAI's ``from_engine(["loss"])`` makes a tuple of a dict's one value, which its handler cannot log."""
-
-    def single(output: Any) -> Any:
-        found = transform(output)
-        return found[0] if isinstance(found, tuple) and len(found) == 1 else found
-
-    return single
+    return [handler for handler in handlers if not isinstance(handler, MLFlowHandler)]
 
 
 class _Server:
-    """A server that may not answer: each outage is told once, and costs seconds, however long it lasts.
+    """A server that may not answer: each outage is said once, and costs seconds, however long it lasts.
 
     One that refuses is asked each time. One that hangs costs MLflow's timeout: it is left alone for six times as long,
     and twice as long after each further time.
@@ -258,10 +222,9 @@ class _Server:
 
     HANGS_s = 1.0
 
-    def __init__(self, uri: str, meanwhile: str) -> None:
-        self.uri, self.meanwhile = uri, meanwhile
-        self.run_name = ""  # of the run that MONAI's handlers share there
-        self._told = False
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        self._said = False
         self._rest_s, self._until = 0.0, 0.0
 
     def ask(self, act: Callable[[], None], last: bool = False) -> bool:
@@ -286,15 +249,13 @@ class _Server:
             taken = time.monotonic() - started
             self._rest_s = max(2 * self._rest_s, 6 * taken) if taken > self.HANGS_s else 0.0
             self._until = time.monotonic() + self._rest_s
-            if not self._told:
-                logger.warning("MLflow at %s does not answer (%s); %s.", self.uri, _first_line(error), self.meanwhile)
-            self._told = True
+            if not self._said:
+                logger.warning("MLflow at %s does not answer (%s); metrics go to metrics.csv, retried each epoch.",
+                               self.uri, _first_line(error))  # fmt: skip
+            self._said = True
             return False
-        self._told, self._rest_s = False, 0.0
+        self._said, self._rest_s = False, 0.0
         return True
-
-
-_servers: WeakValueDictionary[str, _Server] = WeakValueDictionary()  # trainer and validator tell of one outage once
 
 
 def _first_line(error: Exception) -> str:
@@ -321,14 +282,14 @@ def _task(data_list: str) -> str:
 
 
 def _cohort(engine: Any) -> dict[str, int]:
-    """How many scans, of how many patients, a trainer learns from."""
+    """Count the scans that a trainer learns from, and their patients."""
     from ..cohort.names import first_file, stem
 
     found = {}
     for part in ("labelled", "unlabelled"):
-        stream = getattr(engine, part, None)
-        if stream is not None:
-            entries = stream.bank.data if part == "labelled" or engine.method.unlabelled_terms else []
+        if hasattr(engine, part):
+            stream = getattr(engine, part)
+            entries = [] if stream is None else stream.bank.data
             found[f"{part}_scans"] = len(entries)
             found[f"{part}_patients"] = len({e.get("patient") or stem(first_file(e)) for e in entries})
     return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import csv
 import io
 import json
@@ -13,7 +12,7 @@ import shutil
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import monai
 import torch
@@ -26,11 +25,7 @@ from .bundle import write_bundle
 from .checkpoint import CheckpointError
 from .config import RunConfig
 from .folder import RunFolder
-from .tensorboard import TensorBoard
 from .tracker import Tracker
-
-if TYPE_CHECKING:
-    from ..training.validation import ServingEvaluator
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +37,7 @@ _RUN_FILES = (
 
 
 class Output:
-    """A run's folder, written by rank 0: ``last_NNNN.pt``, ``metrics.csv``, ``tensorboard/``, the pictures, ``bundle/``.
+    """A run's folder, written by rank 0: ``last_NNNN.pt``, ``metrics.csv``, ``bundle/``, and what its trackers write.
 
     Nothing is touched before :meth:`open`. A new run in a folder that holds an earlier one moves that one to
     ``earlier/NNN``; nothing is overwritten in place.
@@ -51,6 +46,9 @@ class Output:
         folder: the run's ``output_dir``, absolute or below ``root``.
         config: what the run was told; None in tests of the trainer alone: no ``bundle/`` is described then.
         root: the bundle's root.
+
+    Attributes:
+        trackers: follow the run, in this order; empty on all ranks but 0.
     """
 
     def __init__(self, folder: str | Path, config: RunConfig | None = None, root: str | Path = ".") -> None:
@@ -61,7 +59,7 @@ class Output:
         self.rows: list[dict[str, float]] = []
         self._writes = distributed.rank() == 0
         self._data: dict[str, str] = {}
-        self.trackers: list[Tracker] = [TensorBoard(self.folder / "tensorboard")] if self._writes else []
+        self.trackers: list[Tracker] = []
 
     def open(self, resume: bool = False) -> None:
         """Take the folder for this process; see :class:`~.folder.RunFolder` for what is raised."""
@@ -177,13 +175,8 @@ class Output:
             state = {key: value.detach().cpu() for key, value in network.state_dict().items()}
             write_atomically(self.models / f"{stem}{suffix}.pt", partial(torch.save, state))
 
-    def finish(
-        self,
-        networks: Mapping[str, nn.Module],
-        best: Mapping[str, float],
-        validator: ServingEvaluator | None = None,
-    ) -> None:
-        """The final weights beside the best ones, the learning curves, a picture of ``validator``'s cases."""
+    def finish(self, networks: Mapping[str, nn.Module], best: Mapping[str, float]) -> None:
+        """Write the final weights beside the best ones and ``run.json``; then the trackers hear of the end."""
         if not self._writes:
             return
         self.serve(networks, suffix="_final")
@@ -199,30 +192,9 @@ class Output:
             },
         }
         write_text(self.models.parent / "run.json", json.dumps(about, indent=2) + "\n")
-        pictures = self._draw(networks, validator)
         for tracker in self.trackers:
-            tracker.finish(self.rows, pictures)
+            tracker.finish(self.rows)
         logger.info("Finished: %s (weights), %s", self.models.parent, self.folder / "metrics.csv")
-
-    def _draw(self, networks: Mapping[str, nn.Module], validator: ServingEvaluator | None) -> list[Path]:
-        """What could be drawn of the learning curves and the validation cases."""
-        curves, cases = self.folder / "learning_curves.png", self.folder / "validation.png"
-        try:
-            from ..report.learning_curves import learning_curves
-            from ..report.validation_picture import validation_picture
-
-            learning_curves(self.folder / "metrics.csv", curves)
-            if validator is not None and len(validator.dataset):
-                name, network = next(iter(networks.items()))
-                serving = copy.deepcopy(network)  # the weights in memory are the last ones, not those that serve
-                serving.load_state_dict(torch.load(self.models / "model.pt", map_location="cpu", weights_only=True))
-                spacing = self.config.resolved("spacing_mm") if self.config is not None else None
-                validation_picture(validator, serving, cases, name, spacing)
-        except ImportError as error:  # matplotlib is optional where a bundle only serves
-            logger.info("No pictures are drawn: %s", error)
-        except Exception as error:  # a picture is no reason to lose the end of a run
-            logger.warning("Not all pictures could be drawn: %s", error)
-        return [path for path in (curves, cases) if path.exists()]
 
 
 def _number(text: str) -> float:

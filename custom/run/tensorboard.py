@@ -4,32 +4,41 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import socket
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from ignite.engine import Engine
+
+from .. import distributed
+from .output import Output
 from .tracker import Rows
 
 logger = logging.getLogger(__name__)
 
+ROOM_BYTES = 1 << 20  # more than a row, or than a picture
+
 
 class TensorBoard:
-    """Writes each row into event files below ``folder``: a scalar a column, over the optimiser step.
+    """Writes each row into event files in ``tensorboard/``: a scalar a column, over the optimiser step.
 
     What cannot be written is kept and tried again with the next row. A resumed run goes on in a file of its own, which
     tells TensorBoard to forget the points that are computed anew: no curve has a point twice.
 
     Args:
-        folder: made at the first row.
+        output: the run's folder; ``tensorboard/`` is made in it at the first row.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._file: _EventFile | None = None
+    def __init__(self, output: Output) -> None:
+        self.output = output
+        self.folder = output.folder / "tensorboard"
+        self._writer: Any = None
         self._written = 0  # rows
         self._warned = False
+
+    def attach(self, engine: Engine) -> None:
+        if distributed.rank() == 0:
+            self.output.trackers.append(self)
 
     def begin(self, rows: Rows) -> None:
         before = any(self.folder.glob("events.out.tfevents.*"))
@@ -38,15 +47,16 @@ class TensorBoard:
     def update(self, rows: Rows) -> None:
         self._guarded(lambda: self._write(rows))
 
-    def finish(self, rows: Rows, pictures: Sequence[Path]) -> None:
+    def finish(self, rows: Rows) -> None:
         self._guarded(lambda: self._write(rows))
+        pictures = sorted(self.output.folder.glob("*.png"))
         self._guarded(lambda: self._show(pictures, int(rows[-1]["step"]) if rows else 0))
 
     def close(self) -> None:
-        file, self._file = self._file, None
-        if file is not None:
-            with contextlib.suppress(OSError):  # told already, when a row could not be written
-                file.close()
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            with contextlib.suppress(Exception):  # said already, when a row could not be written
+                writer.close()
 
     def _guarded(self, act: Callable[[], None]) -> None:
         try:
@@ -55,7 +65,6 @@ class TensorBoard:
             self._say(logging.INFO, f"No TensorBoard files are written: {error}")
         except Exception as error:  # whatever it is, it does not stop a training
             self._say(logging.WARNING, f"Cannot write {self.folder}: {error}; every row is in metrics.csv.")
-            self.close()
 
     def _say(self, level: int, text: str) -> None:
         if not self._warned:
@@ -63,57 +72,40 @@ class TensorBoard:
         self._warned = True
 
     def _write(self, rows: Rows) -> None:
-        from tensorboard.compat.proto.summary_pb2 import Summary
-
         for row in rows[self._written :]:
-            scalars = [Summary.Value(tag=k, simple_value=float(v)) for k, v in row.items() if k != "step"]
-            self._add(scalars, int(row["step"]))
+            with self._writing(int(row["step"])) as writer:
+                for column, value in row.items():
+                    if column != "step":
+                        writer.add_scalar(column, float(value), int(row["step"]))
             self._written += 1
 
     def _show(self, pictures: Sequence[Path], step: int) -> None:
+        import numpy as np
         from PIL import Image
-        from tensorboard.compat.proto.summary_pb2 import Summary
 
         for path in pictures:
-            with Image.open(path) as picture:
-                (width, height), channels = picture.size, len(picture.getbands())
-            png = Summary.Image(width=width, height=height, colorspace=channels, encoded_image_string=path.read_bytes())
-            self._add([Summary.Value(tag=path.stem, image=png)], step)
+            with self._writing(step) as writer, Image.open(path) as picture:
+                writer.add_image(path.stem, np.asarray(picture.convert("RGB")), step, dataformats="HWC")
 
-    def _add(self, values: Sequence[Any], step: int) -> None:
-        from tensorboard.compat.proto.summary_pb2 import Summary
+    @contextlib.contextmanager
+    def _writing(self, step: int) -> Iterator[Any]:
+        """Torch's writer, when there is room to write; what it is given is on the disk at the end.
 
-        self._file = self._file or _EventFile(self.folder, purge_step=step)
-        self._file.write(step=step, summary=Summary(value=values))
+        It writes in a thread, which prints a traceback where it fails: on a full disk one for each row. So it is asked
+        for nothing while a file of ``ROOM_BYTES`` cannot be written. A disk that fills up in between costs one.
+        """
+        from torch.utils.tensorboard import SummaryWriter
 
-
-class _EventFile:
-    """Events, each on disk when ``write`` returns.
-
-    torch's SummaryWriter hands them to a thread; on a full disk that prints a page of traceback for every row.
-
-    Args:
-        folder: made where it is missing.
-        purge_step: TensorBoard forgets what earlier files of the folder say of this step and those behind it.
-    """
-
-    def __init__(self, folder: Path, purge_step: int) -> None:
-        from tensorboard.compat.proto.event_pb2 import SessionLog
-        from tensorboard.summary.writer.record_writer import RecordWriter
-
-        folder.mkdir(parents=True, exist_ok=True)
-        seconds, nanoseconds = divmod(time.time_ns(), 10**9)  # files are read in the order of their names
-        name = f"events.out.tfevents.{seconds:010d}.{nanoseconds:09d}.{socket.gethostname()}"
-        self._stream = (folder / name).open("xb")
-        self._records = RecordWriter(self._stream)
-        self.write(file_version="brain.Event:2")
-        self.write(step=purge_step, session_log=SessionLog(status=SessionLog.START))
-
-    def write(self, **event: Any) -> None:
-        from tensorboard.compat.proto.event_pb2 import Event
-
-        self._records.write(Event(wall_time=time.time(), **event).SerializeToString())
-        self._stream.flush()
-
-    def close(self) -> None:
-        self._stream.close()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        room = self.folder / ".room"
+        try:
+            room.write_bytes(bytes(ROOM_BYTES))
+        finally:
+            room.unlink(missing_ok=True)
+        try:
+            self._writer = self._writer or SummaryWriter(str(self.folder), purge_step=step)
+            yield self._writer
+            self._writer.flush()
+        except Exception:
+            self.close()  # its thread may have ended; the next one is told to forget from its own first step on
+            raise

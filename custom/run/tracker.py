@@ -1,25 +1,27 @@
-"""What is told of a run while it goes on."""
+"""Who listens to a run."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Protocol
 
 Rows = Sequence[Mapping[str, float]]
 
 
 class Tracker(Protocol):
-    """What else is told of a run. Nothing of it raises: no account of a training may stop it."""
+    """Follows a run, as one of ``Output.trackers``. No method raises: nothing that follows a training may stop it.
+
+    A tracker that a config lists among its handlers has ``attach(engine)``, which adds it there on rank 0.
+    """
 
     def begin(self, rows: Rows) -> None:
-        """A new run starts, or one goes on behind these rows."""
+        """Hear that a new run starts, or that one goes on behind these rows."""
 
     def update(self, rows: Rows) -> None:
-        """The last row's epoch is in a checkpoint: it will not be computed again."""
+        """Hear that the last row's epoch is in a checkpoint: it will not be computed again."""
 
-    def finish(self, rows: Rows, pictures: Sequence[Path]) -> None:
-        """Every file of the run is there."""
+    def finish(self, rows: Rows) -> None:
+        """Hear that every file of the run is there. Pictures are the ``*.png`` in its folder."""
 
     def close(self) -> None:
-        """The run is over, whether it finished or not."""
+        """Hear that the run is over, whether it finished or not."""

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from ..cohort.formats.itk_image import is_picture
 from ..cohort.names import case_names
 from ..errors import UserError
 
@@ -38,18 +39,20 @@ class Scan:
         image: ``(C, *spatial)`` float16, or ``(Z, C, X, Y)`` with slices.
         label: ``(*spatial)`` uint8, or ``(Z, X, Y)`` with slices, or None.
         present: ``(C,)`` bool, False for a modality that the case lacks.
+        spacing_mm: of the voxels, an entry an axis; None where it is not known.
     """
 
     image: Tensor
     label: Tensor | None
     present: Tensor
+    spacing_mm: tuple[float, ...] | None = None
 
     def tensors(self) -> list[Tensor]:
         return [self.image] if self.label is None else [self.image, self.label]
 
     def to(self, device: torch.device) -> Scan:
         label = None if self.label is None else self.label.to(device)
-        return Scan(self.image.to(device), label, self.present)
+        return Scan(self.image.to(device), label, self.present, self.spacing_mm)
 
 
 class Bank(Dataset):
@@ -125,6 +128,10 @@ class Bank(Dataset):
     def shape(self, item: int) -> tuple[int, ...]:
         """Spatial shape of an item, ``(X, Y)`` or ``(X, Y, Z)``."""
         return tuple(self._item(item)[0].shape[1:])
+
+    def spacing_mm(self, case: int) -> tuple[float, ...] | None:
+        """Length of a voxel along each axis as the transform left it; None of PNG and JPEG, and without an affine."""
+        return self._scan(case).spacing_mm
 
     def foreground(self, item: int) -> dict[int, Tensor]:
         """Class -> ``(n,)`` int32, row-major positions of foreground voxels in the item; at most 2,000 a class."""
@@ -229,12 +236,13 @@ class Bank(Dataset):
             tensors = self.transform(case)
             image = self._image(_plain(tensors["image"]), present)
             label = self._label(_plain(tensors["label"]), image) if self.labelled else None
+            spacing = _spacing_mm(tensors["image"], files)
             if not self.slices:
-                return Scan(image, label, self._present(image, present))
+                return Scan(image, label, self._present(image, present), spacing)
             if image.ndim != 4:
                 raise ValueError(f"slices needs a volume (C, X, Y, Z), found {tuple(image.shape)}; set slices to false")
             label = None if label is None else label.movedim(-1, 0).contiguous()
-            return Scan(image.movedim(-1, 0).contiguous(), label, self._present(image, present))
+            return Scan(image.movedim(-1, 0).contiguous(), label, self._present(image, present), spacing)
         except Exception as error:
             paths = ", ".join(str(case[key]) for key in self.keys)
             text = f"{self.name} case {self.names[index]}: cannot use {paths}: {_root(error)}"
@@ -358,6 +366,14 @@ def _overlap(
 def _plain(value: Any) -> Tensor:
     """Without MONAI's metadata: every operation on a MetaTensor would cost some 40 microseconds more."""
     return value.as_tensor() if hasattr(value, "as_tensor") else torch.as_tensor(value)
+
+
+def _spacing_mm(image: Any, files: Any) -> tuple[float, ...] | None:
+    """Of MONAI's affine. A picture has pixels, but no size."""
+    paths = files if isinstance(files, list) else [files]
+    if not hasattr(image, "pixdim") or any(is_picture(path) for path in paths):
+        return None
+    return tuple(float(size) for size in image.pixdim[: image.ndim - 1])
 
 
 def _root(error: BaseException) -> str:

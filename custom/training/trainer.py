@@ -23,7 +23,7 @@ from ..cohort.overlaps import refuse_overlaps
 from ..methods import Method
 from ..methods.batch import Batch
 from ..methods.schedule import PolyDecay, Progress, TermWeights
-from ..run.mlflow import harmless
+from ..run.mlflow import ours_for_monais
 from ..run.output import Output
 from ..seeds import derive
 from ..stream.stream import Stream
@@ -54,7 +54,8 @@ class DualStreamTrainer(Trainer):
         max_epochs: length of the run, in epochs of ``epoch_steps`` optimiser steps.
         method: networks and terms. Under an active process group it is wrapped in DDP as a whole.
         optimizer: over the method's parameters that require a gradient.
-        labelled, unlabelled: the streams. Without unlabelled scans the terms that need them weigh 0.
+        labelled, unlabelled: the streams. Without unlabelled scans the terms that need them weigh 0; a method that has
+            no such term needs no unlabelled stream.
         weights: of the terms, see :class:`~.schedule.TermWeights`.
         epoch_steps: optimiser steps an epoch.
         lr_schedule: factor of the learning rate as a function of the progress.
@@ -85,9 +86,9 @@ class DualStreamTrainer(Trainer):
         method: Method,
         optimizer: torch.optim.Optimizer,
         labelled: Stream,
-        unlabelled: Stream,
         weights: Mapping[str, Any],
         epoch_steps: int,
+        unlabelled: Stream | None = None,
         lr_schedule: Callable[[Progress], float] | None = None,
         accumulate: int = 1,
         epoch_length: int | None = None,
@@ -118,7 +119,7 @@ class DualStreamTrainer(Trainer):
             decollate=False,
         )
         self.method, self.optimizer = method.to(self.device), optimizer  # heads and prototypes too, in place
-        self.labelled, self.unlabelled = labelled, unlabelled
+        self.labelled, self.unlabelled = labelled, unlabelled if method.unlabelled_terms else None
         self.epoch_steps, self.accumulate, self.clip = epoch_steps, accumulate, clip
         self.lr_schedule = lr_schedule or PolyDecay(power=0.0)
         self.seed, self.resume = seed, resume
@@ -139,7 +140,7 @@ class DualStreamTrainer(Trainer):
         _give_momentum_to_all(optimizer)
         self.add_event_handler(Events.EPOCH_STARTED, DualStreamTrainer._start_epoch)
         self.add_event_handler(Events.EPOCH_COMPLETED, DualStreamTrainer._share_buffers)
-        self._register_handlers(harmless(train_handlers or []))
+        self._register_handlers(ours_for_monais(train_handlers or [], output))
 
     @property
     def device(self) -> torch.device:
@@ -155,7 +156,7 @@ class DualStreamTrainer(Trainer):
         return Progress(min(self.step, self.steps), self.steps, epoch, self.state.max_epochs, self.weights)
 
     def _absent_terms(self) -> Sequence[str]:
-        if len(self.unlabelled.bank) or not self.method.unlabelled_terms:
+        if not self.method.unlabelled_terms or (self.unlabelled is not None and len(self.unlabelled.bank)):
             return ()
         logger.warning("There are no unlabelled scans: training is supervised, without %s.",
                        ", ".join(self.method.unlabelled_terms))  # fmt: skip
@@ -178,7 +179,7 @@ class DualStreamTrainer(Trainer):
     def _judge_the_scans(self) -> None:
         """Before anything is touched; an unlabelled scan that no term reads is not judged."""
         parts = {"labelled": self.labelled.bank.data}
-        if self.method.unlabelled_terms:
+        if self.unlabelled is not None:
             parts["unlabelled"] = self.unlabelled.bank.data
         parts["validation"] = self.validator.dataset.data if self.validator is not None else []
         if self.check is None:
@@ -223,9 +224,9 @@ class DualStreamTrainer(Trainer):
 
     def data_digest(self) -> dict[str, str]:
         """SHA-256 of what each part of the cohort holds, names and voxels."""
-        parts = {"labelled": self.labelled.bank, "unlabelled": self.unlabelled.bank}
-        if not self.method.unlabelled_terms:
-            del parts["unlabelled"]  # never read
+        parts = {"labelled": self.labelled.bank}
+        if self.unlabelled is not None:
+            parts["unlabelled"] = self.unlabelled.bank
         if self.validator is not None:
             parts["validation"] = self.validator.dataset
         return {name: bank.digest() for name, bank in parts.items()}
@@ -237,7 +238,8 @@ class DualStreamTrainer(Trainer):
         epoch, rank = self.state.epoch, distributed.rank()
         torch.manual_seed(derive(self.seed, epoch, rank, "network"))
         self.labelled.start(epoch)
-        self.unlabelled.start(epoch)
+        if self.unlabelled is not None:
+            self.unlabelled.start(epoch)
         self._epoch_log = _Sums()
         self._epoch_start = time.perf_counter()
 
@@ -273,13 +275,14 @@ class DualStreamTrainer(Trainer):
         return _Window(size, position == start, position == start + size - 1)
 
     def _draw(self) -> tuple[Batch, Batch]:
-        strong = self.method.strong_view
+        strong, unlabelled = self.method.strong_view, self._wanted_unlabelled()
         labelled = self.labelled.draw(strong)
-        return labelled, self.unlabelled.draw(strong) if self._reads_unlabelled() else self.labelled.empty()
+        return labelled, self.labelled.empty() if unlabelled is None else unlabelled.draw(strong)
 
-    def _reads_unlabelled(self) -> bool:
+    def _wanted_unlabelled(self) -> Stream | None:
+        """The unlabelled stream, where a term reads it now."""
         progress = self.progress()
-        return any(progress.wants(term) for term in self.method.unlabelled_terms)
+        return self.unlabelled if any(progress.wants(term) for term in self.method.unlabelled_terms) else None
 
     def _memory(self, under_way: Callable[[], str]) -> contextlib.AbstractContextManager:
         """Within it an out-of-memory error names what was under way, its size and what to lower."""
@@ -287,7 +290,7 @@ class DualStreamTrainer(Trainer):
             lambda: memory.report(
                 f"{under_way()}, step {self.step}",
                 self.labelled.batch,
-                self.unlabelled.batch if self._reads_unlabelled() else 0,
+                0 if (unlabelled := self._wanted_unlabelled()) is None else unlabelled.batch,
                 (self.labelled.bank.num_channels, *self.labelled.patch),
                 resumable=self.output is not None and self.step >= self.epoch_steps,
             )
@@ -412,7 +415,7 @@ class DualStreamTrainer(Trainer):
             logger.info("There is no validation score to choose by: the final weights serve.")
             self.output.serve(self.method.serving())
         start = time.perf_counter()
-        self.output.finish(self.method.serving(), self.best, self.validator)
+        self.output.finish(self.method.serving(), self.best)
         end = time.perf_counter() - start
         whole, part = (sum(row.get(k, 0.0) for row in self.output.rows) for k in ("seconds", "validation_seconds"))
         logger.info(

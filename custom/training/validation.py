@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from .. import distributed
 from ..methods import Method
 from ..networks.one_channel import channel_of, reads
-from ..run.mlflow import harmless
+from ..run.mlflow import without_monais
 from ..stream.bank import Bank
 from . import memory
 from .precision import autocast, autocast_dtype
@@ -89,7 +89,7 @@ class ServingEvaluator(Evaluator):
         self.scored_epoch = 0
         self.state.key_metric_name = KEY_METRIC
         self.add_event_handler(Events.EPOCH_COMPLETED, ServingEvaluator._summarise)
-        self._register_handlers(harmless(val_handlers or []))
+        self._register_handlers(without_monais(val_handlers or []))
 
     def run(self, global_epoch: int = 1) -> None:  # type: ignore[override]
         if len(self.dataset) == 0:
@@ -115,8 +115,8 @@ class ServingEvaluator(Evaluator):
             row[name] = None
             if not reads(network, case["present"]):
                 continue
-            told = partial(self._under_way, self.dataset.case_name(batchdata), name)
-            with autocast(self.dtype, device), memory.explained(told):
+            under_way = partial(self._under_way, self.dataset.case_name(batchdata), name)
+            with autocast(self.dtype, device), memory.explained(under_way):
                 logits = self.inferer(image, network)
             row[name] = class_dice(logits[0].argmax(dim=0), label, len(self.classes))
         self._rows.append(row)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import gzip
 import hashlib
 import io
 import math
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,6 @@ import numpy as np
 from .opened import Opened, ScanFault, by, judge_affine, judge_size, judge_type
 
 GZIP = b"\x1f\x8b"
-GZIP_WINDOW = 31  # zlib's wbits of a gzip member: it then compares checksum and length itself
 HEADER_BYTES = 544  # of NIfTI-2, with its flag of extensions; NIfTI-1 has 352
 PIECE = 2**20
 
@@ -60,49 +62,49 @@ def open_nifti(path: Path, max_voxels: int) -> Opened:
 
 
 def gunzip(raw: bytes, limit: int, name: str) -> bytes:
-    """Decompress to the end of the last member, so that every checksum is compared; keeps ``limit`` bytes.
+    """Decompress to the end of the last member, so that every checksum is compared; keep ``limit`` bytes.
 
     Raises:
         ScanFault: truncated; damaged; more than ``limit`` and a piece, however large that would become.
     """
-    data, at, kept, size = memoryview(raw), 0, [], 0
-    while at == 0 or data[at : at + 2] == GZIP:
-        stream = zlib.decompressobj(GZIP_WINDOW)
-        while not stream.eof:
-            chunk = data[at : at + PIECE]
-            try:
-                piece = stream.decompress(chunk, max(limit - size, 0) + PIECE)
-            except zlib.error as error:
-                raise ScanFault(damage(name, error)) from error
-            if not (piece or chunk or stream.eof):
-                raise ScanFault(f"{name} is truncated.")
-            at += len(chunk) - len(stream.unconsumed_tail) - len(stream.unused_data)
+    kept, size = [], 0
+    with _unpacking(raw, name) as stream:
+        while piece := stream.read(PIECE):  # of `limit` at once would take that memory before a byte is there
             kept.append(piece[: max(limit - size, 0)])
             size += len(piece)
             if size > limit + PIECE:
                 raise ScanFault(f"{name} holds more than the {limit} bytes that its header promises: damaged?")
-    if bytes(data[at:]).strip(b"\0"):  # zeros are padding, of a tape or a device
-        raise ScanFault(f"{name} is damaged: {len(data) - at} bytes follow the end of its compressed data.")
     return b"".join(kept)
 
 
-def damage(name: str, error: zlib.error) -> str:
-    """In words, what zlib found."""
-    reasons = {"data check": "its checksum does not match", "length check": "its length does not match"}
-    found = next((text for key, text in reasons.items() if key in str(error)), f"it cannot be decompressed ({error})")
+@contextlib.contextmanager
+def _unpacking(raw: bytes, name: str) -> Iterator[gzip.GzipFile]:
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(raw)) as stream:
+            yield stream
+    except EOFError as error:
+        raise ScanFault(f"{name} is truncated.") from error
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise ScanFault(damage(name, error)) from error
+
+
+def damage(name: str, error: Exception) -> str:
+    """Say in words what gzip, zlib or Pillow found."""
+    reasons = {
+        "CRC check": "its checksum does not match",
+        "data check": "its checksum does not match",
+        "header checksum": "its checksum does not match",
+        "length check": "its length does not match",
+        "Incorrect length": "its length does not match",
+        "Not a gzipped file": "not all of its data is compressed",
+    }
+    found = next((text for key, text in reasons.items() if key in str(error)), f"it cannot be read ({error})")
     return f"{name} is damaged: {found}."
 
 
 def _first_bytes(raw: bytes, name: str) -> bytes:
-    start, rest = b"", raw[:PIECE]
-    try:
-        while len(start) < HEADER_BYTES and rest.startswith(GZIP):
-            stream = zlib.decompressobj(GZIP_WINDOW)
-            start += stream.decompress(rest, HEADER_BYTES - len(start))
-            rest = stream.unused_data
-    except zlib.error as error:
-        raise ScanFault(damage(name, error)) from error
-    return start
+    with _unpacking(raw, name) as stream:
+        return stream.read(HEADER_BYTES)
 
 
 def _header(start: bytes, name: str) -> Any:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import re
-import struct
 import zlib
 from pathlib import Path
 
@@ -15,8 +15,8 @@ from .nifti import damage, gunzip
 from .opened import Opened, ScanFault, files_of, judge_size
 
 PNG = b"\x89PNG\r\n\x1a\n"
+PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 JPEG, JPEG_END = b"\xff\xd8", b"\xff\xd9"
-GREY, GREY_ALPHA = 0, 4  # PNG's colour types
 ZLIB_OR_GZIP = 47  # zlib's wbits
 
 
@@ -74,25 +74,22 @@ def _verify(path: Path, max_voxels: int) -> None:
 
 
 def _verify_png(raw: bytes, name: str) -> None:
-    """Walks the chunks: length, type, data, CRC of type and data."""
+    """Compare the checksum of every chunk; Pillow does, except for the last one, which is always the same."""
+    from PIL.PngImagePlugin import PngImageFile  # not by Image.open, which has a size limit of its own
+
     if not raw.startswith(PNG):
         raise ScanFault(f"{name} is no PNG file, or damaged: it does not begin like one.")
-    at, colours, kind = len(PNG), -1, b""
-    while kind != b"IEND":
-        if at + 12 > len(raw):
-            raise ScanFault(f"{name} is truncated.")
-        length, kind = struct.unpack(">I4s", raw[at : at + 8])
-        end = at + 12 + length
-        if end > len(raw):
-            raise ScanFault(f"{name} is truncated.")
-        if zlib.crc32(raw[at + 4 : end - 4]) != struct.unpack(">I", raw[end - 4 : end])[0]:
-            raise ScanFault(f"{name} is damaged: its checksum does not match.")
-        if kind == b"IHDR":
-            colours = raw[at + 17]
-        if colours == GREY_ALPHA or (colours == GREY and kind == b"tRNS"):
-            # ITK 5.4 gives grey and transparency one after the other as if they were grey values
-            raise ScanFault(f"{name} is grey with transparency; save it without.")
-        at = end
+    if PNG_END not in raw:
+        raise ScanFault(f"{name} is truncated: it lacks the end mark of a PNG file.")
+    try:
+        picture = PngImageFile(io.BytesIO(raw))
+        grey, transparent = picture.mode not in ("P", "RGB", "RGBA"), "transparency" in picture.info
+        picture.verify()
+    except Exception as error:  # Pillow's have no common class: SyntaxError, OSError, ValueError, struct.error
+        raise ScanFault(damage(name, error)) from error
+    if picture.mode == "LA" or (grey and transparent):
+        # ITK 5.4 gives grey and transparency one after the other as if they were grey values
+        raise ScanFault(f"{name} is grey with transparency; save it without.")
 
 
 def _verify_jpeg(raw: bytes, name: str) -> None:

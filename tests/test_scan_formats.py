@@ -1,0 +1,169 @@
+"""The promises of custom/cohort/formats/other.py and itk_image.py: pictures, NRRD, MetaImage, DICOM series."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import zlib
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from monai.data import ITKReader
+from monai.transforms import LoadImage
+from PIL import Image
+from scan_files import SPACING, VOXELS, affine_ras, fault, numbered, picture, write_itk, write_nifti, write_series
+
+from custom.cohort.facts import read
+from custom.cohort.reader import ScanReader
+
+# other formats
+
+
+@pytest.mark.parametrize("name", ["a.nrrd", "a.mha", "a.mhd", "p01"])
+def test_other_formats_are_read_as_monai_reads_them(tmp_path, name):
+    path = write_itk(tmp_path / name, VOXELS) if "." in name else write_series(tmp_path / name, VOXELS)
+    facts, loaded = read(path), LoadImage(reader=ITKReader, ensure_channel_first=True)(path)
+    np.testing.assert_array_equal(facts.affine, loaded.affine)
+    np.testing.assert_allclose(facts.affine, affine_ras(), atol=1e-6)
+    np.testing.assert_allclose(facts.spacing_mm, SPACING, atol=1e-6)
+    assert (facts.shape, facts.channels, facts.dtype) == ((5, 4, 3), 1, "int16")
+    assert facts.voxels == read(write_nifti(tmp_path / "same.nii", VOXELS)).voxels
+    assert facts.warnings == ()
+
+
+def test_bytes_of_a_series_are_digested_in_the_order_of_names(tmp_path):
+    folder = write_series(tmp_path / "p01", VOXELS)
+    raw = b"".join(file.read_bytes() for file in sorted(folder.iterdir()))
+    assert read(folder).sha256 == hashlib.sha256(raw).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"), [("a.png", "RGB"), ("a.jpg", "RGB"), ("a.png", "L"), ("a.jpg", "L"), ("a.png", "1")]
+)
+def test_pictures(tmp_path, name, mode):
+    noise = np.random.default_rng(0).integers(0, 255, (20, 30, 3), dtype=np.uint8)
+    Image.fromarray(noise).convert(mode).save(tmp_path / name, dpi=(300, 300))
+    facts, loaded = read(tmp_path / name), LoadImage(reader=ScanReader, ensure_channel_first=True)(tmp_path / name)
+    assert (facts.shape, facts.channels, facts.dtype) == ((30, 20), 3 if mode == "RGB" else 1, "uint8")
+    assert (facts.channels, *facts.shape) == loaded.shape
+    assert facts.spacing_mm == (1.0, 1.0)
+    assert facts.warnings == ()
+    if mode == "1":
+        assert [value for value, _ in facts.values] == [0.0, 255.0]
+
+
+def test_a_flipped_bit_of_a_png_is_found_by_its_checksum(tmp_path):
+    raw = bytearray(picture(tmp_path / "a.png").read_bytes())
+    raw[len(raw) // 2] ^= 1
+    (tmp_path / "a.png").write_bytes(raw)
+    assert fault(tmp_path / "a.png") == "a.png is damaged: its checksum does not match."
+
+
+def test_a_jpeg_may_be_padded(tmp_path):
+    file = picture(tmp_path / "a.jpg")
+    facts = read(file)
+    file.write_bytes(file.read_bytes() + bytes(100))
+    assert read(file).voxels == facts.voxels
+
+
+@pytest.mark.parametrize("options", [{}, {"transparency": 3}], ids=["alpha", "one value"])
+def test_grey_with_transparency_is_refused_for_itk_misreads_it(tmp_path, options):
+    grey = Image.fromarray(numbered(8, 9, dtype=np.uint8))
+    (grey if options else Image.merge("LA", [grey, grey])).save(tmp_path / "a.png", **options)
+    assert fault(tmp_path / "a.png") == "a.png is grey with transparency; save it without."
+
+
+def test_voxels_beside_a_header(tmp_path):
+    file = write_itk(tmp_path / "a.mhd", VOXELS)
+    good, raw = read(file), (tmp_path / "a.raw").read_bytes()
+    (tmp_path / "a.raw").write_bytes(bytes(len(raw)))
+    assert read(file).sha256 != good.sha256
+    (tmp_path / "a.raw").write_bytes(raw[:-1])
+    assert fault(file) == "a.mhd is truncated: its header promises 120 bytes of voxels."
+    (tmp_path / "a.raw").unlink()
+    assert "a.mhd has its voxels in a.raw, which is not there." in fault(file)
+    text = b"NRRD0004\ntype: short\ndimension: 3\nsizes: 5 4 3\nencoding: raw\nendian: little\ndata file: a.raw\n"
+    (tmp_path / "a.raw").write_bytes(raw)
+    (tmp_path / "a.nrrd").write_bytes(text)
+    assert fault(tmp_path / "a.nrrd") == "a.nrrd keeps its voxels in another file; save both in one."
+
+
+def test_compressed_meta_voxels_of_more_than_the_promised_length_or_without_their_checksum(tmp_path):
+    file = write_itk(tmp_path / "a.mha", numbered(20, 20, 20), compression=True)
+    header, voxels = file.read_bytes().split(b"LOCAL\n", 1)
+    for length in (1, 4):  # of the checksum
+        file.write_bytes(header + b"LOCAL\n" + voxels[:-length])
+        assert "is truncated" in fault(file)
+    file.write_bytes(header + b"LOCAL\n" + zlib.compress(bytes(2**24)))
+    fault(file)
+
+
+# DICOM series
+
+
+def test_a_folder_without_a_series_is_a_fault(tmp_path):
+    (tmp_path / "p01").mkdir()
+    (tmp_path / "p01/notes.txt").write_text("none")
+    assert fault(tmp_path / "p01") == "p01 is a folder without a DICOM image."
+
+
+def test_several_series_are_listed(tmp_path):
+    write_series(write_series(tmp_path / "p01", VOXELS), VOXELS[..., :2], series="5.6.7")
+    text = fault(tmp_path / "p01")
+    assert text == "p01 holds 2 DICOM series, expected one a folder: 1.2.3.4_0.dcm and 2 more; 5.6.7_0.dcm and 1 more."
+
+
+@pytest.mark.parametrize("cut", [10, 50, 99, -1])
+def test_a_truncated_slice_is_named(tmp_path, cut):
+    """ITK would leave it out, and the slices beyond it would come one place nearer."""
+    file = write_series(tmp_path / "p01", VOXELS) / "1.2.3.4_7.dcm"
+    raw = file.read_bytes()
+    file.write_bytes(raw[:cut] if cut < 0 else raw[: len(raw) * cut // 100])
+    assert fault(tmp_path / "p01") == "p01 has DICOM files that are truncated or no images: 1.2.3.4_7.dcm."
+
+
+@pytest.mark.parametrize("at", [(0, 1, 3), (0, 2, 3, 4, 5), (0, 1, 1), (0, 0, 1, 1), (0, 1, 2, 3, 4, 5, 6, 7, 9)])
+def test_a_missing_or_doubled_slice_is_a_fault(tmp_path, capfd, at):
+    write_series(tmp_path / "p01", numbered(5, 4, len(at)), at=at)
+    assert "p01 has slices at unequal distances" in fault(tmp_path / "p01")
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("at", [(0, 0, 0), (0, 0), (7, 7, 7)])
+def test_a_film_of_one_slice_is_no_volume(tmp_path, at):
+    """ITK would stack its frames at 1 mm."""
+    write_series(tmp_path / "p01", numbered(5, 4, len(at)), at=at)
+    assert fault(tmp_path / "p01").startswith("p01 has slices that lie at one place: a film")
+
+
+def test_slightly_unequal_distances_are_a_warning(tmp_path, capfd):
+    write_series(tmp_path / "p01", VOXELS, at=(0, 1.05, 2))
+    assert read(tmp_path / "p01").warnings == ("slices at unequal distances: up to 5.0% off the mean",)
+    assert capfd.readouterr().err == ""
+
+
+def test_other_files_in_the_folder_of_a_series_do_not_matter(tmp_path):
+    folder = write_series(tmp_path / "p01", VOXELS)
+    facts = read(folder)
+    (folder / "notes.txt").write_text("read twice")
+    (folder / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
+    (folder / "._1.2.3.4_0.dcm").write_bytes(b"of macOS")
+    assert read(folder).voxels == facts.voxels
+
+
+@pytest.mark.slow
+def test_threads_that_come_first_to_itk_leave_the_working_folder_alone(tmp_path):
+    """ITK changes it while it loads a module; two at once would put back each other's."""
+    for name in "abcd":
+        write_itk(tmp_path / f"{name}.nrrd", VOXELS)
+    script = (
+        "import os, sys; from custom.cohort.facts import Facts, Record; here = os.getcwd();"
+        "found = Record().facts(['a.nrrd', 'b.nrrd', 'c.nrrd', 'd.nrrd'], workers=4);"
+        "assert all(isinstance(f, Facts) for f in found.values()), found; assert os.getcwd() == here, os.getcwd()"
+    )
+    subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True
+    )
