@@ -1,4 +1,4 @@
-"""The promises of custom/check.py, custom/case_check.py and custom/grids.py that need no file; what files hold is made up
+"""The promises of custom/cohort/check.py, case.py and grids.py that need no file; what files hold is made up
 here, and judged through real files in faults/test_cohort_faults.py."""
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from custom.cohort.check import Check, Report
 from custom.cohort.errors import CohortError
 from custom.cohort.facts import Facts
 from custom.cohort.grids import difference, times
-from custom.cohort.words import value_list, number, span
+from custom.cohort.words import number, span, value_list
 
 TASK = {"channels": ["image"], "classes": ["background", "tumour"], "dimensions": 3}
 

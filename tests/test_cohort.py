@@ -1,4 +1,4 @@
-"""The promises of custom/cohort.py. No image is read, so empty files stand for scans."""
+"""The promises of custom/cohort/data_list.py. No image is read, so empty files stand for scans."""
 
 from __future__ import annotations
 

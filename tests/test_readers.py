@@ -1,4 +1,4 @@
-"""The promises of custom/readers.py: what LoadImaged gives with it, for every kind of scan."""
+"""The promises of custom/cohort/reader.py: what LoadImaged gives with it, for every kind of scan."""
 
 from __future__ import annotations
 

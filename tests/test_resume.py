@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+import shutil
 
 import pytest
 import tiny
@@ -35,6 +37,29 @@ def assert_same_state(a, b):
     for key in a:
         same = torch.equal(a[key], b[key]) if isinstance(a[key], torch.Tensor) else a[key] == b[key]
         assert same, key
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """``finished(which)``: a run of six epochs that was never interrupted, made once: its trainer and its folder."""
+
+    @functools.cache
+    def make(which):
+        folder = tmp_path_factory.mktemp(which)
+        return straight(folder, which), folder
+
+    return make
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    """``copy(which)``: the same, in a folder of the test's own."""
+
+    def make(which):
+        trainer, folder = finished(which)
+        return trainer, shutil.copytree(folder, tmp_path / which)
+
+    return make
 
 
 def straight(folder, which, **settings):
@@ -73,26 +98,28 @@ CELLS += [pytest.param(name, {}, id=name) for name in tiny.METHODS if name != "m
 
 @pytest.mark.fault("2", "stopped in the fourth of six epochs: precisions, accumulation, optimisers")
 @pytest.mark.parametrize(("which", "settings"), CELLS)
-def test_resume_is_exact(tmp_path, which, settings, caplog):
-    reference = straight(tmp_path / "straight", which, **settings)
+def test_resume_is_exact(finished, tmp_path, which, settings, caplog):
+    folder = tmp_path / "straight"
+    reference, folder = (straight(folder, which, **settings), folder) if settings else finished(which)
     with caplog.at_level(logging.INFO):
         resumed = interrupted(tmp_path / "killed", which, **settings)
     assert "Resumed from last_0003.pt: epoch 4 of 6." in caplog.text
     assert_same_state(reference.state_dict(), resumed.state_dict())
-    models = "bundle/models"
-    for path in sorted((tmp_path / "straight" / models).glob("*.pt")):
-        a, b = (torch.load(tmp_path / run / models / path.name, weights_only=True) for run in ("straight", "killed"))
-        assert_same_state(a, b)
+    models = sorted((folder / "bundle/models").glob("*.pt"))
+    assert models
+    for path in models:
+        again = tmp_path / "killed/bundle/models" / path.name
+        assert_same_state(*(torch.load(file, weights_only=True) for file in (path, again)))
 
 
 def test_the_best_score_survives_a_resume(tmp_path):
     """The best epoch lies before the kill: without its score the first epoch after it would take its place."""
-    told = [0.5, 0.9, 0.6, 0.7, 0.8, 0.4]
-    killed = tiny.scripted(told, tmp_path)
+    scores = [0.5, 0.9, 0.6, 0.7, 0.8, 0.4]
+    killed = tiny.scripted(scores, tmp_path)
     killed.add_event_handler(Events.EPOCH_STARTED(once=4), lambda: killed.terminate())
     killed.run()
     best = torch.load(tmp_path / "bundle/models/model.pt", weights_only=True)
-    resumed = tiny.scripted(told, tmp_path, resume=True)
+    resumed = tiny.scripted(scores, tmp_path, resume=True)
     resumed.run()
     assert resumed.best == {"score": 0.9, "epoch": 2}
     assert_same_state(best, torch.load(tmp_path / "bundle/models/model.pt", weights_only=True))
@@ -104,10 +131,10 @@ def test_the_table_of_a_resumed_run_has_every_epoch_once(tmp_path):
     assert [int(row.split(",")[0]) for row in rows] == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_finished_run_has_nothing_to_resume(tmp_path, caplog):
-    trainer = straight(tmp_path, "supervised")
+def test_a_finished_run_has_nothing_to_resume(copy, caplog):
+    trainer, folder = copy("supervised")
     before = trainer.state_dict()
-    again = tiny.trainer("supervised", tmp_path, epochs=6, resume=True)
+    again = tiny.trainer("supervised", folder, epochs=6, resume=True)
     with caplog.at_level(logging.INFO):
         again.run()
     assert "last_0006.pt: all 6 epochs are done, nothing to train." in caplog.text
@@ -121,10 +148,8 @@ def test_resume_in_an_empty_folder_starts_and_says_so(tmp_path, caplog):
 
 
 @pytest.mark.fault("2b", "newest cut, resumed")
-def test_an_unreadable_newest_checkpoint_costs_one_epoch(tmp_path, caplog):
-    reference = straight(tmp_path / "straight", "mean_teacher")
-    broken = tmp_path / "broken"
-    straight(broken, "mean_teacher")
+def test_an_unreadable_newest_checkpoint_costs_one_epoch(copy, caplog):
+    reference, broken = copy("mean_teacher")
     newest = broken / "last_0006.pt"
     newest.write_bytes(newest.read_bytes()[:2000])
     again = tiny.trainer("mean_teacher", broken, epochs=6, resume=True)
@@ -136,19 +161,19 @@ def test_an_unreadable_newest_checkpoint_costs_one_epoch(tmp_path, caplog):
 
 
 @pytest.mark.fault("2b", "all cut")
-def test_no_readable_checkpoint_is_an_error_not_a_new_run(tmp_path):
-    straight(tmp_path, "supervised")
-    for path in tmp_path.glob("last_*.pt"):
+def test_no_readable_checkpoint_is_an_error_not_a_new_run(copy):
+    _, folder = copy("supervised")
+    for path in folder.glob("last_*.pt"):
         path.write_bytes(b"rubbish")
     with pytest.raises(CheckpointError, match=r"last_0006\.pt"):
-        tiny.trainer("supervised", tmp_path, epochs=6, resume=True).run()
+        tiny.trainer("supervised", folder, epochs=6, resume=True).run()
 
 
 @pytest.mark.fault("2c", "other scans")
-def test_other_scans_are_refused(tmp_path):
-    straight(tmp_path, "supervised")
+def test_other_scans_are_refused(copy):
+    _, folder = copy("supervised")
     with pytest.raises(CheckpointError, match="data: the labelled scans are not those it was trained on"):
-        tiny.trainer("supervised", tmp_path, epochs=6, labelled=4, resume=True).run()
+        tiny.trainer("supervised", folder, epochs=6, labelled=4, resume=True).run()
 
 
 def test_a_foreign_file_is_named(tmp_path):
@@ -161,7 +186,11 @@ def test_a_foreign_file_is_named(tmp_path):
 
 def test_epochs_do_not_depend_on_what_was_drawn_before(tmp_path):
     """Seeds come from (seed, epoch, rank): two runs of other seeds differ, the same seed repeats."""
-    one, two, three = (straight(tmp_path / str(i), "mean_teacher", seed=seed) for i, seed in enumerate((0, 0, 1)))
-    assert_same_state(one.state_dict(), two.state_dict())
+    states = []
+    for number, seed in enumerate((0, 0, 1)):
+        trainer = tiny.trainer("mean_teacher", tmp_path / str(number), epochs=2, seed=seed)
+        trainer.run()
+        states.append(trainer.state_dict())
+    assert_same_state(*states[:2])
     with pytest.raises(AssertionError):
-        assert_same_state(one.state_dict(), {**three.state_dict(), "seed": 0})
+        assert_same_state(states[0], {**states[2], "seed": 0})
