@@ -143,12 +143,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--from", dest="source", default=os.environ.get(SOURCE), help=f"{sources.FORMS}; ${SOURCE}")
     parser.add_argument("--to", type=Path, default=Path(FOLDER), help=f"folder of the bundles; {FOLDER}")
     parser.add_argument("--sha256", help="of the archive, from a place that you trust")
-    told = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    if not told.source:
+    if not options.source:
         parser.error(f"where from? --from {sources.FORMS}, or the environment variable {SOURCE}")
     try:
-        download(told.name, told.source, told.to, told.version, told.sha256)
+        download(options.name, options.source, options.to, options.version, options.sha256)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

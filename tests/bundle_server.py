@@ -156,3 +156,13 @@ def serving(server: ThreadingHTTPServer) -> Iterator[None]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def stem(folder: Path) -> list[str]:
+    """Names of what is in a folder, its lock aside."""
+    return sorted(path.name for path in folder.iterdir() if path.name != ".lock")
+
+
+def installed(to: Path) -> str:
+    """The version that the bundle in a folder says it is of."""
+    return (to / NAME / "docs/README.md").read_text().split()[-1]

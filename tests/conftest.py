@@ -23,6 +23,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 pytest_plugins = [
     "annotation_fixtures",
+    "download_fixtures",
     "mlflow_fixtures",
 ]  # no conftest.py in tests/annotate: this one is imported by its name
 
@@ -83,11 +84,11 @@ def run_bundle(bundle_cwd: Callable[[Path], None], phantoms: Path, tmp_path: Pat
 
     def go(folder: Path, run_id: str = "training", files: Any = "configs/train.yaml", **overrides: Any) -> Path:
         bundle_cwd(folder)
-        told = {"dataset_dir": str(phantoms), "output_dir": str(tmp_path / "out"), **known(folder, overrides)}
+        settings = {"dataset_dir": str(phantoms), "output_dir": str(tmp_path / "out"), **known(folder, overrides)}
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="parsing config_file")
-            run(run_id=run_id, config_file=files, logging_file=False, **told)  # type: ignore[arg-type]
-        return Path(told["output_dir"])
+            run(run_id=run_id, config_file=files, logging_file=False, **settings)  # type: ignore[arg-type]
+        return Path(settings["output_dir"])
 
     return go
 

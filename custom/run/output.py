@@ -44,7 +44,7 @@ class Output:
 
     Args:
         folder: the run's ``output_dir``, absolute or below ``root``.
-        config: what the run was told; None in tests of the trainer alone: no ``bundle/`` is described then.
+        config: the run's settings; None in tests of the trainer alone: no ``bundle/`` is described then.
         root: the bundle's root.
 
     Attributes:

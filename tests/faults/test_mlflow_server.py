@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
 import signal
@@ -51,9 +52,10 @@ class MlflowServer:
             )
         end = time.monotonic() + UP_s
         while not self._answers():
-            assert self._process.poll() is None, (self.folder / "log").read_text()[-2000:]
             assert time.monotonic() < end, "the server does not come up"
-            time.sleep(0.2)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(0.2)
+                pytest.fail((self.folder / "log").read_text()[-2000:])
 
     def _answers(self) -> bool:
         try:
@@ -97,8 +99,8 @@ def check_arrived(uri: str, folder: Path) -> None:
     assert run.info.status == "FINISHED"
     for name in (expected := rows(folder))[0]:
         history = sorted(client.get_metric_history(run.info.run_id, name), key=lambda m: m.step)
-        told = [(int(row["step"]), repr(float(row[name]))) for row in expected if row[name]]
-        assert [(m.step, repr(m.value)) for m in history] == told, name
+        sent = [(int(row["step"]), repr(float(row[name]))) for row in expected if row[name]]
+        assert [(m.step, repr(m.value)) for m in history] == sent, name
     assert {"metrics.csv", "config.yaml"} <= {f.path for f in client.list_artifacts(run.info.run_id)}
     models = {f.path for f in client.list_artifacts(run.info.run_id, "bundle/models")}
     assert models == {f"bundle/models/{path.name}" for path in (folder / "bundle/models").iterdir()}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import resource
 import signal
+import subprocess
 import time
 
 import pytest
@@ -57,10 +59,10 @@ def test_an_output_that_cannot_be_written_is_found_before_the_first_step(tmp_pat
 def test_a_second_training_is_refused_without_a_trace_and_free_once_the_first_is_killed(tmp_path):
     first = start(tmp_path, "supervised", {}, pause=0.3)
     try:
-        for _ in range(1200):
-            if (tmp_path / "last_0001.pt").exists():
-                break
-            time.sleep(0.1)
+        end = time.monotonic() + 120
+        while not (tmp_path / "last_0001.pt").exists() and time.monotonic() < end:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                first.wait(0.1)
         second = tiny.trainer("supervised", tmp_path, epochs=4)
         with pytest.raises(RunFolderError, match=re.escape(f"is in use by pid {first.pid} on host")):
             second.run()
