@@ -6,7 +6,7 @@ WORKERS ?= auto --maxprocesses 4
 export OMP_WAIT_POLICY ?= passive
 PYTEST = $(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
-.PHONY: demo test faults release annotate studies annotate-env clean
+.PHONY: demo test faults bundles release annotate studies annotate-env clean
 
 demo: $(VENV)/run.stamp  ## train both bundles on the phantom and compare them: demo/
 	$(VENV)/bin/python -m benchmarks.demo
@@ -16,6 +16,9 @@ test: $(VENV)/dev.stamp  ## lint, types, tests
 
 faults: $(VENV)/dev.stamp  ## every fault that a run must survive, and a table of them
 	$(PYTEST) -m fault --fault-table
+
+bundles: $(VENV)/run.stamp  ## write bundles/*/configs from distribution/configs
+	$(VENV)/bin/python -m distribution.configs
 
 release: $(VENV)/run.stamp  ## one zip for each pretrained bundle, model_info.json, SHA256SUMS: dist/
 	$(VENV)/bin/python -m distribution.build

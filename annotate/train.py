@@ -191,8 +191,9 @@ class BundleTrain(BundleTrainTask):
             "output_dir": str(self.candidate),
             "initial_weights": str(self._weights or ""),
             "label_values": self.served.label_values,
-            "train#unlabelled_dataset#data": self._parts["unlabelled"],
         }
+        if "unlabelled_dataset" in self.bundle_config.get("train"):  # a supervised bundle has no such stream
+            overrides["train#unlabelled_dataset#data"] = self._parts["unlabelled"]
         return overrides
 
 

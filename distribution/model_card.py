@@ -109,11 +109,14 @@ A bundle is code: read it before you run it."""  # noqa: E501
 
 
 def _scans(card: Card, settings: Mapping[str, Any]) -> str:
-    spacing = " x ".join("as it is" if s < 0 else f"{s:g}" for s in settings["spacing_mm"])
+    resampled = ""
+    if "spacing_mm" in settings:
+        spacing = " x ".join("as it is" if s < 0 else f"{s:g}" for s in settings["spacing_mm"])
+        resampled = f" Images are resampled to {spacing} {_unit(card)};"
     return f"""\
 ## Your own scans
 
-NIfTI, DICOM series, NRRD, MHA, PNG, JPEG. Images are resampled to {spacing} {_unit(card)}; label files hold
+NIfTI, DICOM series, NRRD, MHA, PNG, JPEG.{resampled} {"label" if resampled else "Label"} files hold
 {", ".join(f"{v} {c}" for v, c in zip(settings["label_values"], settings["classes"], strict=True))}. A list is one JSON file:
 
     {{"labelled":   [{{"patient": "p01", "image": "images/p01.nii.gz", "label": "labels/p01.nii.gz"}}],
@@ -172,12 +175,15 @@ validation, {data["test"]} for testing, by patient. Split:
 
 def _training(card: Card, settings: Mapping[str, Any]) -> str:
     training = card.training
+    batch = f"{settings['labelled_batch']} labelled"
+    if "unlabelled_batch" in settings:
+        batch += f" and {settings['unlabelled_batch']} unlabelled"
     hashes = "\n".join(f"    {digest}  models/{name}" for name, digest in card.weights.items())
     commands = "\n".join(f"    {command}" for command in training["commands"])
     return f"""\
 ## Training
 
-{settings["steps"]} steps of {settings["labelled_batch"]} labelled and {settings["unlabelled_batch"]} unlabelled patches of {settings["patch"]} voxels, learning rate {settings["learning_rate"]}, seed {training["seed"]};
+{settings["steps"]} steps of {batch} patches of {settings["patch"]} voxels, learning rate {settings["learning_rate"]}, seed {training["seed"]};
 {training["date"]}, {training["minutes"]} minutes, {training["machine"]}. Run in a clone of the repository at commit
 `{training["commit"]}` (not here, where task and numbers are merged in):
 

@@ -569,3 +569,16 @@ def test_half_precision_forward_passes_give_terms_in_single():
     with torch.autocast("cpu", torch.bfloat16):
         terms = method(labelled, unlabelled, progress(*TERMS))
     assert {term.dtype for term in terms.values()} == {torch.float32}
+
+
+@pytest.mark.parametrize(("begins", "chosen", "seen"), [(0.63, 10, 12), (0.315, 5, 6)])
+def test_choice_and_teacher_follow_the_window_of_the_second_stage(begins, chosen, seen):
+    """As published, epochs 8 and 10 of a stage of 51: at 0.1 and 0.12 of a run whose stage 2 begins at 0.63."""
+    weights = TermWeights({name: {"value": 1, "from": begins} if name == "relearn" else 1 for name in TERMS}, TERMS)
+    made, strong, pool = make(), [], []
+    for step in range(20):
+        made.after_validation(dict(zip(made.channels, (0.5, 0.6), strict=True)), Progress(step, 100, 1, 1, weights))
+        strong.append(made.strong)
+        pool.append(len(made.teacher.pool))
+    assert strong.index(1) == chosen
+    assert next(step for step, count in enumerate(pool) if count) == seen

@@ -8,10 +8,10 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from .case import TRAINING, Case, Task, nonfinite
-from .data_list import PARTS
+from .data_list import PARTS, listed, record
 from .errors import CohortError
 from .facts import Facts, Record, ScanFault
 from .names import case_names, first_file, stem
@@ -27,6 +27,15 @@ REMEDIES = {
 }
 OF_A_TASK = ("channels", "classes", "label_values", "dimensions", "slices", "fill_nonfinite", "shared_scans",
              "missing_channels", "modalities_alone")  # fmt: skip
+
+
+class Settings(Protocol):
+    """What a run is told, see :class:`~..run.config.RunConfig`."""
+
+    @property
+    def bundle_root(self) -> Path: ...
+
+    def resolved(self, name: str, default: Any = None) -> Any: ...
 
 
 @dataclass
@@ -252,11 +261,25 @@ class Check:
                     ("labelled", f"no scan has the class {number(value)} {name}".rstrip() + ": it cannot be learnt"))  # fmt: skip
 
 
+def of_run(config: Settings, **task: Any) -> Check:
+    """Make the check of a run, or of an inference, from the ids of its config.
+
+    Args:
+        config: of the run; its task, and where its data list lies, if it has one.
+        task: more arguments of :class:`Check`.
+
+    Raises:
+        CohortError: as :class:`Check`.
+    """
+    task = {name: value for name in OF_A_TASK if (value := config.resolved(name)) is not None} | task
+    if config.resolved("data_list") is not None:
+        where = {name: config.resolved(name) for name in ("data_list", "dataset_dir")} | {"root": config.bundle_root}
+        task |= {"unread": listed(**where), "record": record(**where, output_dir=config.resolved("output_dir"))}
+    return Check(**task)
+
+
 def _entry(entry: Mapping[str, Any]) -> dict[str, Any]:
     """An entry with its image as path or by channel (by number, where it is a list of paths), and a patient."""
     image = entry.get("image")
     plain = {**entry, "image": image if isinstance(image, str | Path | Mapping | None) else dict(enumerate(image))}
     return {**plain, "patient": str(entry.get("patient") or stem(first_file(plain)))}
-
-
-# the command line

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from ignite.engine import Engine, Events
 from torch import nn
 
 from ..errors import UserError
@@ -55,6 +57,35 @@ def folder(bundle_root: str | Path, output_dir: str | Path) -> str:
         f"nothing to evaluate: there is no model.pt in {places[0]} nor in {places[1]}. Train first, or give the "
         "folder of a run with --output_dir."
     )
+
+
+class InitialWeights:
+    """Handler: load the weights that a training starts from, before its first step.
+
+    Args:
+        file: of the first network; absolute, or below ``root``.
+        root: of the bundle.
+        networks: that start from weights. With several of them the next ones have files of their own beside the first.
+        names: of the networks; of ``model.pt`` the second's file is ``NAME.pt``, as a run writes it.
+
+    Raises:
+        WeightsError: at the start, weights that do not fit a network.
+    """
+
+    def __init__(
+        self, file: str, root: str | Path, networks: Sequence[nn.Module], names: Sequence[str] = ("model",)
+    ) -> None:
+        first = under(root, file)
+        files = [first, *(first.with_name(first.name.replace("model", name)) for name in names[1:])]
+        self.files = dict(zip(files, networks, strict=True))
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.STARTED, self._load)
+
+    def _load(self) -> None:
+        for file, network in self.files.items():
+            load_weights(network, file)
+            logger.info("Weights to start from: %s.", file)
 
 
 def load_weights(network: nn.Module, path: Path) -> None:

@@ -20,6 +20,8 @@ from .schedule import Progress
 
 logger = logging.getLogger(__name__)
 
+RELEARNING = ("relearn", "relearn_strong")  # the terms of stage 2
+
 
 class ModalityError(UserError, ValueError):
     """A task or a batch that two networks, one a modality, cannot learn from."""
@@ -51,14 +53,15 @@ class ContrastiveMutual(Method):
         channels: the two names; they name the networks.
         supervised: :math:`L_{fit}` of logit maps and maps in [0, 1], of labels and of pseudo-labels.
         contrastive: :math:`L_{asc}`.
-        strong: the stronger modality's name; "auto", the better one in the first validation from ``choose_at`` on;
+        strong: the stronger modality's name; "auto", the better one in the first validation after ``choose_at``;
             "swapped", the other one.
         alpha: :math:`\alpha_1, \alpha_2`, each in [0, 1].
         passes: of the teacher.
         noise: standard deviation of the teacher's noise, clipped to twice that, in units of the normalised intensity.
         pool: validations that fill the teacher's pool.
         teacher_norm: see the teacher's class.
-        choose_at, teacher_from: fractions of the run; from the second on validations of stage 1 go to the teacher.
+        choose_at, teacher_from: fractions of stage 1, which ends where the terms of stage 2 begin; from the second on
+            its validations go to the teacher. By default epochs 8 and 10 of some 51, as published.
 
     Raises:
         ModalityError: a task of other than two channels; ``strong`` names none of them; an unlabelled batch of one
@@ -87,8 +90,8 @@ class ContrastiveMutual(Method):
         noise: float = 0.1,
         pool: int = 6,
         teacher_norm: str = "batch",
-        choose_at: float = 0.1,
-        teacher_from: float = 0.12,
+        choose_at: float = 10 / 63,
+        teacher_from: float = 12 / 63,
     ) -> None:
         super().__init__()
         _check(channels, strong)
@@ -113,7 +116,7 @@ class ContrastiveMutual(Method):
     def forward(self, labelled: Batch, unlabelled: Batch, progress: Progress) -> dict[str, Tensor]:
         terms: dict[str, Tensor] = {}
         self._watched = {}
-        relearns = [progress.wants("relearn"), progress.wants("relearn_strong")]
+        relearns = [progress.wants(term) for term in RELEARNING]
         if any(relearns):
             self._switch()
         known = _present(labelled) & progress.wants("supervised")  # (Bl, 2): what each network sees
@@ -234,9 +237,11 @@ class ContrastiveMutual(Method):
         if self.switched:
             return
         dice = [scores[name] for name in self.channels]
-        if self.strong is None and progress.fraction >= self.choose_at:
+        stage_1 = min(progress.begins(RELEARNING), 1.0)
+        done = progress.fraction / stage_1 + 1e-9 if stage_1 else 1.0  # 0.1 / 0.63 may be less than 10 / 63
+        if self.strong is None and done >= self.choose_at:
             self._choose(dice)
-        if self.strong is not None and progress.fraction >= self.teacher_from and not math.isnan(dice[self.strong]):
+        if self.strong is not None and done >= self.teacher_from and not math.isnan(dice[self.strong]):
             self.teacher.see(dice[self.strong], self.networks[self.strong])
 
     def _choose(self, dice: Sequence[float]) -> None:

@@ -107,6 +107,10 @@ class TermWeights:
         """Every term's weight at that fraction of the run."""
         return {name: weight.at(fraction) for name, weight in self.weights.items()}
 
+    def begins(self, terms: Sequence[str]) -> float:
+        """The fraction of the run from which on one of these terms has a weight; infinite where none ever has."""
+        return min((w.start for w in (self.weights[term] for term in terms) if w.value > 0), default=math.inf)
+
     def sometimes_off(self) -> bool:
         """Whether the set of computed terms can change within the run."""
         return any(w.start > 0 or w.stop <= 1 or w.value == 0 for w in self.weights.values())
@@ -129,6 +133,10 @@ class Progress:
     @property
     def fraction(self) -> float:
         return self.step / self.steps
+
+    def begins(self, terms: Sequence[str]) -> float:
+        """The fraction of the run from which on one of these terms has a weight, see :meth:`TermWeights.begins`."""
+        return math.inf if self.weights is None else self.weights.begins(terms)
 
     def wants(self, term: str) -> bool:
         """Whether the term has a weight now; a method does not compute what is not wanted.
@@ -168,8 +176,8 @@ class Milestones:
         at: fractions of the run.
         gamma: what the factor is multiplied by at each.
         warmup: fraction of the run over which the rate rises linearly to its full value.
-        restart: the factor from the fraction ``restart_at`` on, whatever ``at`` says; None goes on by ``at``.
-        restart_at: where a second stage begins.
+        restart: the factor of a second stage, whatever ``at`` says; None goes on by ``at``.
+        restart_with: the terms of that stage; it begins with the first of them.
     """
 
     def __init__(
@@ -178,13 +186,13 @@ class Milestones:
         gamma: float = 0.1,
         warmup: float = 0.0,
         restart: float | None = None,
-        restart_at: float = 1.0,
+        restart_with: Sequence[str] = (),
     ) -> None:
         self.at, self.gamma, self.warmup = sorted(at), gamma, warmup
-        self.restart, self.restart_at = restart, restart_at
+        self.restart, self.restart_with = restart, list(restart_with)
 
     def __call__(self, progress: Progress) -> float:
-        if self.restart is not None and progress.fraction >= self.restart_at:
+        if self.restart is not None and progress.fraction >= progress.begins(self.restart_with):
             return self.restart
         passed = sum(progress.fraction >= position for position in self.at)
         return _warm_up(progress, self.warmup) * self.gamma**passed

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,13 @@ import yaml
 from ruamel.yaml import YAML, RoundTripRepresenter
 
 from ..files import under, write_text
-from .config import PROCESS, RunConfig
+from .config import PROCESS, RunConfig, references, without_idle
 from .overrides import TRACKING
 
 CONFIGS = ("train.yaml", "inference.yaml", "evaluate.yaml", "multi_gpu_train.yaml")
 # What inference.yaml says differently; every other id that both files have follows the run.
 _OWN_OF_INFERENCE = ("dataset_dir", "output_dir", "data", "check")
+_MAY_GO = RunConfig.NOT_EVERYWHERE  # ids that the task of a run may leave without use
 
 
 def write_bundle(folder: Path, config: RunConfig, local: Mapping[str, Any] | None = None) -> None:
@@ -40,12 +41,21 @@ def write_bundle(folder: Path, config: RunConfig, local: Mapping[str, Any] | Non
     # How a run begins and ends belongs to an overlay: the bundle of a run on several GPUs trains on one as well.
     merged = {k: v for k, v in config.config.items() if k not in (*PROCESS, *TRACKING)} | local
     texts = {name: (source / "configs" / name).read_text(encoding="utf-8") for name in CONFIGS}
-    texts["train.yaml"] = rewrite(texts["train.yaml"], merged)
-    shared = [k for k in yaml.safe_load(texts["inference.yaml"]) if k in merged and k not in _OWN_OF_INFERENCE]
-    texts["inference.yaml"] = rewrite(texts["inference.yaml"], {k: merged[k] for k in shared})
+    texts["train.yaml"] = rewrite(texts["train.yaml"], merged, _MAY_GO)
+    texts["inference.yaml"] = rewrite(
+        texts["inference.yaml"], _of_inference(texts["inference.yaml"], merged), (*_MAY_GO, "patch")
+    )
     texts["metadata.json"] = json.dumps(_metadata(config), indent=4) + "\n"
     for name, text in texts.items():
         write_text(folder / "configs" / name, text)
+
+
+def _of_inference(text: str, merged: Mapping[str, Any]) -> dict[str, Any]:
+    """``inference.yaml`` with the run's values, and with the run's ids that only these refer to."""
+    inference = yaml.safe_load(text)
+    inference |= {k: merged[k] for k in inference if k in merged and k not in _OWN_OF_INFERENCE}
+    inference |= {k: merged[k] for k in sorted(references(inference) - set(inference)) if k in merged}
+    return without_idle(inference, (*_MAY_GO, "patch"))
 
 
 def _copy_rest(source: Path, folder: Path) -> None:
@@ -117,15 +127,17 @@ def _networks(channels: Sequence[str], classes: Mapping[str, str]) -> dict[str, 
     }
 
 
-def rewrite(text: str, config: Mapping[str, Any]) -> str:
+def rewrite(text: str, config: Mapping[str, Any], may_go: Collection[str] = ()) -> str:
     """A YAML text with the values of ``config``; its comments and macros (``%run``) stay.
 
-    What only ``config`` has is appended; what only the text has stays. Both PyYAML and MONAI read the values back with
-    their types. A text with anchors is written anew, without comments: a change of one place would change the others.
+    What only ``config`` has is appended; what only the text has stays, except the ids of ``may_go``. Both PyYAML and
+    MONAI read the values back with their types. A text with anchors is written anew, without comments: a change of one
+    place would change the others.
     """
+    stays = {name: value for name, value in yaml.safe_load(text).items() if name not in may_go}
     if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
-        return yaml.safe_dump({**yaml.safe_load(text), **config}, sort_keys=False)
-    document = _replaced(_yaml().load(text), {**yaml.safe_load(text), **config})
+        return yaml.safe_dump({**stays, **config}, sort_keys=False)
+    document = _replaced(_yaml().load(text), {**stays, **config})
     edited = io.StringIO()
     _yaml().dump(document, edited)
     return edited.getvalue()

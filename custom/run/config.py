@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,16 +59,14 @@ class RunConfig:
     )  # fmt: skip
     """Ids that cannot change what a resumed run computes; the scans themselves are compared by content."""
 
-    OF_A_TASK = ("unlabelled_batch", "dropout", "spacing_mm")
-    """Ids that a task may set for a bundle that has no use for them: where nothing refers to one it is not kept."""
+    NOT_EVERYWHERE = ("unlabelled_batch", "dropout", "spacing_mm")
+    """Ids that a task or a bundle may have no use for: where nothing refers to one it is not kept."""
 
     def __init__(self, parser: ConfigParser, files: Any = ()) -> None:
         self._parser = parser
         self.files = [str(file) for file in ensure_tuple(files)]
         raw = {k: v for k, v in parser.get().items() if k != "_meta_"}
-        config: dict[str, Any] = _plain(raw)
-        self.idle = [name for name in self.OF_A_TASK if not re.search(rf"@{name}\b", str(config))]
-        self.config = {name: value for name, value in config.items() if name not in self.idle}
+        self.config: dict[str, Any] = without_idle(_plain(raw), self.NOT_EVERYWHERE)
         """Its content, unresolved, in types that a checkpoint and a YAML file hold."""
         self.metadata: dict[str, Any] = dict(parser.get("_meta_") or {})
 
@@ -160,6 +158,17 @@ def _shown(value: Any) -> str:
     if len(text) <= 80:
         return text
     return f"{len(value)} items" if _nested(value) else f"{text[:77]}..."
+
+
+def without_idle(config: dict[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """Return ``config`` without those of ``names`` that nothing in it refers to."""
+    referred = references(config)
+    return {name: value for name, value in config.items() if name not in names or name in referred}
+
+
+def references(value: Any) -> set[str]:
+    """Return the top-level ids that a part of a config refers to."""
+    return set(re.findall(r"@(\w+)", str(value)))
 
 
 def _plain(value: Any) -> Any:
