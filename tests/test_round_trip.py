@@ -81,7 +81,7 @@ class Trip:
         dtype: Any = np.int16,
     ) -> nib.Nifti1Image:
         """The file that a network would leave if it answered the bank's own label."""
-        from scripts.bank import Bank
+        from scripts.stream.bank import Bank
 
         classes = int(label.max()) + 1
         image = (np.random.default_rng(0).random(label.shape) * 100).astype(dtype)

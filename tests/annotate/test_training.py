@@ -17,7 +17,7 @@ from pathlib import Path
 import nibabel, numpy as np
 from annotate.main import AnnotateApp
 from annotate.start import prepare
-from custom.run_folder import RunFolder
+from custom.run.folder import RunFolder
 
 studies, labels, model, work = sys.argv[1:]
 app_dir, name = prepare(Path(studies), model, Path(work))
