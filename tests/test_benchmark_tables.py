@@ -39,7 +39,7 @@ def test_csv_has_a_line_a_file_of_weights_and_one_for_what_is_missing():
 
 @pytest.fixture(scope="module")
 def source():
-    """Of the page of three tasks: one of three seeds, one with a missing method and local changes, one that knows contrasts."""
+    """The page of three tasks: one of three seeds, one with a missing method and local changes, one that knows contrasts."""
     rows = [*three_seeds(), row("supervised", [0.5] * 6, task="lgg", labels="5")]
     rows.append(row("b", [0.6] * 6, task="lgg", labels="5", commit="abc+", steps=8))
     contrasts = [0.9, 0.1, 0.8, 0.2, 0.7, 0.6, 0.5, 0.4]

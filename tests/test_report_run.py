@@ -31,7 +31,7 @@ def run(tmp_path):
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
-    """Of :func:`write_run`, with learning curves."""
+    """The page of :func:`write_run`, with learning curves."""
     folder = write_run(tmp_path_factory.mktemp("run"))
     write_report(folder, "My <run>", write_metrics(folder / "metrics.csv"))
     return Page(folder / "report.html")

@@ -172,7 +172,7 @@ CONFIG: dict[str, Any] = {
 SMALL = {**CONFIG["inferer"], "roi_size": "@patch"}
 
 
-def told(**settings: Any) -> RunConfig:
+def settings_of(**settings: Any) -> RunConfig:
     return RunConfig(ConfigParser({**CONFIG, **settings}))
 
 
@@ -194,7 +194,7 @@ def judge(models: Path, config: RunConfig) -> None:
 def test_settings_that_decide_the_scores_are_those_of_the_training(tmp_path, before, now, says):
     models = trained(tmp_path, **before)
     with pytest.raises(UserError) as caught:
-        judge(models, told(**now))
+        judge(models, settings_of(**now))
     first, *found, remedy = str(caught.value).splitlines()
     assert first == f"These networks were not trained under this config ({tmp_path / 'configs/train.yaml'}):"
     assert found == [f"  {says}"]
@@ -212,18 +212,18 @@ def test_settings_that_decide_the_scores_are_those_of_the_training(tmp_path, bef
     ],
 )
 def test_settings_that_decide_no_score_may_differ(tmp_path, now):
-    check_trained(trained(tmp_path).parent, told(**now))
+    check_trained(trained(tmp_path).parent, settings_of(**now))
 
 
 def test_a_folder_of_weights_without_a_bundle_is_compared_with_nothing(tmp_path):
-    check_trained(tmp_path, told(spacing_mm=[3, 3, -1]))
+    check_trained(tmp_path, settings_of(spacing_mm=[3, 3, -1]))
 
 
 def test_weights_of_another_network_are_refused(tmp_path):
     (tmp_path / "models").mkdir()
     torch.save({"sharpness": torch.zeros(2)}, tmp_path / "models/model.pt")
     with pytest.raises(UserError) as caught:
-        judge(tmp_path / "models", told())
+        judge(tmp_path / "models", settings_of())
     text = str(caught.value)
     assert text.startswith(
         f"{tmp_path / 'models/model.pt'}: these weights do not fit network_def (size mismatch for sharp"

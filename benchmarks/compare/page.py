@@ -12,6 +12,8 @@ from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from custom.evaluation.case_report import BOUNDARY
 from custom.evaluation.hardness import REACH
 from custom.report import charts
@@ -19,7 +21,7 @@ from custom.report.page import render
 from custom.report.palette import GRID, LINE_COLOURS
 from custom.report.tables import NOTHING, Cell, Column, Table, bad_count, faults, figures, interval, number, texts
 
-from .results import BASELINE, SERVED, Change, Entry, Family, Row, hard_cases, mean_and_sd
+from .results import BASELINE, SERVED, Change, Entry, Family, RunRow, hard_cases, mean_and_sd
 from .wording import MEANING, dice_text, network_name, p_text
 
 _DASHES = ("-", "--", ":", "-.")
@@ -200,13 +202,13 @@ def _mean_over(entry: Entry, names: set[str]) -> float:
 def _runs(found: Sequence[Family]) -> Table:
     """An item is the title of a family and a row."""
 
-    def words(head: str, of: Callable[[Row], Cell | str]) -> Column:
+    def words(head: str, of: Callable[[RunRow], Cell | str]) -> Column:
         return texts(head, lambda item: of(item[1]))
 
-    def figure(head: str, of: Callable[[Row], float | None], digits: int, group: str = "") -> Column:
+    def figure(head: str, of: Callable[[RunRow], float | None], digits: int, group: str = "") -> Column:
         return figures(head, lambda item: of(item[1]), digits, group)
 
-    def dice(file: str) -> Callable[[Row], float | None]:
+    def dice(file: str) -> Callable[[RunRow], float | None]:
         return lambda row: (row["networks"].get(file) or {}).get("metrics", {}).get("dice_mean", {}).get("mean")
 
     columns = [
@@ -231,7 +233,7 @@ def _runs(found: Sequence[Family]) -> Table:
 # figures
 
 
-def _differences(family: Family) -> charts.Markup | None:
+def _differences(family: Family) -> Markup | None:
     lanes = {
         f"{entry.name}, {which}": charts.Mean(*(100 * value for value in (found.mean, found.low, found.high)))
         for entry in family.compared
@@ -246,7 +248,7 @@ def _differences(family: Family) -> charts.Markup | None:
     return charts.intervals(lanes, "difference, Dice points", 0.0, "the baseline", alt)
 
 
-def _curves(family: Family) -> charts.Markup | None:
+def _curves(family: Family) -> Markup | None:
     """Validation Dice of the network that serves against the step, a line a seed."""
     drawn = {entry.name: [_curve(row) for row in entry.rows if len(_curve(row)[0])] for entry in family.entries}
     drawn = {name: curves for name, curves in drawn.items() if curves}
@@ -271,13 +273,13 @@ def _curves(family: Family) -> charts.Markup | None:
     return charts.svg(make, f"{family.title}: validation Dice by step, at the end: {last}")
 
 
-def _curve(row: Row) -> tuple[list[int], list[float]]:
+def _curve(row: RunRow) -> tuple[list[int], list[float]]:
     key = f"{row['served_as'].get(SERVED['best'])}/dice_mean"
     known = [(point["step"], point[key]) for point in row["validation"] if key in point]
     return [step for step, _ in known], [dice for _, dice in known]
 
 
-def _times(family: Family) -> charts.Markup:
+def _times(family: Family) -> Markup:
     entries = [entry for entry in family.entries if entry.rows]
 
     def make() -> Any:

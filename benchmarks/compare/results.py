@@ -18,7 +18,7 @@ from custom.evaluation.case_report import BOUNDARY
 from custom.evaluation.compare import Difference, case_difference, paired_difference
 from custom.evaluation.hardness import lowest_quartile
 
-Row = dict[str, Any]
+RunRow = dict[str, Any]
 Cases = list[dict[str, Any]]
 
 SERVED = {"final": "model_final", "best": "model"}  # of the network that serves: last epoch, best in validation
@@ -50,7 +50,7 @@ class Entry:
     """
 
     name: str
-    rows: list[Row]
+    rows: list[RunRow]
     baseline: str | None = None
     changes: dict[str, Change] = field(default_factory=dict)
     hard: dict[str, Change] = field(default_factory=dict)
@@ -80,7 +80,7 @@ class Entry:
         return [metric["mean"] for metric in found if metric.get("mean") is not None]
 
     def failures(self, file: str) -> int:
-        """Over all seeds."""
+        """Count the failures of all seeds."""
         return sum(row["networks"][file]["failures"] for row in self.rows if file in row["networks"])
 
     def average(self, key: str) -> float:
@@ -105,8 +105,8 @@ class Family:
         return [entry for entry in self.entries if entry.changes]
 
 
-def read_rows(folder: Path) -> list[Row]:
-    """Every row of a folder.
+def read_rows(folder: Path) -> list[RunRow]:
+    """Read every row of a folder.
 
     Raises:
         ValueError: a file that is no row, or one of a run that another file has; the text names it.
@@ -129,8 +129,8 @@ def read_rows(folder: Path) -> list[Row]:
     return rows
 
 
-def families(rows: Sequence[Row], sizes: Mapping[str, Any]) -> list[Family]:
-    """The rows by task and number of labels, each method of any row in every one, compared with its baseline.
+def families(rows: Sequence[RunRow], sizes: Mapping[str, Any]) -> list[Family]:
+    """Sort the rows by task and number of labels, each method of any row in every one, compared with its baseline.
 
     Args:
         sizes: the content of ``sizes.yaml``: order of the tasks; ``baseline`` and ``tasks`` of its variants.
@@ -150,7 +150,7 @@ def families(rows: Sequence[Row], sizes: Mapping[str, Any]) -> list[Family]:
 def change(
     ours: Mapping[int, Cases], baseline: Mapping[int, Cases], metric: str = "dice_mean", names: set[str] | None = None
 ) -> Change | None:
-    """Of the seeds that both have; None where there is none, or no case has the metric in both.
+    """Compare the seeds that both have; return None where there is none, or no case has the metric in both.
 
     A case's differences (:func:`~custom.evaluation.compare.case_difference`) are averaged over the seeds in which it has one
     before the mean, its interval over patients and the test, so that seeds do not count as patients.
@@ -204,7 +204,9 @@ def mean_and_sd(values: Sequence[float]) -> tuple[float, float]:
     return mean, statistics.stdev(values) if len(values) > 1 else math.nan
 
 
-def _family(task: str, labels: str, names: Sequence[str], rows: Sequence[Row], variants: Mapping[str, Any]) -> Family:
+def _family(
+    task: str, labels: str, names: Sequence[str], rows: Sequence[RunRow], variants: Mapping[str, Any]
+) -> Family:
     entries = {}
     for name in names:
         here = [r for r in rows if (r["task"], r["labels"], r["name"]) == (task, labels, name)]
@@ -284,7 +286,7 @@ def _differences_of_settings(entry: Entry, base: Entry, variants: Mapping[str, A
     return notes
 
 
-def _sizes(row: Row, variants: Mapping[str, Any]) -> dict[str, Any]:
+def _sizes(row: RunRow, variants: Mapping[str, Any]) -> dict[str, Any]:
     own = (variants.get(row["name"]) or {}).get("overrides", {})
     return {key: value for key, value in row["overrides"].items() if key not in own}
 

@@ -61,7 +61,7 @@ class Job:
 
 
 def job_of(task: str, name: str, seed: int, sizes: Mapping[str, Any]) -> Job:
-    """``task`` is ``acdc:7``, or a phantom's name; ``name`` a bundle or a variant of ``sizes.yaml``.
+    """Name a run: ``task`` is ``acdc:7``, or a phantom's name; ``name`` a bundle or a variant of ``sizes.yaml``.
 
     Raises:
         ValueError: neither; a task that ``sizes.yaml`` does not name.
@@ -82,7 +82,7 @@ def fits(job: Job, sizes: Mapping[str, Any]) -> bool:
 
 
 def read_sizes(path: Path = SIZES) -> dict[str, Any]:
-    """``tasks`` (name: overrides) and ``variants`` (name: ``bundle``, ``overrides``, ``baseline``, ``tasks``).
+    """Read ``tasks`` (name: overrides) and ``variants`` (name: ``bundle``, ``overrides``, ``baseline``, ``tasks``).
 
     Raises:
         ValueError: no such file, or a key that is none of these; the text names it.
@@ -101,7 +101,7 @@ def read_sizes(path: Path = SIZES) -> dict[str, Any]:
 
 
 def run(job: Job, lists: Path, folder: Path, deadline: float, go_on: bool) -> dict[str, Any]:
-    """Train and evaluate what is not done yet; returns the row.
+    """Train and evaluate what is not done yet; return the row.
 
     Args:
         lists: folder of the data lists.
@@ -172,7 +172,7 @@ def _compact(case: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def revision() -> str:
-    """Of the repository; with ``+`` where files differ from it."""
+    """Return the commit of the repository, with ``+`` where files differ from it."""
     git = ["git", "-C", str(ROOT)]
     try:
         head = subprocess.run(
@@ -195,7 +195,7 @@ def machine() -> str:
 def _command(
     bundle: str, run_id: str, files: list[str], overrides: Mapping[str, Any], folder: Path, deadline: float
 ) -> int:
-    """``cd bundles/NAME && python -m monai.bundle run ...``; returns its peak of memory in MB.
+    """Run ``cd bundles/NAME && python -m monai.bundle run ...``; return its peak of memory in MB.
 
     It is asked to stop at the deadline: what the last whole epoch left is on disk.
 

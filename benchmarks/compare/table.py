@@ -129,7 +129,7 @@ def _short(entry: Entry) -> str:
 
 
 def with_block(text: str, block: str, where: str) -> str:
-    """The text with ``block`` between the markers.
+    """Return the text with ``block`` between the markers.
 
     Raises:
         ValueError: not one of each marker, in order.

@@ -50,7 +50,7 @@ def number_text(value: float, digits: int) -> str:
 
 
 def points_text(value: float) -> str:
-    """Of Dice, with a sign; never -0.0."""
+    """Return points of Dice with a sign; never -0.0."""
     rounded = round(100 * value, 1) + 0.0
     return f"{rounded:+.1f}" if rounded else "0.0"
 

@@ -54,7 +54,7 @@ class Calibration:
 
     @property
     def ece(self) -> float:
-        """In [0, 1]; NaN where no voxel was counted."""
+        """The error, in [0, 1]; NaN where no voxel was counted."""
         total = int(self._count.sum())
         return float(np.abs(self._correct - self._confidence).sum() / total) if total else float("nan")
 

@@ -49,7 +49,7 @@ class CaseTextError(UserError, ValueError):
 
 
 class CaseReport:
-    """Collects the scores of a cohort, case by case.
+    """Collect the scores of a cohort, case by case.
 
     Args:
         classes: names of the foreground classes; ``classes[i]`` is the value ``i + 1`` of labels and predictions.
@@ -82,7 +82,7 @@ class CaseReport:
         attributes: Mapping[str, Any] | None = None,
         picture: NDArray[Any] | None = None,
     ) -> dict[str, ClassScore]:
-        """Scores one case and keeps its row.
+        """Score one case and keeps its row.
 
         Args:
             case: its name, once in a report.
@@ -123,7 +123,7 @@ class CaseReport:
         return scores
 
     def summary(self) -> dict[str, Any]:
-        """Mean, standard deviation and interval of every metric, with the counts a reader needs to judge them.
+        """Return mean, standard deviation and interval of every metric, with the counts a reader needs to judge them.
 
         Per metric ``cases`` and ``patients`` count those with a number, and the interval ends where the metric does (at
         0, at 1 for Dice and Jaccard); a case with a failure has no mean distance. Per class ``failures`` counts the cases where
@@ -152,7 +152,7 @@ class CaseReport:
         }
 
     def write(self, folder: Path, name: str) -> dict[str, Any]:
-        """Writes four files, each whole or not at all; what was not measured is an empty cell and a null.
+        """Write four files, each whole or not at all; what was not measured is an empty cell and a null.
 
         ``<name>.csv`` has a row per case, ``<name>.compat.csv`` the same by the rule of published tables,
         ``<name>.json`` is :meth:`summary`, ``<name>.md`` its tables to read.
@@ -173,12 +173,12 @@ class CaseReport:
         write_text(folder / f"{name}.csv", _csv_text(self.rows, columns))
         write_text(folder / f"{name}.compat.csv", _csv_text(self.compat_rows, [*who, *_columns(self.classes, COMPAT)]))
         write_text(folder / f"{name}.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
-        write_text(folder / f"{name}.md", markdown(name, summary))
+        write_text(folder / f"{name}.md", markdown_text(name, summary))
         return summary
 
 
-def markdown(name: str, summary: Mapping[str, Any]) -> str:
-    """The tables of a :meth:`CaseReport.summary`, readable as plain text too."""
+def markdown_text(name: str, summary: Mapping[str, Any]) -> str:
+    """Return the tables of a :meth:`CaseReport.summary`, readable as plain text too."""
     classes = summary["classes"]
     parts = [
         f"# Scores of {name}",

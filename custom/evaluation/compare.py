@@ -1,6 +1,6 @@
 """The honest verdict: did the unlabelled scans help, harm, or is there no evidence either way?
 
-Both models are scored on the same cases (:mod:`.evaluation` writes the files). The difference is taken case by case,
+Both models are scored on the same cases (:mod:`.evaluate` writes the files). The difference is taken case by case,
 and its interval resamples patients. To compare two files:
 
     python -m custom.report BASELINE.csv OURS.csv [--metric boundary_dice] [--html PAGE.html]
@@ -54,7 +54,7 @@ class Difference:
 
 
 def read_cases(csv_path: Path | str) -> list[Row]:
-    """Rows of a per-case table that :meth:`.evaluation.case_report.CaseReport.write` wrote.
+    """Read a per-case table that :meth:`.case_report.CaseReport.write` wrote.
 
     Returns:
         A dict a case: ``case``, ``patient`` and every ``group_...`` strings, ``failures`` an int, every other column a
@@ -77,7 +77,7 @@ def read_cases(csv_path: Path | str) -> list[Row]:
 
 
 def paired_difference(ours: Sequence[Row], baseline: Sequence[Row], metric: str = "dice_mean") -> Difference:
-    r"""Mean over cases of :math:`\text{ours}_i - \text{baseline}_i`, with its interval over patients.
+    r"""Return the mean over cases of :math:`\text{ours}_i - \text{baseline}_i`, with its interval over patients.
 
     A case without a :func:`case_difference` is left out and named in ``dropped``. For HD95 that includes every failure:
     compare the failures beside it.
@@ -116,7 +116,7 @@ def paired_difference(ours: Sequence[Row], baseline: Sequence[Row], metric: str 
 
 
 def case_difference(ours: Row, baseline: Row, metric: str = "dice_mean") -> float:
-    """Ours minus the baseline on one case; NaN where it has none.
+    """Return ours minus the baseline on one case; NaN where it has none.
 
     A Dice that only one of the two has is of a structure that is not there: the other one found something all the same,
     and scores 0. The one without a number rightly found nothing, and counts as 1. Left out, the false find would cost
@@ -129,7 +129,7 @@ def case_difference(ours: Row, baseline: Row, metric: str = "dice_mean") -> floa
 
 
 def verdict(difference: Difference) -> str:
-    """One of three sentences: helped, harmed, or no evidence either way.
+    """Say one of three sentences: helped, harmed, or no evidence either way.
 
     A point is 1/100 of Dice. Judged as it is printed, to 0.1 point: an interval that touches 0.0 contains 0. When
     the scans harmed, the bounds are those of the harm, so they are positive and the smaller comes first. With fewer
@@ -154,7 +154,7 @@ def verdict(difference: Difference) -> str:
 
 
 def model_table(results: dict[str, Sequence[Row]], classes: Sequence[str]) -> str:
-    """A Markdown table, readable as plain text: a row a model, in the order of ``results``.
+    """Return a Markdown table, readable as plain text: a row a model, in the order of ``results``.
 
     Dice is the mean over the cases that have one, in points (100 x Dice). HD95 and ASD are the mean over cases of the
     case's mean over its classes, in mm, as everywhere; a case with a failure has none, so ``Failures`` must be read
@@ -170,7 +170,7 @@ def model_table(results: dict[str, Sequence[Row]], classes: Sequence[str]) -> st
 
 
 def comparison(baseline: Sequence[Row], ours: Sequence[Row], names: Sequence[str], metric: str = "dice_mean") -> str:
-    """Table, paired difference and verdict of two models on the same cases, as plain text."""
+    """Return table, paired difference and verdict of two models on the same cases, as plain text."""
     difference = paired_difference(ours, baseline, metric)
     classes = [key[len("dice_") :] for key in baseline[0] if key.startswith("dice_") and key != "dice_mean"]
     lines = [
@@ -192,7 +192,7 @@ def comparison(baseline: Sequence[Row], ours: Sequence[Row], names: Sequence[str
 
 
 def _amount(difference: Difference) -> str:
-    """In points of Dice; any other metric is named, in its own unit."""
+    """Return the difference in points of Dice; any other metric is named, in its own unit."""
     if _is_dice(difference.metric):
         basis = _basis(_points(difference.low), _points(difference.high), difference.patients)
         of = "" if difference.metric == "dice_mean" else f" of {difference.metric}"

@@ -46,7 +46,7 @@ class ScoringError(UserError, ValueError):
 
 
 class ReportHandler:
-    """Adds each evaluated case to ``report``, a :class:`~.case_report.CaseReport` with its calibration, and a slice of
+    """Add each evaluated case to ``report``, a :class:`~.case_report.CaseReport` with its calibration, and a slice of
     it to ``slices``.
 
     Reads of a decollated batch ``pred`` (logits on the image's own grid, after postprocessing), ``reference`` (class
@@ -68,7 +68,7 @@ class ReportHandler:
 
     @property
     def unit(self) -> str:
-        """Of distances: ``pixels`` where every reference is a picture, else ``mm``."""
+        """The unit of distances: ``pixels`` where every reference is a picture, else ``mm``."""
         return "pixels" if self._pictures and all(self._pictures) else "mm"
 
     def start_again(self, channel: int | None = None) -> None:
@@ -85,7 +85,7 @@ class ReportHandler:
             self._add(batch, convert_to_tensor(output["pred"], track_meta=False).detach())
 
     def write(self, folder: Path, name: str, reads: Reads | None = None) -> dict[str, Any]:
-        """Writes the report, its ``.json`` with the ``unit`` of distances, and ``<name>.slices.npz``; returns the summary.
+        """Write the report, its ``.json`` with the ``unit`` of distances, and ``<name>.slices.npz``; return the summary.
 
         With ``reads``, ``.json`` has the ``modality`` and how many cases were ``left_out`` too, ``.md`` a sentence on it.
         """
@@ -140,7 +140,7 @@ class Reads:
 
 
 def readable(network: nn.Module, loader: DataLoader) -> Reads | None:
-    """The cases that have the modality of a network; None for one that reads all channels, or files with all of them.
+    """Return the cases that have the modality of a network; None for one that reads all channels, or files with all of them.
 
     Raises:
         ScoringError: a case lacks a channel, and the network reads them all.

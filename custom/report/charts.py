@@ -34,7 +34,7 @@ _PICTURE_DPI, _PICTURE_QUALITY = 140, 90
 
 
 def svg(make: Callable[[], Any], alt: str) -> Markup:
-    """The figure that ``make`` returns, as an element of a page in light or dark.
+    """Return the figure that ``make`` draws as an element of a page in light or dark.
 
     Args:
         make: draws; called with the style of the page's figures.
@@ -52,7 +52,7 @@ def svg(make: Callable[[], Any], alt: str) -> Markup:
 
 
 def _for_a_page(text: str, alt: str) -> Markup:
-    """Drops what belongs to a file of its own, ids that nothing refers to among it, and hands ink to the page."""
+    """Drop what belongs to a file of its own, such as ids that nothing refers to, and take the ink of the page."""
     body = text[text.index("<svg") :]
     width, height = (float(size) for size in re.findall(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', body)[0])
     body = re.sub(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>", "", body[body.index(">") + 1 :], flags=re.S)
@@ -86,7 +86,7 @@ def _named_rows(axis: Any, names: Sequence[str]) -> None:
 
 
 def strips(values: Mapping[str, Sequence[float]], axis_name: str, upper: float | None, alt: str) -> Markup:
-    """Every case a dot, a lane a class, a box over median and quartiles (whiskers at 5 % and 95 %).
+    """Draw every case as a dot and every class as a lane, with a box over median and quartiles (whiskers at 5 % and 95 %).
 
     Args:
         values: of each class; NaN are left out, a lane may be empty.
@@ -132,7 +132,7 @@ class Mean(NamedTuple):
 
 
 def intervals(values: Mapping[str, Mean], axis_name: str, line: float, line_name: str, alt: str) -> Markup:
-    """A mean with its interval on each lane, and a dashed line to compare them with.
+    """Draw a mean with its interval on each lane, and a dashed line to compare them with.
 
     Args:
         values: the mean of each name.
@@ -157,7 +157,7 @@ def intervals(values: Mapping[str, Mean], axis_name: str, line: float, line_name
 
 
 def reliability(bins: Sequence[Mapping[str, Any]], alt: str) -> Markup:
-    """Accuracy against confidence over the bins that hold voxels, and how many voxels each holds."""
+    """Draw accuracy against confidence over the bins that hold voxels, and how many voxels each holds."""
 
     def make() -> Any:
         figure = new_figure(_WIDTH, 4.6)
@@ -180,7 +180,7 @@ def reliability(bins: Sequence[Mapping[str, Any]], alt: str) -> Markup:
 
 
 def scatter(baseline: Sequence[float], ours: Sequence[float], names: tuple[str, str], alt: str) -> Markup:
-    """A dot a case: the baseline's Dice to the right, ours upwards; above the diagonal ours is better, on it equal (grey)."""
+    """Draw a dot a case: the baseline's Dice to the right, ours upwards; above the diagonal ours is better, on it equal."""
 
     def make() -> Any:
         figure = new_figure(4.6, 4.6)
@@ -200,7 +200,7 @@ def scatter(baseline: Sequence[float], ours: Sequence[float], names: tuple[str, 
 
 
 def differences(points: Sequence[float], mean: Mean, alt: str) -> Markup:
-    """A bar a case, losses left and gains right, with the mean and its interval; all in Dice points."""
+    """Draw a bar a case, losses left and gains right, with the mean and its interval; all in Dice points."""
 
     def make() -> Any:
         figure = new_figure(6.0, 4.6)
@@ -221,13 +221,13 @@ def differences(points: Sequence[float], mean: Mean, alt: str) -> Markup:
 
 
 def learning(metrics_csv: Path, alt: str) -> Markup:
-    """How the run went; raises what :func:`.report.learning_curves.learning_curves` raises."""
+    """Draw how the run went; raise what :func:`.learning_curves.learning_curves` raises."""
     return svg(lambda: learning_figure(metrics_csv), alt)
 
 
 def case(shown: ShownSlice, predictions: Sequence[Any], classes: Sequence[str], unit: str) -> list[str]:
-    """Image, reference and each prediction of a slice, as addresses (``data:``) of pictures; a scale bar where the
-    ``unit`` of its sizes is mm."""
+    """Return image, reference and each prediction of a slice as addresses (``data:``) of pictures; with a scale bar where
+    the ``unit`` of its sizes is mm."""
     spacing_mm = (
         shown.spacing_mm if unit == "mm" and shown.image.ndim == 2 else None
     )  # a photograph's pixels have no size
@@ -236,7 +236,7 @@ def case(shown: ShownSlice, predictions: Sequence[Any], classes: Sequence[str], 
 
 
 def _address(figure: Any) -> str:
-    """As JPEG: a tenth of the PNG of a noisy scan."""
+    """Return a figure as JPEG, a tenth of the PNG of a noisy scan."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     FigureCanvasAgg(figure)

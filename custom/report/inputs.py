@@ -63,7 +63,7 @@ class Evaluated:
 
     @property
     def unit(self) -> str:
-        """Of distances: ``mm``, or ``pixels`` of pictures."""
+        """The unit of distances: ``mm``, or ``pixels`` where the scans are pictures."""
         return str(self.summary.get("unit", "mm"))
 
     def metric(self, name: str) -> Mapping[str, Any]:
@@ -94,7 +94,7 @@ def metric_of(summary: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def read_evaluated(csv_path: Path, name: str) -> Evaluated:
-    """The scores whose table of cases is ``csv_path``; the other files lie beside it, with the same stem.
+    """Read the scores whose table of cases is ``csv_path``; the other files lie beside it, with the same stem.
 
     Raises:
         ReportError: a file is missing or is not what an evaluation writes; the text names it.
@@ -115,7 +115,7 @@ def read_evaluated(csv_path: Path, name: str) -> Evaluated:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """An object that an evaluation wrote; :class:`ReportError` where there is none."""
+    """Read an object that an evaluation wrote; raise :class:`ReportError` where there is none."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

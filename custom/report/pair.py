@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from markupsafe import Markup
 
 from ..evaluation.case_report import BOUNDARY, BY_CONTRAST, GROUP, NOT_GIVEN, Row
 from ..evaluation.compare import Difference, case_difference, paired_difference, verdict
@@ -100,11 +101,11 @@ class Pair:
 
     @property
     def unit(self) -> str:
-        """Of distances."""
+        """The unit of distances."""
         return self.both[1].unit
 
     def difference(self, metric: str, cases: set[str] | None = None) -> Difference | None:
-        """Of a metric, over some cases or all; None where no case has one."""
+        """Return the difference of a metric over some cases or all; None where no case has one."""
         ours, baseline = (
             [row for row in rows if cases is None or row["case"] in cases] for rows in (self.ours, self.baseline)
         )
@@ -168,7 +169,7 @@ def _metric(pair: Pair, measure: Measure) -> list[Cell | str]:
 
 
 def _mean(network: Evaluated, metric: str, digits: int) -> Cell:
-    """Of a distance with the failures that it leaves out."""
+    """Return a network's mean; that of a distance names the failures that it leaves out."""
     cell = number(network.metric(metric)["mean"], digits)
     if "_mm_" not in metric:
         return cell
@@ -273,23 +274,23 @@ def _balance(pair: Pair) -> str:
     return f"{pair.both[1].name} is better in {gains} of {len(scored)} cases and worse in {losses}."
 
 
-def _dots(pair: Pair, scored: Sequence[Scored], balance: str) -> charts.Markup:
+def _dots(pair: Pair, scored: Sequence[Scored], balance: str) -> Markup:
     baseline, ours = names = (pair.both[0].name, pair.both[1].name)
     alt = f"Dice of {ours} against {baseline}. {balance}"
     return charts.scatter([_dice(case.base) for case in scored], [_dice(case.mine) for case in scored], names, alt)
 
 
 def _dice(row: Row) -> float:
-    """Of a case that has a difference: without a number it was taken as 1."""
+    """Return the Dice of a case that has a difference; one without a number was taken as 1."""
     return 1.0 if math.isnan(row["dice_mean"]) else float(row["dice_mean"])
 
 
-def _bars(pair: Pair, scored: Sequence[Scored], balance: str) -> charts.Markup:
+def _bars(pair: Pair, scored: Sequence[Scored], balance: str) -> Markup:
     points = [100 * case.difference for case in scored]
     return charts.differences(points, _in_points(pair.dice), f"Differences of Dice by case, sorted. {balance}")
 
 
-def _lanes(found: Mapping[str, Difference | None], by: str) -> charts.Markup | None:
+def _lanes(found: Mapping[str, Difference | None], by: str) -> Markup | None:
     drawn = {f"{name} ({counted(of.cases, 'case')})": _in_points(of) for name, of in found.items() if of is not None}
     if not drawn:
         return None
@@ -309,7 +310,7 @@ def _pictures(pair: Pair) -> list[Panels]:
 
 
 def _side_by_side(pair: Pair, case: Scored, rank: str) -> Panels:
-    """Without pictures where the two evaluations kept different slices."""
+    """Return the panels of a case; none where the two evaluations kept different slices."""
     name = case.base["case"]
     heading = f"{rank}: {name}, {number(100 * case.difference, 1, sign=True).text} Dice points"
     theirs, ours = (network.slice_of(name) for network in pair.both)

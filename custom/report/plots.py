@@ -161,7 +161,7 @@ def box_to_show(masks: Sequence[NDArray[Any]]) -> tuple[tuple[float, float], tup
 
 
 def _height_over_width(shape: Sequence[int], spacing_mm: Sequence[float] | None) -> float:
-    """Of a panel; a picture that is longer than that gets empty borders."""
+    """Return the shape of a panel; a picture that is longer than that gets empty borders."""
     step_x, step_y = spacing_mm[:2] if spacing_mm is not None else (1.0, 1.0)
     return min(max(shape[1] * step_y / (shape[0] * step_x), 0.4), 2.5)
 

@@ -10,6 +10,8 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from ..evaluation.case_report import BOUNDARY, CONTRAST, Row
 from ..evaluation.hardness import REACH
 from ..files import under, write_text
@@ -233,7 +235,7 @@ def _published(network: Evaluated) -> Table | None:
 # figures
 
 
-def _strips(network: Evaluated) -> list[charts.Markup]:
+def _strips(network: Evaluated) -> list[Markup]:
     """Dice of every case, and HD95 where any case has one."""
     dice = {name: [row[f"dice_{name}"] for row in network.rows] for name in network.classes}
     distances = {name: [row.get(f"hd95_mm_{name}", math.nan) for row in network.rows] for name in network.classes}
@@ -276,7 +278,7 @@ def _group(network: Evaluated, attribute: str, values: Mapping[str, Any]) -> Tab
     return Table(f"By {attribute}, {network.name}", columns, rows)
 
 
-def _lanes(network: Evaluated, attribute: str, values: Mapping[str, Any]) -> charts.Markup | None:
+def _lanes(network: Evaluated, attribute: str, values: Mapping[str, Any]) -> Markup | None:
     drawn, overall = {}, network.metric("dice_mean")["mean"]
     for value, group in values.items():
         mean, low, high = (metric_of(group, "dice_mean")[key] for key in ("mean", "low", "high"))
@@ -288,7 +290,7 @@ def _lanes(network: Evaluated, attribute: str, values: Mapping[str, Any]) -> cha
     return charts.intervals(drawn, "mean Dice", overall, "all cases", f"Mean Dice by {attribute}: {spoken}")
 
 
-def _reliability(calibration: Mapping[str, Any]) -> charts.Markup:
+def _reliability(calibration: Mapping[str, Any]) -> Markup:
     bins, ece = calibration["bins"], number(calibration["ece"], 3).text
     alt = f"Reliability diagram, expected calibration error {ece}: accuracy against confidence in {len(bins)} bins."
     return charts.reliability(bins, alt)
