@@ -124,7 +124,7 @@ class Served:
 
     def write(self, pred: MetaTensor, path: Path) -> None:
         """Write what :meth:`predict` gave as uint8, by the suffix of ``path``: ``.nii.gz``, ``.nii``, ``.nrrd`` or ``.png``."""
-        writer = self.module("writer").GridWriter(output_dtype=np.uint8)
+        writer = self.module("inference.writer").GridWriter(output_dtype=np.uint8)
         writer.set_data_array(pred)
         writer.set_metadata(pred.meta)
         if path.suffix != ".nrrd":
@@ -134,7 +134,7 @@ class Served:
         first = path.with_name(f"{path.stem}.first{'.png' if self.pictures else '.nii.gz'}")
         try:
             writer.write(str(first))
-            itk = self.module("formats.itk_image").quiet_itk()
+            itk = self.module("cohort.formats.itk_image").quiet_itk()
             itk.imwrite(itk.imread(str(first)), str(path), compression=True)
         finally:
             first.unlink(missing_ok=True)
@@ -153,12 +153,12 @@ class Served:
 
     def _case_dice(self, image: str, label: str, weights: str | Path | None) -> float:
         found, wanted = self.predict(image, weights)[0].numpy(), self._label(label)
-        dice = self.module("metrics").dice
+        dice = self.module("evaluation.metrics").dice
         known = [d for k in self.label_values[1:] if not math.isnan(d := dice(found == k, wanted == k))]
         return sum(known) / len(known) if known else 1.0
 
     def _label(self, path: str) -> np.ndarray:
-        reader = self.module("readers").ScanReader()
+        reader = self.module("cohort.reader").ScanReader()
         return np.asarray(reader.get_data(reader.read(path))[0]).round().astype(np.uint8)
 
     def _infer(self, image: str | Path, weights: str | Path | None) -> dict[str, Any]:
