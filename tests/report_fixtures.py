@@ -14,6 +14,7 @@ from custom.report import compare_report
 
 ABSENT = "neither label nor prediction has it"
 INVENTED = "the prediction alone has it"
+PATIENTS = ["p0", "p1", "p2", "p3", "p0"]
 GOLDEN = Path(__file__).with_name("golden")
 
 
@@ -119,11 +120,16 @@ def change(folder, name="model", **values):
 
 
 def write_run(root):
-    """Five cases of two scanners, of which one fails in B and one lacks B in label and prediction; a second network; test
+    """Five cases of two scanners, of which one fails in B and one lacks A in label and prediction; a second network; test
     part; a calibration of three bins, the first of them empty."""
     folder = root / "eval" / "evaluation" / "test"
-    cases = {"good": (1, 1), "bad": (5, 9), "failing": (0, None), "lacking": (2, ABSENT), "fair": (3, 3)}
-    evaluate(folder, cases, attributes=[{"scanner": "x"}, {"scanner": "x"}, {"scanner": "y"}, {}, {"scanner": "y"}])
+    cases = {"good": (1, 1), "bad": (5, 9), "failing": (0, None), "lacking": (ABSENT, 2), "fair": (3, 3)}
+    evaluate(
+        folder,
+        cases,
+        attributes=[{"scanner": "x"}, {"scanner": "x"}, {"scanner": "y"}, {}, {"scanner": "y"}],
+        patients=PATIENTS,
+    )
     bins = [
         {"low": 0.0, "high": 0.5, "count": 0, "confidence": None, "accuracy": None},
         {"low": 0.5, "high": 0.75, "count": 30, "confidence": 0.7, "accuracy": 0.5},

@@ -46,9 +46,9 @@ def test_numbers_of_the_page_in_closed_form(page):
     assert f"Dice, mean {np.mean(dices):.3f} 95 % interval" in page.text
     assert "Failures 1 of 9 scored classes of cases" in page.text  # five cases, two classes, one of them in neither
     b = next(row for row in page.rows("model: mean over cases") if row[0] == "B")
-    assert b[1:3] == ["0.425", f"{np.std([0.9, 0.1, 0.0, 0.7], ddof=1):.3f}"]
+    assert b[1:3] == ["0.500", f"{np.std([0.9, 0.1, 0.0, 0.8, 0.7], ddof=1):.3f}"]
     rows = {row[0]: row for row in page.rows("model, by the rule of published tables")[2:]}
-    assert rows["B"][1] == f"{(0.9 + 0.1 + 0 + 0 + 0.7) / 5:.3f}"  # the empty ones count as 0
+    assert rows["A"][1] == f"{(0.9 + 0.5 + 1 + 0 + 0.7) / 5:.3f}"  # the empty ones count as 0
 
 
 def test_cases_come_worst_first_and_failures_are_marked(page):
