@@ -40,6 +40,12 @@ def progress(*wanted, step=0, steps=10):
     return Progress(step, steps, 1, 1, weights)
 
 
+def staged(step, steps=100, begins=0.63):
+    """Where a run stands whose stage 2 begins at that fraction of it."""
+    return Progress(step, steps, 1, 1, TermWeights({**dict.fromkeys(TERMS, 1.0), "relearn": {"value": 1, "from": begins},
+                                                    "relearn_strong": 0}, TERMS))  # fmt: skip
+
+
 def batch(patches=3, classes=2, present=None, labelled=False, seed=0, dims=2):
     generator = torch.Generator().manual_seed(seed)
     image = torch.rand(patches, 2, *[8] * dims, generator=generator)
@@ -223,7 +229,7 @@ def test_the_log_says_how_far_stage_2_moved_the_weights(caplog):
 
 def chosen(scores, step=1, **settings):
     method = make(**settings)
-    method.after_validation(dict(zip(tiny_contrastive_mutual.CHANNELS, scores, strict=True)), progress(step=step))
+    method.after_validation(dict(zip(tiny_contrastive_mutual.CHANNELS, scores, strict=True)), staged(step, steps=10))
     return method.strong
 
 
@@ -322,10 +328,10 @@ def test_the_dropout_of_the_teacher_is_on_whatever_its_owner_does(norm):
 def test_validations_fill_the_pool_from_12_percent_of_the_run_on():
     method, step = make(strong="t1ce"), 10
     for score in (0.1, 0.2, 0.3):
-        method.after_validation({"flair": 0.9, "t1ce": score}, progress(step=step, steps=100))
+        method.after_validation({"flair": 0.9, "t1ce": score}, staged(step))
         step += 1
     assert method.teacher.pool == [0.3], "of the strong modality; .10 and .11 of the run were too early"
-    method.after_validation({"flair": 0.9, "t1ce": math.nan}, progress(step=20, steps=100))
+    method.after_validation({"flair": 0.9, "t1ce": math.nan}, staged(20))
     assert method.teacher.pool == [0.3]
 
 
@@ -574,10 +580,9 @@ def test_half_precision_forward_passes_give_terms_in_single():
 @pytest.mark.parametrize(("begins", "chosen", "seen"), [(0.63, 10, 12), (0.315, 5, 6)])
 def test_choice_and_teacher_follow_the_window_of_the_second_stage(begins, chosen, seen):
     """As published, epochs 8 and 10 of a stage of 51: at 0.1 and 0.12 of a run whose stage 2 begins at 0.63."""
-    weights = TermWeights({name: {"value": 1, "from": begins} if name == "relearn" else 1 for name in TERMS}, TERMS)
     made, strong, pool = make(), [], []
     for step in range(20):
-        made.after_validation(dict(zip(made.channels, (0.5, 0.6), strict=True)), Progress(step, 100, 1, 1, weights))
+        made.after_validation(dict(zip(made.channels, (0.5, 0.6), strict=True)), staged(step, begins=begins))
         strong.append(made.strong)
         pool.append(len(made.teacher.pool))
     assert strong.index(1) == chosen
