@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
 import socket
@@ -93,7 +94,9 @@ def free_port() -> int:
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
-    multiprocessing.spawn(worker, args=(free_port(), str(folder)), nprocs=2, join=True)
+    with contextlib.suppress(RuntimeError):  # set before, and running
+        multiprocessing.set_forkserver_preload(["torch", "monai.engines", "monai.bundle", "custom.training.trainer"])
+    multiprocessing.start_processes(worker, (free_port(), str(folder)), 2, start_method="forkserver")
     return [torch.load(folder / f"rank{rank}.pt", weights_only=False) for rank in (0, 1)], folder
 
 
@@ -150,7 +153,7 @@ if rank == 0 and not first:
     time.sleep(2)  # the other rank looks for this one's address before it is there
 distributed.start()
 if first:
-    os.kill(os.getpid(), signal.SIGKILL) if rank == 1 else time.sleep(60)
+    os.kill(os.getpid(), signal.SIGKILL) if rank == 1 else signal.pause()
 found = torch.ones(())
 torch.distributed.all_reduce(found)
 open(f"rank{{rank}}", "w").write(f"{{int(found)}} ranks met")

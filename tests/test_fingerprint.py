@@ -1,4 +1,4 @@
-"""The promises of custom/fingerprint.py: sums over a few voxels that can be done on paper."""
+"""The promises of custom/cohort/fingerprint.py: sums over a few voxels that can be done on paper."""
 
 from __future__ import annotations
 
@@ -160,7 +160,8 @@ def test_odd_labels_and_voxels_are_warned_of_once_a_kind(tmp_path):
                 "label": scan(tmp_path, f"{name}_l", label, dtype=np.float32)}  # fmt: skip
 
     cases = [
-        case(*told) for told in zip("abcde", (block() / 2, -block(), block(9, 9, 9), block(), block()), strict=True)
+        case(*arguments)
+        for arguments in zip("abcde", (block() / 2, -block(), block(9, 9, 9), block(), block()), strict=True)
     ]
     found = taken(labelled=cases)
     assert found["warnings"] == [

@@ -176,17 +176,17 @@ def test_the_front_matter_is_what_hugging_face_reads(page):
 
 
 @pytest.mark.parametrize(
-    ("data", "told"),
+    ("data", "licences"),
     [
         ("CC-BY-SA-4.0", {"license": "cc-by-sa-4.0"}),
         ("Apache-2.0", {"license": "apache-2.0"}),
         ("Own terms 2", {"license": "other", "license_name": "own-terms-2", "license_link": "docs/data_license.txt"}),
     ],
 )
-def test_weights_are_licensed_as_their_data(card, data, told):
+def test_weights_are_licensed_as_their_data(card, data, licences):
     changed = dataclasses.replace(card, data={**card.data, "licence": data})
     matter = yaml.safe_load(publish.front_matter(changed).strip().strip("-"))
-    assert {key: value for key, value in matter.items() if key.startswith("license")} == told
+    assert {key: value for key, value in matter.items() if key.startswith("license")} == licences
 
 
 def test_a_page_is_replaced_but_nothing_else_is(card, dist, page, tmp_path):
@@ -243,8 +243,8 @@ def test_a_dry_run_says_the_command_and_uploads_nothing(command, tmp_path, capsy
 
 def test_without_it_that_command_is_run_and_its_status_handed_on(command, card, tmp_path):
     assert command() == 7
-    told = (tmp_path / "told").read_text(encoding="utf-8").splitlines()
-    assert told == publish.upload_command(card, tmp_path / "pages" / NAME, "o/n")[1:]
+    words = (tmp_path / "told").read_text(encoding="utf-8").splitlines()
+    assert words == publish.upload_command(card, tmp_path / "pages" / NAME, "o/n")[1:]
 
 
 def test_without_the_program_it_says_how_to_get_it(command, tmp_path, capsys):
@@ -263,9 +263,9 @@ def test_another_place_is_refused(to, capsys):
 def test_the_command_is_one_that_hf_knows(card):
     """``hf`` itself parses it, as far as a folder that is not there."""
     hf = Path(sys.executable).with_name("hf")
-    told = [str(hf), *publish.upload_command(card, Path("/nowhere/at/all"), "o/n")[1:]]
+    words = [str(hf), *publish.upload_command(card, Path("/nowhere/at/all"), "o/n")[1:]]
     done = subprocess.run(
-        told,
+        words,
         capture_output=True,
         encoding="utf-8",
         errors="replace",
@@ -337,7 +337,7 @@ def _blob(data: bytes) -> str:
 
 
 def test_monai_downloads_a_published_page_by_its_command(hub, page, tmp_path):
-    told = [
+    words = [
         "download",
         "--name",
         NAME,
@@ -349,7 +349,7 @@ def test_monai_downloads_a_published_page_by_its_command(hub, page, tmp_path):
         str(tmp_path / "to"),
     ]
     settings = {"HF_ENDPOINT": hub, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_TELEMETRY": "1"}
-    done = subprocess.run([sys.executable, "-m", "monai.bundle", *told], env={**os.environ, **settings},
+    done = subprocess.run([sys.executable, "-m", "monai.bundle", *words], env={**os.environ, **settings},
                           capture_output=True, encoding="utf-8", errors="replace", check=False)  # fmt: skip
     assert done.returncode == 0, done.stderr
     there = {name: data for name, data in found(tmp_path / "to" / NAME).items() if not name.startswith(".cache/")}
