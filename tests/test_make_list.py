@@ -296,9 +296,9 @@ def test_a_split_file_that_is_none_is_refused(tmp_path):
         command(tmp_path, "--split", write_json(tmp_path / "s.json", [1]))
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/data.md"])
-def test_the_commands_of_the_pages_are_such(page):
-    lines = re.findall(r"^ +python -m custom.cohort make (.*)$", (ROOT / page).read_text(encoding="utf-8"), re.M)
+def test_the_commands_of_the_page_on_data_are_such():
+    page = ROOT / "docs/data.md"
+    lines = re.findall(r"^ +python -m custom.cohort make (.*)$", page.read_text(encoding="utf-8"), re.M)
     assert lines
     for line in lines:
         options = parser().parse_args(shlex.split(line))
