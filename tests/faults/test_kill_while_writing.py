@@ -67,7 +67,11 @@ def assert_whole(path: Path) -> int:
 @pytest.mark.fault("1", "killed at 10 to 90 % of a write")
 def test_after_a_kill_at_10_to_90_percent_of_a_write_both_kept_checkpoints_are_whole(tmp_path):
     with subprocess.Popen(
-        [sys.executable, "-c", NURSERY, str(tmp_path)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", NURSERY, str(tmp_path)],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as nursery:
         for number, percent in enumerate(PERCENT):
             limit = SIZE_BYTES * percent // 100
