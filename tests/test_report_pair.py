@@ -78,6 +78,8 @@ def test_a_mean_distance_of_two_says_what_it_leaves_out(tmp_path):
     assert rows["HD95, mm"][1:3] == ["2.0", "4.0; 1 failure has none"]
     assert rows["ASD, mm"][2].endswith("; 1 failure has none")
     assert rows["Dice, A (difference in points)"][2] == "0.400"
+    assert rows["Dice, B (difference in points)"][1:4] == ["0.900", "0.800", "-10.0"]
+    assert rows["failures"][1:4] == ["0", "1", "+1"]
 
 
 def test_equal_cases_are_neither_gains_nor_losses():
