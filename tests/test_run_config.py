@@ -17,7 +17,7 @@ from custom.run.config import RunConfig
 
 
 def changes(**overrides: Any) -> list[str]:
-    return checkpoint.differences(config_of().comparable(), config_of(**overrides).comparable(), RunConfig.FREE)
+    return checkpoint.differences(config_of().config, config_of(**overrides).config, RunConfig.FREE)
 
 
 @pytest.mark.fault("2c", "one key changed")
@@ -56,7 +56,7 @@ def test_what_cannot_change_the_result_may_change(change):
 def test_a_checkpoint_gives_the_config_back_as_it_was(tmp_path):
     """Only plain types: it is read with weights_only; a path that MONAI Label gave is its text."""
     mine = {"path": Path("/a"), "shape": (1, 2), 3: torch.device("cpu"), "on": True, "none": None}
-    config = config_of(mine=mine).comparable()
+    config = config_of(mine=mine).config
     assert config["mine"] == {"path": "/a", "shape": [1, 2], 3: "cpu", "on": True, "none": None}
     checkpoint.save({"config": config}, tmp_path, 1)
     found = checkpoint.newest(tmp_path)
@@ -84,6 +84,7 @@ def lines_of(*overlays: Path, **overrides: Any) -> list[str]:
     ("override", "line"),
     [
         ({"steps": 2000}, "steps = 2000 (bundle: 600)"),
+        ({"output_dir": "/a"}, "output_dir = /a (bundle: $@bundle_root + '/eval')"),
         ({"clip": 1.0}, "clip = 1.0 (bundle: null)"),
         ({"resume": True}, "resume = true (bundle: false)"),
         ({"patch": [32, 32]}, "patch = [32, 32] (bundle: [64, 64])"),

@@ -78,10 +78,6 @@ class RunConfig:
     def bundle_root(self) -> Path:
         return Path(str(self.resolved("bundle_root", "."))).resolve()
 
-    def comparable(self) -> dict[str, Any]:
-        """What a checkpoint keeps to refuse a resume under other settings."""
-        return self.config
-
     def start(self) -> None:
         """Seed, log the settings that differ, and set the process up: the first expression of ``run``."""
         seed = int(self.resolved("seed", 0))
@@ -121,11 +117,10 @@ class RunConfig:
         files = [file for file in self.files if Path(file).resolve().parent == configs]
         parser = ConfigParser(ConfigParser.load_config_files(files))
         parser.resolve_macro_and_relative_ids()
-        silent = {*PROCESS, *TRACKING}
         lines = [
             f"  {name} = {_shown(now)} (bundle: {_shown(own)})"
             for name, own, now in _changes(RunConfig(parser).config, self.config)
-            if name.partition("::")[0] not in silent
+            if name.partition("::")[0] not in PROCESS and not (own is ABSENT and name in TRACKING)
         ]
         return [f"Settings that differ from {files[0]}:" if lines else f"Settings: all as in {files[0]}.", *lines]
 

@@ -76,6 +76,7 @@ class Output:
         if self._writes:
             if self.config is not None:
                 write_bundle(self.folder / "bundle", self.config)
+                logger.info("All settings of this run: %s", self.folder / "bundle/configs/train.yaml")
             self.models.mkdir(parents=True, exist_ok=True)
         for tracker in self.trackers:
             tracker.begin(self.rows)
@@ -109,7 +110,7 @@ class Output:
         if not self._writes:
             return
         described = {
-            "config": self.config.comparable() if self.config is not None else {},
+            "config": self.config.config if self.config is not None else {},
             "data": dict(data),
             "processes": distributed.world_size(),
         }
@@ -135,7 +136,7 @@ class Output:
         if saved["processes"] != distributed.world_size():
             faults.append(f"written by {saved['processes']} processes, now there are {distributed.world_size()}")
         if self.config is not None:
-            faults += checkpoint.differences(saved["config"], self.config.comparable(), self.config.FREE)
+            faults += checkpoint.differences(saved["config"], self.config.config, self.config.FREE)
         if faults:
             raise CheckpointError(
                 f"Cannot resume from {path}:\n  " + "\n  ".join(faults) + "\nStart with the settings and scans it was "
