@@ -1,4 +1,4 @@
-"""The promises of custom/weights.py."""
+"""The promises of custom/inference/weight_files.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The promises of custom/writer.py: a prediction lies on the grid of its image, whatever the transforms between."""
+"""The promises of custom/inference/writer.py: a prediction lies on the grid of its image, whatever the transforms between."""
 
 from __future__ import annotations
 
