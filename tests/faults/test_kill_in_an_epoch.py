@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -15,13 +14,13 @@ from conftest import ROOT
 from test_resume import assert_same_state
 
 CHILD = """
-import sys, time
+import os, signal, sys
 sys.path[:0] = [{root!r}, {tests!r}]
 import torch, tiny
 torch.set_num_threads(1)
 trainer = tiny.trainer({which!r}, __import__("pathlib").Path({folder!r}), epochs=4, resume={resume}, **{settings!r})
 step = trainer.method.after_step
-trainer.method.after_step = lambda progress: (step(progress), time.sleep({pause}))
+trainer.method.after_step = lambda progress: os.kill(os.getpid(), signal.SIGKILL) if progress.step == {kill} else step(progress)
 epochs = []
 trainer.add_event_handler(__import__("ignite.engine").engine.Events.EPOCH_STARTED, lambda: epochs.append(trainer.state.epoch))
 trainer.run()
@@ -29,9 +28,9 @@ print(epochs)
 """
 
 
-def start(folder: Path, which: str, settings: dict, resume: bool = False, pause: float = 0.0) -> subprocess.Popen:
+def start(folder: Path, which: str, settings: dict, resume: bool = False, kill: int = -1) -> subprocess.Popen:
     code = CHILD.format(root=str(ROOT), tests=str(ROOT / "tests"), folder=str(folder), which=which, settings=settings,
-                        resume=resume, pause=pause)  # fmt: skip
+                        resume=resume, kill=kill)  # fmt: skip
     environment = {**os.environ, "TQDM_DISABLE": "1"}
     return subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
 
@@ -45,15 +44,9 @@ def start(folder: Path, which: str, settings: dict, resume: bool = False, pause:
 )
 def test_sigkill_in_an_epoch_and_resume_is_exact(tmp_path, which, settings):
     assert start(tmp_path / "straight", which, settings).wait(300) == 0
-    killed = start(tmp_path / "killed", which, settings, pause=0.3)
-    for _ in range(1200):
-        if (tmp_path / "killed/last_0002.pt").exists():
-            break
-        time.sleep(0.1)
-    time.sleep(0.4)  # into the third epoch: three steps of 0.3 s
-    killed.send_signal(signal.SIGKILL)
-    assert killed.wait(60) == -signal.SIGKILL
-    assert not (tmp_path / "killed/last_0003.pt").exists()
+    killed = start(tmp_path / "killed", which, settings, kill=7)  # the second of the third epoch's three steps
+    assert killed.wait(300) == -signal.SIGKILL
+    assert sorted(path.name for path in (tmp_path / "killed").glob("last_*")) == ["last_0001.pt", "last_0002.pt"]
     resumed = start(tmp_path / "killed", which, settings, resume=True)
     assert resumed.communicate(timeout=300)[0].strip() == "[3, 4]"
     assert resumed.returncode == 0

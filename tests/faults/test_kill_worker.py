@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -32,10 +33,10 @@ def start(folder: Path, phantoms: Path, restarts: int) -> subprocess.Popen:
     folder.mkdir()
     (folder / "keep.yaml").write_text(KEEP)
     files = f"['configs/train.yaml','configs/multi_gpu_train.yaml','{folder / 'keep.yaml'}']"
-    told = {**LONG, "dataset_dir": phantoms, "output_dir": folder}
+    settings = {**LONG, "dataset_dir": phantoms, "output_dir": folder}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
                "--max-restarts", str(restarts), "-m", "monai.bundle", "run", "training", "--config_file", files,
-               *[f"--{key}={value}" for key, value in told.items()]]  # fmt: skip
+               *[f"--{key}={value}" for key, value in settings.items()]]  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with (folder / "log").open("w") as log:
         return subprocess.Popen(command, cwd=ROOT / "bundles/mean_teacher", env=environment, stdout=log, stderr=log)
@@ -61,7 +62,8 @@ def test_a_killed_rank_restarts_the_group_which_ends_with_the_weights_of_an_unbr
         deadline = time.monotonic() + 120
         while not (out / "last_0002.pt").exists():
             assert time.monotonic() < deadline, (out / "log").read_text()[-3000:]
-            time.sleep(0.01)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                group.wait(0.01)
         os.kill(pid_of_rank(1, group.pid), signal.SIGKILL)
         assert group.wait(300) == 0, (out / "log").read_text()[-3000:]
     finally:
