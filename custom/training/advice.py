@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
+
+from ..methods import Method
+
+logger = logging.getLogger(__name__)
 
 MARGIN = 0.03  # of Dice: less is noise
 
@@ -60,3 +65,19 @@ def terms_at_zero(rows: Sequence[Mapping[str, float]], epochs: int) -> dict[str,
                 f"compares. If that is meant to be so, --weights::{term} 0 saves its time."
             )
     return advice
+
+
+class Advice:
+    """Warnings about a run's rows, each given once: a term that seems to harm, a term that adds nothing."""
+
+    def __init__(self) -> None:
+        self._given: set[str] = set()
+
+    def give(self, rows: Sequence[Mapping[str, float]], epochs: int, method: Method) -> None:
+        networks = method.serving().items()
+        trained = [name for name, network in networks if any(p.requires_grad for p in network.parameters())]
+        harm = {"": falling_while_rising(rows, trained, method.unlabelled_terms)}
+        for about, text in {**harm, **terms_at_zero(rows, epochs)}.items():
+            if text and about not in self._given:
+                logger.warning(text)
+                self._given.add(about)

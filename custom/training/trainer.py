@@ -6,7 +6,6 @@ import contextlib
 import logging
 import math
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -28,7 +27,8 @@ from ..run.output import Output
 from ..seeds import derive
 from ..stream.stream import Stream
 from . import memory
-from .advice import falling_while_rising, terms_at_zero
+from .advice import Advice
+from .epoch_log import Means, line
 from .guard import Guard
 from .precision import autocast, autocast_dtype
 from .validation import ServingEvaluator
@@ -132,8 +132,9 @@ class DualStreamTrainer(Trainer):
         self.step = 0
         self.skipped_steps = 0
         self.best: dict[str, float] = {"score": -math.inf, "epoch": 0}
-        self._advised: set[str] = set()
-        self._epoch_log = _Sums()
+        self._said_nan = False
+        self._advice = Advice()
+        self._epoch_means = Means()
         self._epoch_start = time.perf_counter()
         for group in optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
@@ -240,7 +241,7 @@ class DualStreamTrainer(Trainer):
         self.labelled.start(epoch)
         if self.unlabelled is not None:
             self.unlabelled.start(epoch)
-        self._epoch_log = _Sums()
+        self._epoch_means = Means()
         self._epoch_start = time.perf_counter()
 
     def _iteration(self, engine: Any, batchdata: Any) -> dict[str, Tensor]:
@@ -263,8 +264,8 @@ class DualStreamTrainer(Trainer):
         if window.last:
             with self._memory(lambda: "in the optimiser's step"):
                 self._optimise()
-        self._epoch_log.add({f"term/{name}": term.detach() for name, term in terms.items()})
-        self._epoch_log.add({f"watch/{name}": value for name, value in self.method.watch().items()})
+        self._epoch_means.add({f"term/{name}": term.detach() for name, term in terms.items()})
+        self._epoch_means.add({f"watch/{name}": value for name, value in self.method.watch().items()})
         self.state.batch = labelled
         return {CommonKeys.LOSS: total.detach(), **{name: term.detach() for name, term in terms.items()}}
 
@@ -359,11 +360,12 @@ class DualStreamTrainer(Trainer):
         self.state.metrics.clear()  # an epoch without validation has no scores, not those of an earlier one
         self.state.metrics.update(row)
         if scored or last:
-            logger.info("%s", self._line(row))
+            networks = self.validator.scores if self.validator is not None else ()
+            logger.info("%s", line(row, self.state.max_epochs, networks, self.best, self.skipped_steps))
         if self.output is not None:
             self.output.log(row)
             if scored or last:
-                self._advise(self.output.rows)
+                self._advice.give(self.output.rows, self.state.max_epochs, self.method)
             self.output.checkpoint(self.state_dict(), epoch, self.data_digest())
 
     def _row(self) -> dict[str, float]:
@@ -374,12 +376,12 @@ class DualStreamTrainer(Trainer):
             "seconds": round(time.perf_counter() - self._epoch_start, 2),
             "learning_rate": self.optimizer.param_groups[0]["lr"],
             **{f"weight/{name}": weight for name, weight in self.weights.at(progress.fraction).items()},
-            **self._epoch_log.means(),
+            **self._epoch_means.means(),
         }
 
     def _is_best(self, score: float) -> bool:
         if math.isnan(score):
-            if not getattr(self, "_said_nan", False):
+            if not self._said_nan:
                 logger.warning("Validation Dice is nan at epoch %d: it never counts as best.", self.state.epoch)
                 self._said_nan = True
             return False
@@ -387,26 +389,6 @@ class DualStreamTrainer(Trainer):
             return False
         self.best = {"score": score, "epoch": self.state.epoch}
         return True
-
-    def _advise(self, rows: Sequence[Mapping[str, float]]) -> None:
-        """Each once a run: an unlabelled term that seems to harm, a term that adds nothing."""
-        trained = [n for n, net in self.method.serving().items() if any(p.requires_grad for p in net.parameters())]
-        advice = {"": falling_while_rising(rows, trained, self.method.unlabelled_terms)}
-        for about, text in {**advice, **terms_at_zero(rows, self.state.max_epochs)}.items():
-            if text and about not in self._advised:
-                logger.warning(text)
-                self._advised.add(about)
-
-    def _line(self, row: Mapping[str, float]) -> str:
-        terms = "  ".join(f"{k.removeprefix('term/')} {v:.4f}" for k, v in row.items() if k.startswith("term/"))
-        text = f"epoch {self.state.epoch}/{self.state.max_epochs}  step {self.step}  {terms}"
-        for name in self.validator.scores if self.validator is not None else ():
-            classes = [f"{v:.3f}" for k, v in row.items() if k.startswith(f"val/{name}/dice_") and "mean" not in k]
-            mean = row.get(f"val/{name}/dice_mean", math.nan)
-            text += f"  | {name} Dice {mean:.3f} ({' '.join(classes)})"
-        if self.best["epoch"]:
-            text += f"  best {self.best['score']:.3f} at {self.best['epoch']:.0f}"
-        return text + (f"  skipped steps {self.skipped_steps}" if self.skipped_steps else "")
 
     def _finish(self) -> None:
         if self.output is None:
@@ -419,7 +401,7 @@ class DualStreamTrainer(Trainer):
         end = time.perf_counter() - start
         whole, part = (sum(row.get(k, 0.0) for row in self.output.rows) for k in ("seconds", "validation_seconds"))
         logger.info(
-            "All epochs took %.0f s, of it validation %.0f s (%.0f %%); the pictures at the end %.0f s.",
+            "All epochs took %.0f s, of it validation %.0f s (%.0f %%); what is drawn and sent at the end %.0f s.",
             whole, part, 100 * part / (whole or 1), end)  # fmt: skip
 
     # state
@@ -453,22 +435,6 @@ class _Window:
 
     def __init__(self, size: int, first: bool, last: bool) -> None:
         self.size, self.first, self.last = size, first, last
-
-
-class _Sums:
-    """Means of named scalars over an epoch, summed on the device: one read an epoch, none a step."""
-
-    def __init__(self) -> None:
-        self.sums: dict[str, Tensor] = {}
-        self.counts: Counter[str] = Counter()
-
-    def add(self, values: Mapping[str, Tensor]) -> None:
-        for name, value in values.items():
-            self.sums[name] = self.sums[name] + value if name in self.sums else value.clone()
-            self.counts[name] += 1
-
-    def means(self) -> dict[str, float]:
-        return {name: float(total) / self.counts[name] for name, total in self.sums.items()}
 
 
 def _under_way(progress: Progress) -> str:
