@@ -109,11 +109,13 @@ def _quiet() -> None:
 
 # two workers (make test)
 
-LONGEST = ("test_server", "test_release", "test_bundles", "test_holes", "test_resume", "test_test_part", "test_limits",
-           "test_distributed", "test_ablations", "test_round_trip")  # fmt: skip
+LONGEST = (
+    *("test_server", "test_release", "test_bundle_runs", "test_bundles", "test_holes", "test_resume"),
+    *("test_test_part", "test_limits", "test_distributed", "test_ablations", "test_round_trip"),
+)
 """Files of minutes: they come first, so that the workers end together."""
 
-BY_BUNDLE = ("test_bundles", "test_limits", "test_ablations")
+BY_BUNDLE = ("test_bundles", "test_bundle_runs", "test_limits", "test_ablations")
 """Files without a costly fixture of their own: a worker takes one bundle's tests. Other files stay whole."""
 
 

@@ -23,7 +23,8 @@ from conftest import ROOT
 from jsonschema import validate
 from monai.bundle import ConfigParser, ConfigWorkflow, load, verify_metadata, verify_net_in_out
 from small_card import small_card
-from test_bundles import SCHEMA, copy_images
+from test_bundle_runs import copy_images
+from test_bundles import SCHEMA
 
 from distribution import build as release
 from distribution.assemble import assemble, packages
