@@ -8,7 +8,7 @@ import re
 import pytest
 import torch
 import yaml
-from conftest import BUNDLES, ROOT, TINY, default_task
+from conftest import BUNDLES, ROOT, TINY, default_task, known
 from small_card import content, networks
 
 from distribution import cards
@@ -174,7 +174,7 @@ def finished(run_bundle):
 def test_a_finished_run_becomes_a_card(finished, tmp_path):
     found = adopt(finished, "phantom_2d_supervised", tmp_path / "pretrained", commit="1" * 40, machine="this one")
     assert {name: digest(finished / "bundle/models" / name) for name in ("model.pt", "average.pt")} == found.weights
-    changed = {k: v for k, v in TINY.items() if k not in ("workers",)}
+    changed = {k: v for k, v in known(ROOT / "bundles/supervised", TINY).items() if k != "workers"}
     assert found.overrides == {**changed, "seed": 3}
     assert (found.training["seed"], found.training["machine"], found.training["commit"]) == (3, "this one", "1" * 40)
     assert "--widths '[4, 8]'" in found.training["commands"][1]

@@ -1,4 +1,4 @@
-"""The promises of custom/checkpoint.py; kills are in tests/faults/test_kill_while_writing.py."""
+"""The promises of custom/run/checkpoint.py and custom/files.py; kills are in tests/faults/test_kill_while_writing.py."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from custom.files import sweep, write_atomically
-from custom.run import checkpoint
+from custom import files
+from custom.files import FileError, sweep, write_atomically
 from custom.run.checkpoint import CheckpointError, differences, newest, save
 
 ROOT = Path(__file__).parents[1]
@@ -190,7 +190,7 @@ FULL = """
 import resource
 from pathlib import Path
 import torch
-from custom.checkpoint import save
+from custom.run.checkpoint import save
 folder = Path({folder!r})
 save({{"epoch": 1, "weights": torch.full((1000,), 1.0)}}, folder, 1)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, resource.RLIM_INFINITY))
@@ -222,15 +222,15 @@ def full(file) -> None:
 
 
 def free_bytes(monkeypatch, count: int) -> None:
-    monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda path: type("Usage", (), {"free": count}))
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda path: type("Usage", (), {"free": count}))
 
 
 @pytest.mark.fault("3", "no space left")
 def test_no_space_is_reported_with_needed_and_free_and_what_was_kept(tmp_path, monkeypatch):
     free_bytes(monkeypatch, 300_000_000)
     save_all(tmp_path, 6, 7)
-    with pytest.raises(CheckpointError) as caught:
-        write_atomically(tmp_path / "last_0008.pt", full, needed=1_200_000_000)
+    with pytest.raises(FileError) as caught:
+        write_atomically(tmp_path / "last_0008.pt", full, needed=1_200_000_000, kept="last_0007.pt")
     assert str(caught.value) == (
         f"Cannot write last_0008.pt: no space on {tmp_path} (needs 1.2 GB, 300.0 MB free). Kept last_0007.pt."
     )
@@ -241,7 +241,7 @@ def test_no_space_is_reported_with_needed_and_free_and_what_was_kept(tmp_path, m
 def test_any_file_written_whole_or_not_at_all(tmp_path, monkeypatch):
     free_bytes(monkeypatch, 0)
     path = tmp_path / "best.json"
-    with pytest.raises(CheckpointError) as caught:
+    with pytest.raises(FileError) as caught:
         write_atomically(path, full)
     assert (
         str(caught.value)
@@ -250,7 +250,7 @@ def test_any_file_written_whole_or_not_at_all(tmp_path, monkeypatch):
     assert names(tmp_path) == []
 
     write_atomically(path, lambda file: file.write(b"first"))
-    with pytest.raises(CheckpointError, match=r"Kept the earlier best\.json\.$"):
+    with pytest.raises(FileError, match=r"Kept the earlier best\.json\.$"):
         write_atomically(path, full)
     with pytest.raises(ZeroDivisionError):
         write_atomically(path, lambda file: file.write(b"x") / 0)

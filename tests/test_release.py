@@ -283,8 +283,12 @@ def test_inference_is_that_of_the_repository(made, method, run_bundle, phantoms,
     tree = ROOT / "bundles" / method
     own = yaml.safe_load((tree / "configs/inference.yaml").read_text(encoding="utf-8"))
     settings |= {key: value for key, value in one.overrides.items() if key in own}
-    run_bundle(tree, "run", "configs/inference.yaml", **settings, model_file=str(one.models / "model.pt"),
-               output_dir=str(tmp_path / "tree"))  # fmt: skip
+    for folder, files in (("models", one.models.glob("*.pt")), ("configs", [tree / "configs/metadata.json"])):
+        (tmp_path / "around" / folder).mkdir(parents=True)  # weights of one modality stand in a bundle that names them
+        for file in files:
+            shutil.copy(file, tmp_path / "around" / folder)
+    run_bundle(tree, "run", "configs/inference.yaml", **settings,
+               model_file=str(tmp_path / "around/models/model.pt"), output_dir=str(tmp_path / "tree"))  # fmt: skip
     files = [sorted((tmp_path / name).iterdir()) for name in ("released", "tree")]
     assert [path.name for path in files[0]] == [path.name for path in files[1]] != []
     assert [path.read_bytes() for path in files[0]] == [path.read_bytes() for path in files[1]]

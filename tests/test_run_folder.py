@@ -1,4 +1,4 @@
-"""The promises of custom/run_folder.py."""
+"""The promises of custom/run/folder.py."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 
 HOLDER = """
 import os, sys, time
-from custom.run_folder import RunFolder
+from custom.run.folder import RunFolder
 folder = RunFolder(sys.argv[1]).open()
 if sys.argv[2] == "alone":
     print(0, flush=True)

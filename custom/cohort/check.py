@@ -280,6 +280,6 @@ def of_run(config: Settings, **task: Any) -> Check:
 
 def _entry(entry: Mapping[str, Any]) -> dict[str, Any]:
     """An entry with its image as path or by channel (by number, where it is a list of paths), and a patient."""
-    image = entry.get("image")
+    image = entry.get("image") or None
     plain = {**entry, "image": image if isinstance(image, str | Path | Mapping | None) else dict(enumerate(image))}
     return {**plain, "patient": str(entry.get("patient") or stem(first_file(plain)))}

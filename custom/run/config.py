@@ -86,7 +86,7 @@ class RunConfig:
         torch.backends.cudnn.benchmark = False
         quiet_known_noise()
         if distributed.rank() > 0:  # one rank reports; warnings come from all
-            logging.getLogger(__package__).setLevel(logging.WARNING)
+            logging.getLogger(__name__.partition(".")[0]).setLevel(logging.WARNING)
         keep_freed_memory()
         for line in self.summary():
             logger.info("%s", line)

@@ -150,7 +150,7 @@ def test_weights_that_are_none_are_refused_and_not_run(bundle: Path, image: Path
 def test_two_bundles_live_in_one_process_each_with_its_own_code(bundle: Path, image: Path, tmp_path: Path) -> None:
     first, wanted = Served(bundle), Served(bundle).predict(image)
     other = made(tmp_path / "other")
-    reader = other / "scripts/readers.py"
+    reader = other / "scripts/cohort/reader.py"
     reader.write_text(
         reader.read_text().replace("return (filled(voxels)", "voxels = -voxels\n        return (filled(voxels)")
     )
