@@ -6,13 +6,16 @@ WORKERS ?= auto --maxprocesses 4
 export OMP_WAIT_POLICY ?= passive
 PYTEST = $(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
-.PHONY: demo test faults bundles release annotate studies annotate-env clean
+.PHONY: demo test test-all faults bundles release annotate studies annotate-env clean
 
 demo: $(VENV)/run.stamp  ## train both bundles on the phantom and compare them: demo/
 	$(VENV)/bin/python -m benchmarks.demo
 
 test: $(VENV)/dev.stamp  ## lint, types, tests
 	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy && $(VENV)/bin/lint-imports && $(PYTEST)
+
+test-all: $(VENV)/dev.stamp  ## every test, the slow ones too
+	$(PYTEST) -m ""
 
 faults: $(VENV)/dev.stamp  ## every fault that a run must survive, and a table of them
 	$(PYTEST) -m fault --fault-table

@@ -65,7 +65,7 @@ def content(name: str, method: str, task: str) -> dict[str, Any]:
         "weights": {}, "recommended": False,
         "training": {"commands": ["cd bundles", "python -m monai.bundle run training"], "commit": "0" * 40, "seed": 0,
                      "date": "2026-11-23", "machine": "one thread", "minutes": 1.5},
-        "data": {"name": "Phantom", "source": "scripts/phantom.py", "licence": "Apache-2.0", "attribution": "Nobody",
+        "data": {"name": "Phantom", "source": "python -m scripts.phantom", "licence": "Apache-2.0", "attribution": "Nobody",
                  "labelled": 4, "unlabelled": 40, "validation": 10, "test": 60, "split": "drawn"},
         "figures": {
             "validation": {"dice": {"mean": 0.7}},
