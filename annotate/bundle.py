@@ -68,7 +68,7 @@ class Served:
 
     @property
     def label_values(self) -> list[int]:
-        """Of the classes in an annotator's label: their indices."""
+        """Values of the classes in an annotator's label: their indices."""
         return list(range(len(self.classes)))
 
     @property

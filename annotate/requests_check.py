@@ -92,7 +92,7 @@ def _fault(name: str, value: Any, rules: Mapping[str, Rule]) -> str:
 
 
 def infer_rules(config: Mapping[str, Any]) -> dict[str, Rule]:
-    """Of an inference: the form of its result, and of devices and files of weights those that ``/info/`` offers."""
+    """Rules of an inference: the form of its result, and of devices and files of weights those that ``/info/`` offers."""
     return {
         **_offered(config, "device", "model_filename"),
         "result_extension": one_of(RESULT_SUFFIXES),
@@ -103,7 +103,7 @@ def infer_rules(config: Mapping[str, Any]) -> dict[str, Rule]:
 
 
 def train_rules(config: Mapping[str, Any]) -> dict[str, Rule]:
-    """Of a training: its length, whether it starts from the served weights, and where it runs."""
+    """Rules of a training: its length, whether it starts from the served weights, and where it runs."""
     return {
         **_offered(config, "device"),
         "max_epochs": whole(1, MOST_EPOCHS),
@@ -113,7 +113,7 @@ def train_rules(config: Mapping[str, Any]) -> dict[str, Rule]:
 
 
 def label_rules(classes: Sequence[str]) -> dict[str, Rule]:
-    """Of a label that is saved: who drew it, and what Slicer says of its segments."""
+    """Rules of a label that is saved: who drew it, and what Slicer says of its segments."""
     return {
         "label_info": Rule(
             f"a list of at most {SEGMENTS} segments {{name, idx}}, those named like a class with its number: "
@@ -144,7 +144,7 @@ def _segments(value: Any, classes: Sequence[str]) -> bool:
 
 
 def _offered(config: Mapping[str, Any], *names: str) -> dict[str, Rule]:
-    """Of options that the app has a list for, one of the list; the others are not known."""
+    """Rule of an option that the app has a list for: one of the list; the others are not known."""
     return {name: one_of(config[name]) for name in names if isinstance(config.get(name), list)}
 
 
@@ -180,7 +180,7 @@ def suffix_of(filename: str | None, suffixes: Sequence[str]) -> str:
 
 
 def file_suffix(filename: str | None, suffixes: Sequence[str], noun: str) -> str:
-    """As :func:`suffix_of`.
+    """Suffix of a file, see :func:`suffix_of`.
 
     Raises:
         BadRequest: it ends in none of them.

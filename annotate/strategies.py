@@ -136,7 +136,7 @@ class Spread(Strategy):
         }
 
     def _read_some(self, names: list[str], paths: Mapping[str, Path]) -> None:
-        """Of those that were not read, or changed since."""
+        """Read those that were not read, or changed since."""
         unread = [name for name in names if self._features.get(name, ("", None))[0] != _state(paths[name])]
         _within(unread, lambda name: self._read(name, paths[name]), self.budget, self.seconds)
 
@@ -229,7 +229,7 @@ def _within(names: list[str], do: Callable[[str], None], budget: int, seconds: f
 
 
 def _mixed(names: list[str]) -> list[str]:
-    """In an order that has nothing to do with the names, so that the first ones stand for all; always the same."""
+    """The scans in an order that has nothing to do with the names, so that the first ones stand for all; always the same."""
     return sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
 
 

@@ -185,7 +185,7 @@ class BundleTrain(BundleTrainTask):
         """The bundle's own handler loads ``initial_weights`` into the network that trains."""
 
     def _update_overrides(self, overrides: dict[str, Any]) -> dict[str, Any]:
-        """With the list, so that what the check has read is recorded beside it and not read again."""
+        """Add the list to the overrides, so that what the check has read is recorded beside it and not read again."""
         overrides |= {
             "data_list": str(self.folder / "list.json"),
             "output_dir": str(self.candidate),

@@ -1,4 +1,4 @@
-"""``make demo``: two methods on the phantom, told to someone who sees such a thing for the first time.
+"""``make demo``: two methods on the phantom, explained to someone who sees such a thing for the first time.
 
     python -m benchmarks.demo [--output DIR]
 

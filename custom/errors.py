@@ -19,7 +19,7 @@ def nearest(name: str, known: Collection[str]) -> str:
 
 
 def show_plainly() -> None:
-    """From now on an uncaught :class:`UserError` ends the process with its text alone.
+    """Let an uncaught :class:`UserError` end the process with its text alone, from now on.
 
     MONAI wraps whatever an expression raises into "Failed to evaluate ...", which would otherwise be the last line
     that a user sees, below a page of traceback. Everything else is shown as before.

@@ -19,7 +19,7 @@ WEIGHTS = {".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle"}
 
 
 def check(bundle: Path, version: Version) -> None:
-    """Version as told, no large files to be fetched later, and weights that are tensors and nothing else.
+    """The expected version, no large files to be fetched later, and weights that are tensors and nothing else.
 
     Raises:
         ArchiveError: names the file; found, expected.

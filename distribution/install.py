@@ -56,7 +56,7 @@ class Place:
             shutil.rmtree(self.new)
 
     def version(self) -> Version | None:
-        """Of the bundle that is there, or None.
+        """Version of the bundle that is there, or None.
 
         Raises:
             InstallError: a link, a file, or a folder without ``configs/metadata.json``.
@@ -94,7 +94,7 @@ class Place:
         return _changed(self.bundle) + missing
 
     def archive_sha256(self) -> str | None:
-        """Of the archive that the bundle came from, where that is known."""
+        """SHA-256 of the archive that the bundle came from, where that is known."""
         return _record(self.bundle).get("sha256")
 
     def _aside(self) -> Path:
@@ -102,7 +102,7 @@ class Place:
         return next(p for p in _numbered(first) if not os.path.lexists(p))
 
     def _finish(self) -> None:
-        """From the journal on. Each step finds out whether it was done; so it may be called again after a kill."""
+        """Go on from the journal. Each step finds out whether it was done; so it may be called again after a kill."""
         old = self.journal.with_name(json.loads(self.journal.read_text(encoding="utf-8"))["old"])
         if self.new.exists():
             if self.bundle.exists():

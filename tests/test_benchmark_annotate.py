@@ -28,12 +28,12 @@ def test_the_pairs_are_loops_that_are_run():
 
 
 def test_the_answer_compares_seed_by_seed():
-    told = answer(rows(), list(DICE)).split("; ")
-    assert told[0] == (
+    sentences = answer(rows(), list(DICE)).split("; ")
+    assert sentences[0] == (
         f"`{TEACHER}` against `{RANDOM}`: better with every seed over all numbers of labels (+15.0, +15.0 Dice points by "
         "seed) and better with every seed with 2 labels (+20.0, +20.0)"
     )
-    assert "worse with every seed with 2 labels (-10.0, -10.0)" in told[1]
+    assert "worse with every seed with 2 labels (-10.0, -10.0)" in sentences[1]
 
 
 def test_one_seed_is_no_difference_that_holds():

@@ -116,21 +116,21 @@ def test_lists_in_memory_train_without_validation(run_bundle, phantoms, tmp_path
     parts = json.loads((phantoms / "phantom_2d/list.json").read_text())
     data = [{k: str(phantoms / "phantom_2d" / e[k]) for k in ("image", "label")} for e in parts["labelled"]]
     pool = [{"image": str(phantoms / "phantom_2d" / e["image"])} for e in parts["unlabelled"]]
-    told = {"train::dataset::data": data, "train::unlabelled_dataset::data": pool, "validate::dataset::data": [],
+    overrides = {"train::dataset::data": data, "train::unlabelled_dataset::data": pool, "validate::dataset::data": [],
             "train::trainer::max_epochs": 1}  # fmt: skip
-    out = run_bundle(ROOT / "bundles/mean_teacher", "run", **TINY, **told)
+    out = run_bundle(ROOT / "bundles/mean_teacher", "run", **TINY, **overrides)
     assert [p.name for p in out.glob("last_*")] == ["last_0001.pt"]
     assert (out / "bundle/models/model.pt").exists()
 
 
 @pytest.mark.fault("2", "resumed through the config")
 def test_resume_through_the_config_is_exact(run_bundle, tmp_path, caplog):
-    told = {**TINY, "steps": 6}
-    straight = run_bundle(ROOT / "bundles/mean_teacher", **told, output_dir=str(tmp_path / "straight"))
-    killed = run_bundle(ROOT / "bundles/mean_teacher", **told, output_dir=str(tmp_path / "killed"))
+    overrides = {**TINY, "steps": 6}
+    straight = run_bundle(ROOT / "bundles/mean_teacher", **overrides, output_dir=str(tmp_path / "straight"))
+    killed = run_bundle(ROOT / "bundles/mean_teacher", **overrides, output_dir=str(tmp_path / "killed"))
     (killed / "last_0003.pt").unlink()
     with caplog.at_level(logging.INFO):
-        run_bundle(ROOT / "bundles/mean_teacher", **{**told, "workers": 2}, output_dir=str(killed), resume=True)
+        run_bundle(ROOT / "bundles/mean_teacher", **{**overrides, "workers": 2}, output_dir=str(killed), resume=True)
     assert "Resumed from last_0002.pt: epoch 3 of 3." in caplog.text
     a, b = (torch.load(f / "last_0003.pt", weights_only=True)["state"] for f in (straight, killed))
     from test_resume import assert_same_state
@@ -151,8 +151,8 @@ def test_resume_with_other_settings_is_refused_and_touches_nothing(run_bundle, t
 def test_a_finished_bundle_keeps_no_device_address_or_handler_of_the_run(run_bundle, tmp_path):
     handler = {"_target_": "StatsHandler", "name": "annotator", "output_transform": "$lambda x: None"}
     handlers = [*load(ROOT / "bundles/supervised", "train.yaml")["train"]["handlers"], handler]
-    told = {"device": "cpu", "mlflow_uri": f"sqlite:///{tmp_path}/m.db", "train::handlers": handlers}
-    out = run_bundle(ROOT / "bundles/supervised", **TINY, **told)
+    overrides = {"device": "cpu", "mlflow_uri": f"sqlite:///{tmp_path}/m.db", "train::handlers": handlers}
+    out = run_bundle(ROOT / "bundles/supervised", **TINY, **overrides)
     for name in ("train.yaml", "inference.yaml"):
         text = (out / "bundle/configs" / name).read_text()
         assert "scripts.distributed.local_device" in text
@@ -171,9 +171,9 @@ def test_weights_to_start_from_cannot_lie_in_the_folder_that_is_moved_aside(run_
 def test_lists_in_memory_are_judged(run_bundle, phantoms):
     entry = json.loads((phantoms / "phantom_2d/list.json").read_text())["labelled"][0]
     data = [{k: str(phantoms / "phantom_2d" / entry[k]) for k in ("image", "label")}]
-    told = {"train::dataset::data": data, "validate::dataset::data": data}
+    overrides = {"train::dataset::data": data, "validate::dataset::data": data}
     with pytest.raises(RuntimeError) as error:
-        run_bundle(ROOT / "bundles/supervised", **TINY, **told)
+        run_bundle(ROOT / "bundles/supervised", **TINY, **overrides)
     assert "in training and in validation. Keep all scans of a patient in one part" in str(error.value.__cause__)
 
 
@@ -183,8 +183,17 @@ def test_a_copy_with_real_files_works_alone(bundle, tmp_path, phantoms):
     alone = tmp_path / "alone"
     shutil.copytree(bundle, alone, ignore=shutil.ignore_patterns("data", "eval", "__pycache__"))
     assert not (alone / "scripts").is_symlink()
-    told = [f"--{key}={value}" for key, value in {**tiny(bundle), "dataset_dir": phantoms}.items()]
-    command = [sys.executable, "-m", "monai.bundle", "run", "training", "--config_file", "configs/train.yaml", *told]
+    overrides = [f"--{key}={value}" for key, value in {**tiny(bundle), "dataset_dir": phantoms}.items()]
+    command = [
+        sys.executable,
+        "-m",
+        "monai.bundle",
+        "run",
+        "training",
+        "--config_file",
+        "configs/train.yaml",
+        *overrides,
+    ]
     done = subprocess.run(command, cwd=alone, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     assert (alone / "eval/bundle/models/model.pt").exists()
@@ -222,12 +231,12 @@ def test_an_output_folder_that_cannot_be_written_is_found_before_any_scan_is_rea
 
 def test_two_processes_train_through_the_command_line(tmp_path, phantoms):
     """``torchrun`` with the overlay, on CPUs over Gloo."""
-    told = [
+    overrides = [
         f"--{key}={value}" for key, value in {**TINY, "dataset_dir": phantoms, "output_dir": tmp_path / "out"}.items()
     ]
     files = "['configs/train.yaml','configs/multi_gpu_train.yaml']"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "monai.bundle",
-               "run", "training", "--config_file", files, *told]  # fmt: skip
+               "run", "training", "--config_file", files, *overrides]  # fmt: skip
     done = subprocess.run(command, cwd=ROOT / "bundles/mean_teacher", capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     assert sorted(p.name for p in (tmp_path / "out").glob("last_*")) == ["last_0001.pt", "last_0002.pt"]

@@ -236,13 +236,13 @@ def test_metadata_follows_the_schema(bundle, monkeypatch, tmp_path):
 def test_monai_finds_every_property(bundle, kind, name, bundle_cwd, phantoms, tmp_path):
     bundle_cwd(bundle)
     torch.save({}, tmp_path / "model.pt")
-    told = {
+    overrides = {
         "dataset_dir": str(phantoms / ("" if kind == "train" else f"{default_task(bundle).stem}/images")),
         "output_dir": str(tmp_path),
     }
     if kind == "infer":
-        told["model_file"] = str(tmp_path / "model.pt")
-    workflow = ConfigWorkflow(f"configs/{name}", workflow_type=kind, logging_file=False, **told)
+        overrides["model_file"] = str(tmp_path / "model.pt")
+    workflow = ConfigWorkflow(f"configs/{name}", workflow_type=kind, logging_file=False, **overrides)
     workflow.initialize()
     assert workflow.check_properties() == []
     assert not list(tmp_path.glob("last_*")), "looking at a workflow must not start a run"
@@ -263,12 +263,12 @@ def test_torchscript_and_onnx_compute_what_the_network_does(bundle, bundle_cwd, 
     parser = ConfigParser.load_config_files("configs/inference.yaml")
     network = ConfigParser(parser).get_parsed_content("network_def").eval()
     torch.save(network.state_dict(), tmp_path / "model.pt")
-    told = {"net_id": "network_def", "config_file": "configs/inference.yaml", "meta_file": "configs/metadata.json",
+    overrides = {"net_id": "network_def", "config_file": "configs/inference.yaml", "meta_file": "configs/metadata.json",
             "ckpt_file": str(tmp_path / "model.pt")}  # fmt: skip
-    ckpt_export(filepath=str(tmp_path / "model.ts"), **told)
+    ckpt_export(filepath=str(tmp_path / "model.ts"), **overrides)
     formats = json.loads((bundle / "configs/metadata.json").read_text())["network_data_format"]["inputs"]["image"]
     shape = [1, formats["num_channels"], *formats["spatial_shape"]]
-    onnx_export(filepath=str(tmp_path / "model.onnx"), input_shape=shape, **told)
+    onnx_export(filepath=str(tmp_path / "model.onnx"), input_shape=shape, **overrides)
     image = torch.rand(shape)
     expected = network(image)
     torch.testing.assert_close(torch.jit.load(tmp_path / "model.ts").eval()(image), expected, atol=1e-4, rtol=1e-4)

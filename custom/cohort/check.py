@@ -30,7 +30,7 @@ OF_A_TASK = ("channels", "classes", "label_values", "dimensions", "slices", "fil
 
 
 class Settings(Protocol):
-    """What a run is told, see :class:`~..run.config.RunConfig`."""
+    """The config of a run, see :class:`~..run.config.RunConfig`."""
 
     @property
     def bundle_root(self) -> Path: ...

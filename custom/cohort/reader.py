@@ -67,7 +67,7 @@ class ScanReader(ImageReader):
 
 
 def filled(voxels: np.ndarray) -> np.ndarray:
-    """Without NaN and infinite values: the smallest finite one stands for them, 0 where none is finite."""
+    """Replace NaN and infinite values by the smallest finite one, by 0 where none is finite."""
     known = np.isfinite(voxels)
     if known.all():
         return voxels
@@ -75,5 +75,5 @@ def filled(voxels: np.ndarray) -> np.ndarray:
 
 
 def is_nifti(path: Path) -> bool:
-    """By its name: what nibabel reads, ITK reads the rest."""
+    """Return whether nibabel reads it, by its name; ITK reads the rest."""
     return path.name.lower().endswith((".nii", ".nii.gz"))

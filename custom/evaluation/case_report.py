@@ -265,7 +265,7 @@ def _attributes(rows: Sequence[Row]) -> list[str]:
 
 
 def _groups(rows: Sequence[Row]) -> dict[str, dict[str, list[Row]]]:
-    """The cases by the values of each attribute, and by their contrast where that can be told."""
+    """The cases by the values of each attribute, and by their contrast where that is known."""
     found = {attribute.removeprefix(GROUP): _by_value(rows, attribute) for attribute in _attributes(rows)}
     quartile = lowest_quartile(rows)
     return {BY_CONTRAST: quartile, **found} if quartile else found

@@ -113,7 +113,7 @@ class GridWriter(ImageWriter):
 
 
 def case_name(meta: Mapping[str, Any] | None, _: Any = None) -> dict[str, Any]:
-    """Of the written file: the image's without its suffix. MONAI's own takes what follows the last dot of a folder's
+    """Name the written file: the image's name without its suffix. MONAI's own takes what follows the last dot of a folder's
     name for a suffix, so that the series 1.2.3 and 1.2.4 would overwrite each other's prediction."""
     name = Path(str((meta or {}).get("filename_or_obj", "image"))).name
     return {"subject": (stem(name) if name.lower().endswith(SUFFIXES) else name) + ".nii.gz", "idx": None}

@@ -125,10 +125,10 @@ class ContrastiveMutual(Method):
         seen = self._seen(there, progress)  # (Bu, 2)
         if len(unlabelled):
             self._watched["pairs"] = torch.full((), pairs.float().mean().item(), device=unlabelled.image.device)
-        told, free = zip(*(self._maps(m, labelled, known, unlabelled, seen) for m in (0, 1)), strict=True)
+        labelled_maps, free = zip(*(self._maps(m, labelled, known, unlabelled, seen) for m in (0, 1)), strict=True)
 
         if progress.wants("supervised"):
-            terms["supervised"] = self._supervise(told, labelled, known)
+            terms["supervised"] = self._supervise(labelled_maps, labelled, known)
         if progress.wants("contrastive"):
             terms["contrastive"] = self._contrast(free, pairs, seen)
         if progress.wants("consistency"):
@@ -154,14 +154,14 @@ class ContrastiveMutual(Method):
         images = [batch.image[rows[:, m], m : m + 1] for batch, rows in ((labelled, known), (unlabelled, seen))]
         if not sum(map(len, images)):
             return images[0].new_zeros(0), images[0].new_zeros(0)
-        told, free = self.networks[m](torch.cat(images))[:, 1:].float().split([len(x) for x in images])
-        return told, free
+        labelled_maps, free = self.networks[m](torch.cat(images))[:, 1:].float().split([len(x) for x in images])
+        return labelled_maps, free
 
-    def _supervise(self, told: Sequence[Tensor], labelled: Batch, known: Tensor) -> Tensor:
+    def _supervise(self, labelled_maps: Sequence[Tensor], labelled: Batch, known: Tensor) -> Tensor:
         assert labelled.label is not None
         losses = [
             self.supervised(maps, class_maps(labelled.label[known[:, m]], maps.shape[1] + 1))
-            for m, maps in enumerate(told)
+            for m, maps in enumerate(labelled_maps)
             if len(maps)
         ]
         return torch.stack(losses).sum() if losses else self._nothing()
@@ -250,8 +250,8 @@ class ContrastiveMutual(Method):
             return
         better = int(known[1] > known[0])
         self.strong = 1 - better if self.rule == "swapped" else better
-        told = ", ".join(f"{name} {d:.3f}" for name, d in zip(self.channels, dice, strict=True))
-        logger.info("The stronger modality is %s (validation Dice: %s)%s.", self.channels[self.strong], told,
+        scores = ", ".join(f"{name} {d:.3f}" for name, d in zip(self.channels, dice, strict=True))
+        logger.info("The stronger modality is %s (validation Dice: %s)%s.", self.channels[self.strong], scores,
                     "; roles are swapped" if self.rule == "swapped" else "")  # fmt: skip
 
     def _switch(self) -> None:
@@ -260,7 +260,7 @@ class ContrastiveMutual(Method):
             return
         if self.strong is None:
             self.strong = int(self.rule == "swapped")
-            logger.warning("No validation has told which modality is the stronger: %s is taken. Name it with --strong.",
+            logger.warning("No validation has shown which modality is the stronger: %s is taken. Name it with --strong.",
                            self.channels[self.strong])  # fmt: skip
         if not self.teacher.started:
             logger.warning("Re-learning begins before the teacher's pool is full (%d of %d validations, and one more): "
@@ -272,8 +272,10 @@ class ContrastiveMutual(Method):
 
     def after_step(self, progress: Progress) -> None:
         if self.switched and progress.step == progress.steps - 1:
-            told = ", ".join(f"{name} {m:.2e}" for name, m in zip(self.channels, self._moved().tolist(), strict=True))
-            logger.info("Stage 2 moved the weights by (relative distance): %s.", told)
+            distances = ", ".join(
+                f"{name} {m:.2e}" for name, m in zip(self.channels, self._moved().tolist(), strict=True)
+            )
+            logger.info("Stage 2 moved the weights by (relative distance): %s.", distances)
 
     def _weights(self) -> Tensor:
         """``(2, parameters)``: all weights of each network."""

@@ -77,6 +77,6 @@ class _CoarseAnswer(Cascade):
 
 
 def _channels(network: UNet) -> tuple[int, int]:
-    """Of input and output."""
+    """Numbers of input and output channels."""
     convolutions = [m for m in network.modules() if isinstance(m, (nn.Conv2d, nn.Conv3d))]
     return convolutions[0].in_channels, convolutions[-1].out_channels

@@ -38,7 +38,7 @@ def svg(make: Callable[[], Any], alt: str) -> Markup:
 
     Args:
         make: draws; called with the style of the page's figures.
-        alt: what a reader who does not see it is told; of two figures of a page never the same.
+        alt: its text for a reader who does not see it; of two figures of a page never the same.
     """
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG

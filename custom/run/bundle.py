@@ -182,5 +182,5 @@ def _replaced(node: Any, value: Any) -> Any:
 
 
 def _flow(value: Any) -> Any:
-    """As PyYAML writes it, on one line: YAML 1.1, where `off` is a boolean and 1e-3 a text."""
+    """The value as PyYAML writes it, on one line: YAML 1.1, where `off` is a boolean and 1e-3 a text."""
     return _yaml().load(yaml.safe_dump(value, default_flow_style=True, width=10**6, sort_keys=False))

@@ -268,7 +268,7 @@ def _accepted(name: str) -> str:
 
 
 def _artifacts_beside(uri: str) -> str | None:
-    """Beside the database, not in the working directory, which is MLflow's choice; a server has its own place."""
+    """Return a place for files beside the database, not MLflow's choice, the working directory; a server has its own."""
     database = re.fullmatch(r"sqlite:///([^?]+)(\?.*)?", uri)
     return (Path(unquote(database.group(1))).resolve().parent / "mlruns").as_uri() if database else None
 

@@ -107,5 +107,5 @@ class TensorBoard:
             yield self._writer
             self._writer.flush()
         except Exception:
-            self.close()  # its thread may have ended; the next one is told to forget from its own first step on
+            self.close()  # its thread may have ended; the next one makes TensorBoard forget from its own first step on
             raise

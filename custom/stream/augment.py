@@ -20,7 +20,7 @@ def _uniform(shape: Sequence[int], low: float, high: float, generator: Generator
 
 
 def _log_uniform(shape: Sequence[int], low: float, high: float, generator: Generator) -> Tensor:
-    """As often doubled as halved."""
+    """Factors, as often doubled as halved."""
     return _uniform(shape, math.log(low), math.log(high), generator).exp()
 
 

@@ -219,7 +219,7 @@ class Bank(Dataset):
         logger.info(f"{self.name}: {len(scans)} scans{planes_text}, {size}")
 
     def _read_all(self) -> list[Scan]:
-        """In order, whatever the number of threads; the bar shows only in a terminal, after two seconds."""
+        """Read all cases in order, whatever the number of threads; the bar shows only in a terminal, after two seconds."""
         with ThreadPoolExecutor(max(self.workers, 1)) as pool:
             reader = pool.map if self.workers else map
             progress = tqdm(
@@ -364,12 +364,12 @@ def _overlap(
 
 
 def _plain(value: Any) -> Tensor:
-    """Without MONAI's metadata: every operation on a MetaTensor would cost some 40 microseconds more."""
+    """The tensor without MONAI's metadata: every operation on a MetaTensor would cost some 40 microseconds more."""
     return value.as_tensor() if hasattr(value, "as_tensor") else torch.as_tensor(value)
 
 
 def _spacing_mm(image: Any, files: Any) -> tuple[float, ...] | None:
-    """Of MONAI's affine. A picture has pixels, but no size."""
+    """Voxel sizes by MONAI's affine. A picture has pixels, but no size."""
     paths = files if isinstance(files, list) else [files]
     if not hasattr(image, "pixdim") or any(is_picture(path) for path in paths):
         return None

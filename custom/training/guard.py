@@ -35,7 +35,7 @@ class Guard:
     def check(
         self, terms: Mapping[str, Tensor], step: int, labelled: Batch, unlabelled: Batch, on_device: bool = False
     ) -> None:
-        """Before ``backward``.
+        """Judge the terms; called before ``backward``.
 
         Raises:
             NotFinite: naming term, step and cases; with ``on_device`` only the steps it happened within.
@@ -65,7 +65,7 @@ class Guard:
 
     @staticmethod
     def check_weights(module: nn.Module, epoch: int) -> None:
-        """Before an epoch's files are written: a finite loss can have a gradient that is not.
+        """Judge the weights before an epoch's files are written: a finite loss can have a gradient that is not.
 
         Raises:
             NotFinite: naming the first parameter or buffer that is not finite.

@@ -178,7 +178,7 @@ class DualStreamTrainer(Trainer):
                 self.output.close()
 
     def _judge_the_scans(self) -> None:
-        """Before anything is touched; an unlabelled scan that no term reads is not judged."""
+        """Check the scans before anything is touched; an unlabelled scan that no term reads is not judged."""
         parts = {"labelled": self.labelled.bank.data}
         if self.unlabelled is not None:
             parts["unlabelled"] = self.unlabelled.bank.data
@@ -286,7 +286,7 @@ class DualStreamTrainer(Trainer):
         return self.unlabelled if any(progress.wants(term) for term in self.method.unlabelled_terms) else None
 
     def _memory(self, under_way: Callable[[], str]) -> contextlib.AbstractContextManager:
-        """Within it an out-of-memory error names what was under way, its size and what to lower."""
+        """Let an out-of-memory error name what was under way, its size and what to lower."""
         return memory.explained(
             lambda: memory.report(
                 f"{under_way()}, step {self.step}",

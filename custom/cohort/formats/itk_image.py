@@ -24,7 +24,7 @@ def is_picture(path: str | Path) -> bool:
 
 
 def is_dicom(path: Path) -> bool:
-    """By its suffix or its first bytes; hidden files (of macOS, beside each file) are none."""
+    """Return whether a file is DICOM, by its suffix or its first bytes; hidden files (of macOS, beside each file) are none."""
     if not path.is_file() or path.name.startswith("."):
         return False
     with path.open("rb") as file:

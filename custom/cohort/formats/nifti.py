@@ -152,7 +152,7 @@ def _image(content: bytes, name: str) -> Any:
 
 
 def _affine(image: Any, axes: int, name: str, warnings: list[str]) -> np.ndarray:
-    """As MONAI's reader gives it, which follows the voxel sizes (pixdim) where they contradict the affine."""
+    """The affine as MONAI's reader gives it, which follows the voxel sizes (pixdim) where they contradict the affine."""
     from monai.data.utils import correct_nifti_header_if_necessary
 
     axes = min(axes, 3)
