@@ -14,6 +14,7 @@ import json
 import os
 import socket
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -146,6 +147,8 @@ def environment(work: Path, name: str, host: str, port: int) -> dict[str, str]:
     return {
         **SWITCHES,
         "PYTHONPATH": str(ROOT),
+        # A client keeps a result under the server's name for it: in a folder that both use, the server would remove it.
+        "TMPDIR": str(work.resolve() / "tmp"),
         "MONAI_LABEL_DATASTORE_FILE_EXT": json.dumps([f"*{suffix}" for suffix in suffixes]),
     }
 
@@ -186,6 +189,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     work, name = prepare(options.studies, options.model, options.work)
     print(instructions(work, options.studies, name, options.host, options.port), flush=True)
     os.environ.update(environment(work, name, options.host, options.port))  # read when MONAI Label is imported
+    Path(os.environ["TMPDIR"]).mkdir(exist_ok=True)
+    tempfile.tempdir = None  # it is remembered from its first use
     os.chdir(work)
     sys.path.insert(0, str(ROOT))
     sys.argv = ["monailabel", *command(work, options.studies, name, options.host, options.port)]

@@ -52,9 +52,9 @@ class Guarded:
 
 
 @pytest.fixture(scope="module")
-def guarded(launched: Callable[..., Server], tmp_path_factory: pytest.TempPathFactory) -> Guarded:
-    tmp = tmp_path_factory.mktemp("tmp")
-    return Guarded(launched("guarded", MODEL, MONAI_LABEL_TOKEN=TOKEN, TMPDIR=str(tmp)).ready(), tmp)
+def guarded(launched: Callable[..., Server]) -> Guarded:
+    server = launched("guarded", MODEL, MONAI_LABEL_TOKEN=TOKEN).ready()
+    return Guarded(server, server.work / "tmp")
 
 
 def label_of(server: Server, image: str) -> bytes:
@@ -429,6 +429,7 @@ def test_a_body_that_is_too_long_is_refused_before_it_is_sent(guarded: Guarded) 
 
 
 def test_what_was_sent_and_made_is_not_left_on_the_disk(guarded: Guarded) -> None:
+    assert guarded.tmp.is_dir()
     before = sorted(guarded.tmp.rglob("*"))
     image = (guarded.server.studies / "p003.nii.gz").read_bytes()
     assert guarded("PUT", "/datastore/?image=another", **sent("x.nii.gz", image, "file")).status_code == 200
