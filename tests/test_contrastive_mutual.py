@@ -205,4 +205,4 @@ def test_without_validation_the_first_modality_is_taken_and_the_log_says_so(capl
     method, (labelled, unlabelled) = make(), pair()
     method(labelled, unlabelled, progress(*STAGE_2))
     assert method.strong == FLAIR
-    assert "has told which modality is the stronger: flair is taken. Name it with --strong." in caplog.text
+    assert "has shown which modality is the stronger: flair is taken. Name it with --strong." in caplog.text
