@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -15,7 +16,9 @@ class Batch:
         image: ``(B, C, *spatial)`` float, the weak view; channels in the order that the task names. ``B`` may be 0:
             that is what a method gets from a stream which no wanted term needs.
         label: ``(B, 1, *spatial)`` integer class indices, or None in the unlabelled stream.
-        strong: a second view of the same geometry with other intensities, when the method asks for one.
+        strong: a second view of the same geometry with other intensities, when the method asks for one; where the stream
+            mixes, a box of it shows the neighbour in the batch.
+        mix: mixes targets, confidences and masks of ``image`` ``(B, ...)`` by the boxes of ``strong``; None changes nothing.
         present: ``(B, C)`` bool, False where the case lacks that modality (its channel is then 0 throughout).
         cases: names of the ``B`` cases, for error texts.
     """
@@ -23,8 +26,13 @@ class Batch:
     image: Tensor
     label: Tensor | None = None
     strong: Tensor | None = None
+    mix: Callable[[Tensor], Tensor] | None = None
     present: Tensor | None = None
     cases: tuple[str, ...] = ()
+
+    def mixed(self, x: Tensor) -> Tensor:
+        """What was computed of ``image``, as it belongs to ``strong``."""
+        return x if self.mix is None else self.mix(x)
 
     def __len__(self) -> int:
         return self.image.shape[0]

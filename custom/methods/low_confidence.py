@@ -98,7 +98,8 @@ class LowConfidence(MeanTeacher):
         separation_keep: "low", "high" or "all": the pixels that the separation looks at.
         prototype_decay: of the prototypes, in [0, 1).
         ema_decay: upper bound of the teacher's decay.
-        noise: :math:`\sigma` of the teacher's input, in units of the normalised intensity.
+        noise: :math:`\sigma` of the teacher's input, in units of the normalised intensity, of ``view="noise"``.
+        view: "strong" or "noise", as of :class:`~.mean_teacher.MeanTeacher`.
         seed: of the drawing of pixels, with the step.
 
     Raises:
@@ -126,9 +127,10 @@ class LowConfidence(MeanTeacher):
         prototype_decay: float = 0.99,
         ema_decay: float = 0.99,
         noise: float = 0.1,
+        view: str = "noise",
         seed: int = 0,
     ) -> None:
-        super().__init__(network, supervised, consistency, ema_decay, noise)
+        super().__init__(network, supervised, consistency, ema_decay, noise, view)
         check_keep("separation_keep", separation_keep)
         self.separation = separation
         self.separation_keep = separation_keep
@@ -141,31 +143,30 @@ class LowConfidence(MeanTeacher):
 
     def forward(self, labelled: Batch, unlabelled: Batch, progress: Progress) -> dict[str, Tensor]:
         # one forward over both halves: BatchNorm sees labelled and unlabelled images together
-        logits, maps = self.student.features(torch.cat([labelled.image, unlabelled.image]))
+        logits, maps = self.student.features(torch.cat([labelled.image, self._seen(unlabelled)]))
         logits = logits.float()  # (Bl + Bu, K, *spatial)
         student_l, student_u = logits.split([len(labelled), len(unlabelled)])
-        terms, teacher_u = {}, None
+        terms: dict[str, Tensor] = {}
+        taught = None
         self._watched = {}
         if progress.wants("supervised"):
             terms["supervised"] = self.supervised(student_l, labelled.label)
         if progress.wants("consistency"):
-            teacher_u = self._teach(unlabelled.image)
+            taught = self._teach(labelled, unlabelled)
+            teacher_u = taught[1]
             terms["consistency"] = self.consistency(student_u, teacher_u)
             self._watched |= self._agreement(student_u.detach(), teacher_u) if len(unlabelled) else {}
         if progress.wants("separation"):
             teacher = None
             if self.consistency.confidence != "student":  # a teacher that judges sees both halves
-                teacher_u = self._teach(unlabelled.image) if teacher_u is None else teacher_u
-                teacher = torch.cat([self._teach(labelled.image), teacher_u])
+                teacher_l, teacher_u = self._teach(labelled, unlabelled) if taught is None else taught
+                teacher = torch.cat([self._teach_noisy(labelled.image) if teacher_l is None else teacher_l, teacher_u])
             terms["separation"] = self._separate(logits.detach(), teacher, maps["d1"], labelled, progress.step)
         self._watched |= self._unsure(student_u.detach()) if len(unlabelled) else {}
         return terms
 
     def serving(self) -> dict[str, nn.Module]:
         return {"student": self.student, "teacher": self.teacher.network}
-
-    def _teach(self, image: Tensor) -> Tensor:
-        return self.teacher(self._perturb(image)).float()
 
     def _separate(self, logits: Tensor, teacher: Tensor | None, last_map: Tensor, labelled: Batch, step: int) -> Tensor:
         assert labelled.label is not None

@@ -13,21 +13,30 @@ from .moving_average import MovingAverage
 from .schedule import Progress
 
 
+VIEWS = ("strong", "noise")
+
+
 class MeanTeacher(Method):
     r""":math:`L = w_{sup} L_{sup}(f(x^l), y^l) + w(t)\, L_{con}(f(x^u), f'(x^u + \epsilon))`.
 
-    :math:`f'` is the moving average of the student :math:`f`, in evaluation mode, without gradient;
-    :math:`\epsilon = \mathrm{clip}(\sigma N(0, 1), -2\sigma, 2\sigma)`. The teacher serves; the student is reported
-    beside it.
+    :math:`f'` is the moving average of the student :math:`f`, without gradient. With ``view="strong"`` (CutMix mean
+    teacher) the teacher sees the clean image, the student the strong view with a box of another patch, and the targets are
+    mixed by the same box. With ``view="noise"``, the published form, the student sees the image and the teacher
+    the image plus :math:`\epsilon = \mathrm{clip}(\sigma N(0, 1), -2\sigma, 2\sigma)`, by the student's statistics. The
+    teacher serves; the student is reported beside it.
 
     Args:
         network: the student; returns logits ``(B, K, *spatial)``.
         supervised: loss of logits and labels ``(B, 1, *spatial)``.
         consistency: loss of the student's and the teacher's logits.
         ema_decay: upper bound of the teacher's decay.
-        noise: :math:`\sigma`, in units of the normalised intensity.
+        noise: :math:`\sigma`, in units of the normalised intensity, of ``view="noise"``.
+        view: "strong" or "noise".
 
-    References: Tarvainen and Valpola 2017, arXiv:1703.01780. The noise and the bound on the decay are those that the
+    Raises:
+        ValueError: an unknown ``view``.
+
+    References: Tarvainen and Valpola 2017, arXiv:1703.01780; French et al. 2020, arXiv:1906.01916 (CutMix). The noise and the bound on the decay are those that the
     field's comparisons use (Yu et al. 2019, arXiv:1907.07034).
     """
 
@@ -41,27 +50,47 @@ class MeanTeacher(Method):
         consistency: nn.Module,
         ema_decay: float = 0.99,
         noise: float = 0.1,
+        view: str = "noise",
     ) -> None:
         super().__init__()
+        if view not in VIEWS:
+            raise ValueError(f"view is one of {list(VIEWS)}, got {view!r}")
+        self.strong_view = view == "strong"
         self.student = network
         self.supervised = supervised
         self.consistency = consistency
-        self.teacher = MovingAverage(network, ema_decay)
+        self.teacher = MovingAverage(network, ema_decay, "own" if self.strong_view else "copied")
         self.noise = noise
         self._watched: dict[str, Tensor] = {}
 
     def forward(self, labelled: Batch, unlabelled: Batch, progress: Progress) -> dict[str, Tensor]:
         # one forward over both halves: BatchNorm sees labelled and unlabelled images together
-        logits = self.student(torch.cat([labelled.image, unlabelled.image])).float()  # (Bl + Bu, K, *spatial)
+        logits = self.student(torch.cat([labelled.image, self._seen(unlabelled)])).float()  # (Bl + Bu, K, *spatial)
         student_l, student_u = logits.split([len(labelled), len(unlabelled)])
         terms, self._watched = {}, {}
         if progress.wants("supervised"):
             terms["supervised"] = self.supervised(student_l, labelled.label)
         if progress.wants("consistency"):
-            teacher_u = self.teacher(self._perturb(unlabelled.image)).float()
+            _, teacher_u = self._teach(labelled, unlabelled)
             terms["consistency"] = self.consistency(student_u, teacher_u)
             self._watched = self._agreement(student_u.detach(), teacher_u)
         return terms
+
+    def _seen(self, unlabelled: Batch) -> Tensor:
+        """What the student sees of the unlabelled patches."""
+        return unlabelled.strong if self.strong_view and unlabelled.strong is not None else unlabelled.image
+
+    def _teach(self, labelled: Batch, unlabelled: Batch) -> tuple[Tensor | None, Tensor]:
+        """The teacher's logits: of the labelled patches where they are at hand, of the unlabelled ones as the student sees
+        them."""
+        if not self.strong_view:
+            return None, self._teach_noisy(unlabelled.image)
+        logits = self.teacher.teach(torch.cat([labelled.image, unlabelled.image])).float()
+        logits_l, logits_u = logits.split([len(labelled), len(unlabelled)])
+        return logits_l, unlabelled.mixed(logits_u)
+
+    def _teach_noisy(self, image: Tensor) -> Tensor:
+        return self.teacher(self._perturb(image)).float()
 
     def _perturb(self, image: Tensor) -> Tensor:
         return image + (self.noise * torch.randn_like(image)).clamp(-2 * self.noise, 2 * self.noise)

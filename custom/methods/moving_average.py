@@ -6,27 +6,37 @@ import copy
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+STATISTICS = ("own", "copied")
 
 
 class MovingAverage(nn.Module):
     r"""Keeps :math:`\theta' \leftarrow a\,\theta' + (1 - a)\,\theta` with :math:`a = \min(1 - 1/(t + 1), decay)`.
 
-    :math:`t` counts the updates from 0, so that the first one copies the network. Parameters are averaged; buffers
-    (BatchNorm's running statistics) are copied by value. The copy takes no gradient and stays in evaluation mode
-    whatever its owner does, so that a forward pass never moves its statistics. The count is part of the state.
+    :math:`t` counts the updates from 0, so that the first one copies the network. Parameters are averaged. The copy
+    takes no gradient and stays in evaluation mode whatever its owner does. The count is part of the state.
+
+    BatchNorm's running statistics belong to the weights that they were measured with, and an average of weights never
+    saw the network's. With ``statistics="own"`` :meth:`teach` normalises by the batch at hand and moves the average's own
+    running statistics; with "copied", the published form, they are the network's, and no forward pass moves them.
 
     Args:
         network: what to follow; it is copied, nothing is shared with it.
         decay: upper bound of :math:`a`, in [0, 1).
+        statistics: "own" or "copied".
 
     Raises:
-        ValueError: ``decay`` outside [0, 1).
+        ValueError: ``decay`` outside [0, 1); unknown ``statistics``.
 
     References: Tarvainen and Valpola 2017, arXiv:1703.01780.
     """
 
-    def __init__(self, network: nn.Module, decay: float = 0.99) -> None:
+    def __init__(self, network: nn.Module, decay: float = 0.99, statistics: str = "copied") -> None:
         super().__init__()
+        if statistics not in STATISTICS:
+            raise ValueError(f"statistics is one of {list(STATISTICS)}, got {statistics!r}")
+        self.statistics = statistics
         if not 0 <= decay < 1:
             raise ValueError(f"decay is in [0, 1), got {decay}")
         self.decay = decay
@@ -41,6 +51,17 @@ class MovingAverage(nn.Module):
         with torch.no_grad():  # not inference_mode: its tensors cannot enter a loss beside the student's
             return self.network(x)
 
+    def teach(self, x: Tensor) -> Tensor:
+        """Logits of clean images, dropout off; with statistics of its own, by those of this batch, which move them."""
+        norms = [m for m in self.network.modules() if isinstance(m, _BatchNorm)] if self.statistics == "own" else []
+        for norm in norms:
+            norm.train()
+        try:
+            return self(x)
+        finally:
+            for norm in norms:
+                norm.eval()
+
     @torch.no_grad()
     def copy(self, network: nn.Module) -> None:
         """Take over parameters and buffers as they are, and start to count anew."""
@@ -53,9 +74,20 @@ class MovingAverage(nn.Module):
         decay = min(1 - 1 / (self.updates + 1), self.decay)
         ours, theirs = ([p.detach() for p in n.parameters()] for n in (self.network, network))
         torch._foreach_lerp_(ours, theirs, 1 - decay)
-        for mine, its in zip(self.network.buffers(), network.buffers(), strict=True):
+        for mine, its in zip(self._followed(self.network), self._followed(network), strict=True):
             mine.copy_(its)
         self.updates += 1
+
+    def _followed(self, network: nn.Module) -> list[Tensor]:
+        """Buffers that are copied from the network: all, except statistics that the average measures itself."""
+        if self.statistics == "copied":
+            return list(network.buffers())
+        return [
+            buffer
+            for module in network.modules()
+            if not isinstance(module, _BatchNorm)
+            for buffer in module.buffers(recurse=False)
+        ]
 
     def get_extra_state(self) -> dict[str, int]:
         return {"updates": self.updates}

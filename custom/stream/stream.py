@@ -12,6 +12,7 @@ from ..methods.batch import Batch
 from ..seeds import derive
 from .augment import Augmentation
 from .bank import Bank
+from .mixing import CutMix
 
 
 class Stream:
@@ -26,6 +27,7 @@ class Stream:
         batch: patches a batch.
         patch: size in voxels, one number for each spatial axis of the bank's items.
         augmentation: an :class:`Augmentation`, or the list of its parts.
+        mixing: of the strong view within a batch; None mixes nothing.
         foreground: how often a patch is drawn round foreground, a probability in [0, 1]; 0 for unlabelled items.
         seed: of the run.
         name: of the stream; streams of other names draw other numbers.
@@ -47,6 +49,7 @@ class Stream:
         name: str = "labelled",
         rank: int | None = None,
         device: str | torch.device = "cpu",
+        mixing: CutMix | None = None,
     ) -> None:
         if not 0 <= foreground <= 1:
             raise ValueError(f"{name} stream: foreground is a probability in [0, 1], got {foreground}")
@@ -56,7 +59,7 @@ class Stream:
             raise ValueError(f"{name} stream: batch must be at least 1, got {batch}")
         self.bank, self.batch, self.patch, self.foreground = bank, batch, tuple(patch), foreground
         self.augmentation = augmentation if isinstance(augmentation, Augmentation) else Augmentation(augmentation)
-        self.seed, self.name, self.device = seed, name, torch.device(device)
+        self.seed, self.name, self.device, self.mixing = seed, name, torch.device(device), mixing
         self.rank = distributed.rank() if rank is None else rank
         self.field = self.augmentation.field(self.patch)
         self.start(0)
@@ -83,11 +86,16 @@ class Stream:
         label = None if label is None else label.to(self.device, non_blocking=True)
         image, label, strong = self.augmentation(image, label, self.patch, self.generator, want_strong)
         present = self.bank.present(items)
+        mix = None
+        if strong is not None and self.mixing is not None:
+            mix = self.mixing.draw(present, self.patch, self.generator)
+            strong = mix(strong)
         names = tuple(self.bank.item_name(item) for item in items.tolist())
         return Batch(
             image=self._finish(image, present),
             label=None if label is None else label.long(),
             strong=None if strong is None else self._finish(strong, present),
+            mix=mix,
             present=present.to(self.device, non_blocking=True),
             cases=names,
         )

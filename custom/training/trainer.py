@@ -30,6 +30,7 @@ from . import memory
 from .advice import Advice
 from .epoch_log import Means, line
 from .guard import Guard
+from .statistics import CleanStatistics, applied
 from .precision import autocast, autocast_dtype
 from .validation import ServingEvaluator
 
@@ -72,6 +73,8 @@ class DualStreamTrainer(Trainer):
         check: judges the scans at the start of a run, given ``{"labelled": entries, "unlabelled": entries (where a
             term reads them), "validation": entries}``, and raises what it finds; rank 0 does it for all ranks. None
             compares patients and paths alone, see :func:`~.overlaps.refuse_overlaps`.
+        statistics: of clean labelled patches, which networks carry while they are validated and written; give the
+            validator the same. None leaves those of training.
 
     Raises:
         ValueError: an argument outside these; a weight that names no term.
@@ -101,6 +104,7 @@ class DualStreamTrainer(Trainer):
         train_handlers: Sequence | None = None,
         guard_interval: int = 10,
         check: Callable[[Mapping[str, Sequence[Mapping]]], Any] | None = None,
+        statistics: CleanStatistics | None = None,
     ) -> None:
         for name, number in (("max_epochs", max_epochs), ("epoch_steps", epoch_steps), ("accumulate", accumulate)):
             if not (isinstance(number, int) and number >= 1):
@@ -122,7 +126,7 @@ class DualStreamTrainer(Trainer):
         self.labelled, self.unlabelled = labelled, unlabelled if method.unlabelled_terms else None
         self.epoch_steps, self.accumulate, self.clip = epoch_steps, accumulate, clip
         self.lr_schedule = lr_schedule or PolyDecay(power=0.0)
-        self.seed, self.resume = seed, resume
+        self.seed, self.resume, self.statistics = seed, resume, statistics
         self.validator, self.output, self.check = validator, output, check
         self.weights = TermWeights(weights, method.terms, absent=self._absent_terms())
         self.dtype = autocast_dtype(amp, self.device)
@@ -241,6 +245,8 @@ class DualStreamTrainer(Trainer):
         self.labelled.start(epoch)
         if self.unlabelled is not None:
             self.unlabelled.start(epoch)
+        if self.statistics is not None:
+            self.statistics.forget()
         self._epoch_means = Means()
         self._epoch_start = time.perf_counter()
 
@@ -276,9 +282,9 @@ class DualStreamTrainer(Trainer):
         return _Window(size, position == start, position == start + size - 1)
 
     def _draw(self) -> tuple[Batch, Batch]:
-        strong, unlabelled = self.method.strong_view, self._wanted_unlabelled()
-        labelled = self.labelled.draw(strong)
-        return labelled, self.labelled.empty() if unlabelled is None else unlabelled.draw(strong)
+        unlabelled = self._wanted_unlabelled()
+        labelled = self.labelled.draw()
+        return labelled, self.labelled.empty() if unlabelled is None else unlabelled.draw(self.method.strong_view)
 
     def _wanted_unlabelled(self) -> Stream | None:
         """The unlabelled stream, where a term reads it now."""
@@ -356,7 +362,7 @@ class DualStreamTrainer(Trainer):
             row |= {f"val/{name}": value for name, value in validator.state.metrics.items() if "/" in name}
             row["validation_seconds"] = round(validator.state.times["COMPLETED"] or 0.0, 2)
             if self._is_best(next(iter(validator.scores.values()))) and self.output is not None:
-                self.output.serve(self.method.serving())
+                self._serve(self.output)
         self.state.metrics.clear()  # an epoch without validation has no scores, not those of an earlier one
         self.state.metrics.update(row)
         if scored or last:
@@ -395,14 +401,21 @@ class DualStreamTrainer(Trainer):
             return
         if self.best["epoch"] == 0:
             logger.info("There is no validation score to choose by: the final weights serve.")
-            self.output.serve(self.method.serving())
+            self._serve(self.output)
         start = time.perf_counter()
-        self.output.finish(self.method.serving(), self.best)
+        networks = self.method.serving()
+        with applied(self.statistics, networks):
+            self.output.finish(networks, self.best)
         end = time.perf_counter() - start
         whole, part = (sum(row.get(k, 0.0) for row in self.output.rows) for k in ("seconds", "validation_seconds"))
         logger.info(
             "All epochs took %.0f s, of it validation %.0f s (%.0f %%); what is drawn and sent at the end %.0f s.",
             whole, part, 100 * part / (whole or 1), end)  # fmt: skip
+
+    def _serve(self, output: Output) -> None:
+        networks = self.method.serving()
+        with applied(self.statistics, networks):
+            output.serve(networks)
 
     # state
 

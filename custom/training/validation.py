@@ -19,6 +19,7 @@ from ..networks.one_channel import channel_of, reads
 from ..run.mlflow import without_monais
 from ..stream.bank import Bank
 from . import memory
+from .statistics import CleanStatistics, applied
 from .precision import autocast, autocast_dtype
 
 logger = logging.getLogger(__name__)
@@ -63,6 +64,7 @@ class ServingEvaluator(Evaluator):
         inferer: MONAI inferer that takes ``(1, C, *spatial)`` and a network.
         classes: names, background first.
         amp: as the trainer's.
+        statistics: of clean labelled patches, which the networks carry while they are scored; None leaves them as they are.
         val_handlers: MONAI or Ignite handlers of this engine.
     """
 
@@ -75,6 +77,7 @@ class ServingEvaluator(Evaluator):
         classes: Sequence[str],
         amp: str = "off",
         val_handlers: Sequence | None = None,
+        statistics: CleanStatistics | None = None,
     ) -> None:
         ranks = distributed.world_size()
         shared = len(dataset) >= ranks  # fewer cases than ranks: every rank scores them all
@@ -83,6 +86,7 @@ class ServingEvaluator(Evaluator):
         self.dataset, self.method, self.inferer, self.classes = dataset, method, inferer, list(classes)
         self.dtype = autocast_dtype(amp, torch.device(device))
         self._shared = shared
+        self.statistics = statistics
         self._rows: list[dict[str, list[float] | None]] = []  # None: the case lacks what the network reads
         self._unread: set[str] = set()
         self.scores: dict[str, float] = {}
@@ -100,7 +104,8 @@ class ServingEvaluator(Evaluator):
         try:
             for network in networks.values():
                 network.eval()
-            super().run(global_epoch)
+            with applied(self.statistics, networks):
+                super().run(global_epoch)
         finally:
             for name, network in networks.items():
                 network.train(modes[name])
