@@ -12,7 +12,6 @@ from .batch import Batch
 from .moving_average import MovingAverage
 from .schedule import Progress
 
-
 VIEWS = ("strong", "noise")
 
 
@@ -36,8 +35,8 @@ class MeanTeacher(Method):
     Raises:
         ValueError: an unknown ``view``.
 
-    References: Tarvainen and Valpola 2017, arXiv:1703.01780; French et al. 2020, arXiv:1906.01916 (CutMix). The noise and the bound on the decay are those that the
-    field's comparisons use (Yu et al. 2019, arXiv:1907.07034).
+    References: Tarvainen and Valpola 2017, arXiv:1703.01780; French et al. 2020, arXiv:1906.01916 (CutMix). The noise and
+    the bound on the decay are those that the field's comparisons use (Yu et al. 2019, arXiv:1907.07034).
     """
 
     terms: ClassVar[tuple[str, ...]] = ("supervised", "consistency")

@@ -34,10 +34,9 @@ class Mix:
 class CutMix:
     r"""With probability ``prob`` a patch gets a box of its neighbour in the batch.
 
-    The box has a share of the patch's volume uniform in ``[low, high]``; the sides are the patch's, times the ``D``-th root of
-    the share, times factors log-uniform in ``[1/aspect, aspect]`` to the power ``1/2`` whose product is 1, cut off at the patch's own
-    sides. All channels share the box: modalities of a case stay registered. A patch whose neighbour has other modalities
-    present keeps itself.
+    The box's share of the patch's volume is uniform in ``[low, high]``. Its sides are those of the patch times the D-th root
+    of the share, stretched against each other by at most ``aspect`` and cut off at the patch's own. All channels share the
+    box: modalities of a case stay registered. A patch whose neighbour has other modalities keeps itself.
 
     Args:
         prob: how often, in [0, 1].

@@ -60,7 +60,9 @@ class CleanStatistics:
 
     @torch.no_grad()
     def _estimate(self, network: nn.Module) -> None:
-        norms = [module for module in network.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+        norms = [
+            module for module in network.modules() if isinstance(module, _BatchNorm) and module.track_running_stats
+        ]
         momenta, modes = [norm.momentum for norm in norms], {m: m.training for m in network.modules()}
         state = torch.get_rng_state()  # nothing here draws from it, but a network might
         network.eval()
@@ -72,10 +74,11 @@ class CleanStatistics:
             self.stream.start(0)
             for _ in range(self.batches):
                 batch = self.stream.draw()
-                there = torch.tensor([reads(network, row) for row in batch.present.tolist()])
-                if there.sum() > 1:
+                assert batch.present is not None, "a stream says which channels there are"
+                there = torch.tensor([reads(network, row) for row in batch.present], device=batch.image.device)
+                if there.sum() > 1:  # of one patch alone the coarsest maps may have a single value a channel
                     with autocast(self.dtype, batch.image.device):
-                        network(batch.image[there.to(batch.image.device)])
+                        network(batch.image[there])
         finally:
             torch.set_rng_state(state)
             for norm, momentum in zip(norms, momenta, strict=True):

@@ -30,8 +30,8 @@ from . import memory
 from .advice import Advice
 from .epoch_log import Means, line
 from .guard import Guard
-from .statistics import CleanStatistics, applied
 from .precision import autocast, autocast_dtype
+from .statistics import CleanStatistics, applied
 from .validation import ServingEvaluator
 
 logger = logging.getLogger(__name__)

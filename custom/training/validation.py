@@ -19,8 +19,8 @@ from ..networks.one_channel import channel_of, reads
 from ..run.mlflow import without_monais
 from ..stream.bank import Bank
 from . import memory
-from .statistics import CleanStatistics, applied
 from .precision import autocast, autocast_dtype
+from .statistics import CleanStatistics, applied
 
 logger = logging.getLogger(__name__)
 

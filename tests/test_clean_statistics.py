@@ -1,0 +1,165 @@
+"""Normalisation statistics: a teacher's own, and those of clean labelled patches for whatever validates or serves."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import tiny
+import torch
+from torch import nn
+
+from custom.methods import MovingAverage
+from custom.stream.augment import Flip, Gamma
+from custom.stream.stream import Stream
+from custom.training.statistics import CleanStatistics
+
+
+def lagging() -> tuple[MovingAverage, nn.Module]:
+    """An average of weights whose running statistics are those of another network."""
+    network = tiny.network()
+    average = MovingAverage(network, decay=0.9, statistics="own")
+    with torch.no_grad():
+        for p in average.network.parameters():
+            p.add_(0.3 * torch.randn_like(p))
+    return average, network
+
+
+def stream(**settings) -> Stream:
+    return Stream(tiny.bank("labelled", 0, 3), 4, (16, 16), name="statistics", rank=0, **settings)
+
+
+def norms(network: nn.Module) -> list[torch.Tensor]:
+    return [b.clone() for m in network.modules() if isinstance(m, nn.BatchNorm2d) for b in m.buffers()]
+
+
+# the teacher's own
+
+
+def test_a_teacher_teaches_as_a_copy_of_it_in_batch_mode_without_dropout_does():
+    average, _ = lagging()
+    reference = copy.deepcopy(average.network)
+    for module in reference.modules():
+        module.training = isinstance(module, nn.BatchNorm2d)
+    x = torch.randn(4, 1, 16, 16)
+    torch.testing.assert_close(average.teach(x), reference(x), rtol=0, atol=0)
+    assert not any(m.training for m in average.network.modules()), "evaluation mode again"
+    for mine, its in zip(norms(average.network), norms(reference), strict=True):
+        assert torch.equal(mine, its), "its running statistics moved"
+
+
+def test_its_statistics_are_not_copied_from_the_network():
+    average, network = lagging()
+    before = norms(average.network)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.fill_(7.0)
+    average.follow(network)
+    for mine, was in zip(norms(average.network), before, strict=True):
+        assert torch.equal(mine, was)
+
+
+def test_unknown_statistics_are_refused():
+    with pytest.raises(ValueError, match=r"own.*copied.*'mine'"):
+        MovingAverage(tiny.network(), statistics="mine")
+
+
+# of clean labelled patches
+
+
+def test_within_it_statistics_are_the_mean_over_the_batches_and_behind_it_as_before():
+    network = tiny.network().train()
+    before = norms(network)
+    first = next(m for m in network.modules() if isinstance(m, nn.BatchNorm2d))
+    inputs: list[torch.Tensor] = []
+    hook = first.register_forward_pre_hook(lambda _, x: inputs.append(x[0].detach()))
+    with CleanStatistics(stream(), batches=3).applied({"network": network}):
+        expected = torch.stack([x.mean(dim=(0, 2, 3)) for x in inputs]).mean(dim=0)
+        torch.testing.assert_close(first.running_mean, expected)
+        assert not torch.equal(first.running_mean, before[0])
+    hook.remove()
+    assert len(inputs) == 3
+    assert first.momentum == 0.1
+    assert network.training
+    for mine, was in zip(norms(network), before, strict=True):
+        assert torch.equal(mine, was)
+
+
+def test_the_same_at_every_call_and_after_other_draws():
+    network, found = tiny.network(), []
+    for _ in range(2):
+        with CleanStatistics(stream(), batches=2).applied({"network": network}):
+            found.append(norms(network))
+        torch.rand(5)
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_weights_that_changed_are_estimated_anew_when_told_so():
+    network, statistics = tiny.network(), CleanStatistics(stream(), batches=2)
+    with statistics.applied({"network": network}):
+        first = norms(network)
+    with torch.no_grad():
+        next(network.parameters()).mul_(2)
+    with statistics.applied({"network": network}):
+        assert torch.equal(norms(network)[0], first[0]), "kept while nothing was said"
+    statistics.forget()
+    with statistics.applied({"network": network}):
+        assert not torch.equal(norms(network)[0], first[0])
+
+
+def test_no_batches_leave_everything_as_it_is():
+    network = tiny.network()
+    before = norms(network)
+    with CleanStatistics(stream(), batches=0).applied({"network": network}):
+        assert all(torch.equal(a, b) for a, b in zip(norms(network), before, strict=True))
+
+
+def train(batches: int, folder) -> dict:
+    torch.manual_seed(0)
+    trainer = tiny.trainer("mean_teacher", folder)
+    trainer.statistics = trainer.validator.statistics = CleanStatistics(stream(), batches)
+    trainer.run()
+    return trainer.state_dict()["method"]
+
+
+def test_the_training_does_not_notice_and_what_serves_has_them(tmp_path):
+    with_them, without = train(2, tmp_path / "a"), train(0, tmp_path / "b")
+    for name, value in without.items():
+        if isinstance(value, torch.Tensor):
+            assert torch.equal(value, with_them[name]), name
+    served, trained = (torch.load(tmp_path / f"{run}/bundle/models/model_final.pt", weights_only=True) for run in "ab")
+    differ = [name for name in served if not torch.equal(served[name], trained[name])]
+    assert differ
+    assert all("running" in name or "num_batches" in name for name in differ)
+
+
+# the strong view
+
+
+def test_the_strong_view_has_the_box_and_targets_follow_it():
+    from custom.stream.augment import Augmentation
+    from custom.stream.mixing import CutMix
+
+    drawn = Stream(tiny.bank("unlabelled", 100, 3), 4, (16, 16), Augmentation([Flip()], [Gamma(0.5, 2, prob=0.0)]), name="u",
+                   mixing=CutMix(prob=1.0)).draw(want_strong=True)  # fmt: skip
+    assert torch.equal(drawn.strong, drawn.mixed(drawn.image)), "without intensities the strong view is the mixed image"
+    assert not torch.equal(drawn.strong, drawn.image)
+    plain = Stream(tiny.bank("unlabelled", 100, 3), 4, (16, 16), [Flip()], name="u").draw()
+    assert plain.mixed(plain.image) is plain.image
+
+
+@pytest.mark.parametrize("name", ["mean_teacher", "low_confidence"])
+def test_the_student_sees_the_strong_view_and_the_teacher_clean_images(name):
+    method = tiny.method(name)
+    with pytest.raises(ValueError, match=r"view is one of .*'weak'"):
+        type(method)(**{**arguments(method), "view": "weak"})
+    method = type(method)(**arguments(method), view="strong")
+    assert method.strong_view
+    assert method.teacher.statistics == "own"
+
+
+def arguments(method) -> dict:
+    common = {"network": method.student, "supervised": method.supervised, "consistency": method.consistency}
+    if hasattr(method, "separation"):
+        common |= {"separation": method.separation, "classes": 2, "channels": 4, "dimensions": 2}
+    return common
