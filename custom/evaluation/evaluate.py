@@ -213,6 +213,11 @@ def evaluate_models(
 
 
 def check_trained(bundle: Path, config: RunConfig) -> None:
+    """Compare what decides the scores with the bundle's train.yaml; a folder without one is not judged.
+
+    Raises:
+        ScoringError: naming each setting that differs.
+    """
     path = bundle / "configs" / "train.yaml"
     if not path.is_file():
         return

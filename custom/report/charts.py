@@ -65,6 +65,7 @@ def _for_a_page(text: str, alt: str) -> Markup:
 
 
 def new_figure(width: float, height: float) -> Any:
+    """Return an empty matplotlib figure of that size in inches, made without pyplot."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")

@@ -24,7 +24,8 @@ def _log_uniform(shape: Sequence[int], low: float, high: float, generator: Gener
     return _uniform(shape, math.log(low), math.log(high), generator).exp()
 
 
-def _check_probability(prob: float) -> float:
+def check_probability(prob: float) -> float:
+    """Return ``prob``; refuse what is not in [0, 1]."""
     if not 0 <= prob <= 1:
         raise ValueError(f"prob is a probability in [0, 1], got {prob}")
     return prob
@@ -71,7 +72,7 @@ class Rotate(Spatial):
             raise ValueError(f"expected 0 <= step <= degrees <= 180, got degrees {degrees} and step {step}")
         if len(set(axes)) != 2:
             raise ValueError(f"axes are the two axes of a plane, got {tuple(axes)}")
-        self.degrees, self.prob, self.axes, self.step = degrees, _check_probability(prob), tuple(axes), step
+        self.degrees, self.prob, self.axes, self.step = degrees, check_probability(prob), tuple(axes), step
 
     def draw(self, batch: int, dims: int, generator: Generator) -> Tensor:
         """``(B,)`` degrees."""
@@ -120,7 +121,7 @@ class Scale(Spatial):
         self, low: float = 0.7, high: float = 1.4, prob: float = 0.4, axes: Sequence[int] | None = None
     ) -> None:
         _check_range(low, high, above=0)
-        self.low, self.high, self.prob, self.axes = low, high, _check_probability(prob), axes
+        self.low, self.high, self.prob, self.axes = low, high, check_probability(prob), axes
 
     def draw(self, batch: int, dims: int, generator: Generator) -> Tensor:
         """``(B,)`` zoom factors."""
@@ -141,7 +142,7 @@ class Flip(Spatial):
     """Mirror: each of ``axes`` (None: all) with probability ``prob``. Only where left and right may be exchanged."""
 
     def __init__(self, prob: float = 0.5, axes: Sequence[int] | None = None) -> None:
-        self.prob, self.axes = _check_probability(prob), axes
+        self.prob, self.axes = check_probability(prob), axes
 
     def draw(self, batch: int, dims: int, generator: Generator) -> Tensor:
         """``(B, dims)`` signs."""
@@ -163,7 +164,7 @@ class Shift(Spatial):
     def __init__(self, voxels: int, prob: float = 0.5) -> None:
         if voxels < 0:
             raise ValueError(f"voxels is a whole number >= 0, got {voxels}")
-        self.voxels, self.prob = int(voxels), _check_probability(prob)
+        self.voxels, self.prob = int(voxels), check_probability(prob)
 
     def draw(self, batch: int, dims: int, generator: Generator) -> Tensor:
         """``(B, dims)`` voxels."""
@@ -190,7 +191,7 @@ class Intensity:
 
     def __init__(self, low: float, high: float, prob: float) -> None:
         _check_range(low, high, above=0)
-        self.low, self.high, self.prob = low, high, _check_probability(prob)
+        self.low, self.high, self.prob = low, high, check_probability(prob)
 
     def draw(self, batch: int, channels: int, generator: Generator) -> tuple[Tensor, Tensor, int]:
         """Rows of the chosen samples ``(n,)``, their values ``(n, channels)``, and a seed for larger fields."""

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
+from .augment import check_probability
+
 
 @dataclass(frozen=True)
 class Mix:
@@ -50,13 +52,11 @@ class CutMix:
     """
 
     def __init__(self, prob: float = 0.5, low: float = 0.02, high: float = 0.4, aspect: float = 10 / 3) -> None:
-        if not 0 <= prob <= 1:
-            raise ValueError(f"prob is a probability in [0, 1], got {prob}")
         if not 0 < low <= high <= 1:
             raise ValueError(f"low and high are shares of a patch, 0 < low <= high <= 1, got {low} and {high}")
         if aspect < 1:
             raise ValueError(f"aspect is a ratio of sides >= 1, got {aspect}")
-        self.prob, self.low, self.high, self.aspect = prob, low, high, aspect
+        self.prob, self.low, self.high, self.aspect = check_probability(prob), low, high, aspect
 
     def draw(self, present: Tensor, patch: Sequence[int], generator: Generator) -> Mix:
         """Boxes for one batch; as many numbers are drawn whether a box is used or not.
