@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 from monai.data import ITKReader, NibabelReader
 from monai.transforms import LoadImage, LoadImaged
 from PIL import Image
@@ -174,3 +178,28 @@ def test_nonfinite_voxels_become_the_darkest_finite_one_where_that_is_wanted(tmp
 def test_an_image_without_any_finite_voxel_is_filled_with_0(tmp_path):
     nib.save(nib.Nifti1Image(np.full((2, 2, 2), np.nan, np.float32), np.eye(4)), tmp_path / "a.nii.gz")
     assert (LoadImage(reader=ScanReader, fill_nonfinite=True)(tmp_path / "a.nii.gz") == 0).all()
+
+
+SLOW_ITK = """
+import sys, threading, types
+module = sys.modules["itk"] = types.ModuleType("itk")  # as ITK does: without its parts, for a while
+threading.Event().wait(0.5)
+class Part:
+    SetGlobalWarningDisplay = staticmethod(lambda on: None)
+for name in ("ProcessObject", "ImageFileReader", "GDCMSeriesFileNames", "PyBuffer"):
+    setattr(module, name, Part)
+"""
+
+
+def test_threads_that_need_itk_at_once_all_get_the_whole_of_it(tmp_path):
+    (tmp_path / "itk").mkdir()
+    (tmp_path / "itk/__init__.py").write_text(SLOW_ITK)
+    code = (
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "from custom.cohort.formats.itk_image import quiet_itk\n"
+        "with ThreadPoolExecutor(4) as pool:\n"
+        "    print(len([found.PyBuffer for found in pool.map(lambda _: quiet_itk(), range(4))]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(tmp_path)},
+                          capture_output=True, text=True, encoding="utf-8")  # fmt: skip
+    assert done.stdout == "4\n", done.stderr[-800:]

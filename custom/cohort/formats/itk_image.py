@@ -15,7 +15,8 @@ DICOM_MAGIC = b"DICM"  # at byte 128
 UNEVEN = 0.01, 0.25  # of the mean distance of slices: warned of, refused
 ITK_PARTS = ("ProcessObject", "ImageFileReader", "GDCMSeriesFileNames", "PyBuffer")  # one of each of its modules
 
-_loading = threading.Lock()
+loading = threading.RLock()
+"""Held while ITK, or what imports it, is loaded: another thread would find a module without its parts."""
 
 
 def is_picture(path: str | Path) -> bool:
@@ -124,9 +125,9 @@ def quiet_itk() -> Any:
     ITK loads its modules at first use and changes the process's working folder meanwhile; two threads at once would
     leave it changed. All that is used here is therefore loaded by the first thread that comes.
     """
-    import itk
+    with loading:
+        import itk
 
-    with _loading:
         for part in ITK_PARTS:
             getattr(itk, part)
         itk.ProcessObject.SetGlobalWarningDisplay(False)
@@ -135,6 +136,7 @@ def quiet_itk() -> Any:
 
 def image_data(*images: Any) -> tuple[np.ndarray, dict]:
     """Voxels and metadata of ITK's images, as MONAI's reader gives them."""
-    from monai.data import ITKReader
+    with loading:
+        from monai.data import ITKReader
 
     return ITKReader().get_data(list(images))

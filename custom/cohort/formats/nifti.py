@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from .itk_image import loading
 from .opened import Opened, ScanFault, by, judge_affine, judge_size, judge_type
 
 GZIP = b"\x1f\x8b"
@@ -153,7 +154,8 @@ def _image(content: bytes, name: str) -> Any:
 
 def _affine(image: Any, axes: int, name: str, warnings: list[str]) -> np.ndarray:
     """The affine as MONAI's reader gives it, which follows the voxel sizes (pixdim) where they contradict the affine."""
-    from monai.data.utils import correct_nifti_header_if_necessary
+    with loading:
+        from monai.data.utils import correct_nifti_header_if_necessary
 
     axes = min(axes, 3)
     judge_affine(image.affine, axes, name)
