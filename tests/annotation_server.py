@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import signal
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,16 +67,21 @@ class Server:
         return self
 
     def ready(self, seconds: float = 400) -> Server:
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            assert self.process is not None
-            assert self.process.poll() is None, self.log()
-            try:
+        for _ in self.while_it_runs(seconds):
+            with contextlib.suppress(requests.ConnectionError):
                 requests.get(f"{self.url}/info/", timeout=5)
                 return self
-            except requests.ConnectionError:
-                time.sleep(0.2)
         raise TimeoutError(self.log())
+
+    def while_it_runs(self, seconds: float) -> Iterator[None]:
+        """Five looks a second for so many seconds; a server that ends in between is an error at once."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            yield
+            assert self.process is not None
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(0.2)
+                raise AssertionError(self.log())
 
     def log(self) -> str:
         return self.work.with_suffix(".log").read_text()[-5000:]
@@ -112,27 +119,23 @@ class Server:
 
     def trained(self, task: str, seconds: float = 400) -> dict[str, Any]:
         """The status of a training once it has ended."""
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
+        for _ in self.while_it_runs(seconds):
             status = self.status()
             if status["id"] == task and status["status"] in ("DONE", "ERROR", "STOPPED"):
                 return status
-            time.sleep(0.3)
         raise TimeoutError(self.log())
 
     def training_under_way(self, epochs: int = 0, seconds: float = 400) -> dict[str, Any]:
         """``train_stats`` once the training is past its imports, and has done that many epochs."""
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
+        for _ in self.while_it_runs(seconds):
             stats = self.stats()
             if stats["last"].get("status") == "RUNNING" and stats["epoch"] >= epochs:
                 return stats
-            time.sleep(0.2)
         raise TimeoutError(self.log())
 
     def training_has_ended(self, seconds: float = 60) -> dict[str, Any]:
         """``train_stats`` once no process trains any more: a killed one takes a moment."""
-        end = time.monotonic() + seconds
-        while (stats := self.stats())["last"]["status"] == "RUNNING" and time.monotonic() < end:
-            time.sleep(0.1)
-        return stats
+        for _ in self.while_it_runs(seconds):
+            if (stats := self.stats())["last"]["status"] != "RUNNING":
+                return stats
+        raise TimeoutError(self.log())

@@ -23,14 +23,14 @@ from custom.run.folder import RunFolder, RunFolderError
 ROOT = Path(__file__).parents[1]
 
 HOLDER = """
-import os, sys, time
+import os, signal, sys
 from custom.run.folder import RunFolder
 folder = RunFolder(sys.argv[1]).open()
 if sys.argv[2] == "alone":
     print(0, flush=True)
 elif os.fork() == 0:
     print(os.getpid(), flush=True)
-time.sleep(60)
+signal.pause()
 """
 
 
