@@ -1,6 +1,6 @@
 """Runs what is missing, a row a finished run, then writes the table.
 
-    python -m benchmarks.compare --tasks acdc:7 lgg:5 --bundles supervised mean_teacher --seeds 0 --lists /data/lists
+    python -m benchmarks.compare --size screen --tasks acdc:3 --bundles supervised mean_teacher --seeds 0 1 2 --lists /data/lists
     ... --continue --budget 150m      goes on where an earlier call stopped, and stops in time
     python -m benchmarks.compare --table [--docs]
 
@@ -112,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _jobs(options: argparse.Namespace, sizes: dict[str, Any]) -> list[Job]:
     named = ((task, name, seed) for task in options.tasks for seed in options.seeds for name in options.bundles)
-    jobs = [job_of(*names, sizes) for names in named]
+    jobs = [job_of(options.size, *names, sizes) for names in named]
     for job in jobs:
         if not fits(job, sizes):
             print(f"{job}: left out, {job.name} is not for this task ({options.sizes})")
@@ -123,6 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.compare", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     add = parser.add_argument
+    add("--size", default="screen", help="of the runs, by its name in the sizes")
     add("--tasks", nargs="+", default=["phantom_2d"])
     add("--bundles", nargs="+", default=["supervised", "mean_teacher"], help="bundles, or variants of the sizes")
     add("--seeds", nargs="+", type=int, default=[0])

@@ -90,15 +90,16 @@ class Entry:
 
 @dataclass(frozen=True)
 class Family:
-    """All methods on one task with one number of labels: what the correction by Holm is over."""
+    """All methods on one task with one number of labels at one size: what the correction by Holm is over."""
 
+    size: str
     task: str
     labels: str
     entries: list[Entry]
 
     @property
     def title(self) -> str:
-        return f"{self.task}, {self.labels} labelled" if self.labels else self.task
+        return f"{self.size}: {self.task}" + (f", {self.labels} labelled" if self.labels else "")
 
     @property
     def compared(self) -> list[Entry]:
@@ -116,34 +117,30 @@ def read_rows(folder: Path) -> list[RunRow]:
         try:
             row = json.loads(path.read_text(encoding="utf-8"))
             rows.append({**row, "seed": int(row["seed"]), "cases": {k: _cases(v) for k, v in row["cases"].items()}})
-            missing = {"task", "labels", "name", "bundle", "networks", "overrides", "steps"} - row.keys()
+            missing = {"size", "task", "labels", "name", "bundle", "networks", "overrides", "steps"} - row.keys()
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(
                 f"{path} is no row of a finished run: {error!r}. Delete it and run its job again"
             ) from error
         if missing:
             raise ValueError(f"{path} is no row of a finished run: it lacks {', '.join(sorted(missing))}")
-        run = (row["task"], row["labels"], row["name"], str(row["seed"]))
+        run = (row["size"], row["task"], row["labels"], row["name"], str(row["seed"]))
         if known.setdefault(run, path) != path:
             raise ValueError(f"{path} and {known[run]} are rows of one run: {', '.join(run)}. Delete one of them")
     return rows
 
 
 def families(rows: Sequence[RunRow], sizes: Mapping[str, Any]) -> list[Family]:
-    """Sort the rows by task and number of labels, each method of any row in every one, compared with its baseline.
+    """Sort the rows by size, task and number of labels, each method of a size in all of its tasks, compared with its baseline.
 
     Args:
-        sizes: the content of ``sizes.yaml``: order of the tasks; ``baseline`` and ``tasks`` of its variants.
+        sizes: the content of ``sizes.yaml``: order of the sizes and tasks; ``baseline`` and ``tasks`` of its variants.
     """
-    order = list(sizes["tasks"])
-    places = {(row["task"], row["labels"]) for row in rows}
-    bundles = {row["name"]: row["bundle"] for row in rows}
-    names = sorted(bundles, key=lambda n: (n != BASELINE, n != "mean_teacher", bundles[n], n != bundles[n], n))
+    order = [(size, task) for size, tasks in sizes["sizes"].items() for task in tasks]
+    places = {(row["size"], row["task"], row["labels"]) for row in rows}
     return [
-        _family(task, labels, names, rows, sizes["variants"])
-        for task, labels in sorted(
-            places, key=lambda p: (order.index(p[0]) if p[0] in order else 99, p[0], _number(p[1]))
-        )
+        _family(*place, _names([row for row in rows if row["size"] == place[0]]), rows, sizes["variants"])
+        for place in sorted(places, key=lambda p: (order.index(p[:2]) if p[:2] in order else 99, p[:2], _number(p[2])))
     ]
 
 
@@ -204,12 +201,18 @@ def mean_and_sd(values: Sequence[float]) -> tuple[float, float]:
     return mean, statistics.stdev(values) if len(values) > 1 else math.nan
 
 
+def _names(rows: Sequence[RunRow]) -> list[str]:
+    """Methods in the order of a table: the baseline first, each bundle before its variants."""
+    bundles = {row["name"]: row["bundle"] for row in rows}
+    return sorted(bundles, key=lambda n: (n != BASELINE, n != "mean_teacher", bundles[n], n != bundles[n], n))
+
+
 def _family(
-    task: str, labels: str, names: Sequence[str], rows: Sequence[RunRow], variants: Mapping[str, Any]
+    size: str, task: str, labels: str, names: Sequence[str], rows: Sequence[RunRow], variants: Mapping[str, Any]
 ) -> Family:
     entries = {}
     for name in names:
-        here = [r for r in rows if (r["task"], r["labels"], r["name"]) == (task, labels, name)]
+        here = [r for r in rows if (r["size"], r["task"], r["labels"], r["name"]) == (size, task, labels, name)]
         variant = variants.get(name) or {}
         baseline = None if name == BASELINE else variant.get("baseline", BASELINE)
         fits = bool(here) or task in variant.get("tasks", [task])
@@ -220,7 +223,7 @@ def _family(
         corrected = holm({name: entry.changes[file].mean.p for name, entry in entries.items() if file in entry.changes})
         for name, p in corrected.items():
             entries[name].holm[file] = p
-    return Family(task, labels, list(entries.values()))
+    return Family(size, task, labels, list(entries.values()))
 
 
 def _compare(entry: Entry, entries: Mapping[str, Entry], variants: Mapping[str, Any]) -> None:

@@ -25,7 +25,7 @@ from custom.files import write_text
 ROOT = Path(__file__).resolve().parents[2]
 SIZES = ROOT / "benchmarks/sizes.yaml"
 FINAL = "bundle/models/model_final.pt"
-VARIANT = ("bundle", "overrides", "baseline", "tasks")
+VARIANT = ("bundle", "overrides", "published", "times", "baseline", "tasks")
 _GRACE = 30  # seconds from SIGTERM to SIGKILL
 
 
@@ -43,37 +43,45 @@ class OutOfTime(Exception):
 
 @dataclass(frozen=True)
 class Job:
-    """A run: which bundle (or variant of one), on which task with how many labels, from which seed."""
+    """A run: which bundle (or variant of one), on which task with how many labels, of which size, from which seed."""
 
+    size: str
     task: str
     labels: str  # in the name of the list: TASK_LABELS.json; empty for a phantom, which is drawn
     name: str
     seed: int
     bundle: str
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    published: bool = False  # with the overlay configs/published.yaml
 
     def __str__(self) -> str:
-        return f"{self.data}_{self.name}_seed{self.seed}"
+        return f"{self.size}_{self.data}_{self.name}_seed{self.seed}"
 
     @property
     def data(self) -> str:
         return f"{self.task}_{self.labels}" if self.labels else self.task
 
 
-def job_of(task: str, name: str, seed: int, sizes: Mapping[str, Any]) -> Job:
+def job_of(size: str, task: str, name: str, seed: int, sizes: Mapping[str, Any]) -> Job:
     """Name a run: ``task`` is ``acdc:7``, or a phantom's name; ``name`` a bundle or a variant of ``sizes.yaml``.
 
     Raises:
-        ValueError: neither; a task that ``sizes.yaml`` does not name.
+        ValueError: neither; a size or a task that ``sizes.yaml`` does not name.
     """
     kind, _, labels = task.partition(":")
-    if kind not in sizes["tasks"]:
-        raise ValueError(f"task {kind}: the sizes name {', '.join(sizes['tasks'])}")
+    if size not in sizes["sizes"]:
+        raise ValueError(f"size {size}: there are {', '.join(sizes['sizes'])}")
+    tasks = sizes["sizes"][size]
+    if kind not in tasks:
+        raise ValueError(f"task {kind}: size {size} names {', '.join(tasks)}")
     variant = sizes["variants"].get(name, {"bundle": name})
     if not (ROOT / "bundles" / variant["bundle"] / "configs/train.yaml").is_file():
         known = sorted(path.name for path in (ROOT / "bundles").iterdir()) + list(sizes["variants"])
         raise ValueError(f"no bundle or variant {name}: there are {', '.join(known)}")
-    return Job(kind, labels, name, seed, variant["bundle"], {**sizes["tasks"][kind], **variant.get("overrides", {})})
+    overrides = {**tasks[kind], **variant.get("overrides", {})}
+    if "times" in variant and "steps" in overrides:
+        overrides["steps"] = round(overrides["steps"] * variant["times"])
+    return Job(size, kind, labels, name, seed, variant["bundle"], overrides, variant.get("published", False))
 
 
 def fits(job: Job, sizes: Mapping[str, Any]) -> bool:
@@ -82,22 +90,23 @@ def fits(job: Job, sizes: Mapping[str, Any]) -> bool:
 
 
 def read_sizes(path: Path = SIZES) -> dict[str, Any]:
-    """Read ``tasks`` (name: overrides) and ``variants`` (name: ``bundle``, ``overrides``, ``baseline``, ``tasks``).
+    """Read ``sizes`` (name: ``{task: overrides}``) and ``variants`` (name: ``bundle`` and any other of :data:`VARIANT`).
 
     Raises:
         ValueError: no such file, or a key that is none of these; the text names it.
     """
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if not isinstance(content, dict) or not isinstance(content.get("tasks"), dict):
-        raise ValueError(f"{path} needs tasks: a name, and what it overrides, each")
-    tasks = {name: overrides or {} for name, overrides in content["tasks"].items()}
+    found = content.get("sizes") if isinstance(content, dict) else None
+    if not isinstance(found, dict) or not all(isinstance(tasks, dict) for tasks in found.values()):
+        raise ValueError(f"{path} needs sizes: a name each, and in it tasks with what they override")
+    sizes = {size: {task: overrides or {} for task, overrides in tasks.items()} for size, tasks in found.items()}
     variants = content.get("variants") or {}
     for name, variant in variants.items():
         if not isinstance(variant, dict) or "bundle" not in variant or variant.keys() - VARIANT:
             raise ValueError(
                 f"{path}: variant {name} is {variant}. It needs bundle, and may have {', '.join(VARIANT[1:])}"
             )
-    return {"tasks": tasks, "variants": variants}
+    return {"sizes": sizes, "variants": variants}
 
 
 def run(job: Job, lists: Path, folder: Path, deadline: float, go_on: bool) -> dict[str, Any]:
@@ -116,7 +125,8 @@ def run(job: Job, lists: Path, folder: Path, deadline: float, go_on: bool) -> di
     folder.mkdir(parents=True, exist_ok=True)
     overrides: dict[str, Any] = {**job.overrides, "seed": job.seed, "output_dir": folder}
     overrides |= {"data_list": lists / f"{job.data}.json"} if job.labels else {"dataset_dir": lists}
-    files = ["configs/train.yaml", f"scripts/tasks/{job.task}.yaml"]
+    overlay = ["configs/published.yaml"] if job.published else []
+    files = ["configs/train.yaml", *overlay, f"scripts/tasks/{job.task}.yaml"]
     if not (folder / FINAL).exists():
         resume = go_on and any(folder.glob("last_*.pt"))
         earlier = json.loads((folder / "cost.json").read_text()) if resume and (folder / "cost.json").exists() else {}
@@ -151,7 +161,7 @@ def row(job: Job, folder: Path) -> dict[str, Any]:
     ]  # fmt: skip
     files = sorted(path.stem for path in test.glob("*.csv") if not path.stem.endswith(".compat"))
     return {
-        "task": job.task, "labels": job.labels, "name": job.name, "bundle": job.bundle, "seed": job.seed,
+        "size": job.size, "task": job.task, "labels": job.labels, "name": job.name, "bundle": job.bundle, "seed": job.seed,
         "overrides": dict(job.overrides), "steps": int(epochs[-1]["step"]),
         "date": cost["date"], "commit": cost["commit"], "machine": machine(), "versions": about["versions"],
         "seconds": round(sum(float(e["seconds"]) for e in epochs), 1),

@@ -63,7 +63,7 @@ def csv_text(found: Sequence[Family]) -> str:
 
 
 def _csv_lines(family: Family, entry: Entry) -> list[dict[str, Any]]:
-    where: dict[str, Any] = {"task": family.task, "labels": family.labels, "name": entry.name}
+    where: dict[str, Any] = {"size": family.size, "task": family.task, "labels": family.labels, "name": entry.name}
     if not entry.rows:
         return [{**where, "seeds": 0, "notes": entry.absence}]
     about = {

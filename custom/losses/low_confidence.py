@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from .consistency import check_over_classes
+
 KEEPS = ("low", "high", "all")
 JUDGES = ("student", "teacher", "lesser")
 
@@ -38,17 +40,19 @@ class LowConfidenceConsistencyLoss(nn.Module):
 
     with :math:`p` of the student and :math:`q` of the teacher, over all pixels :math:`v` of all images of the batch. It
     is the number of *kept* pixels that divides: where few pixels are hard, each of them counts for more. No gradient
-    reaches the teacher or passes through :math:`M`. Where no pixel is kept, and for an empty batch, the loss is 0.
+    reaches the teacher or passes through :math:`M`. Where no pixel is kept, and for an empty batch, the loss is 0. With
+    ``over_classes="sum"`` the factor :math:`1 / K` is left out.
 
     Args:
         threshold: :math:`\tau`, a probability in [0, 1]; a pixel at the threshold is of high confidence.
         keep: "low", "high" (those not below the threshold: the control) or "all" (plain consistency).
         confidence: whose largest probability decides: "student", "teacher" or the "lesser" of both.
+        over_classes: "mean" or "sum", as of :class:`~.consistency.ConsistencyLoss`.
 
     Shape:
         - student, teacher: logits ``(B, K, *spatial)``, K >= 2, any number of spatial axes; computed in float32 or
           better, whatever the precision of the logits.
-        - returns: ``()``, dimensionless, in [0, 2 / K].
+        - returns: ``()``, dimensionless, in [0, 2 / K], or [0, 2] for the sum.
 
     Raises:
         ValueError: an argument outside these; shapes that differ; fewer than two classes.
@@ -57,14 +61,17 @@ class LowConfidenceConsistencyLoss(nn.Module):
     not in its abstract); Tarvainen and Valpola 2017, arXiv:1703.01780 (the distance).
     """
 
-    def __init__(self, threshold: float = 0.95, keep: str = "low", confidence: str = "student") -> None:
+    def __init__(
+        self, threshold: float = 0.95, keep: str = "low", confidence: str = "student", over_classes: str = "mean"
+    ) -> None:
         super().__init__()
         if not 0 <= threshold <= 1:
             raise ValueError(f"threshold is a probability in [0, 1], got {threshold}")
         check_keep("keep", keep)
         if confidence not in JUDGES:
             raise ValueError(f"confidence is one of {list(JUDGES)}, got {confidence!r}")
-        self.threshold, self.keep, self.confidence = threshold, keep, confidence
+        check_over_classes(over_classes)
+        self.threshold, self.keep, self.confidence, self.over_classes = threshold, keep, confidence, over_classes
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         if student.shape != teacher.shape:
@@ -72,7 +79,8 @@ class LowConfidenceConsistencyLoss(nn.Module):
         if student.dim() < 2 or student.shape[1] < 2:
             raise ValueError(f"softmax needs K >= 2 on axis 1, got {tuple(student.shape)}")
         kept = chosen_pixels(student, teacher, self.threshold, self.keep, self.confidence)  # (B, *spatial)
-        distance = (_probabilities(student) - _probabilities(teacher.detach())).square().mean(dim=1)
+        distance = (_probabilities(student) - _probabilities(teacher.detach())).square()  # (B, K, *spatial)
+        distance = distance.sum(dim=1) if self.over_classes == "sum" else distance.mean(dim=1)
         return (distance * kept).sum() / kept.sum().clamp(min=1)
 
 

@@ -18,6 +18,7 @@ from .mean_teacher import MeanTeacher
 from .schedule import Progress
 
 DIMENSIONS = 32  # of a representation
+SERVES = ("teacher", "student")
 
 
 class Prototypes(nn.Module):
@@ -83,8 +84,7 @@ class LowConfidence(MeanTeacher):
     :math:`f = \mathrm{head} \circ g`, :math:`L_{lcs}` brings the representations :math:`h = \mathrm{projection}(g(x))`
     of such pixels, labelled and unlabelled together, near the prototype of their class: the label's where there is one,
     else the student's prediction. The prototypes are moved, before that, towards the labelled pixels that the student
-    predicts right. Training alone needs projection and prototypes. The student serves; the teacher is reported beside
-    it.
+    predicts right. Training alone needs projection and prototypes.
 
     Args:
         network: the student; ``features`` returns logits ``(B, K, *spatial)`` and the map ``d1`` that they come from.
@@ -100,6 +100,7 @@ class LowConfidence(MeanTeacher):
         ema_decay: upper bound of the teacher's decay.
         noise: :math:`\sigma` of the teacher's input, in units of the normalised intensity, of ``view="noise"``.
         view: "strong" or "noise", as of :class:`~.mean_teacher.MeanTeacher`.
+        serve: "teacher" or "student" (the published form): which of them serves; the other is reported beside it.
         seed: of the drawing of pixels, with the step.
 
     Raises:
@@ -128,10 +129,14 @@ class LowConfidence(MeanTeacher):
         ema_decay: float = 0.99,
         noise: float = 0.1,
         view: str = "noise",
+        serve: str = "teacher",
         seed: int = 0,
     ) -> None:
         super().__init__(network, supervised, consistency, ema_decay, noise, view)
         check_keep("separation_keep", separation_keep)
+        if serve not in SERVES:
+            raise ValueError(f"serve is one of {list(SERVES)}, got {serve!r}")
+        self.serve = serve
         self.separation = separation
         self.separation_keep = separation_keep
         self.projection = nn.Sequential(
@@ -166,7 +171,8 @@ class LowConfidence(MeanTeacher):
         return terms
 
     def serving(self) -> dict[str, nn.Module]:
-        return {"student": self.student, "teacher": self.teacher.network}
+        networks = {"teacher": self.teacher.network, "student": self.student}
+        return {self.serve: networks[self.serve], **networks}
 
     def _separate(self, logits: Tensor, teacher: Tensor | None, last_map: Tensor, labelled: Batch, step: int) -> Tensor:
         assert labelled.label is not None

@@ -16,7 +16,7 @@ class Supervised(Method):
     r""":math:`L = w_{sup} L_{sup}(f(x^l), y^l)`, and a moving average of :math:`f` kept and reported beside.
 
     The average stands here because averaging alone is worth about a point of Dice: a mean teacher that is compared
-    with the plain network gives that point to the unlabelled scans. The network itself serves.
+    with the plain network gives that point to the unlabelled scans. The average serves: it is the steadier one.
 
     Args:
         network: returns logits ``(B, K, *spatial)``.
@@ -44,4 +44,4 @@ class Supervised(Method):
         self.average.follow(self.network)
 
     def serving(self) -> dict[str, nn.Module]:
-        return {"network": self.network, "average": self.average.network}
+        return {"average": self.average.network, "network": self.network}

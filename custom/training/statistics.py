@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..networks.one_channel import reads
 from ..stream.stream import Stream
-from .precision import autocast
+from .precision import autocast, autocast_dtype
 
 
 class CleanStatistics:
@@ -29,13 +29,13 @@ class CleanStatistics:
     Args:
         stream: of clean labelled patches; one that no other part draws from.
         batches: n; 0 leaves the running statistics as they are.
-        dtype: of autocast, None for float32.
+        amp: as the trainer's.
     """
 
-    def __init__(self, stream: Stream, batches: int = 16, dtype: torch.dtype | None = None) -> None:
+    def __init__(self, stream: Stream, batches: int = 16, amp: str = "off") -> None:
         if batches < 0:
             raise ValueError(f"statistics::batches is a number of batches >= 0, got {batches}")
-        self.stream, self.batches, self.dtype = stream, batches, dtype
+        self.stream, self.batches, self.dtype = stream, batches, autocast_dtype(amp, stream.device)
         self._estimated: dict[str, dict[str, Tensor]] = {}
 
     def forget(self) -> None:

@@ -40,6 +40,10 @@ class Fragment:
     """The task file that the header's command names."""
     unlabelled: bool = True
     """Whether the method draws unlabelled scans."""
+    strong: bool = False
+    """Whether the method can look at a strong, mixed view of the unlabelled scans."""
+    published: str = ""
+    """What ``configs/published.yaml`` overrides: the method as its paper has it, where the bundle's own form differs."""
     modalities_alone: bool = False
     """Whether ``network`` and ``train::method::second`` read one modality each, instead of one network all channels."""
     validation_interval: str = "'@val_interval'"

@@ -18,6 +18,7 @@ from .fragment import Fragment, read
 
 HERE = Path(__file__).parent
 FILES = ("train.yaml", "inference.yaml", "evaluate.yaml", "multi_gpu_train.yaml", "metadata.json", "logging.conf")
+PUBLISHED = "published.yaml"
 COMMENT = 27  # the column of a setting's comment
 WIDTH = 120
 
@@ -81,7 +82,8 @@ def texts(method: Fragment, tasks: Path) -> dict[str, str]:
         "lr_schedule": component("lr_schedule"),
         "own": [f"{text.split(' #')[0].rstrip():{COMMENT - 1}} # as in training" for text in own.values()],
     }
-    return {name: env.get_template(name).render(context) for name in FILES}
+    files = [*FILES, *([PUBLISHED] if method.published else [])]
+    return {name: env.get_template(name).render(context) for name in files}
 
 
 def _chunks(text: str) -> dict[str, str]:
