@@ -2,7 +2,7 @@
 
 from benchmarks.compare.results import families
 
-SIZES = {"tasks": {"acdc": {}, "lgg": {}}, "variants": {}}
+SIZES = {"sizes": {"screen": {"acdc": {}, "lgg": {}}}, "variants": {}}
 FILES = ("model", "model_final")
 
 
@@ -28,7 +28,8 @@ def row(name, dices, task="acdc", labels="7", seed=0, files=None, contrasts=None
     """A finished run whose every file of weights scored so on its cases, unless ``files`` tells them apart."""
     found = {file: cases(values, contrasts) for file, values in (files or dict.fromkeys(FILES, dices)).items()}
     return {
-        "task": task, "labels": labels, "name": name, "bundle": name, "seed": seed, "overrides": {"steps": 4}, "steps": 4,
+        "size": "screen", "task": task, "labels": labels, "name": name, "bundle": name, "seed": seed,
+        "overrides": {"steps": 4}, "steps": 4,
         "date": "2026-11-22", "commit": "abc", "machine": "2 cores", "versions": {"torch": "2.13.0"}, "seconds": 120.0,
         "validation_seconds": 30.0, "peak_mb": 100, "served_as": {"model": "network", "other": "teacher"},
         "best_in_validation": {"score": 0.5, "epoch": 2},

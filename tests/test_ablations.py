@@ -29,9 +29,14 @@ def ablations(bundle: Path) -> list[tuple[str, str, str]]:
     return [(name, overrides.strip("`"), terms) for name, overrides, terms in rows]
 
 
+def files_of(overrides: str) -> list[str]:
+    """The config files of an ablation, which may itself be one: ``configs/published.yaml``."""
+    return ["configs/train.yaml", *([overrides] if overrides.endswith(".yaml") else [])]
+
+
 def as_settings(overrides: str) -> dict[str, Any]:
     """``--weights::consistency 0 --keep high`` as the command line reads it."""
-    words = [] if overrides == "-" else shlex.split(overrides)
+    words = [] if overrides == "-" or overrides.endswith(".yaml") else shlex.split(overrides)
     assert len(words) % 2 == 0, overrides
     return {key.removeprefix("--"): yaml.safe_load(value) for key, value in zip(words[::2], words[1::2], strict=True)}
 
@@ -65,13 +70,16 @@ def test_each_ablation_of_the_docs_computes_its_terms(bundle, bundle_cwd, phanto
     assert len(rows) >= 3, "docs/README.md has no table of ablations"
     for name, overrides, terms in rows:
         settings = {**tiny(bundle), "dataset_dir": str(phantoms), "output_dir": str(tmp_path), **as_settings(overrides)}
-        workflow = ConfigWorkflow("configs/train.yaml", workflow_type="train", logging_file=False, **settings)
+        workflow = ConfigWorkflow(files_of(overrides), workflow_type="train", logging_file=False, **settings)
         workflow.initialize()
         trainer = workflow.parser.get_parsed_content("train::trainer")
         trainer.method.begin()
         trainer.labelled.start(1)
         trainer.unlabelled.start(1)
-        labelled, unlabelled = (s.draw(trainer.method.strong_view) for s in (trainer.labelled, trainer.unlabelled))
+        labelled, unlabelled = (
+            s.draw(trainer.method.strong_views if s is trainer.unlabelled else 0)
+            for s in (trainer.labelled, trainer.unlabelled)
+        )
         found = set()
         for start in sorted({weight.start for weight in trainer.weights.weights.values()}):
             progress = Progress(math.ceil(1000 * start), 1000, 1, 1, trainer.weights)
@@ -96,7 +104,7 @@ def test_each_ablation_of_the_docs_has_its_terms_and_numbers_of_its_own(bundle, 
             "val_interval": 4,
             **as_settings(overrides),
         }
-        out = run_bundle(bundle, **small, output_dir=str(tmp_path / str(number)))
+        out = run_bundle(bundle, "training", files_of(overrides), **small, output_dir=str(tmp_path / str(number)))
         with (out / "metrics.csv").open(newline="") as file:
             epochs = list(csv.DictReader(file))
         computed = [column.removeprefix("term/") for column in epochs[0] if column.startswith("term/")]

@@ -95,11 +95,11 @@ def test_no_patch_reaches_outside_its_field(patch, degrees):
 
 def test_without_parts_the_patch_is_the_box():
     box = torch.rand(2, 3, 5, 4, 6)
-    image, label, strong = Augmentation()(box, box[:, :1].byte(), (5, 4, 6), generator())
+    image, label, views = Augmentation()(box, box[:, :1].byte(), (5, 4, 6), generator())
     torch.testing.assert_close(image, box, rtol=0, atol=0)
     assert label is not None
     assert label.dtype == torch.uint8
-    assert strong is None
+    assert views == []
 
 
 @pytest.mark.parametrize("patch", [(6, 10), (5, 9), (6, 9, 4)])
@@ -292,15 +292,14 @@ ALL: list[Spatial | Intensity] = [Rotate(), Scale(), Flip(), Gamma(), Contrast()
 def test_the_strong_view_shares_the_geometry_not_the_intensities():
     augmentation = Augmentation([Rotate(prob=1), Brightness(2, 2, prob=1)], strong=[Brightness(3, 3, prob=1)])
     box = boxes(augmentation, (12, 10))
-    image, _, strong = augmentation(box, None, (12, 10), generator(), want_strong=True)
-    assert strong is not None
+    image, _, (strong,) = augmentation(box, None, (12, 10), generator(), strong_views=1)
     torch.testing.assert_close(image / 2, strong / 3)
     assert strong.std() > 0
 
 
 def test_a_strong_view_needs_strong_parts():
     with pytest.raises(ValueError, match="has no strong parts"):
-        Augmentation([Gamma()])(torch.rand(1, 1, 4, 4), None, (4, 4), generator(), want_strong=True)
+        Augmentation([Gamma()])(torch.rand(1, 1, 4, 4), None, (4, 4), generator(), strong_views=1)
 
 
 @pytest.mark.parametrize("patch", [(12, 10), (8, 10, 6)])
@@ -308,12 +307,11 @@ def test_the_same_generator_gives_the_same_views(patch):
     augmentation = Augmentation(ALL, strong=[Gamma(), Noise(prob=1)])
     box = boxes(augmentation, patch, batch=4, channels=2)
     label = (box[:, :1] > 0.5).byte()
-    first, again, other = (augmentation(box, label, patch, generator(seed), True) for seed in (1, 1, 2))
-    for one, two, three in zip(first, again, other, strict=True):
-        assert one is not None
-        assert three is not None
+    first, again, other = (augmentation(box, label, patch, generator(seed), 2) for seed in (1, 1, 2))
+    for one, two, three in zip(*([image, moved, *views] for image, moved, views in (first, again, other)), strict=True):
         torch.testing.assert_close(one, two, rtol=0, atol=0)
         assert not torch.equal(one, three)
+    assert not torch.equal(*first[2]), "two strong views, each with its own intensities"
 
 
 @pytest.mark.parametrize("parts", [[], ALL, [Gamma(prob=1), Noise(prob=1)]])
@@ -322,7 +320,7 @@ def test_the_input_is_not_changed(parts):
     box = boxes(augmentation, (12, 10))
     label = (box > 0.5).byte()
     before = box.clone(), label.clone()
-    image, moved, _ = augmentation(box, label, (12, 10), generator(), want_strong=True)
+    image, moved, _ = augmentation(box, label, (12, 10), generator(), strong_views=1)
     assert moved is not None
     image.zero_(), moved.zero_()
     torch.testing.assert_close((box, label), before, rtol=0, atol=0)

@@ -27,7 +27,8 @@ TINY = ("steps: 4, epoch_steps: 2, val_interval: 1, labelled_batch: 2, unlabelle
 def bench(tmp_path, phantoms, run_bundle, monkeypatch):
     """``bench(*arguments)`` is the command on tiny phantoms, its runs in this process; ``bench.calls`` are these."""
     (tmp_path / "sizes.yaml").write_text(
-        f"tasks:\n  phantom_2d: {{{TINY}}}\nvariants:\n  slow: {{bundle: mean_teacher, overrides: {{ema_decay: 0.5}}}}\n"
+        f"sizes:\n  screen:\n    phantom_2d: {{{TINY}}}\n"
+        "variants:\n  slow: {bundle: mean_teacher, overrides: {ema_decay: 0.5}}\n"
     )
     calls = []
 
@@ -52,7 +53,7 @@ def bench(tmp_path, phantoms, run_bundle, monkeypatch):
 def test_two_cells_of_the_phantom_become_rows_and_a_table(bench, capsys):
     assert bench("--bundles", "supervised", "slow") == 0
     found = {path.name for path in (bench.folder / "rows").iterdir()}
-    assert found == {"phantom_2d_supervised_seed0.json", "phantom_2d_slow_seed0.json"}
+    assert found == {"screen_phantom_2d_supervised_seed0.json", "screen_phantom_2d_slow_seed0.json"}
     rows = {r["name"]: r for r in read_rows(bench.folder / "rows")}
     assert rows["slow"]["bundle"] == "mean_teacher"
     assert (rows["slow"]["overrides"]["ema_decay"], rows["slow"]["steps"], rows["slow"]["peak_mb"]) == (0.5, 4, 100)
@@ -79,7 +80,7 @@ def test_a_command_that_fails_is_reported_and_the_others_go_on(bench, monkeypatc
     assert bench("--bundles", "supervised", "mean_teacher") == 1
     said = capsys.readouterr().err
     for name in ("supervised", "mean_teacher"):
-        assert f"not done: phantom_2d_{name}_seed0: RuntimeError: training ended with 1: {name}" in said
+        assert f"not done: screen_phantom_2d_{name}_seed0: RuntimeError: training ended with 1: {name}" in said
 
 
 def test_the_end_of_the_budget_keeps_what_was_used_and_continue_resumes(bench, monkeypatch, capsys):
@@ -95,7 +96,7 @@ def test_the_end_of_the_budget_keeps_what_was_used_and_continue_resumes(bench, m
     for go_on in ([], ["--continue"], []):
         assert bench("--bundles", "supervised", *go_on) == 1
     assert calls == [("training", False), ("training", True), ("training", False)]
-    assert "phantom_2d_supervised_seed0: the budget ended in it, --continue goes on" in capsys.readouterr().err
+    assert "screen_phantom_2d_supervised_seed0: the budget ended in it, --continue goes on" in capsys.readouterr().err
     assert not list((bench.folder / "rows").glob("*"))
 
 
@@ -111,14 +112,14 @@ def test_what_several_calls_used_is_kept_together(tmp_path, monkeypatch):
 def test_no_time_left_starts_nothing(bench, capsys):
     assert bench("--bundles", "supervised", "--budget", "0s") == 1
     assert bench.calls == []
-    assert "not done: phantom_2d_supervised_seed0: no time left" in capsys.readouterr().err
+    assert "not done: screen_phantom_2d_supervised_seed0: no time left" in capsys.readouterr().err
 
 
 def test_a_run_that_another_call_has_is_skipped(bench, capsys):
-    with RunFolder(bench.folder / "output/phantom_2d_supervised_seed0/compare"):
+    with RunFolder(bench.folder / "output/screen_phantom_2d_supervised_seed0/compare"):
         assert bench("--bundles", "supervised") == 1
     assert bench.calls == []
-    assert "phantom_2d_supervised_seed0: skipped. output_dir" in capsys.readouterr().err
+    assert "screen_phantom_2d_supervised_seed0: skipped. output_dir" in capsys.readouterr().err
 
 
 def test_the_table_alone_runs_nothing_and_fills_the_page(bench):
@@ -136,7 +137,7 @@ def test_the_table_alone_runs_nothing_and_fills_the_page(bench):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--tasks", "brats:3"], "task brats: the sizes name phantom_2d"),
+        (["--tasks", "brats:3"], "task brats: size screen names phantom_2d"),
         (["--bundles", "nothing"], "no bundle or variant nothing: there are"),
         (["--table", "--docs", "NOWHERE.md"], "No such file"),
     ],
@@ -147,20 +148,48 @@ def test_mistakes_are_said_in_a_sentence(arguments, said, bench, capsys):
 
 
 def test_a_variant_that_is_not_for_a_task_is_left_out(bench, capsys):
-    bench.sizes.write_text("tasks: {phantom_2d: }\nvariants: {few: {bundle: supervised, tasks: [lgg]}}\n")
+    bench.sizes.write_text("sizes: {screen: {phantom_2d: }}\nvariants: {few: {bundle: supervised, tasks: [lgg]}}\n")
     assert bench("--bundles", "few") == 0
     assert "phantom_2d_few_seed0: left out, few is not for this task" in capsys.readouterr().out
+
+
+def test_a_variant_may_be_longer_and_as_published():
+    sizes = {
+        "sizes": {"screen": {"acdc": {"steps": 100, "patch": [8, 8]}}},
+        "variants": {
+            "long": {"bundle": "supervised", "times": 2.5},
+            "old": {"bundle": "mean_teacher", "published": True},
+        },
+    }
+    assert runs.job_of("screen", "acdc:3", "long", 0, sizes).overrides == {"steps": 250, "patch": [8, 8]}
+    assert runs.job_of("screen", "acdc:3", "old", 0, sizes).published
+    with pytest.raises(ValueError, match="size full: there are screen"):
+        runs.job_of("full", "acdc:3", "long", 0, sizes)
+
+
+def test_a_published_form_trains_with_its_overlay(tmp_path, monkeypatch):
+    """Before the task's file: the grid and the length are the task's."""
+    asked = []
+    monkeypatch.setattr(runs, "_command", lambda bundle, run_id, files, *_: asked.append(files) or 1)
+    monkeypatch.setattr(runs, "row", lambda job, folder: {})
+    job = runs.Job("screen", "acdc", "3", "old", 0, "mean_teacher", published=True)
+    runs.run(job, tmp_path, tmp_path / "run", math.inf, False)
+    assert asked == [
+        ["configs/train.yaml", "configs/published.yaml", "scripts/tasks/acdc.yaml"],
+        ["configs/train.yaml", "configs/published.yaml", "scripts/tasks/acdc.yaml", "configs/evaluate.yaml"],
+    ]
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("variants: {}", "needs tasks"),
+        ("variants: {}", "needs sizes"),
+        ("sizes: {screen: [a]}", "needs sizes"),
         (
-            "tasks: {a: {}}\nvariants: {b: {overrides: {}}}",
-            "variant b is .* It needs bundle, and may have overrides, base",
+            "sizes: {s: {a: {}}}\nvariants: {b: {overrides: {}}}",
+            "variant b is .* It needs bundle, and may have overrides, published, times, base",
         ),
-        ("tasks: {a: {}}\nvariants: {b: {bundle: c, basline: d}}", "variant b is"),
+        ("sizes: {s: {a: {}}}\nvariants: {b: {bundle: c, basline: d}}", "variant b is"),
     ],
 )
 def test_sizes_that_cannot_be_read_are_refused(text, said, tmp_path):
@@ -171,12 +200,15 @@ def test_sizes_that_cannot_be_read_are_refused(text, said, tmp_path):
 
 def test_the_sizes_of_this_repository_name_bundles_and_tasks_that_there_are():
     sizes = runs.read_sizes()
+    tasks = {task for size in sizes["sizes"].values() for task in size}
     for name, variant in sizes["variants"].items():
         assert (BUNDLES / variant["bundle"] / "configs/train.yaml").is_file(), name
         baseline = variant.get("baseline", "supervised")
         assert baseline in sizes["variants"] or (BUNDLES / baseline).is_dir(), name
-        assert set(variant.get("tasks", [])) <= set(sizes["tasks"]), name
-    assert all((ROOT / "custom/tasks" / f"{task}.yaml").is_file() for task in sizes["tasks"])
+        assert set(variant.get("tasks", [])) <= tasks, name
+        published = BUNDLES / variant["bundle"] / "configs/published.yaml"
+        assert published.is_file() or not variant.get("published"), name
+    assert all((ROOT / "custom/tasks" / f"{task}.yaml").is_file() for task in tasks)
 
 
 @pytest.mark.parametrize(("text", "expected"), [("90s", 90), ("150m", 9000), ("2h", 7200), ("1.5", 90)])

@@ -97,15 +97,15 @@ def test_p_is_corrected_over_the_methods_of_one_task_and_number_of_labels():
 
 def test_every_method_stands_on_every_task_and_what_is_missing_is_said():
     rows = [row("supervised", [0.5] * 6), row("a", [0.6] * 6), row("supervised", [0.5] * 6, task="lgg", labels="5")]
-    found = families(rows, {"tasks": SIZES["tasks"], "variants": {"b": {"bundle": "a", "tasks": ["acdc"]}}})
+    found = families(rows, {"sizes": SIZES["sizes"], "variants": {"b": {"bundle": "a", "tasks": ["acdc"]}}})
     assert [(f.title, [c.name for c in f.entries]) for f in found] == [
-        ("acdc, 7 labelled", ["supervised", "a"]),
-        ("lgg, 5 labelled", ["supervised", "a"]),
+        ("screen: acdc, 7 labelled", ["supervised", "a"]),
+        ("screen: lgg, 5 labelled", ["supervised", "a"]),
     ]
     text = table.markdown(found)
     assert "| a          |        missing |" in text
     rows += [row("b", [0.5] * 6, bundle="a")]
-    found = families(rows, {"tasks": SIZES["tasks"], "variants": {"b": {"bundle": "a", "tasks": ["acdc"]}}})
+    found = families(rows, {"sizes": SIZES["sizes"], "variants": {"b": {"bundle": "a", "tasks": ["acdc"]}}})
     assert "| b          | not for this task |" in table.markdown(found)
     assert "not for this task" in html(found)
     assert "missing" in html(found)
@@ -115,7 +115,7 @@ def test_tasks_come_in_the_order_of_the_sizes_and_labels_by_number():
     places = [("lgg", "5"), ("acdc", "14"), ("acdc", "7"), ("phantom_9", "")]
     rows = [row("supervised", [0.5] * 3, task=task, labels=labels) for task, labels in places]
     assert [family.title for family in families(rows, SIZES)] == [
-        *("acdc, 7 labelled", "acdc, 14 labelled", "lgg, 5 labelled", "phantom_9"),
+        *("screen: acdc, 7 labelled", "screen: acdc, 14 labelled", "screen: lgg, 5 labelled", "screen: phantom_9"),
     ]
 
 
@@ -124,7 +124,7 @@ def test_a_variant_is_compared_with_the_baseline_that_the_sizes_name_file_by_fil
     alone = row("alone", None, bundle="cm", files={file: [0.4 + i / 10] * 6 for i, file in enumerate(files)})
     ours = row("cm", None, files={file: [0.5 + i / 5] * 6 for i, file in enumerate(files)})
     sizes = {
-        "tasks": SIZES["tasks"],
+        "sizes": SIZES["sizes"],
         "variants": {"cm": {"bundle": "cm", "baseline": "alone"}, "alone": {"bundle": "cm"}},
     }
     rows = [row("supervised", [0.9] * 6), alone, ours]
@@ -141,7 +141,7 @@ def test_rows_of_other_sizes_are_pointed_out():
         row("supervised", [0.5] * 6, overrides={"steps": 4, "patch": [8, 8]}),
         row("a", [0.6] * 6, overrides={"steps": 8, "patch": [8, 8], "keep": "high"}, steps=8),
     ]
-    sizes = {"tasks": SIZES["tasks"], "variants": {"a": {"bundle": "a", "overrides": {"keep": "high"}}}}
+    sizes = {"sizes": SIZES["sizes"], "variants": {"a": {"bundle": "a", "overrides": {"keep": "high"}}}}
     assert one_entry(rows, "a", sizes).notes == ["seed 0: other sizes than supervised: steps 8 against 4"]
     said = "- a: seed 0: other sizes than supervised: steps 8 against 4, keep high against not set"
     assert said in table.markdown(families(rows, SIZES))  # an override that the sizes do not name as the variant's
@@ -201,7 +201,7 @@ def test_two_rows_of_one_run_are_refused(tmp_path):
     for name in "xy":
         (tmp_path / f"{name}.json").write_text(json.dumps(row("a", [0.5])))
     with pytest.raises(
-        ValueError, match=r"y\.json and .*x\.json are rows of one run: acdc, 7, a, 0\. Delete one of them"
+        ValueError, match=r"y\.json and .*x\.json are rows of one run: screen, acdc, 7, a, 0\. Delete one of them"
     ):
         read_rows(tmp_path)
 

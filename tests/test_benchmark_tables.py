@@ -79,7 +79,7 @@ def test_the_summary_is_compact_and_marks_what_survives_the_correction():
     assert a[1:] == ["0.600; +10.0\\* (+10.0 to +10.0); 1 seed", "missing"]  # 2 / 2**8 twice
     assert b[1].startswith("0.500; 0.0 (")
     assert b[2] == "0.600; +10.0 (+10.0 to +10.0); 1 seed"
-    assert lines_of(text, "method")[0][1:] == ["acdc, 7 labelled", "lgg, 5 labelled"]
+    assert lines_of(text, "method")[0][1:] == ["screen: acdc, 7 labelled", "screen: lgg, 5 labelled"]
 
 
 def test_the_summary_stands_between_the_markers_and_can_be_written_again():

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from custom.methods import MeanTeacher, MovingAverage
-from custom.methods.batch import Batch
+from custom.methods.batch import Batch, StrongView
 from custom.methods.schedule import Progress
 from custom.stream.augment import Augmentation, Flip, Gamma
 from custom.stream.mixing import CutMix, Mix
@@ -141,30 +141,32 @@ def test_the_training_does_not_notice_and_what_serves_has_them(tmp_path):
 
 def test_the_strong_view_has_the_box_and_targets_follow_it():
     drawn = Stream(tiny.bank("unlabelled", 100, 3), 4, (16, 16), Augmentation([Flip()], [Gamma(0.5, 2, prob=0.0)]), name="u",
-                   mixing=CutMix(prob=1.0)).draw(want_strong=True)  # fmt: skip
-    assert torch.equal(drawn.strong, drawn.mixed(drawn.image)), "without intensities the strong view is the mixed image"
-    assert not torch.equal(drawn.strong, drawn.image)
+                   mixing=CutMix(prob=1.0)).draw(strong_views=2)  # fmt: skip
+    for view in drawn.strong:  # without intensities a strong view is the mixed image
+        assert torch.equal(view.image, view.mixed(drawn.image))
+        assert not torch.equal(view.image, drawn.image)
+    assert not torch.equal(drawn.strong[0].image, drawn.strong[1].image), "a box each"
     plain = Stream(tiny.bank("unlabelled", 100, 3), 4, (16, 16), [Flip()], name="u").draw()
-    assert plain.mixed(plain.image) is plain.image
+    assert plain.strong_view().mixed(plain.image) is plain.image
 
 
 @pytest.mark.parametrize("name", ["mean_teacher", "low_confidence"])
 def test_the_student_sees_the_strong_view_the_teacher_clean_images_and_targets_are_mixed(name):
     method = tiny.method(name)
     method = type(method)(**arguments(method), view="strong")
-    assert method.strong_view
+    assert method.strong_views == 1
     torch.manual_seed(1)
     labelled = Batch(torch.rand(2, 1, 16, 16), label=torch.ones(2, 1, 16, 16).long())
     mask = torch.zeros(2, 1, 16, 16, dtype=torch.bool)
     mask[:, :, :8] = True
     image = torch.rand(2, 1, 16, 16)
-    unlabelled = Batch(image, strong=Mix(mask)(image) ** 2, mix=Mix(mask))
+    unlabelled = Batch(image, strong=(StrongView(Mix(mask)(image) ** 2, Mix(mask)),))
     seen: dict[str, torch.Tensor] = {}
     method.student.down[0].register_forward_pre_hook(lambda _, x: seen.update(student=x[0]))
     method.teacher.network.register_forward_hook(lambda _, x, y: seen.update(teacher=x[0], logits=y))
     method.consistency.register_forward_pre_hook(lambda _, x: seen.update(target=x[1]))
     method(labelled, unlabelled, Progress(0, 10, 1, 1))
-    assert torch.equal(seen["student"], torch.cat([labelled.image, unlabelled.strong]))
+    assert torch.equal(seen["student"], torch.cat([labelled.image, unlabelled.strong[0].image]))
     assert torch.equal(seen["teacher"], torch.cat([labelled.image, image])), "clean, both halves"
     assert torch.equal(seen["target"], Mix(mask)(seen["logits"][2:]))
 

@@ -240,9 +240,12 @@ def test_state_round_trips_and_holds_plain_tensors(tmp_path):
 # serving and watching
 
 
-def test_the_student_serves_the_teacher_stands_beside_and_no_head_goes_along():
+def test_one_serves_the_other_stands_beside_and_no_head_goes_along():
     method = make()
-    assert list(method.serving()) == ["student", "teacher"]
+    assert list(method.serving()) == ["teacher", "student"]
+    assert list(make(serve="student").serving()) == ["student", "teacher"]
+    with pytest.raises(ValueError, match=r"serve is one of .*'both'"):
+        make(serve="both")
     for network in method.serving().values():
         make().student.load_state_dict(network.state_dict(), strict=True)
 

@@ -159,9 +159,9 @@ def test_without_its_term_mean_teacher_computes_what_supervised_does():
     assert torch.equal(a, b)
 
 
-def test_the_teacher_serves_and_the_student_stands_beside():
+def test_the_moving_average_serves_and_the_network_stands_beside():
     assert list(tiny.method("mean_teacher").serving()) == ["teacher", "student"]
-    assert list(tiny.method("supervised").serving()) == ["network", "average"]
+    assert list(tiny.method("supervised").serving()) == ["average", "network"]
 
 
 def test_begin_copies_weights_that_were_loaded_later():

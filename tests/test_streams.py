@@ -41,18 +41,21 @@ def same(one, other):
 @pytest.mark.parametrize(("slices", "patch"), [(True, (8, 6)), (False, (8, 6, 4))])
 def test_a_batch_has_the_promised_shapes(tmp_path, slices, patch):
     augmentation = Augmentation(PARTS, strong=[Brightness(prob=1)])
-    batch = Stream(make_bank(tmp_path, slices=slices), 4, patch, augmentation, foreground=0.5).draw(want_strong=True)
+    batch = Stream(make_bank(tmp_path, slices=slices), 4, patch, augmentation, foreground=0.5).draw(strong_views=1)
     assert len(batch) == 4
     assert batch.label is not None
-    assert batch.strong is not None
     assert batch.present is not None
-    assert batch.image.shape == batch.strong.shape == (4, 1, *patch)
+    assert batch.image.shape == batch.strong[0].image.shape == (4, 1, *patch)
     assert batch.label.shape == (4, 1, *patch)
-    assert (batch.image.dtype, batch.strong.dtype, batch.label.dtype) == (torch.float32, torch.float32, torch.int64)
+    assert (batch.image.dtype, batch.strong[0].image.dtype, batch.label.dtype) == (
+        torch.float32,
+        torch.float32,
+        torch.int64,
+    )
     assert batch.present.tolist() == [[True]] * 4
     assert len(batch.cases) == 4
     assert batch.cases[0].startswith("p0")
-    assert Stream(make_bank(tmp_path, slices=slices), 4, patch, PARTS).draw().strong is None
+    assert Stream(make_bank(tmp_path, slices=slices), 4, patch, PARTS).draw().strong == ()
 
 
 def test_images_in_2d_are_channels_last_on_a_cpu(tmp_path):
@@ -173,12 +176,11 @@ def test_foreground_patches_at_the_edge_show_no_padding(tmp_path):
 def test_an_absent_channel_stays_zero_under_noise(tmp_path):
     bank = make_bank(tmp_path, slices=True, modalities=2)
     augmentation = Augmentation([Rotate(), Noise(prob=1)], strong=[Noise(prob=1)])
-    batch = Stream(bank, 15, (8, 6), augmentation).draw(want_strong=True)
+    batch = Stream(bank, 15, (8, 6), augmentation).draw(strong_views=1)
     assert batch.present is not None
-    assert batch.strong is not None
     absent = ~batch.present
     assert absent.sum() == 5  # the five slices of the last case
-    assert batch.image[absent].count_nonzero() == batch.strong[absent].count_nonzero() == 0
+    assert batch.image[absent].count_nonzero() == batch.strong[0].image[absent].count_nonzero() == 0
     assert (batch.image[batch.present].flatten(1).std(dim=1) > 0).all()
 
 

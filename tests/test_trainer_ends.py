@@ -94,7 +94,7 @@ def test_a_nan_score_is_never_the_best_and_is_said_once(tmp_path, caplog):
 def test_the_best_weights_serve_and_the_final_ones_stand_beside(tmp_path):
     trainer = tiny.scripted([0.5, 0.7, 0.6], tmp_path)
     nets = []
-    trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda: nets.append(weights_of(trainer.method.network)))
+    trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda: nets.append(weights_of(trainer.method.average.network)))
     trainer.run()
     models = tmp_path / "bundle/models"
     assert equal(torch.load(models / "model.pt", weights_only=True), nets[1])

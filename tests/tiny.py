@@ -20,8 +20,9 @@ from torch import Tensor
 from custom.methods import Method
 from custom.networks import UNet
 from custom.run.output import Output
-from custom.stream.augment import Flip, Noise
+from custom.stream.augment import Augmentation, Flip, Gamma, Noise
 from custom.stream.bank import Bank
+from custom.stream.mixing import CutMix
 from custom.stream.stream import Stream
 from custom.training.trainer import DualStreamTrainer
 from custom.training.validation import ServingEvaluator
@@ -101,8 +102,9 @@ def trainer(
     }[optimizer]()
     seed, parts = settings.pop("seed", 0), [Flip(), Noise(0.05, prob=0.5)]
     channels = getattr(of(which), "CHANNELS", ["image"]) if isinstance(which, str) else ["image"]
+    views = Augmentation(parts, strong=[Gamma(0.5, 2.0, prob=0.8)])
     streams = {
-        name: Stream(bank(name, first, cases, channels), batch, (16, 16), parts, seed=seed, name=name)
+        name: Stream(bank(name, first, cases, channels), batch, (16, 16), views, seed=seed, name=name, mixing=CutMix())
         for name, first, cases in (("labelled", 0, labelled), ("unlabelled", 100, unlabelled))
     }
     if weights is None:

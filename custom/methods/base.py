@@ -29,8 +29,8 @@ class Method(nn.Module):
     """Those of them that need the unlabelled stream. Where none of them has a weight the unlabelled batch is
     empty (B = 0) and no patch is drawn for it."""
 
-    strong_view: bool = False
-    """Whether ``forward`` reads ``Batch.strong`` of the unlabelled stream."""
+    strong_views: int = 0
+    """How many strong views of the unlabelled patches ``forward`` reads."""
 
     def forward(self, labelled: Batch, unlabelled: Batch, progress: Progress) -> dict[str, Tensor]:
         """Every wanted term, a scalar with its gradient, by name."""

@@ -54,11 +54,11 @@ class MeanTeacher(Method):
         super().__init__()
         if view not in VIEWS:
             raise ValueError(f"view is one of {list(VIEWS)}, got {view!r}")
-        self.strong_view = view == "strong"
+        self.strong_views = int(view == "strong")
         self.student = network
         self.supervised = supervised
         self.consistency = consistency
-        self.teacher = MovingAverage(network, ema_decay, "own" if self.strong_view else "copied")
+        self.teacher = MovingAverage(network, ema_decay, "own" if self.strong_views else "copied")
         self.noise = noise
         self._watched: dict[str, Tensor] = {}
 
@@ -77,16 +77,16 @@ class MeanTeacher(Method):
 
     def _seen(self, unlabelled: Batch) -> Tensor:
         """What the student sees of the unlabelled patches."""
-        return unlabelled.strong if self.strong_view and unlabelled.strong is not None else unlabelled.image
+        return unlabelled.strong_view().image if self.strong_views else unlabelled.image
 
     def _teach(self, labelled: Batch, unlabelled: Batch) -> tuple[Tensor | None, Tensor]:
         """The teacher's logits: of the labelled patches where they are at hand, of the unlabelled ones as the student sees
         them."""
-        if not self.strong_view:
+        if not self.strong_views:
             return None, self._teach_noisy(unlabelled.image)
         logits = self.teacher.teach(torch.cat([labelled.image, unlabelled.image])).float()
         logits_l, logits_u = logits.split([len(labelled), len(unlabelled)])
-        return logits_l, unlabelled.mixed(logits_u)
+        return logits_l, unlabelled.strong_view().mixed(logits_u)
 
     def _teach_noisy(self, image: Tensor) -> Tensor:
         return self.teacher(self._perturb(image)).float()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 
 STATISTICS = ("own", "copied")
 
@@ -61,6 +64,18 @@ class MovingAverage(nn.Module):
         finally:
             for norm in norms:
                 norm.eval()
+
+    @contextlib.contextmanager
+    def dropping(self) -> Iterator[None]:
+        """Within the block dropout is on, as while training; everything else stays in evaluation mode."""
+        layers = [m for m in self.network.modules() if isinstance(m, _DropoutNd)]
+        for layer in layers:
+            layer.train()
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer.eval()
 
     @torch.no_grad()
     def copy(self, network: nn.Module) -> None:

@@ -84,23 +84,41 @@ class UNet(nn.Module):
         self.merge = nn.ModuleList(_double_conv(spatial_dims, 2 * width, width, 0.0, norm) for _, width in pairs)
         self.out = _CONV[spatial_dims](widths[0], out_channels, 1)
 
-    @torch.jit.export
-    def features(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Logits, and the map of every level by name."""
-        maps: dict[str, Tensor] = {}
-        skips: list[Tensor] = []
+    def encode(self, x: Tensor) -> list[Tensor]:
+        """The encoder's maps, from the full grid down."""
+        maps: list[Tensor] = []
         for level, stage in enumerate(self.down):
             if level > 0:
                 x = self.pool(x)
             x = stage(x)
-            skips.append(x)
-            maps["e" + str(level + 1)] = x
-        finer = len(skips) - 1
+            maps.append(x)
+        return maps
+
+    def _decoder_maps(self, encoded: list[Tensor]) -> list[Tensor]:
+        """From the coarsest up to the full grid."""
+        x, finer = encoded[-1], len(encoded) - 1
+        maps: list[Tensor] = []
         for up, merge in zip(self.up, self.merge):  # noqa: B905 - TorchScript's zip has no `strict`
             finer -= 1
-            x = merge(torch.cat([skips[finer], up(x)], dim=1))
-            maps["d" + str(finer + 1)] = x
-        return self.out(x), maps
+            x = merge(torch.cat([encoded[finer], up(x)], dim=1))
+            maps.append(x)
+        return maps
+
+    def decode(self, encoded: list[Tensor]) -> Tensor:
+        """Logits from the encoder's maps, as :meth:`encode` returns them."""
+        return self.out((encoded + self._decoder_maps(encoded))[-1])
+
+    @torch.jit.export
+    def features(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Logits, and the map of every level by name."""
+        maps: dict[str, Tensor] = {}
+        encoded = self.encode(x)
+        for level, encoder_map in enumerate(encoded):
+            maps["e" + str(level + 1)] = encoder_map
+        decoded = self._decoder_maps(encoded)
+        for level, decoder_map in enumerate(decoded):
+            maps["d" + str(len(decoded) - level)] = decoder_map
+        return self.out((encoded + decoded)[-1]), maps
 
     def forward(self, x: Tensor) -> Tensor:
         return self.features(x)[0]

@@ -314,13 +314,13 @@ class Augmentation:
         return tuple(side + 2 * more for side, more in zip(patch, margin, strict=True))
 
     def __call__(
-        self, image: Tensor, label: Tensor | None, patch: Sequence[int], generator: Generator, want_strong: bool = False
-    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Weak view, label and, if wanted, the strong view of a batch of boxes; the input is not changed.
+        self, image: Tensor, label: Tensor | None, patch: Sequence[int], generator: Generator, strong_views: int = 0
+    ) -> tuple[Tensor, Tensor | None, list[Tensor]]:
+        """Weak view, label and as many strong views as wanted of a batch of boxes; the input is not changed.
 
         Shape:
             - image: ``(B, C, *field(patch))`` float; label: ``(B, 1, *field(patch))`` or None.
-            - returns: ``(B, C, *patch)``, ``(B, 1, *patch)`` or None, ``(B, C, *patch)`` or None.
+            - returns: ``(B, C, *patch)``, ``(B, 1, *patch)`` or None, each ``(B, C, *patch)``.
 
         Raises:
             ValueError: an image that is not ``field(patch)`` large; a strong view without strong parts.
@@ -331,15 +331,13 @@ class Augmentation:
                 f"image {tuple(image.shape)}: patches of {patch} are taken from boxes of {self.field(patch)}; "
                 "cut boxes of the size field(patch)"
             )
-        if want_strong and not self.strong:
+        if strong_views and not self.strong:
             raise ValueError("the method wants a strong view and the augmentation has no strong parts; list them")
         matrix = self.geometry(image.shape[0], len(patch), generator)
         image, label = transform(image, label, matrix, patch)
-        strong = image.clone() if want_strong else None
+        strong = [image.clone() for _ in range(strong_views)]
         image = change(image, self.intensity, generator)
-        if strong is not None:
-            strong = change(strong, self.strong, generator)
-        return image, label, strong
+        return image, label, [change(view, self.strong, generator) for view in strong]
 
     def geometry(self, batch: int, dims: int, generator: Generator) -> Tensor:
         """``(B, dims, dims + 1)`` float64 on the CPU, ``[M | t]`` from places in the patch to places in the scan."""

@@ -33,6 +33,32 @@ class Mix:
         return torch.where(mask if x.ndim == mask.ndim else mask[:, 0], x.roll(1, dims=0), x)
 
 
+class Paste:
+    """One box of the same size and place in every patch of a batch: what is pasted into what is the method's.
+
+    Args:
+        side: of the box, as a share of the patch's, in (0, 1).
+
+    Raises:
+        ValueError: ``side`` outside this.
+
+    References: Bai et al. 2023, arXiv:2305.00673.
+    """
+
+    def __init__(self, side: float = 2 / 3) -> None:
+        if not 0 < side < 1:
+            raise ValueError(f"side is a share of the patch's in (0, 1), got {side}")
+        self.side = side
+
+    def __call__(self, patch: Sequence[int], generator: Generator) -> Tensor:
+        """``(1, 1, *patch)`` bool, True inside of a box that lies anywhere within the patch."""
+        mask = torch.zeros(1, 1, *patch, dtype=torch.bool)
+        places = torch.rand(len(patch), generator=generator, dtype=torch.float64).tolist()
+        box = [_span(side, side * self.side, place) for side, place in zip(patch, places, strict=True)]
+        mask[(0, 0, *box)] = True
+        return mask
+
+
 class CutMix:
     r"""With probability ``prob`` a patch gets a box of its neighbour in the batch.
 
@@ -76,8 +102,13 @@ class CutMix:
             for axis, (side, factor, place) in enumerate(
                 zip(patch, factors.tolist(), chance[i, 2 + dims :].tolist(), strict=True)
             ):
-                length = min(side, max(1, round(side * factor)))
-                start = int(place * (side - length + 1))
-                box[axis] = slice(start, start + length)
+                box[axis] = _span(side, side * factor, place)
             mask[(i, 0, *box)] = True
         return Mix(mask)
+
+
+def _span(side: int, length: float, place: float) -> slice:
+    """So many voxels of an axis, at least one, at most all; ``place`` in [0, 1) says where."""
+    voxels = min(side, max(1, round(length)))
+    start = int(place * (side - voxels + 1))
+    return slice(start, start + voxels)

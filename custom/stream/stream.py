@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor
 
 from .. import distributed
-from ..methods.batch import Batch
+from ..methods.batch import Batch, StrongView
 from ..seeds import derive
 from .augment import Augmentation
 from .bank import Bank
@@ -27,7 +27,7 @@ class Stream:
         batch: patches a batch.
         patch: size in voxels, one number for each spatial axis of the bank's items.
         augmentation: an :class:`Augmentation`, or the list of its parts.
-        mixing: of the strong view within a batch; None mixes nothing.
+        mixing: of the strong views within a batch, a box each; None mixes nothing.
         foreground: how often a patch is drawn round foreground, a probability in [0, 1]; 0 for unlabelled items.
         seed: of the run.
         name: of the stream; streams of other names draw other numbers.
@@ -69,11 +69,11 @@ class Stream:
         self.generator = Generator().manual_seed(derive(self.seed, epoch, self.rank, self.name))
         self._queue = torch.zeros(0, dtype=torch.long)
 
-    def draw(self, want_strong: bool = False) -> Batch:
+    def draw(self, strong_views: int = 0) -> Batch:
         """The next batch, on ``device``: image float32, label int64 (which every loss wants, so converted once).
 
         Raises:
-            ValueError: an empty bank; a patch of another number of axes than the items; no strong parts if wanted.
+            ValueError: an empty bank; a patch of another number of axes than the items; no strong parts.
         """
         if len(self.bank.items) == 0:
             raise ValueError(
@@ -84,21 +84,22 @@ class Stream:
         image, label = self.bank.crops(items, self._centres(items), self.field)
         image = image.to(self.device, non_blocking=True)
         label = None if label is None else label.to(self.device, non_blocking=True)
-        image, label, strong = self.augmentation(image, label, self.patch, self.generator, want_strong)
+        image, label, strong = self.augmentation(image, label, self.patch, self.generator, strong_views)
         present = self.bank.present(items)
-        mix = None
-        if strong is not None and self.mixing is not None:
-            mix = self.mixing.draw(present, self.patch, self.generator)
-            strong = mix(strong)
         names = tuple(self.bank.item_name(item) for item in items.tolist())
         return Batch(
             image=self._finish(image, present),
             label=None if label is None else label.long(),
-            strong=None if strong is None else self._finish(strong, present),
-            mix=mix,
+            strong=tuple(self._strong_view(view, present) for view in strong),
             present=present.to(self.device, non_blocking=True),
             cases=names,
         )
+
+    def _strong_view(self, image: Tensor, present: Tensor) -> StrongView:
+        if self.mixing is None:
+            return StrongView(self._finish(image, present))
+        mix = self.mixing.draw(present, self.patch, self.generator)
+        return StrongView(self._finish(mix(image), present), mix)
 
     def empty(self) -> Batch:
         """A batch of no patches: what a method gets where no wanted term needs this stream."""

@@ -284,7 +284,7 @@ class DualStreamTrainer(Trainer):
     def _draw(self) -> tuple[Batch, Batch]:
         unlabelled = self._wanted_unlabelled()
         labelled = self.labelled.draw()
-        return labelled, self.labelled.empty() if unlabelled is None else unlabelled.draw(self.method.strong_view)
+        return labelled, self.labelled.empty() if unlabelled is None else unlabelled.draw(self.method.strong_views)
 
     def _wanted_unlabelled(self) -> Stream | None:
         """The unlabelled stream, where a term reads it now."""

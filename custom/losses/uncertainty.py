@@ -1,0 +1,40 @@
+"""Agreement of a student with a teacher where the teacher is sure."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class UncertaintyConsistencyLoss(nn.Module):
+    r"""Squared distance of probabilities over the voxels at which the teacher's entropy is low.
+
+    .. math:: L = \frac{\sum_v m_v \frac{1}{K} \sum_k (p_{vk} - q_{vk})^2}{\max(\sum_v m_v, 1)}, \quad
+              m_v = [u_v < h \ln K], \quad u_v = -\sum_k q_{vk} \ln q_{vk}
+
+    with :math:`p = \mathrm{softmax}(z)` of the student. The bound is a share :math:`h` of :math:`\ln K`, the largest
+    entropy that K classes can have; programs that write :math:`\ln 2` for more classes than two leave out nearly all.
+
+    Shape:
+        - student: logits ``(B, K, *spatial)``, K >= 2; teacher: probabilities of that shape, without gradient.
+        - share: :math:`h`, in [0, 1].
+        - returns: the loss ``()``, dimensionless, in [0, 2 / K], and :math:`m` ``(B, *spatial)`` bool.
+
+    Raises:
+        ValueError: shapes that differ; fewer than two classes.
+
+    References: Yu et al. 2019, arXiv:1907.07034.
+    """
+
+    def forward(self, student: Tensor, teacher: Tensor, share: float) -> tuple[Tensor, Tensor]:
+        if student.shape != teacher.shape:
+            raise ValueError(f"student {tuple(student.shape)} and teacher {tuple(teacher.shape)} differ in shape")
+        if student.dim() < 2 or student.shape[1] < 2:
+            raise ValueError(f"softmax needs K >= 2 on axis 1, got {tuple(student.shape)}")
+        p = student.to(torch.promote_types(student.dtype, torch.float32)).softmax(dim=1)
+        q = teacher.detach().to(p.dtype)
+        sure = -torch.xlogy(q, q).sum(dim=1) < share * math.log(q.shape[1])
+        distance = (p - q).square().mean(dim=1)
+        return (distance * sure).sum() / sure.sum().clamp(min=1), sure
