@@ -4,7 +4,7 @@ import json
 import math
 
 import pytest
-from benchmark_fixtures import SIZES, cases, one_entry, row
+from benchmark_fixtures import SIZES, cases, lines_of, one_entry, row
 
 from benchmarks.compare import table
 from benchmarks.compare.page import html
@@ -117,6 +117,18 @@ def test_tasks_come_in_the_order_of_the_sizes_and_labels_by_number():
     assert [family.title for family in families(rows, SIZES)] == [
         *("screen: acdc, 7 labelled", "screen: acdc, 14 labelled", "screen: lgg, 5 labelled", "screen: phantom_9"),
     ]
+
+
+def test_methods_of_one_size_do_not_stand_as_missing_in_another():
+    sizes = {"sizes": {"screen": {"acdc": {}}, "full": {"acdc": {}}}, "variants": {}}
+    rows = [row(name, [0.5] * 6) for name in ("supervised", "a")] + [row("supervised", [0.6] * 6, size="full")]
+    found = families(rows, sizes)
+    assert [(f.title, [c.name for c in f.entries]) for f in found] == [
+        ("screen: acdc, 7 labelled", ["supervised", "a"]),
+        ("full: acdc, 7 labelled", ["supervised"]),
+    ]
+    assert "full: acdc" in html(found)
+    assert lines_of(table.summary(found), "`a`")[0][2] == "-"
 
 
 def test_a_variant_is_compared_with_the_baseline_that_the_sizes_name_file_by_file():

@@ -19,7 +19,7 @@ LEVELS = 3
 
 
 def progress(**weights) -> Progress:
-    return Progress(0, 10, 1, 1, TermWeights({**WEIGHTS, **weights}, TaskAffinity.terms))
+    return Progress(0, 10, 1, 1, TermWeights({**WEIGHTS, "pseudo": 0, **weights}, TaskAffinity.terms))
 
 
 def batch(

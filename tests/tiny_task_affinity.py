@@ -8,7 +8,7 @@ from custom.losses import TaskAffinityLoss
 from custom.methods import TaskAffinity
 from custom.networks import GatedVNet
 
-WEIGHTS = {"supervised": 1.0, "structure": 1.0, "context": 0.5}
+WEIGHTS = {"supervised": 1.0, "structure": 1.0, "context": 0.5, "pseudo": 0.5}
 
 
 def network(channels: int = 1, classes: int = len(tiny.CLASSES), **settings) -> GatedVNet:
@@ -23,4 +23,6 @@ def supervised_loss() -> DiceLoss:
 
 
 def method(affinity: TaskAffinityLoss | None = None, detach_masks: bool = False, **settings) -> TaskAffinity:
-    return TaskAffinity(network(**settings), supervised_loss(), affinity or TaskAffinityLoss(), detach_masks)
+    return TaskAffinity(
+        network(**settings), supervised_loss(), affinity or TaskAffinityLoss(), detach_masks, threshold=0.5
+    )

@@ -112,11 +112,11 @@ def _overview(found: Sequence[Family]) -> Table:
 
 def _of_family(family: Family) -> list[Column]:
     """Columns of items that are names of methods."""
-    entry_of, final = {entry.name: entry for entry in family.entries}, SERVED["final"]
+    entry_of, final = family.entry, SERVED["final"]
     return [
-        Column("Dice", lambda name: _dice(entry_of[name], final), family.title),
-        Column("difference", lambda name: _points(entry_of[name].changes.get(final)), family.title),
-        Column("seeds", lambda name: _seeds(entry_of[name]), family.title),
+        Column("Dice", lambda name: _dice(entry_of(name), final), family.title),
+        Column("difference", lambda name: _points(entry_of(name).changes.get(final)), family.title),
+        Column("seeds", lambda name: _seeds(entry_of(name)), family.title),
     ]
 
 

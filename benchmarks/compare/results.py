@@ -101,6 +101,10 @@ class Family:
     def title(self) -> str:
         return f"{self.size}: {self.task}" + (f", {self.labels} labelled" if self.labels else "")
 
+    def entry(self, name: str) -> Entry:
+        """The entry of that name; one without rows where this size has none."""
+        return next((entry for entry in self.entries if entry.name == name), Entry(name, [], fits=False))
+
     @property
     def compared(self) -> list[Entry]:
         return [entry for entry in self.entries if entry.changes]

@@ -102,7 +102,7 @@ def summary(found: Sequence[Family]) -> str:
     head = ["method", *(family.title for family in found)]
     rows = []
     for name in names:
-        entries = [next(entry for entry in family.entries if entry.name == name) for family in found]
+        entries = [family.entry(name) for family in found]
         rows.append([f"`{name}`", *(_short(entry) for entry in entries)])
     return (
         table(head, rows, texts=len(head))

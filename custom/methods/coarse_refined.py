@@ -50,6 +50,11 @@ class CoarseRefined(Method):
         L_{sup} = \sum_{q \in \{C, R\}} \tfrac{1}{2} [CE(z^q, y) + Dice(p^q, y)], \qquad
         L_{cr} = \frac{1}{|v| K} \sum_{v,c} (p^C - p^R)^2
 
+    With ``view="strong"`` both networks see the strong view, with boxes of other patches, and follow what the refined one
+    says of the clean image, mixed alike and without gradient:
+
+    .. math:: L_{cr} = \frac{1}{2 |v|} \sum_{q \in \{C, R\}} \sum_{v,c} (p^q - \mathrm{sg}(p^R_{clean}))^2
+
     With :math:`e(v)` the embedding of a voxel, of length 1, and R the ranked list loss: :math:`L_{intra}` is the mean
     of R over the patches that hold more than one class, each a gallery of sampled voxels; :math:`L_{inter}` is R over
     one gallery of whole patches of the labelled batch, each embedded by the normalised mean of its voxels. What is
@@ -63,11 +68,13 @@ class CoarseRefined(Method):
         head: embeds the refined network's last decoder map, in training alone.
         intra, inter: which voxels, and which patches, are compared.
         networks: "both", or "coarse" for the coarse network alone, supervised: the first step of the ablation.
-        target: of the consistency; "none" moves both networks, "refined" holds the refined probabilities constant.
+        target: of the consistency with ``view="weak"``; "none" moves both networks, "refined" holds the refined
+            probabilities constant.
+        view: "strong" or "weak" (the published form): what the networks see of the unlabelled scans.
         seed: of what is sampled.
 
     Raises:
-        ValueError: ``networks`` or ``target`` is none of these.
+        ValueError: ``networks``, ``target`` or ``view`` is none of these.
         UserError: a term that needs the refined network has a weight where the coarse one trains alone.
 
     References: Du et al. 2023, doi 10.1109/JBHI.2023.3278741. Its abstract names the parts; the form given here is ours.
@@ -86,6 +93,7 @@ class CoarseRefined(Method):
         inter: InterPatch,
         networks: str = "both",
         target: str = "none",
+        view: str = "weak",
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -93,6 +101,9 @@ class CoarseRefined(Method):
             raise ValueError(f"networks is 'both' or 'coarse', got {networks!r}")
         if target not in ("none", "refined"):
             raise ValueError(f"target is 'none' or 'refined', got {target!r}")
+        if view not in ("strong", "weak"):
+            raise ValueError(f"view is 'strong' or 'weak', got {view!r}")
+        self.strong_views = int(view == "strong")
         self.network = network
         self.supervised = supervised
         self.ranked = ranked
@@ -106,15 +117,17 @@ class CoarseRefined(Method):
             raise ValueError("the labelled batch has no labels")
         if self.networks == "coarse":
             return self._coarse_alone(labelled, progress)
+        clean = self._clean_answer(unlabelled) if self.strong_views and progress.wants("consistency") else None
+        seen = unlabelled.strong_view().image if self.strong_views else unlabelled.image
         # one forward over both halves: BatchNorm sees labelled and unlabelled images together
-        coarse, refined, features = self.network.features(torch.cat([labelled.image, unlabelled.image]))
+        coarse, refined, features = self.network.features(torch.cat([labelled.image, seen]))
         coarse, refined = coarse.float(), refined.float()  # (Bl + Bu, K, *spatial)
         n = len(labelled)
         terms, self._watched = {}, _answers(coarse.detach(), refined.detach())
         if progress.wants("supervised"):
             terms["supervised"] = sum(self.supervised(z[:n], labelled.label) for z in (coarse, refined))
         if progress.wants("consistency"):
-            terms["consistency"] = self._consistency(coarse[n:], refined[n:])
+            terms["consistency"] = self._consistency(coarse[n:], refined[n:], clean)
         ranked = [term for term in ("intra", "inter") if progress.wants(term)]
         return terms | self._ranked(ranked, features[:n], labelled.label, progress.step) if ranked else terms
 
@@ -132,8 +145,16 @@ class CoarseRefined(Method):
         self._watched = {"foreground/coarse": _foreground(logits.detach())}
         return {"supervised": self.supervised(logits, labelled.label)}
 
-    def _consistency(self, coarse: Tensor, refined: Tensor) -> Tensor:
+    @torch.no_grad()
+    def _clean_answer(self, unlabelled: Batch) -> Tensor:
+        """The refined probabilities of the clean images ``(Bu, K, *spatial)``, as they belong to the strong view."""
+        return unlabelled.strong_view().mixed(self.network(unlabelled.image).float().softmax(dim=1))
+
+    def _consistency(self, coarse: Tensor, refined: Tensor, clean: Tensor | None) -> Tensor:
         p_coarse, p_refined = coarse.softmax(dim=1), refined.softmax(dim=1)
+        if clean is not None:
+            both = torch.stack([functional.mse_loss(p, clean) for p in (p_coarse, p_refined)])
+            return both.mean() * clean.shape[1]
         return functional.mse_loss(p_coarse, p_refined.detach() if self.target == "refined" else p_refined)
 
     def _ranked(self, wanted: Sequence[str], features: Tensor, label: Tensor, step: int) -> dict[str, Tensor]:

@@ -34,6 +34,10 @@ class ContrastiveMutual(Method):
 
     .. math:: L = \sum_m L_{fit}(p_m^l, y) + w_1 L_{asc}(p_1^u, p_2^u) + w_2(t)\,\overline{(p_1^u - p_2^u)^2}
 
+    With ``view="strong"`` each network follows, on the strong view with boxes of other patches, what the other one says of
+    the clean image, mixed alike and without gradient: the last part is then
+    :math:`w_2(t) \frac12 \sum_m \overline{(p_m^s - \mathrm{sg}(p_{1-m}^u))^2}`.
+
     Stage 2, from the first step that wants ``relearn``: a frozen teacher :math:`T` of the stronger modality's network,
     see :class:`~.best_model_average.BestModelAverage`, gives soft pseudo-labels, with its dropout on,
 
@@ -60,13 +64,14 @@ class ContrastiveMutual(Method):
         noise: standard deviation of the teacher's noise, clipped to twice that, in units of the normalised intensity.
         pool: validations that fill the teacher's pool.
         teacher_norm: see the teacher's class.
+        view: "strong" or "weak" (the published form), of the consistency.
         choose_at, teacher_from: fractions of stage 1, which ends where the terms of stage 2 begin; from the second on
             its validations go to the teacher. By default epochs 8 and 10 of some 51, as published.
 
     Raises:
         ModalityError: a task of other than two channels; ``strong`` names none of them; an unlabelled batch of one
             patch.
-        ValueError: networks of different shapes; ``alpha`` outside its range.
+        ValueError: networks of different shapes; ``alpha`` outside its range; an unknown ``view``.
 
     References: Zhang et al. 2023, Medical Image Analysis 83:102656.
     """
@@ -92,8 +97,12 @@ class ContrastiveMutual(Method):
         teacher_norm: str = "batch",
         choose_at: float = 10 / 63,
         teacher_from: float = 12 / 63,
+        view: str = "weak",
     ) -> None:
         super().__init__()
+        if view not in ("strong", "weak"):
+            raise ValueError(f"view is 'strong' or 'weak', got {view!r}")
+        self.strong_views = int(view == "strong")
         _check(channels, strong)
         if len(alpha) != 2 or not all(0 <= a <= 1 for a in alpha):
             raise ValueError(f"alpha is two numbers in [0, 1], one a modality, got {list(alpha)}")
@@ -132,7 +141,8 @@ class ContrastiveMutual(Method):
         if progress.wants("contrastive"):
             terms["contrastive"] = self._contrast(free, pairs, seen)
         if progress.wants("consistency"):
-            terms["consistency"] = self._agree(free, pairs, seen)
+            agree = self._follow if self.strong_views else self._agree
+            terms["consistency"] = agree(free, pairs, seen, unlabelled)
         if any(relearns):
             terms |= self._relearn(free, unlabelled, pairs, seen, progress)
             self._watched |= {f"moved/{name}": m for name, m in zip(self.channels, self._moved(), strict=True)}
@@ -185,7 +195,20 @@ class ContrastiveMutual(Method):
             self._watched["contrastive/plateau"] = torch.full_like(positive, math.log(2 * count - 1))
         return self.contrastive.contrast(similarities)
 
-    def _agree(self, free: Sequence[Tensor], pairs: Tensor, seen: Tensor) -> Tensor:
+    def _follow(self, free: Sequence[Tensor], pairs: Tensor, seen: Tensor, unlabelled: Batch) -> Tensor:
+        """The strong view's maps of each network against the other's of the clean image."""
+        if not pairs.any():
+            return self._nothing()
+        view, losses = unlabelled.strong_view(), []
+        for m in (0, 1):
+            clean = free[1 - m].detach().sigmoid()[pairs[seen[:, 1 - m]]]
+            whole = clean.new_zeros(len(pairs), *clean.shape[1:])  # a box shows a neighbour, by its place in the batch
+            whole[pairs] = clean
+            maps = self.networks[m](view.image[pairs, m : m + 1])[:, 1:].float().sigmoid()
+            losses.append((maps - view.mixed(whole)[pairs]).square().mean())
+        return torch.stack(losses).mean()
+
+    def _agree(self, free: Sequence[Tensor], pairs: Tensor, seen: Tensor, unlabelled: Batch) -> Tensor:
         if not pairs.any():
             return self._nothing()
         one, two = (maps[pairs[seen[:, m]]].sigmoid() for m, maps in enumerate(free))

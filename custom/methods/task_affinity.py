@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from ..errors import UserError
+from ..losses.masked_dice_ce import MaskedDiceCELoss
 from .base import Method
 from .batch import Batch
 from .schedule import Progress
@@ -21,7 +22,7 @@ class UnequalHalves(UserError, ValueError):
 
 
 class TaskAffinity(Method):
-    r""":math:`L = w_{sup} L_{sup}(z^l, y^l) + w_{str} \sum_{j=1}^{L-1} l(s_j) + w_{con} \sum_{j=1}^{L} l(x_j)`.
+    r""":math:`L = w_{sup} L_{sup} + w_{str} \sum_{j=1}^{L-1} l(s_j) + w_{con} \sum_{j=1}^{L} l(x_j) + w_{pse} M(z^s, y^u, c^u)`.
 
     :math:`x_j` are the maps of the encoder's L levels, :math:`s_j` the gated skips, :math:`l` the distance between the
     class-specific vectors of the labelled and the unlabelled half, :class:`~..losses.TaskAffinityLoss`. A map is
@@ -29,26 +30,43 @@ class TaskAffinity(Method):
     :math:`\mathrm{nearest}(\sigma(z))`, both on the map's own grid; gradient flows through that mask too. One network,
     no teacher: it serves.
 
+    ``pseudo``, which the paper does not have: the network's own classes :math:`y^u` of the clean unlabelled images, where
+    the largest softmax probability :math:`c^u` reaches ``threshold``, are learnt on the strong view with boxes of other
+    patches, classes and confidence mixed alike.
+
     Args:
         network: ``features(image)`` returns logits ``(B, K, *spatial)`` and maps by name, see
             :class:`~..networks.GatedVNet`: ``x*`` of the encoder, ``s*`` gated skips, ``g*`` gates.
         supervised: loss of logits and labels ``(B, 1, *spatial)``; each channel is a sigmoid.
         affinity: loss of labelled features and masks, and unlabelled features and masks.
         detach_masks: hold the unlabelled masks constant: then the term moves features alone.
+        pseudo: M, of logits, classes and mask; its default is the Dice part alone.
+        threshold: of the pseudo-labels, a probability in [0, 1].
 
     Raises:
+        ValueError: ``threshold`` outside [0, 1].
         UnequalHalves: where ``structure`` or ``context`` is wanted.
 
     References: Chen et al. 2023, doi 10.1109/TMI.2022.3213372.
     """
 
-    terms: ClassVar[tuple[str, ...]] = ("supervised", "structure", "context")
-    unlabelled_terms: ClassVar[tuple[str, ...]] = ("structure", "context")
+    terms: ClassVar[tuple[str, ...]] = ("supervised", "structure", "context", "pseudo")
+    unlabelled_terms: ClassVar[tuple[str, ...]] = ("structure", "context", "pseudo")
+    strong_views = 1
 
     def __init__(
-        self, network: nn.Module, supervised: nn.Module, affinity: nn.Module, detach_masks: bool = False
+        self,
+        network: nn.Module,
+        supervised: nn.Module,
+        affinity: nn.Module,
+        detach_masks: bool = False,
+        pseudo: MaskedDiceCELoss | None = None,
+        threshold: float = 0.95,
     ) -> None:
         super().__init__()
+        if not 0 <= threshold <= 1:
+            raise ValueError(f"threshold is a probability in [0, 1], got {threshold}")
+        self.pseudo, self.threshold = MaskedDiceCELoss() if pseudo is None else pseudo, threshold
         self.network = network
         self.supervised = supervised
         self.affinity = affinity
@@ -56,7 +74,7 @@ class TaskAffinity(Method):
         self._watched: dict[str, Tensor] = {}
 
     def forward(self, labelled: Batch, unlabelled: Batch, progress: Progress) -> dict[str, Tensor]:
-        if any(progress.wants(term) for term in self.unlabelled_terms):
+        if progress.wants("structure") or progress.wants("context"):
             self._check(labelled, unlabelled)
         # one forward over both halves: BatchNorm sees labelled and unlabelled images together
         logits, maps = self.network.features(torch.cat([labelled.image, unlabelled.image]))  # type: ignore[operator]
@@ -72,7 +90,16 @@ class TaskAffinity(Method):
                 distances = {name: self._distance(m, guides) for name, m in maps.items() if name[0] == kind}
                 terms[term] = torch.stack(list(distances.values())).sum()
                 self._watched |= {f"{term}/{name}": value.detach() for name, value in distances.items()}
+        if progress.wants("pseudo"):
+            terms["pseudo"] = self._learn_pseudo_labels(logits_u.detach(), unlabelled)
         return terms
+
+    def _learn_pseudo_labels(self, logits: Tensor, unlabelled: Batch) -> Tensor:
+        view = unlabelled.strong_view()
+        confidence, classes = logits.softmax(dim=1).max(dim=1)
+        sure = confidence >= self.threshold
+        self._watched["sure"] = sure.float().mean()
+        return self.pseudo(self.network(view.image).float(), view.mixed(classes), view.mixed(sure))
 
     def _distance(self, features: Tensor, guides: _Guides) -> Tensor:
         """Affinity distance of one map ``(2 B, C, *grid)``, the labelled half first."""

@@ -55,7 +55,7 @@ class Paste:
         mask = torch.zeros(1, 1, *patch, dtype=torch.bool)
         places = torch.rand(len(patch), generator=generator, dtype=torch.float64).tolist()
         box = [_span(side, side * self.side, place) for side, place in zip(patch, places, strict=True)]
-        mask[(0, 0, *box)] = True
+        mask[(slice(None), slice(None), *box)] = True
         return mask
 
 

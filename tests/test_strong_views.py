@@ -1,0 +1,91 @@
+"""The strong, mixed view in the methods of the papers: who sees it, and where its targets come from."""
+
+from __future__ import annotations
+
+import pytest
+import tiny
+import torch
+from contrastive_batches import batch, make, progress
+from test_peers import batches
+from test_peers import progress as of
+
+from custom.losses import MaskedDiceCELoss
+from custom.methods import CoarseRefined
+from custom.methods.batch import Batch, StrongView
+from custom.stream.mixing import Mix
+
+
+def coarse_refined(view: str) -> CoarseRefined:
+    method = tiny.method("coarse_refined")
+    names = ("network", "supervised", "ranked", "head", "intra", "inter")
+    return CoarseRefined(**{name: getattr(method, name) for name in names}, view=view).eval()
+
+
+def test_both_answers_on_the_strong_view_follow_the_refined_one_of_the_clean_image():
+    method = coarse_refined("strong")
+    labelled, unlabelled = batches(strong=1)
+    view = unlabelled.strong[0]
+    term = method(labelled, unlabelled, of(method, consistency=1.0))["consistency"]
+    q = view.mixed(method.network(unlabelled.image).softmax(1))
+    coarse, refined, _ = method.network.features(view.image)
+    expected = sum(((z.softmax(1) - q) ** 2).sum(1).mean() for z in (coarse, refined)) / 2
+    torch.testing.assert_close(term, expected)
+
+
+def test_the_target_of_the_strong_view_has_no_gradient():
+    method = coarse_refined("strong")
+    labelled, unlabelled = batches(strong=1)
+    grads = []
+    for scale in (1.0, 0.0):  # the clean image's own path: cut, the gradient is the same
+        method.zero_grad()
+        image = unlabelled.image.clone().requires_grad_()
+        method(labelled, Batch(image, strong=unlabelled.strong), of(method, consistency=1.0))["consistency"].backward()
+        assert image.grad is None, scale
+        grads.append([p.grad.clone() for p in method.network.parameters() if p.grad is not None])
+    assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
+
+
+def test_pseudo_labels_of_the_clean_image_are_learnt_on_the_strong_view():
+    method = tiny.method("task_affinity").eval()
+    labelled, unlabelled = batches(strong=1)
+    seen = []
+    method.network.register_forward_pre_hook(lambda _, x: seen.append(x[0]))
+    term = method(labelled, unlabelled, of(method, pseudo=1.0))["pseudo"]
+    view = unlabelled.strong[0]
+    assert torch.equal(seen[-1], view.image)
+    logits = method.network.features(torch.cat([labelled.image, unlabelled.image]))[0][2:]
+    confidence, classes = logits.softmax(1).max(1)
+    expected = MaskedDiceCELoss()(method.network(view.image), view.mixed(classes), view.mixed(confidence >= 0.5))
+    torch.testing.assert_close(term, expected)
+
+
+def test_each_modality_follows_the_other_on_its_strong_view():
+    """The last patch lacks a modality: neither network is asked about it, and no box shows it."""
+    method = make(view="strong").eval()
+    labelled = batch(labelled=True, seed=1)
+    unlabelled = batch(patches=4, present=[[1, 1], [1, 1], [1, 1], [1, 0]], seed=2)
+    mask = torch.zeros(4, 1, 8, 8, dtype=torch.bool)
+    mask[1:3, :, :4] = True
+    view = StrongView(Mix(mask)(unlabelled.image) ** 2, Mix(mask))
+    unlabelled.strong = (view,)
+    term = method(labelled, unlabelled, progress("consistency"))["consistency"]
+    clean = [net(unlabelled.image[:, m : m + 1])[:, 1:].sigmoid() for m, net in enumerate(method.networks)]
+    ours = [net(view.image[:3, m : m + 1])[:, 1:].sigmoid() for m, net in enumerate(method.networks)]
+    expected = sum(((ours[m] - view.mixed(clean[1 - m])[:3]) ** 2).mean() for m in (0, 1)) / 2
+    torch.testing.assert_close(term, expected)
+
+
+def test_without_a_pair_there_is_nothing_to_follow():
+    method = make(view="strong")
+    unlabelled = batch(present=[[1, 0], [0, 1], [1, 0]], seed=2)
+    unlabelled.strong = (StrongView(unlabelled.image),)
+    term = method(batch(labelled=True, seed=1), unlabelled, progress("consistency"))["consistency"]
+    term.backward()
+    assert term.item() == 0
+
+
+def test_unknown_views_are_refused():
+    with pytest.raises(ValueError, match="view is 'strong' or 'weak', got 'hard'"):
+        coarse_refined("hard")
+    with pytest.raises(ValueError, match="view is 'strong' or 'weak', got 'hard'"):
+        make(view="hard")
