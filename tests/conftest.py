@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import functools
 import importlib
 import logging
 import os
+import shutil
 import sys
 import warnings
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +21,8 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 BUNDLES = sorted(path.parent.parent for path in ROOT.glob("bundles/*/configs/train.yaml"))
+DIFFERENT = ("mean_teacher", "contrastive_mutual", "coarse_refined")
+"""Of the bundles: the plain one, that with a network for each modality, and that with a cascade of networks."""
 
 sys.path.insert(0, str(ROOT))
 sys.path.insert(0, str(ROOT / "tests"))
@@ -25,35 +31,66 @@ pytest_plugins = [
     "annotation_fixtures",
     "download_fixtures",
     "mlflow_fixtures",
+    "report_fixtures",
 ]  # no conftest.py in tests/annotate: this one is imported by its name
 
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
 
+def each_bundle(*quick: str) -> pytest.MarkDecorator:
+    """A test of every bundle. Name those that ``make test`` needs: the test is slow for all others.
+
+    Without names it runs for every bundle always: for checks of a second or two, as a new bundle adds one of each.
+    """
+    assert {*quick} <= {bundle.name for bundle in BUNDLES}, (
+        quick
+    )  # a bundle that is renamed does not make its test slow
+    return pytest.mark.parametrize(
+        "bundle",
+        [
+            pytest.param(bundle, id=bundle.name, marks=() if not quick or bundle.name in quick else pytest.mark.slow)
+            for bundle in BUNDLES
+        ],
+    )
+
+
 @pytest.fixture(scope="session")
 def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A ``dataset_dir`` that holds all forms of the phantom, with a handful of patients each."""
+    """A ``dataset_dir`` that holds all forms of the phantom, with a handful of patients each.
+
+    Workers share the drawing, each has a copy of its own: runs leave their record of the scans beside the list.
+    """
     from custom import phantom
 
-    folder = tmp_path_factory.mktemp("phantoms")
+    folder, shared = tmp_path_factory.mktemp("phantoms"), tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    patients = {"labelled": 2, "unlabelled": 3, "validation": 2, "test": 3}
+    for wait in (fcntl.LOCK_NB, 0):  # first what no other worker is drawing, the costliest form before the others
+        for form in reversed(phantom.FORMS):
+            name = f"phantom_{form}"
+            with (shared / f"{name}.lock").open("w") as lock, contextlib.suppress(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | wait)
+                if not (shared / name / "list.json").exists():
+                    phantom.draw(form, shared / name, patients=patients)
     for form in phantom.FORMS:
-        patients = {"labelled": 2, "unlabelled": 3, "validation": 2, "test": 3}
-        phantom.draw(form, folder / f"phantom_{form}", patients=patients)
+        shutil.copytree(shared / f"phantom_{form}", folder / f"phantom_{form}")
     return folder
+
+
+def enter_bundle(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As ``cd bundles/x && python -m ...`` does: the bundle's ``scripts`` are those that are imported."""
+    for name in [m for m in sys.modules if m == "scripts" or m.startswith("scripts.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(str(folder))
+    importlib.invalidate_caches()
 
 
 @pytest.fixture
 def bundle_cwd(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
-    """Enter a bundle as ``cd bundles/x && python -m ...`` does: its ``scripts`` are those that are imported."""
-
-    def enter(folder: Path) -> None:
-        for name in [m for m in sys.modules if m == "scripts" or m.startswith("scripts.")]:
-            monkeypatch.delitem(sys.modules, name)
-        monkeypatch.chdir(folder)
-        monkeypatch.syspath_prepend(str(folder))
-        importlib.invalidate_caches()
-
-    return enter
+    """:func:`enter_bundle` until the end of the test."""
+    return functools.partial(enter_bundle, monkeypatch=monkeypatch)
 
 
 TINY = {"steps": 4, "epoch_steps": 2, "val_interval": 1, "labelled_batch": 2, "unlabelled_batch": 2, "patch": [32, 32],
@@ -79,18 +116,57 @@ def default_task(bundle: Path) -> Path:
 
 @pytest.fixture
 def run_bundle(bundle_cwd: Callable[[Path], None], phantoms: Path, tmp_path: Path) -> Callable[..., Path]:
-    """``run_bundle(folder, "training", files, **overrides)`` in this process; returns ``output_dir``."""
-    from monai.bundle import run
+    """``run_bundle(folder, "training", files, **overrides)`` in this process; returns ``output_dir``.
 
-    def go(folder: Path, run_id: str = "training", files: Any = "configs/train.yaml", **overrides: Any) -> Path:
+    Figures are half of a short run's time: they are drawn with ``drawn=True`` alone, otherwise matplotlib is missing.
+    """
+
+    def go(folder: Path, *where: Any, drawn: bool = False, **overrides: Any) -> Path:
         bundle_cwd(folder)
         settings = {"dataset_dir": str(phantoms), "output_dir": str(tmp_path / "out"), **known(folder, overrides)}
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="parsing config_file")
-            run(run_id=run_id, config_file=files, logging_file=False, **settings)  # type: ignore[arg-type]
-        return Path(settings["output_dir"])
+        return run_here(*where, drawn=drawn, **settings)
 
     return go
+
+
+def run_here(run_id: str = "training", files: Any = "configs/train.yaml", drawn: bool = False, **settings: Any) -> Path:
+    from monai.bundle import run
+
+    with warnings.catch_warnings(), contextlib.nullcontext() if drawn else without_figures():
+        warnings.filterwarnings("ignore", message="parsing config_file")
+        run(run_id=run_id, config_file=files, logging_file=False, **settings)
+    return Path(settings["output_dir"])
+
+
+@pytest.fixture(scope="session")
+def finished(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Path], Path]:
+    """``finished("mean_teacher", folder)``: a copy in ``folder`` of what a run of that bundle with ``TINY`` leaves.
+
+    It is trained once, for all tests that only look at the end of a run or go on from there.
+    """
+
+    @functools.cache
+    def train(name: str) -> Path:
+        bundle = ROOT / "bundles" / name
+        with pytest.MonkeyPatch.context() as patch:
+            enter_bundle(bundle, patch)
+            out = str(tmp_path_factory.mktemp(name) / "out")
+            return run_here(dataset_dir=str(phantoms), output_dir=out, **known(bundle, TINY))
+
+    return lambda name, folder: Path(shutil.copytree(train(name), folder))
+
+
+@contextlib.contextmanager
+def without_figures() -> Iterator[None]:
+    """As where matplotlib is missing: a run and an evaluation end without pictures and pages."""
+
+    def missing(*_: Any, **__: Any) -> None:
+        raise ImportError("no matplotlib")
+
+    importlib.import_module("matplotlib.pyplot")  # makes a class of it: not while it is missing
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("matplotlib.figure.Figure", missing)
+        yield
 
 
 @pytest.fixture

@@ -15,28 +15,22 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import BUNDLES, ROOT, TINY, default_task, tiny
+from conftest import BUNDLES, DIFFERENT, ROOT, TINY, default_task, each_bundle, tiny
 from test_bundles import load
 
 from custom.cohort.names import stem
 
 TASKS = sorted((ROOT / "custom/tasks").glob("*.yaml"))
 BASE = ROOT / "bundles/supervised"
-each_bundle = pytest.mark.parametrize("bundle", BUNDLES, ids=lambda p: p.name)
-ONE = "mean_teacher"  # stands for all where the bundles differ in nothing that is looked at; the others are slow
-one_bundle = pytest.mark.parametrize(
-    "bundle", [pytest.param(b, marks=() if b.name == ONE else pytest.mark.slow, id=b.name) for b in BUNDLES]
-)
-
 
 # runs, in this process
 
 
-@each_bundle
+@each_bundle(*DIFFERENT)
 def test_a_run_is_complete_by_itself(bundle, run_bundle, phantoms, tmp_path, caplog):
     """Train and evaluate; then infer, evaluate and go on training from ``output_dir/bundle`` alone, with no overlay."""
     both = ["configs/train.yaml", "configs/evaluate.yaml"]
-    out = run_bundle(bundle, **tiny(bundle), learning_rate=0.002)
+    out = run_bundle(bundle, drawn=True, **tiny(bundle), learning_rate=0.002)
     assert sorted(p.name for p in out.iterdir()) == [
         ".lock", "bundle", "last_0001.pt", "last_0002.pt", "learning_curves.png", "metrics.csv", "tensorboard",
         "validation.png"]  # fmt: skip
@@ -56,7 +50,8 @@ def test_a_run_is_complete_by_itself(bundle, run_bundle, phantoms, tmp_path, cap
         assert itk.spacing(pred) == pytest.approx(list(itk.spacing(image)), abs=1e-4)
         assert set(np.unique(itk.array_from_image(pred))) <= set(range(classes))
 
-    run_bundle(bundle, "run", both, **tiny(bundle), learning_rate=0.002)
+    run_bundle(bundle, "run", both, drawn=True, **tiny(bundle), learning_rate=0.002)
+    assert (out / "evaluation/test/report.html").exists()
     scored = sorted(p.stem for p in (out / "evaluation/test").glob("*.json") if p.stem != "summary")
     networks = json.loads((finished / "run.json").read_text())["networks"]
     assert scored == sorted([*networks, *[f"{name}_final" for name in networks]])
@@ -124,23 +119,21 @@ def test_lists_in_memory_train_without_validation(run_bundle, phantoms, tmp_path
 
 
 @pytest.mark.fault("2", "resumed through the config")
-def test_resume_through_the_config_is_exact(run_bundle, tmp_path, caplog):
-    overrides = {**TINY, "steps": 6}
-    straight = run_bundle(ROOT / "bundles/mean_teacher", **overrides, output_dir=str(tmp_path / "straight"))
-    killed = run_bundle(ROOT / "bundles/mean_teacher", **overrides, output_dir=str(tmp_path / "killed"))
-    (killed / "last_0003.pt").unlink()
+def test_resume_through_the_config_is_exact(run_bundle, finished, tmp_path, caplog):
+    straight, killed = (finished("mean_teacher", tmp_path / name) for name in ("straight", "killed"))
+    (killed / "last_0002.pt").unlink()
     with caplog.at_level(logging.INFO):
-        run_bundle(ROOT / "bundles/mean_teacher", **{**overrides, "workers": 2}, output_dir=str(killed), resume=True)
-    assert "Resumed from last_0002.pt: epoch 3 of 3." in caplog.text
-    a, b = (torch.load(f / "last_0003.pt", weights_only=True)["state"] for f in (straight, killed))
+        run_bundle(ROOT / "bundles/mean_teacher", **{**TINY, "workers": 2}, output_dir=str(killed), resume=True)
+    assert "Resumed from last_0001.pt: epoch 2 of 2." in caplog.text
+    a, b = (torch.load(f / "last_0002.pt", weights_only=True)["state"] for f in (straight, killed))
     from test_resume import assert_same_state
 
     assert_same_state(a, b)
 
 
 @pytest.mark.fault("2c", "one setting changed")
-def test_resume_with_other_settings_is_refused_and_touches_nothing(run_bundle, tmp_path):
-    out = run_bundle(ROOT / "bundles/supervised", **TINY)
+def test_resume_with_other_settings_is_refused_and_touches_nothing(run_bundle, finished, tmp_path):
+    out = finished("supervised", tmp_path / "out")
     before = {p: p.read_bytes() for p in sorted(out.rglob("*")) if p.is_file() and p.name != ".lock"}
     with pytest.raises(RuntimeError) as error:
         run_bundle(ROOT / "bundles/supervised", **{**TINY, "learning_rate": 0.5}, resume=True)
@@ -160,8 +153,8 @@ def test_a_finished_bundle_keeps_no_device_address_or_handler_of_the_run(run_bun
         assert "annotator" not in text
 
 
-def test_weights_to_start_from_cannot_lie_in_the_folder_that_is_moved_aside(run_bundle):
-    out = run_bundle(ROOT / "bundles/supervised", **TINY)
+def test_weights_to_start_from_cannot_lie_in_the_folder_that_is_moved_aside(run_bundle, finished, tmp_path):
+    out = finished("supervised", tmp_path / "out")
     with pytest.raises(RuntimeError) as error:
         run_bundle(ROOT / "bundles/supervised", **TINY, initial_weights=str(out / "bundle/models/model.pt"))
     assert "Choose another --output_dir" in str(error.value.__cause__)
@@ -177,7 +170,7 @@ def test_lists_in_memory_are_judged(run_bundle, phantoms):
     assert "in training and in validation. Keep all scans of a patient in one part" in str(error.value.__cause__)
 
 
-@one_bundle
+@each_bundle("mean_teacher")
 def test_a_copy_with_real_files_works_alone(bundle, tmp_path, phantoms):
     """As a released zip: no link, no repository round it; through the command line as a user would."""
     alone = tmp_path / "alone"
@@ -204,7 +197,7 @@ def test_a_copy_with_real_files_works_alone(bundle, tmp_path, phantoms):
 
 
 @pytest.mark.fault("12", "misspelt override")
-@each_bundle
+@each_bundle("mean_teacher")
 def test_a_misspelt_override_stops_the_run(bundle, run_bundle, tmp_path):
     with pytest.raises(RuntimeError) as error:
         run_bundle(bundle, **tiny(bundle), learning_rat=0.1)

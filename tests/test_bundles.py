@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import csv
+import functools
 import importlib
 import inspect
 import json
+import math
 import re
 import shutil
 from collections.abc import Iterator, Sequence
@@ -15,7 +19,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import BUNDLES, ROOT, default_task
+from conftest import DIFFERENT, ROOT, default_task, each_bundle, tiny
 from jsonschema import validate
 from monai.bundle import ConfigParser, ConfigWorkflow, ckpt_export, onnx_export, verify_metadata, verify_net_in_out
 from monai.bundle.config_parser import ID_REF_KEY
@@ -34,11 +38,15 @@ TASKS = sorted((ROOT / "custom/tasks").glob("*.yaml"))
 BASE = ROOT / "bundles/supervised"
 SCHEMA = ROOT / "tests/data/meta_schema_20240725.json"
 
-each_bundle = pytest.mark.parametrize("bundle", BUNDLES, ids=lambda p: p.name)
 each_task = pytest.mark.parametrize("task", TASKS, ids=lambda p: p.stem)
 
 
 def load(bundle: Path, *names: str) -> dict[str, Any]:
+    return copy.deepcopy(loaded(bundle, *names))
+
+
+@functools.cache
+def loaded(bundle: Path, *names: str) -> dict[str, Any]:
     return ConfigParser.load_config_files([str(bundle / "configs" / name) for name in names])
 
 
@@ -46,9 +54,9 @@ def overlay(bundle: Path, name: str) -> dict[str, Any]:
     return load(bundle, *(["train.yaml"] if name in ("evaluate.yaml", "multi_gpu_train.yaml") else []), name)
 
 
-def has(config: dict[str, Any], name: str) -> bool:
+def has(config: dict[str, Any] | ConfigParser, name: str) -> bool:
     try:
-        return name in ConfigParser(config)
+        return name in (config if isinstance(config, ConfigParser) else ConfigParser(config))
     except (KeyError, TypeError):
         return False
 
@@ -56,13 +64,13 @@ def has(config: dict[str, Any], name: str) -> bool:
 # files, ids, references, names
 
 
-@each_bundle
+@each_bundle()
 def test_every_file_is_there(bundle):
     assert [name for name in FILES if not (bundle / name).exists()] == []
     assert (bundle / "scripts").resolve() == ROOT / "custom"
 
 
-@each_bundle
+@each_bundle()
 def test_every_id_is_there(bundle):
     train, inference = load(bundle, "train.yaml"), load(bundle, "inference.yaml")
     assert [name for name in OURS + MONAIS_TRAIN if not has(train, name)] == []
@@ -71,7 +79,7 @@ def test_every_id_is_there(bundle):
     assert train["training"] == "%run"
 
 
-@each_bundle
+@each_bundle()
 def test_what_a_user_changes_comes_first_with_its_meaning(bundle):
     """Every plain setting stands before the task and the machinery, with a comment beside it."""
     text = (bundle / "configs/train.yaml").read_text()
@@ -86,9 +94,10 @@ def test_what_a_user_changes_comes_first_with_its_meaning(bundle):
 def problems(config: dict[str, Any]) -> list[str]:
     """Ids that are referred to and do not exist, targets that cannot be imported, arguments that they do not take."""
     found = []
+    parser = ConfigParser(config)
     for where, value in walk(config):
         for name in re.findall(rf"(?<![\w.]){ID_REF_KEY}([\w:]+)", value) if isinstance(value, str) else ():
-            if not has(config, name):
+            if not has(parser, name):
                 found.append(f"{where}: @{name} does not exist")
         if isinstance(value, dict) and "_target_" in value:
             found += [f"{where}: {text}" for text in wrong_arguments(value)]
@@ -102,6 +111,7 @@ def walk(config: Any, where: str = "") -> Iterator[tuple[str, Any]]:
         yield from walk(value, f"{where}::{key}" if where else str(key))
 
 
+@functools.cache
 def locate(target: str) -> Any:
     if target.startswith("scripts."):
         target = "custom." + target.removeprefix("scripts.")
@@ -132,7 +142,7 @@ def wrong_arguments(component: dict[str, Any]) -> list[str]:
 CONFIGS = ("train.yaml", "inference.yaml", "evaluate.yaml", "multi_gpu_train.yaml")
 
 
-@each_bundle
+@each_bundle()
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_reference_target_and_argument_exists(bundle, name):
     assert problems(overlay(bundle, name)) == []
@@ -164,7 +174,7 @@ def test_a_broken_copy_is_found(tmp_path, old, new, complaint):
     assert any(complaint in text for text in found), found
 
 
-@each_bundle
+@each_bundle()
 def test_no_number_is_a_string(bundle):
     """YAML reads 1e-3 as a string."""
     for name in CONFIGS:
@@ -175,7 +185,7 @@ def test_no_number_is_a_string(bundle):
 # the default task
 
 
-@each_bundle
+@each_bundle()
 def test_the_default_task_is_a_task_file(bundle):
     """The numbers of the default are those of scripts/tasks/phantom_FORM.yaml, and metadata.json describes them."""
     train, task = load(bundle, "train.yaml"), yaml.safe_load(default_task(bundle).read_text())
@@ -188,7 +198,7 @@ def test_the_default_task_is_a_task_file(bundle):
 
 
 @each_task
-@each_bundle
+@each_bundle(*DIFFERENT, "supervised")
 def test_a_task_sets_top_level_ids_that_the_bundle_has(bundle, task):
     train, inference, own = load(bundle, "train.yaml"), load(bundle, "inference.yaml"), yaml.safe_load(task.read_text())
     assert [name for name in own if name not in (*train, *FOR_SOME)] == []
@@ -203,7 +213,7 @@ def without(config: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
     return {name: value for name, value in config.items() if name not in names}
 
 
-@each_bundle
+@each_bundle()
 @pytest.mark.parametrize("name", ["train.yaml", "inference.yaml"])
 def test_no_setting_does_nothing(bundle, name):
     config = load(bundle, name)
@@ -220,7 +230,7 @@ def test_no_setting_does_nothing(bundle, name):
 # MONAI's own checks
 
 
-@each_bundle
+@each_bundle()
 def test_metadata_follows_the_schema(bundle, monkeypatch, tmp_path):
     metadata = json.loads((bundle / "configs/metadata.json").read_text())
     validate(metadata, json.loads(SCHEMA.read_text()))
@@ -231,7 +241,7 @@ def test_metadata_follows_the_schema(bundle, monkeypatch, tmp_path):
     verify_metadata(meta_file=str(bundle / "configs/metadata.json"), filepath=str(tmp_path / "schema.json"))
 
 
-@each_bundle
+@each_bundle()
 @pytest.mark.parametrize(("kind", "name"), [("train", "train.yaml"), ("infer", "inference.yaml")])
 def test_monai_finds_every_property(bundle, kind, name, bundle_cwd, phantoms, tmp_path):
     bundle_cwd(bundle)
@@ -248,14 +258,31 @@ def test_monai_finds_every_property(bundle, kind, name, bundle_cwd, phantoms, tm
     assert not list(tmp_path.glob("last_*")), "looking at a workflow must not start a run"
 
 
-@each_bundle
+@each_bundle()
 def test_the_network_takes_and_gives_what_metadata_says(bundle, bundle_cwd):
     bundle_cwd(bundle)
     for name in ("train.yaml", "inference.yaml"):
         verify_net_in_out("network_def", meta_file="configs/metadata.json", config_file=f"configs/{name}", device="cpu")
 
 
-@each_bundle
+@each_bundle()
+def test_one_step_gives_finite_terms_and_a_network_that_serves(bundle, run_bundle):
+    """A run of one step, in which every term has its weight from the start."""
+    given = load(bundle, "train.yaml")["weights"]
+    weights = {
+        term: weight.get("value", weight.get("ramp")) if isinstance(weight, dict) else weight
+        for term, weight in given.items()
+    }
+    out = run_bundle(bundle, **{**tiny(bundle), "steps": 1, "epoch_steps": 1}, weights=weights)
+    with (out / "metrics.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    terms = {name.removeprefix("term/"): float(value) for name, value in row.items() if name.startswith("term/")}
+    assert terms.keys() == weights.keys()
+    assert all(math.isfinite(value) for value in terms.values()), terms
+    assert all(value.isfinite().all() for value in torch.load(out / "bundle/models/model.pt").values())
+
+
+@each_bundle("coarse_refined")  # of the others' networks: test_release.py
 def test_torchscript_and_onnx_compute_what_the_network_does(bundle, bundle_cwd, tmp_path):
     import onnxruntime
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib
 import json
 import logging
 import math
@@ -14,7 +13,7 @@ import nibabel
 import numpy as np
 import pytest
 import yaml
-from conftest import BUNDLES, TINY
+from conftest import DIFFERENT, TINY, each_bundle
 
 PARTS = {"labelled": 2, "unlabelled": 2, "validation": 1, "test": 1}
 ALONE = {"contrastive_mutual": "expected at least 2. Raise --unlabelled_batch"}
@@ -27,20 +26,6 @@ def short(bundle: Path) -> dict[str, Any]:
     latest = max(entry.get("from", 0.0) if isinstance(entry, dict) else 0.0 for entry in weights)
     steps = max(4, math.ceil(1 / (1 - latest)))
     return {**TINY, "steps": steps, "epoch_steps": steps}
-
-
-@pytest.fixture
-def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run ends without them where matplotlib is missing; half of a short run's time is theirs."""
-
-    def missing(*_: Any, **__: Any) -> None:
-        raise ImportError("no matplotlib")
-
-    importlib.import_module("matplotlib.pyplot")  # makes a class of it: not while it is missing
-    monkeypatch.setattr("matplotlib.figure.Figure", missing)
-
-
-each_bundle = pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.name)
 
 
 def channels(bundle: Path) -> list[str]:
@@ -96,8 +81,7 @@ def write_thin(folder: Path, names: list[str], size: tuple[int, int, int]) -> Pa
     return folder / "list.json"
 
 
-@each_bundle
-@pytest.mark.usefixtures("without_pictures")
+@each_bundle(*DIFFERENT)
 def test_volumes_thinner_than_the_patch_train_and_are_evaluated_whole(bundle, run_bundle, tmp_path):
     """Six slices, a patch of sixteen: padding on the way in, and none in what is scored."""
     size = (20, 20, 6)
@@ -114,8 +98,7 @@ def test_volumes_thinner_than_the_patch_train_and_are_evaluated_whole(bundle, ru
     assert 0 <= float(row["dice_mean"]) <= 1
 
 
-@each_bundle
-@pytest.mark.usefixtures("without_pictures")
+@each_bundle(*DIFFERENT)
 def test_a_class_that_no_labelled_case_has_is_named_and_batches_of_one_patch_train(
     bundle, run_bundle, phantoms, tmp_path, caplog
 ):

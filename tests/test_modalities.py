@@ -321,7 +321,7 @@ def incomplete(phantoms: Path, tmp_path: Path) -> Path:
 def test_cases_that_lack_a_modality_train_validate_and_are_evaluated_where_they_can(run_bundle, incomplete, caplog):
     parts, overrides = json.loads(incomplete.read_text()), {**short(BUNDLE), "data_list": str(incomplete)}
     with caplog.at_level(logging.INFO):
-        out = run_bundle(BUNDLE, **overrides)
+        out = run_bundle(BUNDLE, drawn=True, **overrides)
         run_bundle(BUNDLE, "run", ["configs/train.yaml", "configs/evaluate.yaml"], **overrides)
     for text in ("labelled: 1 of 2 scans lack second", "unlabelled: 1 of 3 scans lack first",
                  "unlabelled: 1 of 3 scans lack second", "validation: 1 of 2 scans lack first",

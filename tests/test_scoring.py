@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import BUNDLES
+from conftest import each_bundle
 from monai.bundle import ConfigParser
 from monai.data import DataLoader, Dataset, MetaTensor
 from monai.engines import SupervisedEvaluator
@@ -387,7 +387,7 @@ def test_an_image_on_another_grid_than_its_label_is_refused():
         ShownSlices().add("c1", np.zeros((1, 5, 6)), mask, mask, (1.0, 1.0), "LPS")
 
 
-@pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.name)
+@each_bundle("mean_teacher")
 def test_evaluation_reads_labels_as_classes_and_pictures_as_they_are(
     bundle: Path, bundle_cwd: Callable[[Path], None], tmp_path: Path
 ) -> None:

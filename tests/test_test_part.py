@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import BUNDLES, TINY
+from conftest import ROOT, TINY
 
-MEAN_TEACHER = next(b for b in BUNDLES if b.name == "mean_teacher")
+MEAN_TEACHER = ROOT / "bundles/mean_teacher"
 
 
 @pytest.fixture
@@ -21,15 +21,16 @@ def cohort_copy(phantoms: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("removed", [("label",), ("image", "label")], ids=["labels", "images and labels"])
-def test_training_without_the_test_part_s_files_gives_the_same_weights(run_bundle, cohort_copy, tmp_path, removed):
-    overrides = {**TINY, "data_list": str(cohort_copy)}
-    before = run_bundle(MEAN_TEACHER, output_dir=str(tmp_path / "before"), **overrides)
+def test_training_without_the_test_part_s_files_gives_the_same_weights(
+    run_bundle, finished, cohort_copy, tmp_path, removed
+):
+    before = finished("mean_teacher", tmp_path / "before")
     entries = json.loads(cohort_copy.read_text())["test"]
     assert entries
     for entry in entries:
         for key in removed:
             (cohort_copy.parent / entry[key]).unlink()
-    after = run_bundle(MEAN_TEACHER, output_dir=str(tmp_path / "after"), **overrides)
+    after = run_bundle(MEAN_TEACHER, output_dir=str(tmp_path / "after"), **TINY, data_list=str(cohort_copy))
     for name in ("model.pt", "model_final.pt", "student.pt"):
         a, b = (torch.load(out / "bundle/models" / name, weights_only=True) for out in (before, after))
         assert a.keys() == b.keys()

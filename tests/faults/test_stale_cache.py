@@ -47,8 +47,8 @@ def test_a_scan_overwritten_with_size_and_time_kept_is_read_anew(tmp_path):
 
 
 @pytest.mark.fault("20", "overwritten between a run and its resume")
-def test_a_resume_after_a_scan_was_overwritten_is_refused(tmp_path, phantoms, run_bundle):
-    run_bundle(ROOT / "bundles/mean_teacher", **TINY)
+def test_a_resume_after_a_scan_was_overwritten_is_refused(tmp_path, phantoms, run_bundle, finished):
+    finished("mean_teacher", tmp_path / "out")
     for part in ("labelled", "unlabelled", "validation"):
         data = tmp_path / part / "phantom_2d"
         shutil.copytree(phantoms / "phantom_2d", data)
