@@ -6,11 +6,14 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import matplotlib
 import numpy as np
+import pytest
+from markupsafe import Markup
 
 from custom.evaluation.case_report import CaseReport
 from custom.evaluation.slices import ShownSlices
-from custom.report import compare_report
+from custom.report import charts, compare_report
 
 ABSENT = "neither label nor prediction has it"
 INVENTED = "the prediction alone has it"
@@ -73,6 +76,18 @@ class Page(HTMLParser):
 
     def rows(self, caption):
         return [[text for text, _ in row] for row in self.cells(caption)]
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Figures of a page are put together as ever, and not laid out and written: for pages whose tables are looked at."""
+
+    def svg(make, alt):
+        with matplotlib.rc_context(charts._STYLE):
+            make()
+        return Markup('<svg role="img" aria-label="{}"></svg>').format(alt)
+
+    monkeypatch.setattr(charts, "svg", svg)
 
 
 def assert_golden(page, name):

@@ -1,6 +1,4 @@
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -216,14 +214,11 @@ def test_a_file_that_is_no_table_of_cases_is_refused(tmp_path, text, fault):
     assert str(path) in str(caught.value)
 
 
-def test_command_prints_table_difference_and_sentence(tmp_path):
+def test_command_prints_table_difference_and_sentence(tmp_path, capsys):
     baseline = write_csv(tmp_path / "baseline.csv", rows([0.5] * 6))
     ours = write_csv(tmp_path / "ours.csv", rows([0.51, 0.52, 0.53, 0.51, 0.52, 0.53]))
-    done = subprocess.run(
-        [sys.executable, "-m", "custom.report", str(baseline), str(ours)], cwd=ROOT, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
+    main([str(baseline), str(ours)])
+    lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("| Model ")
     assert lines[-2].startswith(
         "semi-supervised minus supervised, paired over 6 cases: +2.0 Dice points (95 % interval"

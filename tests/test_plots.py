@@ -148,24 +148,20 @@ def test_arrays_that_do_not_fit_are_refused_with_the_name(tmp_path, cut, cut_pre
         case_pictures(image[cut:], label, {"ours": label[cut_pred:]}, tmp_path / "x.png", "p1", ["Myo"], spacing_mm)
 
 
-def test_importing_the_module_does_not_import_what_draws():
-    code = (
-        "import sys, custom.report.plots, custom.report.learning_curves, custom.evaluation.case_report;"
-        "print([m for m in ('matplotlib', 'nibabel') if m in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout.strip() == "[]", done.stderr
+DRAWN = """
+import sys
+import numpy as np
+import custom.report, custom.report.plots, custom.report.learning_curves, custom.evaluation.case_report
+print([m for m in ("matplotlib", "nibabel") if m in sys.modules])
+custom.report.plots.case_pictures(np.eye(9), np.eye(9, dtype=int), {}, sys.argv[1], "t", ["a"], None)
+print("matplotlib.pyplot" in sys.modules)
+"""
 
 
-def test_drawing_does_not_touch_pyplot(tmp_path):
-    code = (
-        "import sys, numpy as np; from custom.report.plots import case_pictures;"
-        "case_pictures(np.eye(9), np.eye(9, dtype=int), {}, sys.argv[1], 't', ['a'], None);"
-        "print('matplotlib.pyplot' in sys.modules)"
-    )
-    png = str(tmp_path / "x.png")
-    done = subprocess.run([sys.executable, "-c", code, png], cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout.strip() == "False", done.stderr
+def test_importing_the_report_does_not_import_what_draws_and_drawing_does_not_touch_pyplot(tmp_path):
+    command = [sys.executable, "-c", DRAWN, str(tmp_path / "x.png")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.splitlines() == ["[]", "False"], done.stderr
 
 
 def test_long_class_names_do_not_run_into_the_next_panel():

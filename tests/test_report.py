@@ -1,10 +1,8 @@
 """What every page of a report keeps: it fetches nothing, names what it shows, takes names as data; its commands."""
 
-import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
 from report_fixtures import Page, compared, evaluate, write_metrics, write_run, write_two
 
 from custom.files import FileError
@@ -124,6 +122,7 @@ def test_two_hundred_cases_of_five_classes_stay_a_small_page(tmp_path):
     assert len(Page(path).rows("model: 200 cases")) == 202
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_page_that_cannot_be_written_leaves_the_earlier_one(run, monkeypatch):
     earlier = write_report(run, "Earlier").read_text(encoding="utf-8")
     before = sorted(run.iterdir())
@@ -172,6 +171,7 @@ def test_heads_of_one_group_share_a_head(tmp_path):
     ]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_command_writes_the_page_of_a_run_with_its_curves(run, capsys):
     write_metrics(run.parents[1] / "metrics.csv")
     main([str(run)])
@@ -181,6 +181,7 @@ def test_command_writes_the_page_of_a_run_with_its_curves(run, capsys):
     assert "Learning curves" in page.headings
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_command_writes_the_page_of_two(two, tmp_path, capsys):
     out = tmp_path / "new" / "two.html"
     main([str(two[0]), str(two[1]), "--names", "a", "b", "--html", str(out)])
@@ -215,6 +216,7 @@ def test_a_report_that_cannot_be_drawn_is_said_in_the_log(run, monkeypatch, capl
     assert not (run / "report.html").exists()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_page_of_an_evaluation_has_the_task_of_its_bundle_and_the_curves_of_its_run(run, tmp_path):
     (tmp_path / "bundle/configs").mkdir(parents=True)
     (tmp_path / "bundle/configs/metadata.json").write_text('{"task": "Hearts"}')
@@ -225,9 +227,3 @@ def test_the_page_of_an_evaluation_has_the_task_of_its_bundle_and_the_curves_of_
     assert "Learning curves" in Page(path).headings
     page_of_evaluation("nowhere/models", "eval", "test", tmp_path)
     assert Page(path).headings[0] == "Segmentation, test part"
-
-
-def test_importing_the_report_does_not_import_what_draws():
-    code = "import sys, custom.report; print([m for m in ('matplotlib', 'nibabel') if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout.strip() == "[]", done.stderr

@@ -42,6 +42,7 @@ def test_cases_of_two_come_from_the_largest_loss_on_and_those_without_a_differen
     assert [h.split(",")[0] for h in shown] == ["Largest loss: c4", "Median: c1", "Largest gain: c3"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_slices_that_differ_are_not_set_side_by_side(two, tmp_path):
     slices = dict(np.load(two[0].with_suffix(".slices.npz")))
     slices["image_4"] = 255 - slices["image_4"]
@@ -69,6 +70,7 @@ def test_to_find_nothing_where_the_other_invents_something_is_a_gain(tmp_path):
     assert "Largest gain: c1, +100.0 Dice points" in page.headings
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_mean_distance_of_two_says_what_it_leaves_out(tmp_path):
     a = evaluate(tmp_path / "a", {"c0": (1, 1), "c1": (1, 1)})
     b = evaluate(tmp_path / "b", {"c0": (2, 2), "c1": (None, 2)})
@@ -87,6 +89,7 @@ def test_equal_cases_are_neither_gains_nor_losses():
     assert re.findall(r"<use [^>]*fill: ([^;]*);[^>]*fill-opacity", svg) == ["var(--blue)", "#d55e00", "#888888"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_group_without_a_dice_in_both_is_left_out(two, tmp_path):
     for path in two:
         path.write_text(path.read_text(encoding="utf-8").replace("c5,p5,y,", "c5,p5,z,"))
@@ -111,6 +114,7 @@ def test_one_case_without_pictures_or_distances_is_compared(tmp_path):
     assert "Largest loss, median, largest gain" not in page.headings
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_networks_that_cannot_be_compared_are_refused(two, tmp_path):
     with pytest.raises(ReportError, match="both networks are called 'a': give two different names"):
         compared(two, tmp_path, ("a", "a"))
@@ -132,6 +136,7 @@ def give_contrast(csv_path, values):
         writer.writerows({**row, "contrast": value} for row, value in zip(rows, values, strict=True))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_two_networks_are_compared_on_the_quarter_of_the_cases_with_the_least_contrast(tmp_path):
     shifts = {"a": [5] * 8, "b": [4, 4, 1, 4, 4, 4, 1, 4]}
     paths = [evaluate(tmp_path / n, {f"c{i}": (shift, shift) for i, shift in enumerate(shifts[n])}) for n in shifts]
@@ -146,6 +151,7 @@ def test_two_networks_are_compared_on_the_quarter_of_the_cases_with_the_least_co
     ]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_boundary_dice_of_two_networks_is_compared_in_points(tmp_path):
     paths = [evaluate(tmp_path / n, {f"c{i}": (shift, shift) for i in range(6)}) for n, shift in (("a", 2), ("b", 0))]
     rows = Page(compare_report(*paths, ("a", "b"), tmp_path / "page.html")).rows("Means of each over its own cases")

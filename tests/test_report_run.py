@@ -59,12 +59,14 @@ def test_cases_come_worst_first_and_failures_are_marked(page):
     assert '<tr class="bad"><th scope="row" class="text">failing</th>' in page.source
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_case_without_any_dice_comes_last(tmp_path):
     evaluate(tmp_path, {"none": (ABSENT, ABSENT), "good": (1, 1), "bad": (9, 9)})
     rows = Page(write_report(tmp_path, "My run")).rows("model: 3 cases, worst first")
     assert [row[0] for row in rows[2:]] == ["bad", "good", "none"]
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(
     ("count", "headings"),
     [
@@ -82,6 +84,7 @@ def test_worst_median_and_best_case_are_shown(tmp_path, count, headings):
     assert "model: Dice 1.000 (A 1.00, B 1.00)" in page.text
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_case_without_a_dice_is_not_the_worst(tmp_path):
     evaluate(tmp_path, {"none": (ABSENT, ABSENT), "bad": (9, 9), "good": (1, 1)})
     page = Page(write_report(tmp_path, "My run"))
@@ -89,6 +92,7 @@ def test_a_case_without_a_dice_is_not_the_worst(tmp_path):
     assert "Worst: bad" in page.headings
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_parts_that_were_not_written_are_left_out(run):
     (run / "model.slices.npz").unlink()
     change(run, calibration=None, compat=None, groups=None)
@@ -147,6 +151,7 @@ def test_no_distance_at_all_is_said_not_drawn(tmp_path):
     assert "HD95, mm \N{EN DASH} no interval; 4 failures have none" in page.text
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_group_of_one_patient_has_no_interval(tmp_path):
     cases = {"c0": (1, 1), "c1": (3, 3), "c2": (5, None)}
     evaluate(tmp_path, cases, attributes=[{"scanner": "x"}, {"scanner": "x"}, {"scanner": "y"}], pictures=False)
@@ -155,6 +160,7 @@ def test_a_group_of_one_patient_has_no_interval(tmp_path):
     assert rows["y"][1:6] == ["1", "1", "1", "0.250", "\N{EN DASH}"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_an_attribute_of_more_than_12_values_is_left_out_in_a_sentence(tmp_path):
     twelve, thirteen = (write_ages(tmp_path / str(n), n) for n in (12, 13))
     says = "Not grouped by age: it has 13 values, and more than 12 make groups too small to read."
@@ -183,6 +189,7 @@ def test_distances_of_pictures_are_in_pixels(tmp_path):
     assert " mm" not in page.text
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_page_of_the_validation_part_says_that_weights_were_chosen_on_it(tmp_path):
     evaluate(tmp_path / "validation", {"c": (1, 1)}, pictures=False)
     text = Page(write_report(tmp_path / "validation", "My run")).text
@@ -198,6 +205,7 @@ def test_learning_curves_are_drawn_where_there_are_any(page, run, tmp_path):
     assert "Learning curves" not in Page(write_report(run, "My run", tmp_path / "none.csv")).headings
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_of_a_single_class_the_mean_is_not_repeated(tmp_path):
     evaluate(tmp_path, {"c0": (1,), "c1": (3,)}, ["A"])
     page = Page(write_report(tmp_path, "My run"))
