@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -11,7 +10,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import BUNDLES, ROOT, TINY, known
+from conftest import BUNDLES, ROOT, TINY
+from monai.bundle import ConfigWorkflow
 
 from distribution.configs.fragment import FragmentError, read
 from distribution.configs.write import FILES, write
@@ -99,15 +99,9 @@ metadata:
   description: A toy.
   references: [None]
 """
-PROPERTIES = """
-from monai.bundle import ConfigWorkflow
-workflow = ConfigWorkflow("configs/train.yaml", workflow_type="train", logging_file=False, dataset_dir={data!r}, workers=0)
-workflow.initialize()
-assert workflow.check_properties() == [], workflow.check_properties()
-"""
 
 
-def test_a_new_method_is_a_file_a_fragment_and_a_page(tmp_path, phantoms):
+def test_a_new_method_is_a_file_a_fragment_and_a_page(tmp_path, phantoms, bundle_cwd, run_bundle):
     """The recipe of docs/extend.md, in a copy of the tree."""
     for name in ("custom", "distribution"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "pretrained"))
@@ -118,28 +112,22 @@ def test_a_new_method_is_a_file_a_fragment_and_a_page(tmp_path, phantoms):
     (bundle / "docs").mkdir(parents=True)
     (bundle / "docs/README.md").write_text("# Mirrored\n")
 
-    assert run(tmp_path, "-m", "distribution.configs").splitlines()[-1].endswith("task_affinity")
-    run(bundle, "-c", PROPERTIES.format(data=str(phantoms)))
-    small = [f"--{name}={value}" for name, value in known(bundle, {**TINY, "dataset_dir": phantoms, "axis": 3}).items()]
-    files = "['configs/train.yaml','scripts/tasks/phantom_2d.yaml']"
-    said = run(bundle, "-m", "monai.bundle", "run", "training", "--config_file", files, *small)
-    assert "epoch 2/2" in said
-    assert "term/mirror" in (bundle / "eval/metrics.csv").read_text()
-    run(
-        bundle / "eval/bundle",
-        "-m",
-        "monai.bundle",
-        "run",
-        "--config_file",
-        "['configs/train.yaml','configs/evaluate.yaml']",
+    command = [sys.executable, "-m", "distribution.configs"]
+    wrote = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout.splitlines()
+    assert [Path(folder).name for folder in wrote] == sorted([*(bundle.name for bundle in BUNDLES), "mirrored"])
+
+    bundle_cwd(bundle)
+    workflow = ConfigWorkflow(
+        "configs/train.yaml", workflow_type="train", logging_file=False, dataset_dir=str(phantoms)
     )
-    summary = json.loads((bundle / "eval/bundle/eval/evaluation/test/summary.json").read_text())
-    assert "model" in json.dumps(summary)
-    assert yaml.safe_load((bundle / "eval/bundle/configs/train.yaml").read_text())["axis"] == 3
+    workflow.initialize()
+    assert workflow.check_properties() == []
 
-
-def run(folder: Path, *words: str) -> str:
-    done = subprocess.run([sys.executable, *words], cwd=folder, capture_output=True, text=True,
-                          env={**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"})  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
+    both = ["configs/train.yaml", "scripts/tasks/phantom_2d.yaml"]
+    out = run_bundle(bundle, "training", both, **TINY, axis=3)
+    assert "term/mirror" in (out / "metrics.csv").read_text()
+    run_bundle(
+        out / "bundle", "run", ["configs/train.yaml", "configs/evaluate.yaml"], output_dir=str(tmp_path / "again")
+    )
+    assert "model" in json.loads((tmp_path / "again/evaluation/test/summary.json").read_text())
+    assert yaml.safe_load((out / "bundle/configs/train.yaml").read_text())["axis"] == 3
