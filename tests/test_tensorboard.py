@@ -5,7 +5,10 @@ from __future__ import annotations
 import builtins
 import logging
 import math
-import subprocess
+import multiprocessing
+import os
+import resource
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,6 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny
-from conftest import ROOT
 from ignite.engine import Events
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -152,33 +154,35 @@ def test_rows_behind_the_one_that_fails_wait_and_those_before_are_not_doubled(tm
     assert curves(tmp_path) == expected(ROWS)
 
 
-FULL = """
-import logging, resource, signal, sys
-sys.path.insert(0, {root!r})
-logging.basicConfig(format="%(levelname)s %(message)s")
-from pathlib import Path
-from custom.run.output import Output
-from custom.run.tensorboard import TensorBoard
-ROWS = {rows!r}
-board = TensorBoard(Output(Path({folder!r})))
-board.update(ROWS[:2])
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-resource.setrlimit(resource.RLIMIT_FSIZE, (100, limit[1]))
-board.update(ROWS[:3])
-board.update(ROWS[:4])
-resource.setrlimit(resource.RLIMIT_FSIZE, limit)
-board.update(ROWS)
-board.close()
-"""
+def on_a_full_disk(folder: Path, said: int) -> None:
+    """In a process of its own: a limit of the size of files stands for the disk."""
+    sys.stderr = os.fdopen(said, "w")
+    logging.basicConfig(format="%(levelname)s %(message)s", force=True)
+    board = TensorBoard(Output(folder))
+    board.update(ROWS[:2])
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limit[1]))
+    board.update(ROWS[:3])
+    board.update(ROWS[:4])
+    resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    board.update(ROWS)
+    board.close()
+    sys.stderr.flush()
 
 
 def test_a_full_disk_is_one_warning_and_rows_wait_until_there_is_space(tmp_path):
-    """As a limit of the size of files; nothing else is said, and no point of it is there twice."""
-    code = FULL.format(root=str(ROOT), rows=ROWS, folder=str(tmp_path))
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    (line,) = done.stderr.splitlines()
+    """Nothing else is said, and no point of it is there twice."""
+    fork = multiprocessing.get_context("fork")  # it has all imports
+    mouth, said = os.pipe()
+    process = fork.Process(target=on_a_full_disk, args=(tmp_path, said))
+    process.start()
+    os.close(said)
+    with os.fdopen(mouth) as pipe:
+        text = pipe.read()
+    process.join()
+    assert process.exitcode == 0, text
+    (line,) = text.splitlines()
     assert line.startswith(f"WARNING Cannot write {tmp_path}/tensorboard: ")
     assert "File too large" in line
     assert curves(tmp_path) == expected(ROWS)
