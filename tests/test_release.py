@@ -34,6 +34,9 @@ from distribution.packing import digest
 # 2D; two networks, a modality each; a network of its own, 3D
 METHODS = ("mean_teacher", "contrastive_mutual", "task_affinity")
 each = pytest.mark.parametrize("method", METHODS)
+plain = pytest.mark.parametrize(  # where the networks make no difference to what is looked at
+    "method", [pytest.param(name, marks=() if name == "mean_teacher" else pytest.mark.slow) for name in METHODS]
+)
 
 
 class Release:
@@ -130,7 +133,7 @@ def test_every_file_is_there(made, method):
         assert digest(bundle / "models" / name) == expected
 
 
-@each
+@plain
 def test_the_json_twins_say_what_the_yaml_says(made, method):
     for name in ("train", "inference"):
         twins = [
@@ -175,7 +178,7 @@ def test_metadata_follows_the_schema(made, method, monkeypatch, tmp_path):
     assert metadata["eval_metrics"] == {"dice": 0.75, "hd95_mm": 3.0}
 
 
-@each
+@plain
 def test_metadata_names_every_package_that_the_scripts_import(made, method):
     known = {"pyyaml": "yaml", "ruamel.yaml": "ruamel", "itk-io": "itk", "pytorch-ignite": "ignite"}
     brought = {"PIL"}  # by matplotlib
@@ -294,7 +297,7 @@ def test_inference_is_that_of_the_repository(made, method, run_bundle, phantoms,
     assert [path.read_bytes() for path in files[0]] == [path.read_bytes() for path in files[1]]
 
 
-@each
+@plain
 def test_training_and_evaluation_work_as_unpacked(made, method, run_bundle):
     """With no override except where the data lie. What was trained keeps no JSON twin that would grow stale."""
     out = run_bundle(made.bundle(method))
