@@ -8,6 +8,7 @@ is made if it is not there (``make annotate-env``); another place: ``ANNOTATE_VE
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -70,8 +71,13 @@ def both(launched: Callable[..., Server], tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture(scope="session")
 def server(both: tuple[Server, Server]) -> Server:
-    """Serves well-trained weights."""
-    return both[0].ready()
+    """Serves well-trained weights; an epoch of its trainings is short."""
+    ready = both[0].ready()
+    config = ready.bundle / "configs/train.yaml"
+    text, changed = re.subn(r"(?m)^epoch_steps: \d+", "epoch_steps: 4", config.read_text())
+    assert changed == 1
+    config.write_text(text)
+    return ready
 
 
 @pytest.fixture(scope="session")

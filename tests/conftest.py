@@ -186,8 +186,8 @@ def _quiet() -> None:
 # two workers (make test)
 
 LONGEST = (
-    *("test_server", "test_release", "test_bundle_runs", "test_bundles", "test_holes", "test_resume"),
-    *("test_test_part", "test_limits", "test_distributed", "test_ablations", "test_round_trip"),
+    *("test_server", "test_release", "test_bundle_runs", "test_bundles", "test_ablations", "test_distributed"),
+    *("test_limits", "test_readme", "test_holes", "test_resume", "test_test_part", "test_round_trip"),
 )
 """Files of minutes: they come first, so that the workers end together."""
 
