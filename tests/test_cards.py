@@ -173,7 +173,7 @@ def finished(run_bundle):
 
 def test_a_finished_run_becomes_a_card(finished, tmp_path):
     found = adopt(finished, "phantom_2d_supervised", tmp_path / "pretrained", commit="1" * 40, machine="this one")
-    assert {name: digest(finished / "bundle/models" / name) for name in ("model.pt", "average.pt")} == found.weights
+    assert {name: digest(finished / "bundle/models" / name) for name in ("model.pt", "network.pt")} == found.weights
     changed = {k: v for k, v in known(ROOT / "bundles/supervised", TINY).items() if k != "workers"}
     assert found.overrides == {**changed, "seed": 3}
     assert (found.training["seed"], found.training["machine"], found.training["commit"]) == (3, "this one", "1" * 40)
@@ -187,8 +187,8 @@ def test_a_finished_run_becomes_a_card(finished, tmp_path):
 
     with pytest.raises(CardError, match=r"was trained by scripts\.methods\.Supervised, the name says mean_teacher"):
         adopt(finished, "phantom_2d_mean_teacher", tmp_path / "pretrained")
-    (finished / "evaluation/test/average.json").unlink()
-    with pytest.raises(CardError, match=r"average\.json does not exist\. Evaluate the run: configs/evaluate\.yaml"):
+    (finished / "evaluation/test/network.json").unlink()
+    with pytest.raises(CardError, match=r"network\.json does not exist\. Evaluate the run: configs/evaluate\.yaml"):
         adopt(finished, "phantom_2d_supervised", tmp_path / "other")
     assert not (tmp_path / "other").exists()
 

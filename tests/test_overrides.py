@@ -84,7 +84,7 @@ def test_all_misspelt_overrides_are_in_one_text_and_the_right_ones_are_not(look)
 RIGHT = {
     "a top-level id": {"steps": 5, "output_dir": "/tmp/x"},
     "an id of a component": {"train::trainer::max_epochs": 5, "train#optimizer#momentum": 0.5},
-    "an item of a list": {"train::augmentation::0::degrees": 90, "weights::consistency::ramp": 0.2},
+    "an item of a list": {"train::augmentation::0::degrees": 90, "weights::consistency::value": 0.2},
     "a new argument": {"train::optimizer::maximize": True, "train::trainer::guard_interval": 3},
     "a new argument of a target that takes any": {"inferer::progress": True},
     "a key of MONAI's": {"train::handlers::1::_disabled_": True},

@@ -61,7 +61,7 @@ def _of_inference(text: str, merged: Mapping[str, Any]) -> dict[str, Any]:
 def _copy_rest(source: Path, folder: Path) -> None:
     shutil.copytree(source / "scripts", folder / "scripts", dirs_exist_ok=True,
                     ignore=shutil.ignore_patterns("__pycache__"))  # fmt: skip
-    for name in ("docs", "LICENSE", "configs/logging.conf"):
+    for name in ("docs", "LICENSE", "configs/logging.conf", "configs/published.yaml"):
         if (source / name).is_dir():
             shutil.copytree(source / name, folder / name, dirs_exist_ok=True)
         elif (source / name).exists():
