@@ -75,11 +75,11 @@ def seeds(out: Path, numbers: Sequence[int]) -> None:
         }
         row: dict[str, Any] = {"seed": seed}
         for kind, suffix in (("best", ""), ("final", "_final")):
-            files = {"supervised": ("supervised", f"model{suffix}"), "average": ("supervised", f"average{suffix}"),
+            files = {"supervised": ("supervised", f"model{suffix}"), "network": ("supervised", f"network{suffix}"),
                      "teacher": ("mean_teacher", f"model{suffix}"), "student": ("mean_teacher", f"student{suffix}")}  # fmt: skip
             found = {key: scores(runs[name], file) for key, (name, file) in files.items()}
             row[kind] = {key: round(statistics.mean(r["dice_mean"] for r in cases), 4) for key, cases in found.items()}
-            for baseline in ("supervised", "average"):
+            for baseline in ("supervised", "network"):
                 difference = paired_difference(found["teacher"], found[baseline])
                 row[kind][f"teacher minus {baseline}"] = [
                     round(v, 4) for v in (difference.mean, difference.low, difference.high)
@@ -88,7 +88,7 @@ def seeds(out: Path, numbers: Sequence[int]) -> None:
         print(json.dumps(row), flush=True)
         (out / "seeds.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     for kind in ("best", "final"):
-        for baseline in ("supervised", "average"):
+        for baseline in ("supervised", "network"):
             values = [100 * row[kind][f"teacher minus {baseline}"][0] for row in rows]
             spread = statistics.stdev(values) if len(values) > 1 else float("nan")
             print(f"{kind} weights, teacher minus {baseline}: {statistics.mean(values):+.1f} +- {spread:.1f} Dice points over "

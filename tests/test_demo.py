@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks import demo
 
 COUNTS = {"labelled": 4, "unlabelled": 40, "validation": 10, "test": 8}
-MODELS = ("supervised", "supervised, moving average", "mean teacher", "mean teacher, student")
+MODELS = ("supervised", "supervised, not averaged", "mean teacher", "mean teacher, not averaged")
 
 
 def cases(dice: float) -> list[dict[str, Any]]:
@@ -30,10 +30,10 @@ def test_every_column_and_row_of_the_table_is_explained() -> None:
 
 
 def test_both_verdicts_are_of_mean_teacher() -> None:
-    dice = dict(zip(MODELS, (0.5, 0.7, 0.6, 0.1), strict=True))
+    dice = dict(zip(MODELS, (0.5, 0.7, 0.6, 0.6), strict=True))
     text = demo.result({name: cases(value) for name, value in dice.items()}, ["left"], COUNTS)
     assert "against supervised: The unlabelled scans helped by 10.0 Dice points" in text
-    assert re.search(r"moving average.*: The unlabelled scans harmed by 10.0 Dice points", text)
+    assert re.search(r"without averaging: The unlabelled scans harmed by 10.0 Dice points", text)
 
 
 def test_the_plan_names_the_cohort_and_fits_a_terminal() -> None:

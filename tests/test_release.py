@@ -118,7 +118,7 @@ def test_every_file_is_there(made, method):
     bundle = made.bundle(method)
     found = {path.relative_to(bundle).as_posix() for path in bundle.rglob("*") if path.is_file()}
     configs = ("train.yaml", "inference.yaml", "train.json", "inference.json", "evaluate.yaml", "multi_gpu_train.yaml",
-               "metadata.json", "logging.conf")  # fmt: skip
+               "metadata.json", "logging.conf", "published.yaml")  # fmt: skip
     models = [*made.cards[method].weights, "model.ts", "model.onnx"]
     expected = {*(f"configs/{name}" for name in configs), *(f"models/{name}" for name in models), "LICENSE",
                 "docs/README.md", "docs/data_license.txt"}  # fmt: skip
