@@ -6,7 +6,7 @@ import pytest
 import tiny
 import torch
 from contrastive_batches import batch, make, progress
-from test_peers import batches
+from test_peers import balanced, batches
 from test_peers import progress as of
 
 from custom.losses import MaskedDiceCELoss
@@ -48,6 +48,8 @@ def test_the_target_of_the_strong_view_has_no_gradient():
 def test_pseudo_labels_of_the_clean_image_are_learnt_on_the_strong_view():
     method = tiny.method("task_affinity").eval()
     labelled, unlabelled = batches(strong=1)
+    balanced(method.network, unlabelled.image)
+    method.threshold = 0.6
     seen = []
     method.network.register_forward_pre_hook(lambda _, x: seen.append(x[0]))
     term = method(labelled, unlabelled, of(method, pseudo=1.0))["pseudo"]
@@ -55,7 +57,9 @@ def test_pseudo_labels_of_the_clean_image_are_learnt_on_the_strong_view():
     assert torch.equal(seen[-1], view.image)
     logits = method.network.features(torch.cat([labelled.image, unlabelled.image]))[0][2:]
     confidence, classes = logits.softmax(1).max(1)
-    expected = MaskedDiceCELoss()(method.network(view.image), view.mixed(classes), view.mixed(confidence >= 0.5))
+    sure = confidence >= 0.6
+    assert 0 < sure.float().mean() < 1
+    expected = MaskedDiceCELoss()(method.network(view.image), view.mixed(classes), view.mixed(sure))
     torch.testing.assert_close(term, expected)
 
 
