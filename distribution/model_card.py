@@ -200,7 +200,8 @@ def _method(card: Card) -> str:
     title, _, text = page.partition("## Commands")[0].partition("\n")
     text = re.sub(r"\[([^\]]*)\]\((?!https?:)[^)]*\)", r"\1", text)  # links into the repository
     files = " and ".join(f"`models/{name}`" for name in card.weights)
-    here = f"Of the weight files that it names, {files} came with this bundle."
+    here = f"""Of the weight files that it names, {files} came with this bundle. The page describes the method as it is now;
+`configs/train.yaml` is the form in which these weights were trained, and `models/model.pt` is what that training served."""
     return f"## Method: {title.removeprefix('#').strip()}\n\n{here}\n{text}"
 
 

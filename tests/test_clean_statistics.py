@@ -7,6 +7,8 @@ import copy
 import pytest
 import tiny
 import torch
+import yaml
+from conftest import BUNDLES
 from torch import nn
 
 from custom.methods import MeanTeacher, MovingAverage
@@ -134,6 +136,31 @@ def test_the_training_does_not_notice_and_what_serves_has_them(tmp_path):
     differ = [name for name in served if not torch.equal(served[name], trained[name])]
     assert differ
     assert all("running" in name or "num_batches" in name for name in differ)
+
+
+def test_a_run_with_mixing_serves_what_a_clean_forward_says(tmp_path):
+    """The file's own statistics, in evaluation mode, are the means over clean batches of the weights that it holds."""
+    method = tiny.method("mean_teacher")
+    trainer = tiny.trainer(type(method)(**arguments(method), view="strong"), tmp_path)
+    trainer.statistics = trainer.validator.statistics = CleanStatistics(stream(), batches=2)
+    trainer.run()
+    served = copy.deepcopy(trainer.method.teacher.network)
+    served.load_state_dict(torch.load(tmp_path / "bundle/models/model_final.pt", weights_only=True))
+    first = next(m for m in served.modules() if isinstance(m, nn.BatchNorm2d))
+    clean = stream()
+    clean.start(0)
+    means = [served.down[0][0](clean.draw().image).mean(dim=(0, 2, 3)) for _ in range(2)]
+    torch.testing.assert_close(first.running_mean, torch.stack(means).mean(dim=0))
+    trained = trainer.method.teacher.network.state_dict()
+    assert any(not torch.equal(value, trained[name]) for name, value in served.state_dict().items())
+
+
+@pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.name)
+def test_statistics_read_labelled_training_scans_alone(bundle):
+    train = yaml.safe_load((bundle / "configs/train.yaml").read_text())["train"]
+    assert train["statistics"]["stream"]["bank"] == "@train::dataset"
+    assert train["dataset"]["data"] == "$@data['labelled']"
+    assert "augmentation" not in train["statistics"]["stream"]
 
 
 # the strong view

@@ -13,17 +13,16 @@ from torch import Generator, Tensor, nn
 from ..errors import UserError
 from ..losses.masked_dice_ce import MaskedDiceCELoss
 from ..seeds import derive
-from .base import Method
 from .batch import Batch
-from .moving_average import MovingAverage
 from .schedule import Progress
+from .taught import Taught
 
 
 class UnequalBatches(UserError, ValueError):
     """Labelled and unlabelled images are pasted into each other in pairs, and their numbers differ."""
 
 
-class BidirectionalCopyPaste(Method):
+class BidirectionalCopyPaste(Taught):
     r"""With :math:`b` 0 inside of one box, the same for the whole batch of a step, and 1 outside of it:
 
     .. math:: x^{lab} = b\,x^l_i + (1 - b)\,x^l_j, \quad x^{in} = b\,x^u + (1 - b)\,x^l, \quad
@@ -61,11 +60,9 @@ class BidirectionalCopyPaste(Method):
         unlabelled_share: float = 0.5,
         seed: int = 0,
     ) -> None:
-        super().__init__()
-        self.student, self.loss, self.pasting = network, loss, pasting
-        self.teacher = MovingAverage(network, ema_decay, "own")
+        super().__init__(network, ema_decay, "own")
+        self.loss, self.pasting = loss, pasting
         self.unlabelled_share, self.seed = unlabelled_share, seed
-        self._watched: dict[str, Tensor] = {}
 
     def forward(self, labelled: Batch, unlabelled: Batch, progress: Progress) -> dict[str, Tensor]:
         assert labelled.label is not None
@@ -119,18 +116,6 @@ class BidirectionalCopyPaste(Method):
                 f"{len(labelled)} labelled and {len(unlabelled)} unlabelled patches in a step: they are pasted into each "
                 "other in pairs. Set labelled_batch and unlabelled_batch to the same number"
             )
-
-    def begin(self) -> None:
-        self.teacher.copy(self.student)
-
-    def after_step(self, progress: Progress) -> None:
-        self.teacher.follow(self.student)
-
-    def serving(self) -> dict[str, nn.Module]:
-        return {"teacher": self.teacher.network, "student": self.student}
-
-    def watch(self) -> dict[str, Tensor]:
-        return self._watched
 
 
 def largest_components(classes: Tensor) -> Tensor:

@@ -7,15 +7,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from .base import Method
 from .batch import Batch
-from .moving_average import MovingAverage
 from .schedule import Progress
+from .taught import Taught
 
 VIEWS = ("strong", "noise")
 
 
-class MeanTeacher(Method):
+class MeanTeacher(Taught):
     r""":math:`L = w_{sup} L_{sup}(f(x^l), y^l) + w(t)\, L_{con}(f(x^u), f'(x^u + \epsilon))`.
 
     :math:`f'` is the moving average of the student :math:`f`, without gradient. With ``view="strong"`` (CutMix mean
@@ -51,16 +50,13 @@ class MeanTeacher(Method):
         noise: float = 0.1,
         view: str = "noise",
     ) -> None:
-        super().__init__()
         if view not in VIEWS:
             raise ValueError(f"view is one of {list(VIEWS)}, got {view!r}")
+        super().__init__(network, ema_decay, "own" if view == "strong" else "copied")
         self.strong_views = int(view == "strong")
-        self.student = network
         self.supervised = supervised
         self.consistency = consistency
-        self.teacher = MovingAverage(network, ema_decay, "own" if self.strong_views else "copied")
         self.noise = noise
-        self._watched: dict[str, Tensor] = {}
 
     def forward(self, labelled: Batch, unlabelled: Batch, progress: Progress) -> dict[str, Tensor]:
         # one forward over both halves: BatchNorm sees labelled and unlabelled images together
@@ -103,15 +99,3 @@ class MeanTeacher(Method):
             "disagreement": (student.argmax(dim=1) != chosen).float().mean(),
             "teacher_foreground": (chosen > 0).float().mean(),
         }
-
-    def begin(self) -> None:
-        self.teacher.copy(self.student)
-
-    def after_step(self, progress: Progress) -> None:
-        self.teacher.follow(self.student)
-
-    def serving(self) -> dict[str, nn.Module]:
-        return {"teacher": self.teacher.network, "student": self.student}
-
-    def watch(self) -> dict[str, Tensor]:
-        return self._watched
