@@ -80,6 +80,12 @@ def lines_of(*overlays: Path, **overrides: Any) -> list[str]:
     return [line for line in lines if not line.startswith("  bundle_root = ")]  # of config_of
 
 
+def test_an_overlay_of_the_bundle_s_own_is_named():
+    published = BUNDLE / "configs/published.yaml"
+    first = config_of(published, steps=3).summary()[0]
+    assert first == f"Settings that differ from {BUNDLE / 'configs/train.yaml'} and {published}:"
+
+
 @pytest.mark.parametrize(
     ("override", "line"),
     [

@@ -110,7 +110,8 @@ class RunConfig:
         return fill({**self.config, **settings})
 
     def summary(self) -> list[str]:
-        """Return the lines that say what differs from the bundle's own files; none where the files are not known."""
+        """Return the lines that say what differs from the bundle's own files, overlays of its own among them, which the first
+        line names; none where the files are not known."""
         if not self.files:
             return []
         configs = Path(self.files[0]).resolve().parent
@@ -122,7 +123,8 @@ class RunConfig:
             for name, own, now in _changes(RunConfig(parser).config, self.config)
             if name.partition("::")[0] not in PROCESS and not (own is ABSENT and name in TRACKING)
         ]
-        return [f"Settings that differ from {files[0]}:" if lines else f"Settings: all as in {files[0]}.", *lines]
+        own = " and ".join(files)
+        return [f"Settings that differ from {own}:" if lines else f"Settings: all as in {own}.", *lines]
 
 
 ABSENT = object()
