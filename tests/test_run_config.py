@@ -116,7 +116,7 @@ def test_a_run_of_the_bundle_as_it_is_says_so_in_one_line(bundle_cwd):
     bundle_cwd(BUNDLE)
     files = ["configs/train.yaml", "configs/evaluate.yaml"]  # an overlay of the bundle's own is the bundle's own
     config = RunConfig(ConfigParser(ConfigParser.load_config_files(files)), files)
-    assert config.summary() == ["Settings: all as in configs/train.yaml."]
+    assert config.summary() == ["Settings: all as in configs/train.yaml and configs/evaluate.yaml."]
 
 
 def test_a_workflow_made_by_hand_has_no_files_to_compare_with():
