@@ -59,6 +59,7 @@ class Served:
         self.channels: list[str] = list(config["channels"])
         self.fill_nonfinite = bool(config.get("fill_nonfinite"))
         self.dimensions, self.slices = int(config["dimensions"]), bool(config["slices"])
+        self.orientation: str = config.get("orientation", "")
         config |= {"bundle_root": str(self.root), "device": str(self.device), "label_values": self.label_values}
         self._parser = ConfigParser(config)
         self._networks: dict[Path, tuple[tuple[int, ...], nn.Module]] = {}

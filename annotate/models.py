@@ -174,7 +174,10 @@ def judge_model(bundle: Path, image: Path) -> None:
             "MONAI Label has one file a scan: such a model cannot be annotated with. Choose one that reads one channel"
         )
     slices, dimensions = bool(config["slices"]), int(config["dimensions"])
-    task = Task(tuple(channels), (), 3 if slices else dimensions, slices, bool(config.get("fill_nonfinite")))
+    task = Task(
+        channels=tuple(channels), axes=3 if slices else dimensions, slices=slices,
+        orientation=config.get("orientation", ""), fill_nonfinite=bool(config.get("fill_nonfinite")),
+    )  # fmt: skip
     case = Case("studies", image.name, image.name, {"": str(image)}, "")
     if faults := [text for _, text in task.faults(case, {str(image): facts})]:
         raise StartError(f"{bundle.name} cannot read these studies: {'; '.join(faults)}")

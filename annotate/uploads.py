@@ -20,6 +20,7 @@ class Form(Protocol):
     classes: list[str]
     dimensions: int
     slices: bool
+    orientation: str
     fill_nonfinite: bool
 
 
@@ -48,6 +49,7 @@ def _judge(case: Case, form: Form, facts: dict[str, Facts]) -> None:
         values=tuple(range(len(form.classes))),
         axes=3 if form.slices else form.dimensions,
         slices=form.slices,
+        orientation=form.orientation,
         fill_nonfinite=form.fill_nonfinite,
     )
     if faults := [text for _, text in task.faults(case, facts)]:

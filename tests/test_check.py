@@ -234,3 +234,70 @@ def test_a_picture_has_no_place_that_its_label_could_miss(tmp_path, key):
     parts["labelled"][0][key] = str(picture)
     check.record._facts[str(picture)] = facts("p0", GOOD, affine=rows(shift(9)))
     assert check.report(parts).faults == {}
+
+
+# orientation
+
+
+LPS = rows(np.diag([-1.0, -1.0, 2.0, 1.0]))
+
+
+@pytest.mark.parametrize(
+    ("orientation", "notes", "warnings"),
+    [
+        (
+            "RAS",
+            ["orientation of the volumes: 2 RAS, 1 LPS (labelled, p1); they are turned to RAS when they are read"],
+            [],
+        ),
+        (
+            "LPS",
+            ["orientation of the volumes: 2 RAS, 1 LPS (labelled, p1); they are turned to LPS when they are read"],
+            [],
+        ),
+        (
+            "",
+            [],
+            ["labelled, p1: axes run to LPS, those of most scans to RAS, and no orientation in the task turns them"],
+        ),
+    ],
+)
+def test_a_cohort_of_two_orientations_is_named_and_whether_it_is_turned(tmp_path, orientation, notes, warnings):
+    check, parts = cohort(tmp_path, [GOOD] * 3, orientation=orientation)
+    known = check.record._facts
+    for file in known:
+        if "p1" in Path(file).name:
+            known[file] = replace(known[file], affine=LPS)
+    report = check.report(parts)
+    assert (report.notes, report.warnings(), report.faults) == (notes, warnings, {})
+
+
+def test_of_one_orientation_a_run_says_nothing(tmp_path):
+    check, parts = cohort(tmp_path, [GOOD] * 2, orientation="RAS")
+    report = check.report(parts)
+    assert (report.notes, report.orientations) == ([], "2 RAS")
+
+
+@pytest.mark.parametrize(
+    ("orientation", "affine", "spacing", "text"),
+    [
+        ("RAS", np.diag([1.0, 1, 1.49, 1]), (1.0, 1.0, 1.49), ""),
+        ("RAS", np.diag([1.5, 1, 1, 1]), (1.5, 1.0, 1.0),
+         "is thick along left-right (1.5 mm), and the network sees slices across foot-head (1 mm). Remove the entry, or, "
+         "if all volumes are so, set orientation to ASR"),
+        ("", np.diag([1, 4.0, 1, 1]), (1.0, 4.0, 1.0),
+         "is thick along back-front (4 mm), and the network sees slices across foot-head (1 mm). Remove the entry, or, "
+         "if all volumes are so, set orientation to RSA"),
+        ("ASR", np.diag([4.0, 1, 1, 1]), (4.0, 1.0, 1.0), ""),  # its thick axis is turned to the end
+        ("LSP", np.diag([1, 1, 4.0, 1]), (1.0, 1.0, 4.0),
+         "is thick along foot-head (4 mm), and the network sees slices across back-front (1 mm). Remove the entry, or, "
+         "if all volumes are so, set orientation to LPS"),
+    ],
+)  # fmt: skip
+def test_slices_lie_across_the_thick_axis(tmp_path, orientation, affine, spacing, text):
+    check, parts = cohort(tmp_path, [GOOD], orientation=orientation, slices=True, dimensions=2)
+    known = check.record._facts
+    for file in known:
+        known[file] = replace(known[file], affine=rows(affine), spacing_mm=spacing)
+    faults = check.report(parts).faults
+    assert faults == ({"Slices": [f"labelled, p0: p0.nii {text}"]} if text else {})

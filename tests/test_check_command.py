@@ -39,6 +39,7 @@ def test_the_command_prints_what_there_is_and_keeps_a_record_beside_the_list(goo
             "  unlabelled 1 scan of 1 patient: 16 x 16 x 16 voxels of 1 x 1 x 1 mm\n"
             "  validation 1 scan of 1 patient: 16 x 16 x 16 voxels of 1 x 1 x 1 mm\n"
             "  test       1 scan of 1 patient: 16 x 16 x 16 voxels of 1 x 1 x 1 mm\n"
+            "  orientation of the volumes: 5 RAS\n"
             f"No faults in 5 scans (1.0 s; {files} since an earlier check).\n"
         )
     assert record_path(path).is_file()

@@ -54,6 +54,8 @@ def check(arguments: Sequence[str] | None = None) -> None:
     needs = () if list(parts) == ["labelled", "test"] else ("labelled",)  # a list for evaluation alone
     report = Check(**task, needs=needs, record=record).report(parts)
     print(path, *(_summary(part, report) for part in PARTS), sep="\n  ")
+    if report.orientations and not any(report.orientations in note for note in report.notes):
+        print(f"  orientation of the volumes: {report.orientations}")
     for line in [*report.notes, *(f"warning: {text}" for text in report.warnings())]:
         print(f"  {line}")
     if report.faults:

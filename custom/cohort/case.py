@@ -10,11 +10,12 @@ from pathlib import Path
 from ..errors import nearest
 from .facts import Facts
 from .formats.itk_image import is_picture
-from .grids import difference, times
+from .grids import along, difference, orientation, times
 from .words import number, plural, span, value_list
 
 TRAINING = ("labelled", "unlabelled")
 FORM = {2: "picture", 3: "volume"}
+THICK = 1.5  # times the distance of the slices: more along another axis is no accident of a nearly cubic voxel
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class Task:
     values: tuple[int, ...] = ()
     axes: int | None = None
     slices: bool = False
+    orientation: str = ""
     fill_nonfinite: bool = False
     missing_channels: bool = True
     modalities_alone: bool = False
@@ -71,6 +73,8 @@ class Task:
             name = _name(case.files[channel])
             if self.axes not in (None, len(found.shape)):
                 yield "Dimensions", f"{name} {self._wrong_axes(found)}"
+            elif self.slices and (fault := self._thick(found)):
+                yield "Slices", f"{name} {fault}"
             if math.isnan(found.low):
                 yield "Voxels", f"{name} has no finite voxel. Remove the entry"
             elif found.nonfinite and not self.fill_nonfinite:
@@ -133,6 +137,20 @@ class Task:
             remedy = "Set slices to false in the task"
         wanted = FORM[self.axes or 3]
         return f"is a {FORM[len(found.shape)]} of {times(found.shape)}, the task wants {wanted}s. {remedy}"
+
+    def _thick(self, found: Facts) -> str:
+        """A volume that is thick along another axis than the one that is cut into slices, once it is turned."""
+        codes = orientation(found.affine)
+        last = codes.index(next(code for code in codes if along(code) == along(self.orientation[-1:] or codes[-1])))
+        thick = max(range(3), key=lambda axis: found.spacing_mm[axis])
+        if found.spacing_mm[thick] < THICK * found.spacing_mm[last]:
+            return ""
+        others = [code for code in self.orientation or codes if along(code) != along(codes[thick])]
+        return (
+            f"is thick along {along(codes[thick])} ({found.spacing_mm[thick]:.4g} mm), and the network sees slices across "
+            f"{along(codes[last])} ({found.spacing_mm[last]:.4g} mm). Remove the entry, or, if all "
+            f"volumes are so, set orientation to {''.join(others)}{codes[thick]}"
+        )
 
     def _grids(self, case: Case, facts: Mapping[str, Facts]) -> Iterator[tuple[str, str]]:
         """Every file on the grid of the first of the image."""

@@ -14,6 +14,7 @@ from .case import TRAINING, Case, Task, nonfinite
 from .data_list import PARTS, listed, record
 from .errors import CohortError
 from .facts import Facts, Record, ScanFault
+from .grids import orientation
 from .names import case_names, first_file, stem
 from .overlaps import judge_list
 from .words import first_names, number, plural
@@ -25,8 +26,8 @@ NAMES = 48  # of the cases beyond these are given
 REMEDIES = {
     "Files that cannot be read": "Files that cannot be read (copy them again from their source, or export anew)"
 }
-OF_A_TASK = ("channels", "classes", "label_values", "dimensions", "slices", "fill_nonfinite", "shared_scans",
-             "missing_channels", "modalities_alone")  # fmt: skip
+OF_A_TASK = ("channels", "classes", "label_values", "dimensions", "slices", "orientation", "fill_nonfinite",
+             "shared_scans", "missing_channels", "modalities_alone")  # fmt: skip
 
 
 class Settings(Protocol):
@@ -41,7 +42,7 @@ class Settings(Protocol):
 @dataclass
 class Report:
     """What was found: faults by kind, a line each; what is odd, by kind, a name and a sentence each; what is worth
-    knowing."""
+    knowing; how many volumes there are of each orientation."""
 
     cases: list[Case]
     facts: Mapping[str, Facts]
@@ -49,6 +50,7 @@ class Report:
     faults: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     odd: dict[str, list[tuple[str, str]]] = field(default_factory=lambda: defaultdict(list))
     notes: list[str] = field(default_factory=list)
+    orientations: str = ""
 
     def warnings(self) -> list[str]:
         """One text a kind, with how many cases and the first of them."""
@@ -88,6 +90,7 @@ class Check:
         label_values: of the classes in label files; by default 0, 1, ..., K - 1.
         dimensions: of the network; None: scans may have 2 or 3.
         slices: a 2D network sees volumes slice by slice.
+        orientation: that volumes are turned to when they are read, ``RAS``; empty: they stay as they are stored.
         fill_nonfinite: the reader fills NaN and infinite voxels of images: a warning, no fault.
         shared_scans: a scan may be labelled and unlabelled at once.
         missing_channels: scans for training may lack all modalities except one; the log says how many do.
@@ -109,6 +112,7 @@ class Check:
         label_values: Sequence[int] | None = None,
         dimensions: int | None = None,
         slices: bool = False,
+        orientation: str = "",
         fill_nonfinite: bool = False,
         shared_scans: bool = False,
         missing_channels: bool = True,
@@ -124,7 +128,10 @@ class Check:
                 f"label_values {list(values)}: expected one value for each of {list(classes)}, none twice"
             )
         axes = 3 if slices else dimensions
-        self.task = Task(tuple(channels), values, axes, slices, fill_nonfinite, missing_channels, modalities_alone)
+        self.task = Task(
+            channels=tuple(channels), values=values, axes=axes, slices=slices, orientation=orientation,
+            fill_nonfinite=fill_nonfinite, missing_channels=missing_channels, modalities_alone=modalities_alone,
+        )  # fmt: skip
         self.names = dict(zip(values, classes, strict=True)) if classes else {}
         self.shared_scans, self.needs, self.unread = shared_scans, tuple(needs), dict(unread or {})
         self.record, self.workers = Record(record), workers
@@ -166,6 +173,7 @@ class Check:
         self._copies(cases, known, report)
         self._never_read([case for case in cases if case.part not in parts], known, report)
         self._oddities(report)
+        self._orientations(report)
         for part in parts:
             self._note(part, report)
         return report
@@ -241,6 +249,25 @@ class Check:
                     )
                 if scan and scan.nonfinite and file != case.label and self.task.fill_nonfinite:
                     report.odd["nonfinite"].append((str(case), f"{nonfinite(Path(file).name, scan)}, filled when read"))
+
+    def _orientations(self, report: Report) -> None:
+        """Where the axes of the volumes run to; noted where they differ or are turned when they are read."""
+        cases: dict[str, list[str]] = defaultdict(list)
+        for case in report.cases:
+            scans = [report.facts[file] for file in case.files.values() if file in report.facts]
+            if scans and len(scans[0].shape) == 3:
+                cases[orientation(scans[0].affine)].append(str(case))
+        most, *others = sorted(cases, key=lambda code: (-len(cases[code]), code)) or [""]
+        names = [f"{len(cases[code])} {code} ({first_names(cases[code])})" for code in others]
+        report.orientations = ", ".join([f"{len(cases[most])} {most}", *names]) if most else ""
+        if most and self.task.orientation and {most, *others} != {self.task.orientation}:
+            report.orientations += f"; they are turned to {self.task.orientation} when they are read"
+            report.notes.append(f"orientation of the volumes: {report.orientations}")
+        elif others and not self.task.orientation:
+            differs = (
+                f"axes run to {others[0]}, those of most scans to {most}, and no orientation in the task turns them"
+            )
+            report.odd["orientation"] += [(name, differs) for code in others for name in cases[code]]
 
     def _note(self, part: str, report: Report) -> None:
         """How many labels are empty, which modalities are missing, which classes no labelled scan has."""

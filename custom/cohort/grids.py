@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from .facts import Facts
 
+BODY_AXES = {"LR": "left-right", "PA": "back-front", "IS": "foot-head"}
 TOLERANCE = 1e-3  # mm; of directions, the same number of their cosines
 
 
@@ -34,6 +35,18 @@ def difference(found: Facts, expected: Facts, pictures: bool = False) -> str:
     return ", ".join(parts)
 
 
+def orientation(affine: Sequence[Sequence[float]] | NDArray) -> str:
+    """Where the axes of a volume run to, each by the direction next to it: ``RAS``, ``LPS``, ``PIR``."""
+    from nibabel.orientations import aff2axcodes
+
+    return "".join(aff2axcodes(np.asarray(affine, dtype=float)))
+
+
+def along(code: str) -> str:
+    """The axis of the body that an end belongs to: ``left-right`` of ``L`` and of ``R``."""
+    return next(axis for ends, axis in BODY_AXES.items() if code in ends)
+
+
 def times(numbers: Sequence[float]) -> str:
     """``64x64x8``; lengths to 0.001."""
     return "x".join(str(n if isinstance(n, int) else round(float(n), 3)) for n in numbers)
@@ -54,9 +67,7 @@ def _cosines(affine: NDArray) -> NDArray:
 
 def _turned(found: NDArray, expected: NDArray) -> str:
     """The axes' names where they differ (``LAS against RAS``), else the largest angle between two like axes."""
-    from nibabel.orientations import aff2axcodes
-
-    names = ["".join(aff2axcodes(affine)) for affine in (found, expected)]
+    names = [orientation(affine) for affine in (found, expected)]
     if names[0] != names[1]:
         return f"orientation {names[0]} against {names[1]}"
     cosine = float((_cosines(found) * _cosines(expected)).sum(axis=0).min())
