@@ -107,14 +107,14 @@ def test_the_same_seed_gives_the_same_bytes(cohort, tmp_path):
 
 @pytest.mark.parametrize("form", phantom.FORMS)
 def test_a_patient_depends_on_seed_and_index_only(form):
-    patient, other, elsewhere = (phantom.draw_patient(form, i, seed)[1] for i, seed in ((3, 1), (4, 1), (3, 2)))
-    np.testing.assert_array_equal(patient, phantom.draw_patient(form, 3, 1)[1])
+    patient, other, elsewhere = (phantom.draw_patient(form, i, seed).label for i, seed in ((3, 1), (4, 1), (3, 2)))
+    np.testing.assert_array_equal(patient, phantom.draw_patient(form, 3, 1).label)
     assert not np.array_equal(patient, other)
     assert not np.array_equal(patient, elsewhere)
 
 
 def test_the_heart_shrinks_towards_the_apex():
-    _, label, _ = phantom.draw_patient("3d", 0)
+    label = phantom.draw_patient("3d", 0).label
     area = np.flatnonzero((label > 0).any(axis=(0, 1)))
     first, last = ((label[..., k] > 0).sum() for k in (area[0], area[-1]))
     assert last < first / 2
@@ -124,7 +124,7 @@ def test_the_heart_shrinks_towards_the_apex():
 def test_the_left_ventricle_lies_inside_its_muscle():
     """No voxel of the cavity touches the background in its slice."""
     for index in range(4):
-        _, label, _ = phantom.draw_patient("2d", index)
+        label = phantom.draw_patient("2d", index).label
         for axis in (0, 1):
             low, high = (np.take(label, range(a, label.shape[axis] + a - 1), axis) for a in (0, 1))
             assert not ((low == 3) & (high == 0) | (low == 0) & (high == 3)).any(), index

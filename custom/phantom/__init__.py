@@ -9,6 +9,6 @@ of (seed, form, patient index) and of nothing else.
 """
 
 from .cohort import FORMS, draw, draw_patient, ensure, form_named
-from .form import CLASSES, LESION_CLASSES, Form
+from .form import CLASSES, LESION_CLASSES, Form, Patient
 
-__all__ = ["CLASSES", "FORMS", "LESION_CLASSES", "Form", "draw", "draw_patient", "ensure", "form_named"]
+__all__ = ["CLASSES", "FORMS", "LESION_CLASSES", "Form", "Patient", "draw", "draw_patient", "ensure", "form_named"]

@@ -16,6 +16,7 @@ RIGHT_WALL_MM, THINNEST_WALL_MM = 3.5, 4.5
 class Anatomy:
     """One patient's heart; lengths in mm, angles in radians, ``t`` runs from 0 at the base to 1 at the apex."""
 
+    disease: str
     radius_mm: float  # of the muscle's outer edge at the base
     wall_mm: float
     length_mm: float
@@ -42,7 +43,7 @@ DISEASES = ("none", "dilated left", "thick wall", "dilated right", "infarct")
 def draw_anatomy(random: Random, depth_mm: float, field_mm: float) -> Anatomy:
     """A heart of one of five kinds, at any place of a field ``field_mm`` wide and a stack ``depth_mm`` deep."""
     uniform = random.uniform
-    disease = random.choice(DISEASES)
+    disease = str(random.choice(DISEASES))
     radius, wall = uniform(25, 34), uniform(7, 10)
     right_depth, right_width, flat, scar = uniform(18, 27), uniform(0.9, 1.2), uniform(0, 0.06), 0.0
     if disease == "dilated left":
@@ -60,6 +61,7 @@ def draw_anatomy(random: Random, depth_mm: float, field_mm: float) -> Anatomy:
     off_centre = 0.4 * right_depth + uniform(0, 0.1 * field_mm)
     to_side = angle + np.pi + uniform(-0.8, 0.8)
     return Anatomy(
+        disease=disease,
         radius_mm=radius,
         wall_mm=wall,
         length_mm=length,
@@ -197,8 +199,9 @@ def add_atria(scene: Scene, heart: Anatomy, offset: tuple[Array, Array], above: 
         scene.add(tissue, grid.inside(away - radius * size) * above)
 
 
-def add_chest(scene: Scene, heart: Anatomy, random: Random) -> None:
-    """Lung vessels, liver, chest wall, spine; then what a network may take for a heart: aorta, stomach, bowel."""
+def add_chest(scene: Scene, heart: Anatomy, random: Random) -> int:
+    """Lung vessels, liver, chest wall, spine; then what a network may take for a heart: aorta, stomach, bowel. Returns how
+    many there are of the last three."""
     grid, uniform = scene.grid, random.uniform
     x, y, z = grid.axes()
     x, y = x - heart.centre_mm[0], y - heart.centre_mm[1]
@@ -221,16 +224,19 @@ def add_chest(scene: Scene, heart: Anatomy, random: Random) -> None:
     scene.add("chest muscle", grid.inside(behind(front, wall_mm + uniform(3, 12), 3)))
     scene.add("fat", grid.inside(behind(front, wall_mm + uniform(16, 30), 2)))
     back = front + np.pi + uniform(-0.5, 0.5)
-    for _ in range(random.integers(0, 3)):  # descending aorta, other large vessels
+    vessels = int(random.integers(0, 3))
+    for _ in range(vessels):  # descending aorta, other large vessels
         turn, reach = back + uniform(-0.9, 0.9), size + uniform(10, 35)
         place, radius = (near_x + reach * np.cos(turn), near_y + reach * np.sin(turn)), uniform(6, 12)
         add_disc(scene, "right wall", place, radius + uniform(1, 3), 0.05)
         add_disc(scene, "left blood", place, radius, 0.05)
-    for _ in range(random.integers(0, 3)):  # stomach, bowel: rings like the left ventricle
+    rings = int(random.integers(0, 3))
+    for _ in range(rings):  # stomach, bowel: rings like the left ventricle
         turn, reach, radius = uniform(0, 2 * np.pi), size + uniform(25, 50), uniform(9, 24)
         place, lean = (near_x + reach * np.cos(turn), near_y + reach * np.sin(turn)), uniform(-0.2, 0.2)
         add_disc(scene, "gut wall", place, radius, lean)
         add_disc(scene, "gut", place, radius * uniform(0.45, 0.8), lean)
+    return vessels + rings
 
 
 def add_disc(scene: Scene, tissue: str, place_mm: tuple[float, float], radius_mm: float, lean: float) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ..seeds import derive
-from .form import MODALITIES, PARTS, PICTURE_PATIENTS, STACK_PATIENTS, Form
+from .form import CINE, MODALITIES, PARTS, PICTURE_PATIENTS, STACK_PATIENTS, Form, Patient
 from .grid import Array
 from .heart import draw_heart
 from .picture import draw_picture
@@ -21,7 +21,8 @@ logger = logging.getLogger(__name__)
 
 
 _FORMS = {
-    "2d": Form(STACK_PATIENTS, (96, 96, 8), draw_heart),
+    "2d": Form({**STACK_PATIENTS, "labelled": 3}, (96, 96, 8), draw_heart, scanner=CINE),
+    "unseen_contrast": Form(STACK_PATIENTS, (96, 96, 8), draw_heart, seed="2d"),
     "3d": Form(STACK_PATIENTS, (56, 56, 40), draw_heart, plane_mm=(2.4, 2.8), slice_mm=(2.4, 2.8), thick=1),
     "two_channels": Form(STACK_PATIENTS, (96, 96, 8), draw_heart, modalities=MODALITIES),
     "rgb": Form(PICTURE_PATIENTS, (112, 112, 3), draw_picture, suffix=".png"),
@@ -36,10 +37,10 @@ def form_named(name: str) -> Form:
     return _FORMS[name]
 
 
-def draw_patient(form: str, index: int, seed: int = 2023) -> tuple[dict[str, Array], Array, tuple[float, ...]]:
-    """Patient ``index`` of a form: ``({modality: voxels}, label, spacing in mm)``; one modality is named ``""``."""
+def draw_patient(form: str, index: int, seed: int = 2023) -> Patient:
+    """Patient ``index`` of a form."""
     spec = form_named(form)
-    return spec.draw(spec, np.random.default_rng(derive(seed, "phantom", form, index)))
+    return spec.draw(spec, np.random.default_rng(derive(seed, "phantom", spec.seed or form, index)))
 
 
 def write(path: Path, voxels: Array, spacing_mm: tuple[float, ...]) -> None:
@@ -79,13 +80,13 @@ def draw(form: str, folder: Path, seed: int = 2023, patients: Mapping[str, int] 
     lists: dict[str, list[dict]] = {part: [] for part in PARTS}
     every = [part for part in PARTS for _ in range(counts.get(part, 0))]
     for index, part in enumerate(tqdm(every, desc=f"phantom {form}", disable=None, delay=2)):
-        images, label, spacing = draw_patient(form, index, seed)
+        drawn = draw_patient(form, index, seed)
         patient = f"p{index:03d}"
-        names = {key: f"images/{patient}{'_' if key else ''}{key}{spec.suffix}" for key in images}
+        names = {key: f"images/{patient}{'_' if key else ''}{key}{spec.suffix}" for key in drawn.images}
         label_name = f"labels{'_of_unlabelled' if part == 'unlabelled' else ''}/{patient}{spec.suffix}"
-        for key, voxels in images.items():
-            write(folder / names[key], voxels, spacing)
-        write(folder / label_name, label, spacing)
+        for key, voxels in drawn.images.items():
+            write(folder / names[key], voxels, drawn.spacing_mm)
+        write(folder / label_name, drawn.label, drawn.spacing_mm)
         lists[part].append({"patient": patient, "image": names.get("", names), "label": label_name})
     all_labelled = lists | {"labelled": lists["labelled"] + lists["unlabelled"], "unlabelled": []}
     few = lists | {"unlabelled": [{key: e[key] for key in ("patient", "image")} for e in lists["unlabelled"]]}

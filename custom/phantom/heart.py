@@ -8,15 +8,22 @@ import numpy as np
 from scipy.ndimage import gaussian_filter, zoom
 
 from .anatomy import Scene, add_chest, add_heart, draw_anatomy
-from .form import Form
+from .form import Form, Patient, Scanner
 from .grid import Array, Grid, Random, smooth_noise
-
-SEQUENCES = {"bright blood": 0.4, "late": 0.25, "first pass": 0.2, "dark blood": 0.15}  # how many patients
 
 
 def draw_contrast(random: Random, sequence: str) -> dict[str, float]:
-    """Grey value of each tissue, about 0 to 1, as one of four sequences shows it."""
+    """Grey value of each tissue, about 0 to 1, as a sequence shows it."""
     u = random.uniform
+    if sequence == "cine":
+        blood = u(0.5, 1.0)
+        muscle = blood * u(0.2, 0.7)
+        return {
+            "lung": u(0.02, 0.3), "vessel": u(0.25, 0.8), "fat": u(0.2, 1.0), "liver": u(0.1, 0.8),
+            "chest muscle": u(0.15, 0.7), "gut wall": u(0.2, 0.8), "gut": u(0.05, 0.95), "left blood": blood,
+            "right blood": blood * u(0.7, 1.25), "muscle": muscle, "scar": muscle * u(0.8, 1.4),
+            "right wall": muscle * u(0.8, 1.4),
+        }  # fmt: skip
     values = {"lung": u(0.02, 0.12), "vessel": u(0.25, 0.8), "fat": u(0.3, 1.0), "liver": u(0.15, 0.6)}
     values |= {"chest muscle": u(0.15, 0.45), "gut wall": u(0.2, 0.6), "gut": u(0.05, 0.95)}
     blood, muscle = {
@@ -35,23 +42,29 @@ TEXTURE = {"lung": 0.5, "liver": 0.8, "chest muscle": 1.0, "gut": 1.6, "gut wall
 TEXTURE |= {"left blood": 0.3, "right blood": 0.6, "right wall": 0.6, "muscle": 0.6, "scar": 0.6}
 
 
-def expose(tissues: Mapping[str, Array], values: Mapping[str, float], grid: Grid, random: Random) -> Array:
-    """The scan of a scene: texture, gamma, blur, ghost, coil, Rician noise; int16 ``(X, Y, Z)`` in scanner units."""
+def expose(
+    tissues: Mapping[str, Array], values: Mapping[str, float], grid: Grid, scanner: Scanner, random: Random
+) -> tuple[Array, dict[str, float]]:
+    """The scan of a scene: texture, gamma, blur, ghost, coil, Rician noise; int16 ``(X, Y, Z)`` in scanner units; and how
+    much of each there is."""
     size, spacing = grid.size, grid.spacing_mm
     picture, roughness = (sum(of[name] * cover for name, cover in tissues.items()) for of in (values, TEXTURE))
     fine, coarse = (smooth_noise(random, size, tuple(mm / s for s in spacing)) for mm in (1.5, 5.0))
-    amplitude = random.uniform(0.03, 0.1)
-    picture = picture * np.clip(1 + amplitude * roughness * (fine + coarse), 0.1, None)
-    picture = picture ** random.uniform(0.75, 1.3)
-    blur = random.uniform(0.2, 0.8)
+    texture = random.uniform(*scanner.texture)
+    picture = picture * np.clip(1 + texture * roughness * (fine + coarse), 0.1, None)
+    gamma = random.uniform(*scanner.gamma)
+    picture = picture**gamma
+    blur, ghost = random.uniform(*scanner.blur), 0.0
     picture = gaussian_filter(picture, (blur, blur, 0), truncate=2.5)
-    if random.random() < 0.25:  # breathing: a faint copy along the phase direction
-        picture = picture + random.uniform(0.04, 0.12) * np.roll(picture, random.integers(10, size[1] // 2), axis=1)
+    if random.random() < scanner.ghosts:  # breathing: a faint copy along the phase direction
+        ghost = random.uniform(*scanner.ghost)
+        picture = picture + ghost * np.roll(picture, random.integers(10, size[1] // 2), axis=1)
     picture = picture * coil(size, random)
-    sigma = random.uniform(0.01, 0.04)
+    sigma = random.uniform(*scanner.noise)
     noise = random.standard_normal((2, *size), dtype=np.float32) * sigma
     picture = np.hypot(picture + noise[0], noise[1]) * np.exp(random.uniform(np.log(150), np.log(2000)))
-    return np.clip(np.rint(picture), 0, 32767).astype(np.int16)
+    amounts = {"texture": texture, "gamma": gamma, "blur": blur, "ghost": ghost, "noise": sigma}
+    return np.clip(np.rint(picture), 0, 32767).astype(np.int16), amounts
 
 
 def coil(size: tuple[int, ...], random: Random) -> Array:
@@ -62,8 +75,8 @@ def coil(size: tuple[int, ...], random: Random) -> Array:
     return np.exp(tilt + 0.12 * wave)
 
 
-def draw_heart(form: Form, random: Random) -> tuple[dict[str, Array], Array, tuple[float, ...]]:
-    """One patient: ``({modality: int16 (X, Y, Z)}, uint8 (X, Y, Z), spacing in mm)``."""
+def draw_heart(form: Form, random: Random) -> Patient:
+    """One patient: images int16 ``(X, Y, Z)``."""
     plane = random.uniform(*form.plane_mm)
     spacing = (plane, plane, random.uniform(*form.slice_mm))
     stack = form.thick > 1
@@ -71,13 +84,32 @@ def draw_heart(form: Form, random: Random) -> tuple[dict[str, Array], Array, tup
     grid = Grid(size, spacing, form.thick)
     heart = draw_anatomy(random, size[2] * spacing[2], size[0] * spacing[0])
     scene = Scene(grid)
-    add_chest(scene, heart, random)
+    neighbours = add_chest(scene, heart, random)
     add_heart(scene, heart, random, jitter_mm=0.8 if stack else 0.0)
-    images, tissues = {}, scene.tissues()
+    attributes: dict[str, float | str] = {
+        "disease": heart.disease,
+        "radius, mm": heart.radius_mm,
+        "wall, mm": heart.wall_mm,
+        "right ventricle, mm": heart.right_depth_mm,
+        "off centre, mm": float(np.hypot(*heart.centre_mm)),
+        "direction": heart.right_angle,
+        "like neighbours": neighbours,
+        "voxel, mm": plane,
+    }
+    images, tissues, sequences = {}, scene.tissues(), form.scanner.sequences
     for modality in form.modalities:
-        values = draw_contrast(random, random.choice(list(SEQUENCES), p=list(SEQUENCES.values())))
-        images[modality] = expose(tissues, hide(values, modality, random), grid, random)
-    return images, scene.label(), spacing
+        sequence = str(random.choice(list(sequences), p=list(sequences.values())))
+        values = hide(draw_contrast(random, sequence), modality, random)
+        images[modality], amounts = expose(tissues, values, grid, form.scanner, random)
+        found: dict[str, float | str] = {
+            "sequence": sequence,
+            "muscle to blood": values["muscle"] / values["left blood"],
+            "right to left blood": values["right blood"] / values["left blood"],
+            "lung to muscle": values["lung"] / values["muscle"],
+            **amounts,
+        }
+        attributes |= {f"{modality} {name}".strip(): value for name, value in found.items()}
+    return Patient(images, scene.label(), spacing, attributes)
 
 
 def hide(values: dict[str, float], modality: str, random: Random) -> dict[str, float]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from .form import Form
+from .form import Form, Patient
 from .grid import Array, Random, smooth_noise
 
 
-def draw_picture(form: Form, random: Random) -> tuple[dict[str, Array], Array, tuple[float, ...]]:
-    """One endoscopy-like picture: ``({"": uint8 (H, W, 3)}, uint8 (H, W) with 1 for the lesion, spacing in mm)``."""
+def draw_picture(form: Form, random: Random) -> Patient:
+    """One endoscopy-like picture: uint8 ``(H, W, 3)``, and uint8 ``(H, W)`` with 1 for the lesion."""
     size, u = form.size[:2], random.uniform
     h, w = np.meshgrid(*(np.linspace(-1, 1, n, dtype=np.float32) for n in size), indexing="ij")
     lesion, height = draw_lesion(h, w, random)
@@ -34,7 +34,8 @@ def draw_picture(form: Form, random: Random) -> tuple[dict[str, Array], Array, t
     picture = picture * np.exp(-u(0.15, 0.6) * away)[..., None] + add_highlights(relief, shade, random)[..., None]
     picture = gaussian_filter(picture, (u(0.2, 0.9),) * 2 + (0,)) ** u(0.8, 1.25)
     picture = picture + random.normal(0, u(0.005, 0.03), picture.shape)
-    return {"": np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8)}, (lesion >= 0.5).astype(np.uint8), (1.0, 1.0)
+    image = np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8)
+    return Patient({"": image}, (lesion >= 0.5).astype(np.uint8), (1.0, 1.0), {})
 
 
 def draw_lesion(h: Array, w: Array, random: Random) -> tuple[Array, Array]:
