@@ -40,10 +40,9 @@ class Anatomy:
 DISEASES = ("none", "dilated left", "thick wall", "dilated right", "infarct")
 
 
-def draw_anatomy(random: Random, depth_mm: float, field_mm: float) -> Anatomy:
-    """A heart of one of five kinds, at any place of a field ``field_mm`` wide and a stack ``depth_mm`` deep."""
-    uniform = random.uniform
-    disease = str(random.choice(DISEASES))
+def draw_kind(random: Random) -> tuple[str, float, float, float, float, float, float]:
+    """One of five: its name, radius, wall, depth and width of the right ventricle, flatness of the septum, scar."""
+    uniform, disease = random.uniform, str(random.choice(DISEASES))
     radius, wall = uniform(25, 34), uniform(7, 10)
     right_depth, right_width, flat, scar = uniform(18, 27), uniform(0.9, 1.2), uniform(0, 0.06), 0.0
     if disease == "dilated left":
@@ -54,6 +53,18 @@ def draw_anatomy(random: Random, depth_mm: float, field_mm: float) -> Anatomy:
         radius, right_depth, right_width, flat = uniform(21, 28), uniform(28, 40), uniform(1.1, 1.4), uniform(0.1, 0.22)
     elif disease == "infarct":
         radius, scar = uniform(29, 38), uniform(0.5, 1.0)
+    return disease, radius, wall, right_depth, right_width, flat, scar
+
+
+def draw_anatomy(random: Random, depth_mm: float, field_mm: float, kinds: bool = True) -> Anatomy:
+    """A heart at any place of a field ``field_mm`` wide and a stack ``depth_mm`` deep: of one of five kinds, or by degrees."""
+    uniform = random.uniform
+    if kinds:
+        disease, radius, wall, right_depth, right_width, flat, scar = draw_kind(random)
+    else:
+        disease, radius, wall = "by degrees", uniform(24, 36), uniform(6.5, 12)
+        right_depth, right_width, flat = uniform(15, 34), uniform(0.9, 1.35), uniform(0, 0.2)
+        scar = uniform(0.5, 1.0) * (uniform(0, 1) < 0.25)
     scale = uniform(0.9, 1.2)
     radius, wall, right_depth = radius * scale, wall * scale, right_depth * scale
     length = float(np.clip(radius * uniform(1.9, 2.6), 0.72 * depth_mm, 0.98 * depth_mm))

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 _FORMS = {
-    "2d": Form({**STACK_PATIENTS, "labelled": 3}, (96, 96, 8), draw_heart, scanner=CINE),
+    "2d": Form({**STACK_PATIENTS, "labelled": 3}, (96, 96, 8), draw_heart, kinds=False, scanner=CINE),
     "unseen_contrast": Form(STACK_PATIENTS, (96, 96, 8), draw_heart, seed="2d"),
     "3d": Form(STACK_PATIENTS, (56, 56, 40), draw_heart, plane_mm=(2.4, 2.8), slice_mm=(2.4, 2.8), thick=1),
     "two_channels": Form(STACK_PATIENTS, (96, 96, 8), draw_heart, modalities=MODALITIES),

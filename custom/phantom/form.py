@@ -70,5 +70,6 @@ class Form:
     slice_mm: tuple[float, float] = (7.0, 10.0)
     thick: int = 2  # sheets a slice
     modalities: tuple[str, ...] = ("",)
+    kinds: bool = True  # hearts of five kinds; else their shapes differ by degrees
     scanner: Scanner = FOUR_SEQUENCES
     seed: str = ""  # of its patients, where not the form's own name

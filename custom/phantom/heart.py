@@ -82,7 +82,7 @@ def draw_heart(form: Form, random: Random) -> Patient:
     stack = form.thick > 1
     size = (form.size[0], form.size[1], form.size[2] + (int(random.integers(-1, 3)) if stack else 0))
     grid = Grid(size, spacing, form.thick)
-    heart = draw_anatomy(random, size[2] * spacing[2], size[0] * spacing[0])
+    heart = draw_anatomy(random, size[2] * spacing[2], size[0] * spacing[0], form.kinds)
     scene = Scene(grid)
     neighbours = add_chest(scene, heart, random)
     add_heart(scene, heart, random, jitter_mm=0.8 if stack else 0.0)
