@@ -197,3 +197,30 @@ def test_the_command_prints_the_data_list(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(drawing._FORMS, "rgb", phantom.Form(FEW, (32, 32, 3), drawing.draw_picture, suffix=".png"))
     main()
     assert capsys.readouterr().out.strip() == str(tmp_path / "cohort" / "list.json")
+
+
+# what differs between patients
+
+
+def test_patients_of_2d_differ_by_degrees_and_those_of_unseen_contrast_by_kinds():
+    new, old = ([phantom.draw_patient(form, i).attributes for i in range(12)] for form in ("2d", "unseen_contrast"))
+    assert {(a["disease"], a["sequence"]) for a in new} == {("by degrees", "cine")}
+    assert len({a["disease"] for a in old}) > 1
+    assert {"bright blood", "late", "first pass"} <= {a["sequence"] for a in old}
+    for name in ("radius, mm", "wall, mm", "muscle to blood", "gamma", "noise"):
+        assert len({a[name] for a in new}) == 12, name
+
+
+def test_attributes_are_those_of_the_images():
+    noisy, quiet = sorted((phantom.draw_patient("2d", i) for i in range(8)), key=lambda p: -p.attributes["noise"])[::7]
+    assert noisy.attributes["noise"] > 3 * quiet.attributes["noise"]
+    for patient in (noisy, quiet):
+        image, label = patient.images[""].astype(float), patient.label
+        ratio = np.median(image[label == 2]) / np.median(image[label == 3])
+        said = patient.attributes["muscle to blood"] ** patient.attributes["gamma"]
+        assert ratio == pytest.approx(said, abs=0.2)
+
+
+def test_of_two_modalities_each_has_its_own_exposure():
+    found = phantom.draw_patient("two_channels", 0).attributes
+    assert {"first sequence", "second sequence", "first noise", "second noise", "disease"} <= set(found)
