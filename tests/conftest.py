@@ -228,6 +228,7 @@ FAULTS = {
     "5f": "NaN voxels",
     "5g": "label values that are no class",
     "5h": "empty label",
+    "5i": "DICOM whose frames differ",
     "6a": "no labelled or unlabelled scans, fewer than a batch",
     "6b": "one scan in two parts",
     "6c": "labels of unlabelled scans leak in",

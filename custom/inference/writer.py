@@ -99,7 +99,8 @@ class GridWriter(ImageWriter):
             affine = to_affine_nd(3, convert_to_numpy(self.meta.get("affine", np.eye(4))))
             image = nibabel.Nifti1Image(self.data_obj, affine)
             image.set_sform(affine, code="scanner")
-            image.set_qform(affine, code="scanner")
+            # of a CT whose gantry was tilted: a qform holds no shear, and would be a second answer
+            image.set_qform(*((None, "unknown") if _sheared(affine) else (affine, "scanner")))
             image.header.set_xyzt_units("mm")
         nibabel.save(image, filename)
 
@@ -110,6 +111,11 @@ class GridWriter(ImageWriter):
             )
         itk = quiet_itk()
         itk.imwrite(itk.image_from_array(np.ascontiguousarray(self.data_obj.T)), filename)  # ITK's rows are y
+
+
+def _sheared(affine: np.ndarray) -> bool:
+    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    return not np.allclose(axes.T @ axes, np.eye(3), atol=1e-4)
 
 
 def case_name(meta: Mapping[str, Any] | None, _: Any = None) -> dict[str, Any]:
