@@ -203,6 +203,15 @@ def test_a_shift_that_is_the_rounding_of_positions_leaves_the_axes_at_right_angl
     np.testing.assert_allclose(facts.affine, grid(STRAIGHT, (*PIXELS, STEP)), atol=1e-6)
 
 
+def test_the_order_of_files_does_not_matter(tmp_path, monkeypatch):
+    """ITK sorts them too, where it can."""
+    folder = series(tmp_path / "p01", straight())
+    files = sorted(str(file) for file in folder.iterdir())
+    for given in (files, files[::-1]):
+        monkeypatch.setattr("custom.cohort.formats.itk_image.series_files", lambda _, given=given: given)
+        np.testing.assert_array_equal(both(folder)[1][0], VOXELS)
+
+
 @pytest.mark.fault("5i", "a slice moved sideways")
 def test_a_slice_that_moved_sideways(tmp_path):
     places = straight(4)

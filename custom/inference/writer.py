@@ -16,6 +16,7 @@ from monai.data.utils import to_affine_nd
 from monai.utils import convert_to_numpy
 
 from ..cohort.formats.itk_image import quiet_itk
+from ..cohort.formats.nifti import own_header
 from ..cohort.formats.opened import by
 from ..cohort.names import SUFFIXES, stem
 from ..cohort.reader import is_nifti
@@ -91,7 +92,7 @@ class GridWriter(ImageWriter):
         import nibabel
 
         if is_nifti(source):
-            header: Any = nibabel.load(source).header
+            header = own_header(source)
             image = (nibabel.Nifti2Image if header["sizeof_hdr"] == 540 else nibabel.Nifti1Image)(self.data_obj, None)
             for field in GEOMETRY:
                 image.header[field] = header[field]
