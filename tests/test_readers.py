@@ -67,11 +67,12 @@ def test_itk_formats_have_the_axes_and_affine_of_nibabel(tmp_path, name, compres
 
 
 def test_a_folder_is_one_dicom_series_in_the_order_of_its_slices(tmp_path):
+    """Project-MONAI/MONAI#1711: DICOM loaded with wrong orientation."""
     folder = write_series(tmp_path / "p01", VOXELS)
     image, reference = load(folder), LoadImage(reader=ITKReader)(folder)
     np.testing.assert_array_equal(image[0], VOXELS)
     np.testing.assert_allclose(image.affine, affine_ras(), atol=1e-6)
-    torch.testing.assert_close(image.affine, reference.affine, rtol=0, atol=0)
+    torch.testing.assert_close(image.affine, reference.affine, rtol=0, atol=1e-12)
     torch.testing.assert_close(image[0].as_tensor(), reference.as_tensor())
     far = image.affine.numpy() @ [4, 3, 2, 1]  # the last voxel, in RAS
     lps = np.array([10.0, -20.0, 30.0]) + OBLIQUE @ (np.array([4, 3, 2]) * SPACING)

@@ -26,7 +26,7 @@ from custom.cohort.reader import ScanReader
 def test_other_formats_are_read_as_monai_reads_them(tmp_path, name):
     path = write_itk(tmp_path / name, VOXELS) if "." in name else write_series(tmp_path / name, VOXELS)
     facts, loaded = read(path), LoadImage(reader=ITKReader, ensure_channel_first=True)(path)
-    np.testing.assert_array_equal(facts.affine, loaded.affine)
+    np.testing.assert_allclose(facts.affine, loaded.affine, atol=1e-12)
     np.testing.assert_allclose(facts.affine, affine_ras(), atol=1e-6)
     np.testing.assert_allclose(facts.spacing_mm, SPACING, atol=1e-6)
     assert (facts.shape, facts.channels, facts.dtype) == ((5, 4, 3), 1, "int16")

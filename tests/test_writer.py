@@ -9,6 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from dicom_files import dicom, placed
 from monai.data import DataLoader, Dataset, MetaTensor, decollate_batch
 from monai.transforms import AsDiscreted, Compose, Invertd, LoadImage, LoadImaged, SaveImage, SaveImaged, Spacingd
 from PIL import Image
@@ -105,6 +106,17 @@ def test_a_dicom_prediction_lies_on_the_grid_of_its_series(tmp_path):
     place = np.array([10.0, -20.0, 30.0]) + OBLIQUE @ (np.array([7, 3, 4]) * SPACING)
     np.testing.assert_allclose(nib.affines.apply_affine(mine.affine, [7, 3, 4]), place * [-1, -1, 1], atol=1e-4)
     assert (mine.header["qform_code"], mine.header["sform_code"], mine.header.get_xyzt_units()[0]) == (1, 1, "mm")
+
+
+def test_the_prediction_of_a_ct_with_a_tilted_gantry_has_one_transform(tmp_path):
+    """A qform holds no shear: beside the sform it would be another answer."""
+    for k in range(6):
+        place = placed((0, 10 - 0.9 * k, 2.5 * k), np.eye(3))
+        dicom(tmp_path / f"p01/{k}.dcm", VOXELS[:, :, k], place, number=k)
+    mine = nib.load(predict(tmp_path / "p01", tmp_path / "out", (1.0, 1.0, 2.5)))
+    np.testing.assert_array_equal(np.asarray(mine.dataobj), VOXELS > 0)
+    assert (mine.header["qform_code"], mine.header["sform_code"]) == (0, 1)
+    np.testing.assert_allclose(nib.affines.apply_affine(mine.affine, [7, 3, 4]), (-7, -(3 + 10 - 3.6), 10), atol=1e-5)
 
 
 def test_itk_and_nibabel_agree_about_what_was_written(tmp_path):

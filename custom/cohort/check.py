@@ -17,6 +17,7 @@ from .facts import Facts, Record, ScanFault
 from .grids import orientation
 from .names import case_names, first_file, stem
 from .overlaps import judge_list
+from .transforms import displaced
 from .words import first_names, number, plural
 
 logger = logging.getLogger(__name__)
@@ -166,7 +167,8 @@ class Check:
         for case in judged:
             broken = [file for file in case.paths() if isinstance(found.get(file), ScanFault)]
             damaged = [("Files that cannot be read", f"{case.kind(file)}{found[file]}") for file in broken]
-            for kind, fault in (*damaged, *self.task.faults(case, facts)):
+            elsewhere, fitted = displaced(case, facts)
+            for kind, fault in (*damaged, *elsewhere, *self.task.faults(case, {**facts, **fitted})):
                 report.faults[kind].append(f"{case}: {fault}")
         known = {file: scan for case in cases for file in case.files.values()
                  if (scan := facts.get(file) or self.record.known(file))}  # fmt: skip

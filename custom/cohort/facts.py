@@ -26,7 +26,7 @@ Vector = tuple[float, ...]
 PERCENTILES = (0.5, 50.0, 99.5)
 SAMPLE = 2**18  # voxels that percentiles are taken of
 MOST_VALUES = 64
-VERSION = 1
+VERSION = 2
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +48,7 @@ class Facts:
         nonfinite: how many voxels are NaN or infinite.
         values: the different finite values and their counts, in order, where there are at most 64; else None.
         warnings: what is odd but can be read, a sentence each; what stands before its first colon names the kind.
+        unused: of a NIfTI file whose sform and qform differ, name and affine of the one that readers do not use.
     """
 
     sha256: str
@@ -63,6 +64,7 @@ class Facts:
     nonfinite: int
     values: tuple[tuple[float, int], ...] | None
     warnings: tuple[str, ...] = ()
+    unused: tuple[str, tuple[Vector, ...]] | None = None
 
 
 def read(path: str | Path, max_voxels: int = 2**31) -> Facts:
@@ -81,7 +83,7 @@ def read(path: str | Path, max_voxels: int = 2**31) -> Facts:
         shape=tuple(scan.shape),
         channels=len(voxels),
         spacing_mm=scan.spacing_mm,
-        affine=tuple(tuple(row) for row in scan.affine.tolist()),
+        affine=_rows(scan.affine),
         dtype=scan.dtype,
         low=float(finite.min()) if finite.size else math.nan,
         high=float(finite.max()) if finite.size else math.nan,
@@ -89,7 +91,12 @@ def read(path: str | Path, max_voxels: int = 2**31) -> Facts:
         nonfinite=nonfinite,
         values=_values(finite),
         warnings=tuple(scan.warnings),
+        unused=(scan.unused[0], _rows(scan.unused[1])) if scan.unused else None,
     )
+
+
+def _rows(affine: np.ndarray) -> tuple[Vector, ...]:
+    return tuple(tuple(row) for row in affine.tolist())
 
 
 def _digest(voxels: np.ndarray) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,11 +12,13 @@ from numpy.typing import NDArray
 from .facts import Facts
 
 BODY_AXES = {"LR": "left-right", "PA": "back-front", "IS": "foot-head"}
+USED = {"qform": "sform", "sform": "qform"}  # by the one that is not
 TOLERANCE = 1e-3  # mm; of directions, the same number of their cosines
 
 
 def difference(found: Facts, expected: Facts, pictures: bool = False) -> str:
-    """What differs, ``spacing 1.0x1.0x2.0 against 1.0x1.0x1.0 mm``; empty where nothing does.
+    """What differs, ``spacing 1.0x1.0x2.0 against 1.0x1.0x1.0 mm``, and which of two transforms of a NIfTI header was
+    compared; empty where nothing differs.
 
     Args:
         pictures: compare shapes alone.
@@ -32,7 +35,23 @@ def difference(found: Facts, expected: Facts, pictures: bool = False) -> str:
         parts.append(f"origin {_point(mine)} against {_point(theirs)} mm")
     if _differ(_cosines(mine), _cosines(theirs)):
         parts.append(_turned(mine, theirs))
-    return ", ".join(parts)
+    two = [f"{whose} sform and qform differ, the {USED[scan.unused[0]]} is used"
+           for scan, whose in ((found, "its"), (expected, "the other's")) if parts and scan.unused]  # fmt: skip
+    return "; ".join([", ".join(parts), *two])
+
+
+def one_by_other_transform(found: Facts, expected: Facts) -> bool:
+    """Whether two scans lie on one grid by a transform of a NIfTI header that is not used."""
+    return any(not difference(a, b) for a in _placed(found) for b in _placed(expected))
+
+
+def _placed(scan: Facts) -> list[Facts]:
+    """By the transform that is used, and by the other one."""
+    if scan.unused is None:
+        return [scan]
+    affine = scan.unused[1]
+    sizes = np.linalg.norm(np.asarray(affine)[:3, : len(scan.shape)], axis=0).tolist()
+    return [scan, replace(scan, affine=affine, spacing_mm=tuple(sizes), unused=None)]
 
 
 def orientation(affine: Sequence[Sequence[float]] | NDArray) -> str:

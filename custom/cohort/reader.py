@@ -15,6 +15,7 @@ from monai.data import ImageReader
 from monai.utils import ensure_tuple
 
 from .formats.itk_image import image_data, read_image
+from .formats.nifti import read_nifti
 from .formats.opened import ScanFault
 
 
@@ -60,9 +61,16 @@ class ScanReader(ImageReader):
         from monai.data import NibabelReader
 
         reader = NibabelReader()  # one a call: it remembers the paths, and scans are read in threads
+        reader.filenames = [str(path) for path in paths]  # its own read knows neither units nor rounded quaternions
         try:
-            return reader.get_data(reader.read([str(path) for path in paths]))
-        except Exception as error:  # nibabel's own, zlib's, the operating system's
+            return reader.get_data([read_nifti(path) for path in paths])
+        except ScanFault:
+            raise
+        except OSError as error:
+            raise ScanFault(
+                f"{', '.join(path.name for path in paths)} cannot be read: {error.strerror or error}"
+            ) from error
+        except Exception as error:  # nibabel's own, zlib's
             raise ScanFault(f"{', '.join(path.name for path in paths)} cannot be read: {error}") from error
 
 

@@ -16,6 +16,7 @@ from monai.data.utils import to_affine_nd
 from monai.utils import convert_to_numpy
 
 from ..cohort.formats.itk_image import quiet_itk
+from ..cohort.formats.nifti import own_header
 from ..cohort.formats.opened import by
 from ..cohort.names import SUFFIXES, stem
 from ..cohort.reader import is_nifti
@@ -91,7 +92,7 @@ class GridWriter(ImageWriter):
         import nibabel
 
         if is_nifti(source):
-            header: Any = nibabel.load(source).header
+            header = own_header(source)
             image = (nibabel.Nifti2Image if header["sizeof_hdr"] == 540 else nibabel.Nifti1Image)(self.data_obj, None)
             for field in GEOMETRY:
                 image.header[field] = header[field]
@@ -99,7 +100,8 @@ class GridWriter(ImageWriter):
             affine = to_affine_nd(3, convert_to_numpy(self.meta.get("affine", np.eye(4))))
             image = nibabel.Nifti1Image(self.data_obj, affine)
             image.set_sform(affine, code="scanner")
-            image.set_qform(affine, code="scanner")
+            # of a CT whose gantry was tilted: a qform holds no shear, and would be a second answer
+            image.set_qform(*((None, "unknown") if _sheared(affine) else (affine, "scanner")))
             image.header.set_xyzt_units("mm")
         nibabel.save(image, filename)
 
@@ -110,6 +112,11 @@ class GridWriter(ImageWriter):
             )
         itk = quiet_itk()
         itk.imwrite(itk.image_from_array(np.ascontiguousarray(self.data_obj.T)), filename)  # ITK's rows are y
+
+
+def _sheared(affine: np.ndarray) -> bool:
+    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    return not np.allclose(axes.T @ axes, np.eye(3), atol=1e-4)
 
 
 def case_name(meta: Mapping[str, Any] | None, _: Any = None) -> dict[str, Any]:

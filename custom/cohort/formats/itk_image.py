@@ -1,4 +1,4 @@
-"""Images of all formats but NIfTI, as ITK reads them; a folder is one DICOM series, whole and evenly spaced."""
+"""Images of all formats but NIfTI, as ITK reads them; DICOM is one series or file, whole and evenly spaced."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from .frames import Frame, Stack, frames_of, stacked
 from .opened import ScanFault
 
 PICTURES = (".png", ".jpg", ".jpeg")
 DICOM_MAGIC = b"DICM"  # at byte 128
-UNEVEN = 0.01, 0.25  # of the mean distance of slices: warned of, refused
+UNEVENNESS = "ITK_unevenness"  # a key of an image's metadata; MONAI leaves out those of ITK
 ITK_PARTS = ("ProcessObject", "ImageFileReader", "GDCMSeriesFileNames", "PyBuffer")  # one of each of its modules
 
 loading = threading.RLock()
@@ -35,52 +36,81 @@ def is_dicom(path: Path) -> bool:
 def read_image(path: Path) -> Any:
     """ITK's image of a file, or of the DICOM series in a folder.
 
+    Frames of DICOM are laid in the order of their places, which the image's grid follows, also where the gantry of a CT
+    was tilted: ITK alone would lay each slice straight behind the one before.
+
     Raises:
-        ScanFault: ITK cannot read it; a folder that does not hold exactly one series, whole and evenly spaced.
+        ScanFault: ITK cannot read it; a folder that does not hold exactly one series; frames that are no volume, whole
+            and evenly spaced.
     """
     if not path.exists():
         raise ScanFault(f"{path.name} does not exist ({path.parent}).")
     itk = quiet_itk()
     files = series_files(path) if path.is_dir() else [str(path)]
+    headers = [_header(Path(file)) for file in files] if len(files) > 1 or is_dicom(Path(files[0])) else []
+    stack = _stack(files, headers, path.name)
+    if stack and len(files) > 1:
+        files = [files[k] for k in stack.order]
+    # ITK takes the first file's type of numbers for all; slopes may differ from file to file (PET)
+    mixed = len({header.GetComponentType() for header in headers}) > 1
     try:
-        image = itk.imread(files if len(files) > 1 else files[0])
+        image = itk.imread(files if len(files) > 1 else files[0], pixel_type=itk.F if mixed else None)
     except RuntimeError as error:
         raise ScanFault(f"{path.name} cannot be read: {str(error).strip().splitlines()[-1]}") from error
-    if len(files) > 1:
-        _judge_distances(image, files, path.name)
+    if stack:
+        _lay(image, stack, in_file=len(files) == 1)
     if is_picture(path):  # a resolution for printing (dpi) is no size: a picture and its label would lie apart
         image.SetSpacing([1.0] * image.GetImageDimension())
     return image
 
 
-def _judge_distances(image: Any, files: list[str], name: str) -> None:
-    """A missing slice would move all that lie beyond it, by a slice; readers notice neither this nor a film."""
-    first, last = (_header(Path(file)) for file in (files[0], files[-1]))
-    if all(first.GetOrigin(axis) == last.GetOrigin(axis) for axis in range(3)):
-        raise ScanFault(f"{name} has slices that lie at one place: a film, or slices without a position; no volume.")
-    if unevenness(image) > UNEVEN[1]:
-        raise ScanFault(
-            f"{name} has slices at unequal distances (up to {unevenness(image):.0%} off the mean of "
-            f"{image.GetSpacing()[2]:.4g} mm): a slice is missing, or several scans are mixed in this folder."
-        )
+def _stack(files: list[str], headers: list[Any], name: str) -> Stack | None:
+    """Of the frames of one DICOM file or of several with a frame each; None of a single frame, and of other files."""
+    counts = [_size(header)[2] if len(_size(header)) > 2 else 1 for header in headers]
+    if len(files) == 1:
+        several = counts and counts[0] > 1
+        return stacked(frames_of(Path(files[0]), _size(headers[0])[:2], counts[0]), name) if several else None
+    if max(counts) > 1:
+        raise ScanFault(f"{name} holds {len(files)} DICOM files with up to {max(counts)} frames each, expected one "
+                        "such file, or files of one frame.")  # fmt: skip
+    return stacked([_of_header(header) for header in headers], name)
+
+
+def _of_header(header: Any) -> Frame:
+    """A file's only frame."""
+    direction = np.column_stack([header.GetDirection(axis) for axis in range(2)])
+    spacing = tuple(header.GetSpacing(axis) for axis in range(2))
+    position = np.array([header.GetOrigin(axis) for axis in range(3)])
+    return Frame(position, direction, spacing, _size(header)[:2], header.GetNumberOfComponents())
+
+
+def _lay(image: Any, stack: Stack, in_file: bool) -> None:
+    """Give an image the grid of its frames, and sort those of a file."""
+    itk = quiet_itk()
+    if in_file and stack.order != sorted(stack.order):
+        voxels = itk.array_view_from_image(image)  # (Z, Y, X)
+        voxels[:] = voxels[stack.order]
+    image.SetOrigin(stack.origin.tolist())
+    image.SetSpacing(list(stack.spacing))
+    image.SetDirection(itk.matrix_from_array(np.ascontiguousarray(stack.direction)))
+    image.GetMetaDataDictionary()[UNEVENNESS] = repr(stack.unevenness)
 
 
 def unevenness(image: Any) -> float:
-    """How far the distance of two slices of a series is from the mean one, as a fraction of it."""
-    found, key = image.GetMetaDataDictionary(), "ITK_non_uniform_sampling_deviation"
-    return float(found[key]) / image.GetSpacing()[2] if found.HasKey(key) else 0.0
+    """How far a step from slice to slice is from the mean one, as a fraction of it; 0 of other formats than DICOM."""
+    found = image.GetMetaDataDictionary()
+    return float(found[UNEVENNESS]) if found.HasKey(UNEVENNESS) else 0.0
 
 
 def series_files(folder: Path) -> list[str]:
-    """The files of a folder's one DICOM series, in the order of their slices.
+    """The files of a folder's one DICOM series.
 
     Raises:
         ScanFault: none; several, which it lists; a file of it cannot be read, which ITK would leave out silently.
     """
     itk = quiet_itk()
     names = itk.GDCMSeriesFileNames.New()
-    names.SetUseSeriesDetails(True)
-    names.AddSeriesRestriction("0008|0021")  # series date, as MONAI's reader does
+    names.SetUseSeriesDetails(False)  # by the series' number alone: how its slices differ is told by their headers
     names.SetDirectory(str(folder))
     series = {uid: list(names.GetFileNames(uid)) for uid in names.GetSeriesUIDs()}
     named = {Path(file).name for files in series.values() for file in files}
@@ -102,8 +132,11 @@ def image_size(path: Path) -> tuple[list[int], int]:
         ScanFault: ITK cannot read the header.
     """
     header = _header(path)
-    axes = range(header.GetNumberOfDimensions())
-    return [header.GetDimensions(axis) for axis in axes], header.GetImageSizeInBytes()
+    return list(_size(header)), header.GetImageSizeInBytes()
+
+
+def _size(header: Any) -> tuple[int, ...]:
+    return tuple(header.GetDimensions(axis) for axis in range(header.GetNumberOfDimensions()))
 
 
 def _header(path: Path) -> Any:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 
 from .itk_image import loading
@@ -20,6 +21,85 @@ from .opened import Opened, ScanFault, by, judge_affine, judge_size, judge_type
 GZIP = b"\x1f\x8b"
 HEADER_BYTES = 544  # of NIfTI-2, with its flag of extensions; NIfTI-1 has 352
 PIECE = 2**20
+UNITS = {1: ("metre", 1000.0), 3: ("micron", 0.001)}  # of xyzt_units, in mm; all others are, or are taken for, mm
+ROUNDING = 1e-3  # of a quaternion of length 1
+SAME_MM = 1e-3  # two transforms
+
+
+class _AsRead:
+    """Of a header: a quaternion that rounding made longer than 1 is one of length 1, and lengths are in mm."""
+
+    @classmethod
+    def from_fileobj(cls, *arguments: Any, **options: Any) -> Any:
+        header = super().from_fileobj(*arguments, **options)  # type: ignore[misc]
+        shorten_quaternion(header)
+        _, size = UNITS.get(int(header["xyzt_units"]) % 8, ("", 1.0))
+        for field in ("srow_x", "srow_y", "srow_z", "qoffset_x", "qoffset_y", "qoffset_z"):
+            header[field] = header[field] * size
+        header["pixdim"][1:4] *= size
+        return header
+
+
+class _Header1(_AsRead, nibabel.Nifti1Header):
+    pass
+
+
+class _Header2(_AsRead, nibabel.Nifti2Header):
+    pass
+
+
+class _Image1(nibabel.Nifti1Image):
+    header_class = _Header1
+
+
+class _Image2(nibabel.Nifti2Image):
+    header_class = _Header2
+
+
+def read_nifti(path: Path) -> Any:
+    """nibabel's image of a file, with the affine as readers use it: in mm, and by the voxel sizes (pixdim) where they
+    contradict it, as MONAI does. Its voxels are read later.
+
+    Raises:
+        Exception: of nibabel, of zlib, of the operating system.
+    """
+    return _corrected(_kind(_start(path), path.name).from_filename(path))
+
+
+def own_header(path: Path) -> Any:
+    """The header as it is, in its own unit, except for a quaternion that rounding made too long to be read."""
+    header = _header(_start(path), path.name)
+    shorten_quaternion(header)
+    return header
+
+
+def _start(path: Path) -> bytes:
+    with nibabel.openers.ImageOpener(str(path)) as file:
+        return file.read(HEADER_BYTES)
+
+
+def shorten_quaternion(header: Any) -> None:
+    """Scale a quaternion to length 1 where it is longer, as NIfTI's own library does; nibabel refuses it.
+
+    Raises:
+        HeaderDataError: it is longer than rounding makes it, and places the voxels.
+    """
+    fields = ("quatern_b", "quatern_c", "quatern_d")
+    quaternion = np.array([float(header[field]) for field in fields])
+    length = float(np.linalg.norm(quaternion))
+    if not length > 1:
+        return
+    if length > 1 + ROUNDING and header["qform_code"] > 0 and header["sform_code"] <= 0:
+        raise nibabel.spatialimages.HeaderDataError(f"its quaternion has the length {length:.4g}, expected at most 1")
+    for field, value in zip(fields, quaternion / length, strict=True):
+        header[field] = value
+
+
+def _corrected(image: Any) -> Any:
+    with loading:
+        from monai.data.utils import correct_nifti_header_if_necessary
+
+    return correct_nifti_header_if_necessary(image)
 
 
 def open_nifti(path: Path, max_voxels: int) -> Opened:
@@ -51,11 +131,12 @@ def open_nifti(path: Path, max_voxels: int) -> Opened:
     if len(content) > end and not packed:
         warnings.append(f"bytes after the voxels: {len(content) - end}")
     image = _image(content, name)
-    affine = _affine(image, len(shape), name, warnings)
+    affine, unused = _affine(image, len(shape), name, warnings)
     return Opened(
         voxels=np.asanyarray(image.dataobj),
         channels_last=len(shape) > 3,
         affine=affine,
+        unused=unused,
         dtype=image.get_data_dtype().name,
         sha256=sha256,
         warnings=warnings,
@@ -109,8 +190,6 @@ def _first_bytes(raw: bytes, name: str) -> bytes:
 
 
 def _header(start: bytes, name: str) -> Any:
-    import nibabel
-
     for kind in (nibabel.Nifti1Header, nibabel.Nifti2Header):
         size = kind.template_dtype.itemsize
         if len(start) >= size:
@@ -142,30 +221,40 @@ def _end(header: Any, shape: list[int], name: str) -> int:
     return int(offset) + kind.itemsize * math.prod(shape)
 
 
-def _image(content: bytes, name: str) -> Any:
-    import nibabel
+def _kind(start: bytes, name: str) -> Any:
+    return _Image1 if _header(start, name)["sizeof_hdr"] == 348 else _Image2
 
-    kind = nibabel.Nifti1Image if _header(content[:HEADER_BYTES], name)["sizeof_hdr"] == 348 else nibabel.Nifti2Image
+
+def _image(content: bytes, name: str) -> Any:
     try:
-        return kind.from_stream(io.BytesIO(content))
+        return _kind(content[:HEADER_BYTES], name).from_stream(io.BytesIO(content))
     except (nibabel.spatialimages.HeaderDataError, nibabel.filebasedimages.ImageFileError, ValueError) as error:
         raise ScanFault(f"{name} has a header that cannot be read: {error}.") from error
 
 
-def _affine(image: Any, axes: int, name: str, warnings: list[str]) -> np.ndarray:
-    """The affine as MONAI's reader gives it, which follows the voxel sizes (pixdim) where they contradict the affine."""
-    with loading:
-        from monai.data.utils import correct_nifti_header_if_necessary
-
+def _affine(image: Any, axes: int, name: str, warnings: list[str]) -> tuple[np.ndarray, tuple[str, np.ndarray] | None]:
+    """The affine as readers use it, and name and affine of the transform that differs from it and is not used; what is
+    odd goes to ``warnings``."""
     axes = min(axes, 3)
     judge_affine(image.affine, axes, name)
     said = np.linalg.norm(image.affine[:3, :axes], axis=0)
     sizes = np.asarray(image.header.get_zooms()[:axes], dtype=float)
-    affine = np.asarray(correct_nifti_header_if_necessary(image).affine)
+    unit, length = UNITS.get(int(image.header["xyzt_units"]) % 8, ("", 1.0))
+    if unit:
+        warnings.append(
+            f"unit {unit}: voxel sizes of {by((sizes / length).tolist())} are read as {by(sizes.tolist())} mm"
+        )
+    sform, qform = (get(coded=True)[0] for get in (image.get_sform, image.get_qform))
+    affine = np.asarray(_corrected(image).affine)
+    unused = None
+    if sform is not None and qform is not None and not np.allclose(sform, qform, rtol=0, atol=SAME_MM):
+        unused = ("qform", qform) if np.array_equal(affine, sform) else ("sform", sform)
     if not np.allclose(said, sizes, atol=1e-3):
         followed = np.allclose(np.linalg.norm(affine[:3, :axes], axis=0), sizes, atol=1e-3)
         warnings.append(
             f"affine and voxel sizes contradict each other: {by(said.tolist())} mm by the affine (sform or qform), "
             f"{by(sizes.tolist())} mm by the voxel sizes (pixdim); the {'voxel sizes are' if followed else 'affine is'} used"
         )
-    return affine
+    elif unused:
+        warnings.append(f"sform and qform differ: the {'sform' if unused[0] == 'qform' else 'qform'} is used")
+    return affine, unused

@@ -30,6 +30,7 @@ class Opened:
         dtype: of the file, numpy's name.
         sha256: of its bytes.
         warnings: what is odd but can be read; what stands before the first colon names the kind.
+        unused: of a NIfTI file whose sform and qform differ, the name and the affine of the one that is not used.
     """
 
     voxels: np.ndarray
@@ -38,6 +39,7 @@ class Opened:
     dtype: str
     sha256: str
     warnings: list[str] = field(default_factory=list)
+    unused: tuple[str, np.ndarray] | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .itk_image import UNEVEN, image_data, image_size, is_dicom, is_picture, read_image, unevenness
+from .frames import UNEVEN
+from .itk_image import image_data, image_size, is_dicom, is_picture, read_image, unevenness
 from .nifti import damage, gunzip
 from .opened import Opened, ScanFault, files_of, judge_size
 
