@@ -206,7 +206,7 @@ def _cases(run: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
         path = Path(settings["dataset_dir"]) / f"phantom_{data_list.removeprefix('phantom:')}" / "list.json"
     else:
         path = Path(data_list)
-    parts = json.loads(_existing(path, f"{run} was trained on it").read_text(encoding="utf-8"))
+    parts = json.loads(_existing(path, f"{run} was trained on it").read_text(encoding="utf-8-sig"))
     counts = {part: len(parts.get(part, [])) for part in _PARTS}
     if data_list.startswith("phantom:"):
         return counts

@@ -236,6 +236,8 @@ FAULTS = {
     "6b": "one scan in two parts",
     "6c": "labels of unlabelled scans leak in",
     "7": "missing modality, wrong number of channels",
+    "8a": "a link or a pointer in place of a scan",
+    "8b": "odd names of files and folders",
     "9": "weights tampered with, half downloaded, no hash",
     "10": "malicious pickle",
     "11": "archive that writes elsewhere, bomb, truncated",

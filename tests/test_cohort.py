@@ -136,7 +136,7 @@ def test_a_list_that_does_not_exist_says_which_and_what_to_give(tmp_path):
     )
 
 
-@pytest.mark.parametrize("content", [b'{"labelled": [', b"", b"\xff\xfe{}"])
+@pytest.mark.parametrize("content", [b'{"labelled": [', b"", b"\xef\xbb\xbf{"])
 def test_broken_json_is_named(tmp_path, content):
     (tmp_path / "list.json").write_bytes(content)
     with pytest.raises(CohortError, match=rf"data_list {tmp_path}/list.json is no JSON: ."):

@@ -151,7 +151,7 @@ def test_labels_without_an_image_are_named(tmp_path):
     fill(tmp_path / "labels", "a.nii", "b.nii")
     make(tmp_path / "images", tmp_path / "labels", tmp_path / "l.json")
     warnings = json.loads((tmp_path / "l.json").read_text())["fingerprint"]["warnings"]
-    assert warnings == ["labels without an image: b"]
+    assert warnings == ["1 label without an image, not used: b"]
 
 
 # files
@@ -252,8 +252,9 @@ def test_the_command_makes_a_list_and_says_what_it_found(tmp_path, capsys, wrap)
     hospital(tmp_path)
     out = command(tmp_path, "--split", write_json(tmp_path / "split.json", wrap(SPLIT)), "--labelled", "1")
     assert patients_of(read(out)["labelled"]) == ["p3"]
-    assert capsys.readouterr().out.splitlines()[:7] == [
+    assert capsys.readouterr().out.splitlines()[:8] == [
         str(out),
+        "  warning    not named by the split, left out: p5, p6",
         "  labelled   2 scans of 1 patient",
         "  unlabelled 6 scans of 3 patients",
         "  validation 2 scans of 1 patient",

@@ -19,6 +19,7 @@ from .data_list import PARTS
 from .errors import CohortError
 from .facts import Facts, Record
 from .formats.itk_image import is_picture
+from .json_files import raw_text
 from .words import plural
 
 
@@ -46,7 +47,7 @@ def check(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--task", type=Path, help="YAML file with channels, classes, dimensions, slices, ...")
     parser.add_argument("--no-record", action="store_true", help="read every file, keep no record beside the list")
     options = parser.parse_args(arguments)
-    start, path = time.monotonic(), options.data_list.resolve()
+    start, path = time.monotonic(), data_list.located(options.data_list)
     entries = data_list.load(path)
     record = None if options.no_record else data_list.record_path(path)
     task = _task(options.task) if options.task else _guess(path, entries, record)
@@ -66,8 +67,10 @@ def check(arguments: Sequence[str] | None = None) -> None:
 
 def _task(path: Path) -> dict[str, Any]:
     try:
-        task = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        task = yaml.safe_load(raw_text(path))
+    except CohortError as error:
+        raise CohortError(f"--task {error}") from error
+    except (ValueError, yaml.YAMLError) as error:
         raise CohortError(f"--task {path} cannot be read: {error}") from error
     if not isinstance(task, dict) or not all(isinstance(task.get(name), list) for name in ("channels", "classes")):
         raise CohortError(f"--task {path}: expected YAML with lists under channels and classes, as in custom/tasks")
@@ -76,7 +79,7 @@ def _task(path: Path) -> dict[str, Any]:
 
 def _guess(path: Path, entries: Mapping[str, list[dict]], record: Path | None) -> dict[str, Any]:
     """The task where none is given: what the fingerprint says, else as many channels as the first scan that can be read."""
-    fingerprint = json.loads(path.read_text(encoding="utf-8")).get("fingerprint")
+    fingerprint = json.loads(raw_text(path)).get("fingerprint")
     if isinstance(fingerprint, dict) and fingerprint.get("channels") and fingerprint.get("label_values"):
         return {name: fingerprint[name] for name in ("channels", "label_values")}
     image = next((entry["image"] for part in PARTS for entry in entries[part] if entry.get("image")), "")

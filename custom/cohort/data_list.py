@@ -12,8 +12,9 @@ from typing import Any
 from .. import phantom
 from ..errors import nearest
 from ..files import under
+from ..placeholders import placeholder
 from .errors import CohortError
-from .json_files import once
+from .json_files import once, raw_text
 from .names import case_names, first_file, stem
 
 PARTS = ("labelled", "unlabelled", "validation", "test")
@@ -41,7 +42,14 @@ def list_path(data_list: str | Path, dataset_dir: str | Path = "data", root: str
     """The file of a data list, whether it is there yet or not; arguments as of :func:`read`."""
     if str(data_list).startswith("phantom:"):
         return under(root, dataset_dir) / f"phantom_{str(data_list).removeprefix('phantom:')}" / "list.json"
-    return under(root, data_list)
+    return located(Path(root) / data_list)
+
+
+def located(data_list: Path) -> Path:
+    """Where a list lies, links followed: its paths are relative to there. Not into the store of git-annex, where no scan is."""
+    real = data_list.resolve()
+    followed = real.is_file() and not {".git", "annex"} <= set(real.parts)
+    return real if followed else data_list.parent.resolve() / data_list.name
 
 
 def listed(data_list: str | Path, dataset_dir: str | Path = "data", root: str | Path = ".") -> dict[str, list[dict]]:
@@ -74,10 +82,13 @@ def load(path: Path) -> dict[str, list[dict]]:
 def _load(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CohortError(
-            f"data_list {path} does not exist. Give a list with --data_list, see README, 'Your own scans'."
+            f"data_list {path} {placeholder(path) or 'does not exist'}. Give a list with --data_list, see README, "
+            "'Your own scans'."
         )
     try:
-        parts = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=once)
+        parts = json.loads(raw_text(path), object_pairs_hook=once)
+    except CohortError as error:
+        raise CohortError(f"data_list {error}") from error
     except (ValueError, RecursionError) as error:
         raise CohortError(f"data_list {path} is no JSON: {error}") from error
     if not isinstance(parts, dict) or not all(isinstance(parts.get(part, []), list) for part in PARTS):

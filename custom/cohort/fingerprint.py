@@ -193,7 +193,7 @@ def _named(cases: Sequence[str]) -> str:
 
 
 def describe(found: Mapping[str, Any]) -> list[str]:
-    """A fingerprint in lines for a reader."""
+    """A fingerprint in lines for a reader, without its warnings."""
     lines = []
     if found["dimensions"] == 3:
         lines.append(f"spacing    {_range(found['spacing_mm'], ' x ')} mm")
@@ -211,7 +211,7 @@ def describe(found: Mapping[str, Any]) -> list[str]:
         if value != "0":
             text = f"label      {value} in {amount['cases']} of {labels} labels"
             lines.append(f"{text}, {_range(amount[unit])} {unit.removeprefix('volume_')}")
-    return [*lines, *(f"warning    {text}" for text in found["warnings"])]
+    return lines
 
 
 def _range(spread: Mapping[str, Any], cross: str = "") -> str:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import nearest
 from ..files import under
+from ..placeholders import placeholder
 from .errors import CohortError
-from .names import SUFFIXES, first_file, is_image, is_series, is_stray, namesakes, stem
+from .names import SUFFIXES, first_file, is_scan, is_stray, namesakes, stem, visible
 
 logger = logging.getLogger(__name__)
 
@@ -64,11 +66,11 @@ def paths_alone(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def _scans(folder: Path) -> dict[str, Path]:
     """The scans of a folder by their names without suffix; nothing of a folder that does not exist."""
-    visible = [p for p in sorted(folder.iterdir()) if not p.name.startswith(".")] if folder.is_dir() else []
-    scans = [path for path in visible if is_image(path) or is_series(path)]
+    found = visible(folder) if folder.is_dir() else []
+    scans = [path for path in found if is_scan(path)]
     if twins := namesakes(scans):
         raise CohortError(f"several images of one name in {folder}: {'; '.join(twins)}. Keep one of each")
-    if strays := [path.name for path in visible if path.is_file() and is_stray(path)]:
+    if strays := [path.name for path in found if path.is_file() and is_stray(path)]:
         logger.warning("Not read in %s, no image and no folder of a DICOM series: %s", folder, ", ".join(strays))
     return {stem(path): path for path in scans}
 
@@ -95,8 +97,8 @@ def images(folder: str | Path, channels: Sequence[str] = ("image",), root: str |
     folder = under(root, folder)
     apart = [folder / name for name in channels if (folder / name).is_dir()]
     folders = [folder / name for name in channels] if apart else [folder]
-    found = [p for f in apart or folders if f.is_dir() for p in sorted(f.iterdir()) if not p.name.startswith(".")]
-    names = sorted({p.name for p in found if is_image(p) or is_series(p)})
+    found = [path for f in apart or folders if f.is_dir() for path in visible(f)]
+    names = sorted({p.name for p in found if is_scan(p)})
     if not names:
         raise CohortError(
             f"no images in {folder.resolve()}: expected files {', '.join(SUFFIXES)} or folders of DICOM "
@@ -104,7 +106,8 @@ def images(folder: str | Path, channels: Sequence[str] = ("image",), root: str |
         )
     if twins := namesakes([folders[0] / name for name in names]):
         raise CohortError(f"several images of one name in {folder}: {'; '.join(twins)}. Keep one of each")
-    missing = [str(f / name) for name in names for f in folders if not (f / name).exists()]
+    missing = [f"{f / name} {placeholder(f / name)}".rstrip() for name in names for f in folders
+               if not os.path.lexists(f / name)]  # fmt: skip
     if missing:
         raise CohortError(f"cases that lack a channel: {', '.join(missing)}. Add these files, or move their cases away")
     if strays := sorted({p.name for p in found if is_stray(p)} - set(names)):

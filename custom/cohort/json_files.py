@@ -8,21 +8,29 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from ..placeholders import placeholder
 from .errors import CohortError
 
 
-def text_of(file: Path) -> str:
-    """A file's text in UTF-8, with or without a byte order mark, which spreadsheets write.
+def raw_text(file: Path) -> str:
+    """A file's text in UTF-8, with or without a byte order mark, which spreadsheets and editors write.
 
     Raises:
         CohortError: it is missing or no such text.
     """
+    if found := placeholder(file):
+        raise CohortError(f"{file} {found}")
     try:
-        return unicodedata.normalize("NFC", file.read_text(encoding="utf-8-sig"))
+        return file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise CohortError(f"{file} is no text in UTF-8 ({error}). Save it as UTF-8 (in Excel: CSV UTF-8)") from error
     except OSError as error:
         raise CohortError(f"{file} cannot be read: {error.strerror}") from error
+
+
+def text_of(file: Path) -> str:
+    """:func:`raw_text` in which one letter has one code; not for texts with paths, whose letters are as the disk has them."""
+    return unicodedata.normalize("NFC", raw_text(file))
 
 
 def json_object(file: Path) -> dict[str, Any]:

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from ..files import write_text
+from ..placeholders import placeholder
 from .data_list import PARTS, record_path
 from .errors import CohortError
 from .facts import Record
 from .fingerprint import describe, fingerprint, image_files
 from .json_files import json_object, read_split, text_of
-from .names import SUFFIXES, is_image, is_series, is_stray, stem
+from .names import SUFFIXES, is_scan, is_stray, stem, visible
 from .split import FoundScan, ScansByPatient, draw, fold, given, parts_of
 from .words import plural, some
 
@@ -96,18 +97,30 @@ def _find(
         found = {modality: files[name] for modality, files in folders.items() if name in files}
         image = found.get("", found)  # a path, where there are no modalities
         cases.setdefault(whose, []).append(FoundScan(name, image, label_of.get(name), len(found) == len(folders)))
-    strays = [path.name for folder in (*by_modality.values(), labels) for path in _visible(folder) if is_stray(path)]
-    notes = [f"labels without an image: {some(without_image)}"] if without_image else []
+    strays = [path.name for folder in (*by_modality.values(), labels) for path in visible(folder) if is_stray(path)]
+    notes = [_unmatched(without_image, names)] if without_image else []
     return cases, notes + ([f"not read, no image and no folder of a DICOM series: {some(strays)}"] if strays else [])
+
+
+def _unmatched(labels: Sequence[str], images: Sequence[str]) -> str:
+    """Labels that fit no image; where the image's name differs by letter case or blanks alone, it is named."""
+    alike = {_folded(name): name for name in images}
+    text = f"{plural(len(labels), 'label')} without an image, not used: {some(labels)}"
+    differ = [f"{label} and {alike[_folded(label)]}" for label in labels if _folded(label) in alike]
+    return f"{text}. Letter case or blanks alone differ in {some(differ)}: give both one name" if differ else text
+
+
+def _folded(name: str) -> str:
+    return "".join(name.split()).casefold()
 
 
 def _named(folder: Path) -> dict[str, Path]:
     """The image files and the folders with a DICOM series in ``folder``, by name."""
     if not Path(folder).is_dir():
-        raise CohortError(f"there is no folder {folder}")
+        raise CohortError(f"{folder} {why}" if (why := placeholder(folder)) else f"there is no folder {folder}")
     found: dict[str, list[Path]] = {}
-    for path in _visible(folder):
-        if _is_scan(path):
+    for path in visible(folder.resolve()):
+        if is_scan(path):
             found.setdefault(unicodedata.normalize("NFC", stem(path)), []).append(path)
     if not found:
         raise CohortError(f"no images in {folder}: expected files {', '.join(SUFFIXES)}, or a folder with a DICOM "
@@ -116,14 +129,6 @@ def _named(folder: Path) -> dict[str, Path]:
     if twins:
         raise CohortError(f"several images of one name in {folder}: {'; '.join(twins)}. Keep one of each")
     return {name: path for name, (path,) in found.items()}
-
-
-def _visible(folder: Path) -> list[Path]:
-    return [path for path in sorted(Path(folder).resolve().iterdir()) if not path.name.startswith(".")]
-
-
-def _is_scan(path: Path) -> bool:
-    return is_series(path) or (path.is_file() and is_image(path))
 
 
 def _patients(names: Sequence[str], pattern: str) -> list[str]:
@@ -178,7 +183,7 @@ def _write(lists: Sequence[Mapping[str, list[dict]]], paths: Sequence[Path], not
     texts = []
     for entries in lists:
         found = fingerprint(entries, record)
-        found["warnings"] += notes
+        found["warnings"] = [*notes, *found["warnings"]]
         relative = {part: [_relative(entry, folder.resolve()) for entry in entries[part]] for part in PARTS}
         texts.append(json.dumps({**relative, "fingerprint": found}, indent=1, allow_nan=False) + "\n")
     for path, text in zip(paths, texts, strict=True):
@@ -198,10 +203,10 @@ def _relative(entry: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def summary(path: Path) -> str:
-    """A list in words: what is in each part, and its fingerprint."""
+    """A list in words: first what is odd, then what is in each part, and its fingerprint."""
     content = json.loads(path.read_text(encoding="utf-8"))
     modalities = {name for part in PARTS for entry in content[part] for name in image_files(entry)}
-    lines = [str(path)]
+    lines = [str(path), *(f"  warning    {text}" for text in content["fingerprint"]["warnings"])]
     for part in PARTS:
         entries = content[part]
         lacking = sum(len(image_files(entry)) < len(modalities) for entry in entries)

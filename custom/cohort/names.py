@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..placeholders import evicted
+from .errors import CohortError
 from .formats.itk_image import is_dicom
-
-SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".png", ".jpg", ".jpeg")
-_TEXTS = (".json", ".txt", ".md", ".csv", ".tsv", ".bval", ".bvec")
+from .formats.opened import SUFFIXES, TEXTS, lost_files
+from .words import plural, some
 
 
 def stem(file: str | Path) -> str:
@@ -54,13 +55,40 @@ def is_image(path: Path) -> bool:
 
 
 def is_series(path: Path) -> bool:
-    """Whether it is a folder of DICOM files."""
-    return path.is_dir() and any(is_dicom(file) for file in sorted(path.iterdir()))
+    """Whether it is a folder of DICOM files, or of what lies in their place; or would be, if it could be opened."""
+    if not path.is_dir():
+        return path.is_symlink() and not path.suffix and not path.exists()
+    try:
+        return any(is_dicom(file) for file in sorted(path.iterdir())) or bool(lost_files(path, slices=True))
+    except OSError:
+        return True
+
+
+def is_scan(path: Path) -> bool:
+    """What is read as a scan, or refused by name: also a link that leads nowhere."""
+    return is_image(path) or is_series(path)
+
+
+def visible(folder: Path) -> list[Path]:
+    """What lies in a folder, by name, without hidden files.
+
+    Raises:
+        CohortError: it cannot be read; iCloud has files of it that are not on this machine, which are hidden then.
+    """
+    try:
+        found = sorted(folder.iterdir())
+    except OSError as error:
+        raise CohortError(f"the folder {folder} cannot be read: {error.strerror}") from error
+    if away := [name for path in found if (name := evicted(path.name))]:
+        raise CohortError(
+            f"{folder}: {plural(len(away), 'file')} in iCloud and not on this machine: {some(away)}. Download in Finder"
+        )
+    return [path for path in found if not path.name.startswith(".")]
 
 
 def is_stray(path: Path) -> bool:
     """Neither a scan nor one of the texts that lie beside scans (``p01.json``): perhaps a scan that is not read."""
-    return not (is_image(path) or is_series(path) or path.name.lower().endswith(_TEXTS))
+    return not (is_scan(path) or path.name.lower().endswith(TEXTS))
 
 
 def namesakes(files: Sequence[Path]) -> list[str]:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from ..placeholders import placeholder
 from .errors import CohortError
 from .names import case_names, first_file, stem
 
@@ -39,7 +40,8 @@ def judge_list(
             if part in unread:
                 continue
             files = [f for f in [*_files(entry), entry.get("label") if part != "unlabelled" else ""] if f]
-            faults += [f"{part}, {name}: {file} does not exist" for file in files if not os.path.exists(file)]
+            faults += [f"{part}, {name}: {file} {placeholder(file) or 'does not exist'}"
+                       for file in files if not os.path.exists(file)]  # fmt: skip
     return faults + _overlaps(parts, shared_scans)
 
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from ..errors import UserError
 from ..files import under
+from ..placeholders import placeholder
 
 logger = logging.getLogger(__name__)
 
@@ -28,11 +29,12 @@ def find(bundle_root: str | Path, name: str = "model.pt") -> str:
     """The weights that a bundle serves: those of the last training in ``eval/``, else those shipped in ``models/``.
 
     Raises:
-        NoWeights: neither is there.
+        NoWeights: neither is there, or something lies in the place of one.
     """
     root = Path(bundle_root)
     places = [root / "eval" / "bundle" / "models" / name, root / "models" / name]
     for path, whose in zip(places, ("of the last training", "shipped with the bundle"), strict=True):
+        refuse_placeholder(path)
         if path.is_file():
             logger.info("Weights: %s, %s.", path, whose)
             return str(path)
@@ -45,11 +47,12 @@ def folder(bundle_root: str | Path, output_dir: str | Path) -> str:
     """The ``models`` folder to evaluate: of the run in ``output_dir``, else of the bundle itself (a finished run's).
 
     Raises:
-        NoWeights: neither holds a ``model.pt``.
+        NoWeights: neither holds a ``model.pt``, or something lies in the place of one.
     """
     root = Path(bundle_root)
     places = [under(root, output_dir) / "bundle" / "models", root / "models"]
     for path, whose in zip(places, ("of the run in output_dir", "the bundle's own"), strict=True):
+        refuse_placeholder(path / "model.pt")
         if (path / "model.pt").is_file():
             logger.info("Weights: %s, %s.", path, whose)
             return str(path)
@@ -57,6 +60,12 @@ def folder(bundle_root: str | Path, output_dir: str | Path) -> str:
         f"nothing to evaluate: there is no model.pt in {places[0]} nor in {places[1]}. Train first, or give the "
         "folder of a run with --output_dir."
     )
+
+
+def refuse_placeholder(path: Path) -> None:
+    """Raises :class:`NoWeights` where a link that leads nowhere, or a pointer of Git LFS, lies in the place of weights."""
+    if found := placeholder(path):
+        raise NoWeights(f"the weights {path}: this {found}.")
 
 
 class InitialWeights:
@@ -93,7 +102,9 @@ def load_weights(network: nn.Module, path: Path) -> None:
 
     Raises:
         WeightsError: they do not fit the network.
+        NoWeights: something lies in their place.
     """
+    refuse_placeholder(path)
     weights = torch.load(path, map_location="cpu", weights_only=True)
     try:
         network.load_state_dict(weights)

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 from ruamel.yaml import YAML, RoundTripRepresenter
 
+from ..cohort.data_list import list_path
 from ..files import under, write_text
 from .config import PROCESS, RunConfig, references, without_idle
 from .overrides import TRACKING
@@ -73,7 +74,7 @@ def _local_values(config: RunConfig) -> dict[str, Any]:
     root = config.bundle_root
     data_list = str(config.resolved("data_list"))
     if not data_list.startswith("phantom:"):
-        data_list = str(under(root, data_list))
+        data_list = str(list_path(data_list, root=root))
     written = yaml.safe_load((root / "configs/train.yaml").read_text(encoding="utf-8"))
     machine = {name: written[name] for name in ("device", "workers", "mlflow_uri") if name in written}
     handlers: dict[str, Any] = {

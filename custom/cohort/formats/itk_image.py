@@ -29,8 +29,13 @@ def is_dicom(path: Path) -> bool:
     """Return whether a file is DICOM, by its suffix or its first bytes; hidden files (of macOS, beside each file) are none."""
     if not path.is_file() or path.name.startswith("."):
         return False
-    with path.open("rb") as file:
-        return path.suffix.lower() == ".dcm" or file.read(132)[128:] == DICOM_MAGIC
+    if path.suffix.lower() == ".dcm":
+        return True
+    try:
+        with path.open("rb") as file:
+            return file.read(132)[128:] == DICOM_MAGIC
+    except PermissionError:  # named where the folder is opened
+        return False
 
 
 def read_image(path: Path) -> Any:

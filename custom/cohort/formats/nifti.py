@@ -113,8 +113,6 @@ def open_nifti(path: Path, max_voxels: int) -> Opened:
     """
     name, raw = path.name, path.read_bytes()
     sha256 = hashlib.sha256(raw).hexdigest()
-    if not raw:
-        raise ScanFault(f"{name} is empty.")
     packed = name.lower().endswith(".gz")
     if packed != raw.startswith(GZIP):
         found, expected = ("compressed", ".nii.gz") if raw.startswith(GZIP) else ("not compressed", ".nii")

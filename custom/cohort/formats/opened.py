@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,7 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import UserError
+from ...placeholders import placeholder
 
+SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".png", ".jpg", ".jpeg")
+TEXTS = (".json", ".txt", ".md", ".csv", ".tsv", ".bval", ".bvec")  # that lie beside scans
 USUAL_MM = (0.05, 20.0)
 
 
@@ -119,3 +123,21 @@ def files_of(path: Path) -> list[Path]:
         voxels = path.parent / (found[1].decode(errors="replace") if found else "")
         return [path, voxels] if voxels.is_file() else [path]
     return [path]
+
+
+def lost_files(folder: Path, slices: bool = False) -> dict[str, str]:
+    """Files of a DICOM series whose content is not here, each with what lies in its place.
+
+    Args:
+        slices: only those whose names may be of slices.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    # a link that leads nowhere counts whatever its name is: GDCM reads a folder no further than to there
+    files = [f for f in sorted(folder.iterdir()) if _like_a_slice(f) or not (slices or os.path.exists(f))]
+    return {file.name: found for file in files if (found := placeholder(file))}
+
+
+def _like_a_slice(file: Path) -> bool:
+    return not (file.name.startswith(".") or file.name.lower().endswith((*SUFFIXES, *TEXTS)))

@@ -54,8 +54,6 @@ def _verify(path: Path, max_voxels: int) -> None:
     """What can be seen without decoding voxels: first the form, then the size, then the length of what is there."""
     name, raw = path.name, path.read_bytes()
     suffix = path.suffix.lower()
-    if not raw:
-        raise ScanFault(f"{name} is empty.")
     if suffix == ".png":
         _verify_png(raw, name)
     elif is_picture(path):
