@@ -25,7 +25,7 @@ class UnknownForm(UserError, ValueError):
 
 
 class BundleInfer(InferTask):
-    """The serving network's class of each voxel, on the image's own grid, as uint8.
+    """The serving network's class of each voxel, on the image's own grid.
 
     Not MONAI Label's own task for bundles: that one keeps a network while the file's time of writing stays the same (two
     versions restored in one second are one to it), imports ``scripts`` anew around every request, and cannot begin

@@ -244,6 +244,7 @@ FAULTS = {
     "18": "output not writable",
     "19": "MONAI Label with bad requests",
     "20": "stale cache",
+    "30": "label values that the usual number format does not hold",
 }
 
 _done: dict[str, dict[str, None]] = {row: {} for row in FAULTS}  # what was done to a row, in order
