@@ -12,7 +12,10 @@ from typing import Any
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
 from annotate.bundle import Served
+from annotate.uploads import turned
 from annotate.versions import Versions
+from custom.cohort.formats.exif import orientation
+from custom.cohort.formats.itk_image import PICTURES
 from custom.errors import UserError
 
 RESULTS = (".nii.gz", ".nii", ".nrrd", ".png")
@@ -22,6 +25,10 @@ logger = logging.getLogger(__name__)
 
 class UnknownForm(UserError, ValueError):
     """A result was asked for in a form that is not written."""
+
+
+class TurnedPicture(UserError, ValueError):
+    """A picture says in EXIF how it is to be turned."""
 
 
 class BundleInfer(InferTask):
@@ -61,7 +68,11 @@ class BundleInfer(InferTask):
         Raises:
             NoWeights: nothing was trained yet.
             UnknownForm: another ``result_extension``.
+            TurnedPicture: a picture that viewers show in another way than 3D Slicer.
         """
+        image = Path(request["image"])
+        if image.suffix.lower() in PICTURES and orientation(image) != 1:
+            raise TurnedPicture(turned(image))
         suffix = request.get("result_extension") or (".png" if self.served.pictures else ".nii.gz")
         if suffix not in RESULTS:
             raise UnknownForm(

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..files import FileError, write_text
-from .formats import ScanFault, files_of, open_scan
+from .formats import TURNED, ScanFault, files_of, open_scan
 
 __all__ = ["Facts", "Record", "ScanFault", "read"]
 
@@ -26,7 +26,7 @@ Vector = tuple[float, ...]
 PERCENTILES = (0.5, 50.0, 99.5)
 SAMPLE = 2**18  # voxels that percentiles are taken of
 MOST_VALUES = 64
-VERSION = 1
+VERSION = 2
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +63,11 @@ class Facts:
     nonfinite: int
     values: tuple[tuple[float, int], ...] | None
     warnings: tuple[str, ...] = ()
+
+    @property
+    def turned(self) -> bool:
+        """Whether it is a picture that is not read in the order of its pixels."""
+        return any(text.startswith(f"{TURNED}:") for text in self.warnings)
 
 
 def read(path: str | Path, max_voxels: int = 2**31) -> Facts:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from .nifti import open_nifti
-from .opened import Opened, ScanFault, files_of, judge
+from .opened import TURNED, Opened, ScanFault, files_of, judge
 from .other import open_other
 
-__all__ = ["Opened", "ScanFault", "files_of", "open_scan"]
+__all__ = ["TURNED", "Opened", "ScanFault", "files_of", "open_scan"]
 
 
 def open_scan(path: Path, max_voxels: int) -> Opened:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .exif import orientation, upright
 from .opened import ScanFault
 
 PICTURES = (".png", ".jpg", ".jpeg")
@@ -33,7 +34,7 @@ def is_dicom(path: Path) -> bool:
 
 
 def read_image(path: Path) -> Any:
-    """ITK's image of a file, or of the DICOM series in a folder.
+    """ITK's image of a file, or of the DICOM series in a folder; a picture turned as its EXIF orientation says.
 
     Raises:
         ScanFault: ITK cannot read it; a folder that does not hold exactly one series, whole and evenly spaced.
@@ -50,6 +51,9 @@ def read_image(path: Path) -> Any:
         _judge_distances(image, files, path.name)
     if is_picture(path):  # a resolution for printing (dpi) is no size: a picture and its label would lie apart
         image.SetSpacing([1.0] * image.GetImageDimension())
+        if (turn := orientation(path)) != 1:
+            pixels = np.ascontiguousarray(upright(itk.array_view_from_image(image), turn))
+            image = itk.image_from_array(pixels, is_vector=pixels.ndim > image.GetImageDimension())
     return image
 
 

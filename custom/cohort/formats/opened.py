@@ -13,6 +13,7 @@ import numpy as np
 from ...errors import UserError
 
 USUAL_MM = (0.05, 20.0)
+TURNED = "turned"  # the kind of warning that a picture has which is not read in the order of its pixels
 
 
 class ScanFault(UserError, ValueError):
