@@ -124,8 +124,9 @@ class Served:
         )["pred"]
 
     def write(self, pred: MetaTensor, path: Path) -> None:
-        """Write what :meth:`predict` gave as uint8, by the suffix of ``path``: ``.nii.gz``, ``.nii``, ``.nrrd`` or ``.png``."""
-        writer = self.module("inference.writer").GridWriter(output_dtype=np.uint8)
+        """Write what :meth:`predict` gave in the smallest number format that holds the task's values, by the suffix of
+        ``path``: ``.nii.gz``, ``.nii``, ``.nrrd`` or ``.png``."""
+        writer = self.module("inference.writer").GridWriter(label_values=self.label_values)
         writer.set_data_array(pred)
         writer.set_metadata(pred.meta)
         if path.suffix != ".nrrd":
@@ -160,7 +161,7 @@ class Served:
 
     def _label(self, path: str) -> np.ndarray:
         reader = self.module("cohort.reader").ScanReader()
-        return np.asarray(reader.get_data(reader.read(path))[0]).round().astype(np.uint8)
+        return np.asarray(reader.get_data(reader.read(path))[0]).round().astype(np.int32)
 
     def _infer(self, image: str | Path, weights: str | Path | None) -> dict[str, Any]:
         network = self._network(weights)

@@ -12,7 +12,10 @@ from typing import Any
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
 from annotate.bundle import Served
+from annotate.uploads import turned
 from annotate.versions import Versions
+from custom.cohort.formats.exif import orientation
+from custom.cohort.formats.itk_image import PICTURES
 from custom.errors import UserError
 
 RESULTS = (".nii.gz", ".nii", ".nrrd", ".png")
@@ -24,8 +27,12 @@ class UnknownForm(UserError, ValueError):
     """A result was asked for in a form that is not written."""
 
 
+class TurnedPicture(UserError, ValueError):
+    """A picture says in EXIF how it is to be turned."""
+
+
 class BundleInfer(InferTask):
-    """The serving network's class of each voxel, on the image's own grid, as uint8.
+    """The serving network's class of each voxel, on the image's own grid.
 
     Not MONAI Label's own task for bundles: that one keeps a network while the file's time of writing stays the same (two
     versions restored in one second are one to it), imports ``scripts`` anew around every request, and cannot begin
@@ -61,7 +68,11 @@ class BundleInfer(InferTask):
         Raises:
             NoWeights: nothing was trained yet.
             UnknownForm: another ``result_extension``.
+            TurnedPicture: a picture that viewers show in another way than 3D Slicer.
         """
+        image = Path(request["image"])
+        if image.suffix.lower() in PICTURES and orientation(image) != 1:
+            raise TurnedPicture(turned(image))
         suffix = request.get("result_extension") or (".png" if self.served.pictures else ".nii.gz")
         if suffix not in RESULTS:
             raise UnknownForm(

@@ -21,6 +21,8 @@ from pathlib import Path
 import yaml
 
 from annotate.models import ROOT, StartError, install, judge_model, judge_source, model_name, recommended
+from annotate.uploads import turned
+from custom.cohort.formats.exif import orientation
 from custom.errors import show_plainly
 
 INDEX = "datastore_v2.json"
@@ -67,7 +69,8 @@ def judge_studies(studies: Path) -> list[Path]:
     """Return the images of the folder.
 
     Raises:
-        StartError: it does not exist, cannot be written, or holds no image itself.
+        StartError: it does not exist, cannot be written, or holds no image itself; pictures that 3D Slicer would show
+            otherwise than viewers do.
     """
     if not studies.is_dir():
         raise StartError(f"--studies {studies} is no folder. Give the folder that holds the images")
@@ -80,6 +83,8 @@ def judge_studies(studies: Path) -> list[Path]:
         raise StartError(
             f"--studies {studies} cannot be written: labels are kept below it. Make it writable, or copy the images"
         )
+    if odd := [image for image in images if image.name.endswith(PICTURES) and orientation(image) != 1]:
+        raise StartError(f"--studies {studies}: {len(odd)} of {len(images)} pictures are not upright; {turned(odd[0])}")
     return images
 
 

@@ -52,8 +52,17 @@ def _judge(case: Case, form: Form, facts: dict[str, Facts]) -> None:
         orientation=form.orientation,
         fill_nonfinite=form.fill_nonfinite,
     )
-    if faults := [text for _, text in task.faults(case, facts)]:
+    faults = [turned(Path(file)) for file, found in facts.items() if found.turned]
+    if faults := [*faults, *(text for _, text in task.faults(case, facts))]:
         raise BadRequest("; ".join(faults))
+
+
+def turned(image: Path) -> str:
+    """Why a picture with another EXIF orientation than 1 is not annotated."""
+    return (
+        f"{image.name} says in EXIF how it is to be turned, and 3D Slicer shows it as it is stored: a mask would lie elsewhere. "
+        "Save it upright, without that note"
+    )
 
 
 def _read(path: Path) -> Facts:

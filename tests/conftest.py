@@ -250,6 +250,9 @@ FAULTS = {
     "18": "output not writable",
     "19": "MONAI Label with bad requests",
     "20": "stale cache",
+    "30": "label values that the usual number format does not hold",
+    "31": "a picture that says how it is to be turned",
+    "32": "intensities unlike those of training",
 }
 
 _done: dict[str, dict[str, None]] = {row: {} for row in FAULTS}  # what was done to a row, in order

@@ -201,7 +201,7 @@ def test_a_broken_file_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("image", "label", "text"),
     [
-        (np.full((3, 3, 3), 1e6), np.zeros((3, 3, 3)), "do not fit float16.*ScaleIntensityRangePercentilesd"),
+        (np.full((3, 3, 3), 1e6), np.zeros((3, 3, 3)), "do not fit float16.*ScalePercentilesd"),
         (np.full((3, 3, 3), np.nan), np.zeros((3, 3, 3)), "not finite"),
         (np.zeros((3, 3, 3)), np.full((3, 3, 3), 0.5), r"label has the values \[0.5\]"),
         (np.zeros((3, 3, 3)), np.full((3, 3, 3), 256), r"label has the values \[256.0\]"),

@@ -194,6 +194,34 @@ def test_a_value_for_each_class(values):
         Check(**TASK, label_values=values)
 
 
+@pytest.mark.fault("30", "fractions, beyond what float32 holds")
+@pytest.mark.parametrize("values", [[0, 1.5], [0, 2**24 + 1], [-(2**24) - 1, 0]])
+def test_label_values_are_whole_numbers_that_a_scan_holds_when_it_is_read(values):
+    with pytest.raises(CohortError, match=r"^label_values \[.*\]: expected whole numbers from -16777216 to 16777216$"):
+        Check(**TASK, label_values=values)
+    Check(**TASK, label_values=[-(2**24), 2**24])
+
+
+@pytest.mark.fault("30", "of pictures, beyond what PNG holds")
+@pytest.mark.parametrize(("values", "refused"), [([0, 65535], False), ([0, 65536], True), ([-1, 0], True)])
+def test_values_that_no_picture_holds_are_refused_where_images_are_pictures(tmp_path, values, refused):
+    check, parts = cohort(tmp_path, [[(float(value), 128) for value in values]], label_values=values)
+    assert check.report(parts).faults == {}
+    picture = tmp_path / "p0.png"
+    picture.touch()
+    check.record._facts[str(picture)] = facts("p0")
+    parts["labelled"][0]["image"] = str(picture)
+    (*lines,) = check.report(parts).faults["The task"]
+    assert (
+        lines
+        == [
+            f"label_values {span(values)}: PNG, as which labels of pictures are written, holds whole numbers from 0 to 65535. "
+            "Give the classes such values; or save pictures and labels as NIfTI"
+        ]
+        * refused
+    )
+
+
 def test_without_classes_labels_are_whole_numbers_from_0(tmp_path):
     check, parts = cohort(tmp_path, [[(0.0, 1), (77.0, 1)], [(-1.0, 1)], [(0.5, 1)]], classes=[])
     lines = check.report(parts).faults["Labels"]

@@ -153,3 +153,20 @@ def test_label_values_of_any_numbers_become_the_classes_in_their_order(trip, ind
         nib.save(nib.Nifti1Image(np.asarray(values)[indices].astype(kind), np.eye(4)), file)
         before, _ = trip.transforms([-1, -1, -1], values, Path(folder))
         np.testing.assert_array_equal(before({"image": str(file), "label": str(file)})["label"][0].numpy(), indices)
+
+
+@EXAMPLES
+@given(
+    indices=labels([0, 1, 2]),
+    values=st.lists(st.integers(-(2**24), 2**24) | st.integers(-300, 300), min_size=3, max_size=3, unique=True),
+)
+def test_label_values_of_any_size_come_back_in_a_prediction(trip, indices, values):
+    with tempfile.TemporaryDirectory() as folder:
+        image = Path(folder) / "image.nii.gz"
+        nib.save(nib.Nifti1Image(indices.astype(np.float32), np.eye(4)), image)
+        before, after = trip.transforms([-1, -1, -1], values, Path(folder) / "predictions")
+        loaded = before({"image": str(image)})
+        answer = torch.nn.functional.one_hot(torch.as_tensor(indices).long(), 3).movedim(-1, 0).float()
+        after({**loaded, "pred": MetaTensor(answer, meta=loaded["image"].meta)})
+        (written,) = (Path(folder) / "predictions").iterdir()
+        np.testing.assert_array_equal(nib.load(written).dataobj, np.asarray(values)[indices])

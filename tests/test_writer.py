@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from dicom_files import dicom, placed
 from monai.data import DataLoader, Dataset, MetaTensor, decollate_batch
 from monai.transforms import AsDiscreted, Compose, Invertd, LoadImage, LoadImaged, SaveImage, SaveImaged, Spacingd
 from PIL import Image
-from scan_files import OBLIQUE, SPACING, affine_ras, write_itk, write_nifti, write_series
+from scan_files import OBLIQUE, SPACING, affine_ras, picture, write_itk, write_nifti, write_series
 
 from custom.cohort.formats.itk_image import read_image
 from custom.cohort.reader import ScanReader
@@ -31,8 +33,8 @@ def predict(image: Path, out: Path, resample: Any = (1.0, 1.0, -1), suffix: str 
     """As inference.yaml does: load, resample, "network", back to the image's grid, write. Returns what was written."""
     load = LoadImaged(keys="image", reader=ScanReader, ensure_channel_first=True)
     before = Compose([load, Spacingd(keys="image", pixdim=resample, mode="bilinear")] if resample else [load])
-    save = SaveImaged(keys="pred", output_dir=out, output_postfix="pred", output_ext=suffix, output_dtype=np.uint8,
-                      separate_folder=False, print_log=False, writer=GridWriter, output_name_formatter=case_name)  # fmt: skip
+    save = SaveImaged(keys="pred", output_dir=out, output_postfix="pred", output_ext=suffix, separate_folder=False,
+                      print_log=False, writer=GridWriter, output_name_formatter=case_name)  # fmt: skip
     invert = Invertd(keys="pred", transform=before, orig_keys="image", nearest_interp=False, to_tensor=True)
     after = Compose([*([invert] if resample else []), AsDiscreted(keys="pred", argmax=True), save])
     (batch,) = DataLoader(Dataset([{"image": str(image)}], before), batch_size=1)
@@ -41,6 +43,11 @@ def predict(image: Path, out: Path, resample: Any = (1.0, 1.0, -1), suffix: str 
         after(case)
     (written,) = out.iterdir()
     return written
+
+
+def save(pred: torch.Tensor, meta: dict, out: Path, label_values: Sequence[int] = range(256), **options: Any) -> None:
+    writer = partial(GridWriter, label_values=label_values)
+    SaveImage(out, writer=writer, print_log=False, **options)(MetaTensor(pred, meta=meta))
 
 
 # NIfTI
@@ -149,20 +156,78 @@ def test_a_pictures_prediction_is_a_grey_png_of_class_numbers_in_its_own_axes(tm
     load = LoadImage(reader=ScanReader, ensure_channel_first=True)
     image = load(tmp_path / f"a{suffix}")
     pred = MetaTensor((image > 128) * 2.0, meta=image.meta)
-    SaveImage(tmp_path / "out", "pred", ".png", np.uint8, separate_folder=False, print_log=False, writer=GridWriter)(
-        pred
-    )
+    SaveImage(tmp_path / "out", "pred", ".png", separate_folder=False, print_log=False, writer=GridWriter)(pred)
     with Image.open(tmp_path / "out/a_pred.png") as written:
         assert (written.mode, written.size) == ("L", (30, 20))
         np.testing.assert_array_equal(np.asarray(written), (pixels > 128) * 2)
     torch.testing.assert_close(load(tmp_path / "out/a_pred.png").as_tensor(), pred.as_tensor())
 
 
+# number formats
+
+
+@pytest.mark.fault("30", "negative, above 255, above 65535; a case with a few of them")
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ([0, 1], np.uint8),
+        ([0, 255], np.uint8),
+        ([0, 205, 500, 600], np.int16),  # as uint8 0, 205, 244, 88
+        ([-1, 0, 1], np.int16),
+        ([0, 40000], np.uint16),
+        ([-1, 40000], np.int32),
+        ([0, 2**24], np.int32),
+    ],
+)
+def test_the_smallest_format_that_holds_the_tasks_values_also_where_a_case_has_few_of_them(tmp_path, values, kind):
+    image = loaded(write_nifti(tmp_path / "p01.nii.gz", VOXELS))
+    pred = torch.where(image > 0, values[-1], values[0])
+    for number, answer in enumerate([pred, torch.full_like(pred, values[0])]):
+        save(answer, dict(image.meta), tmp_path / str(number), label_values=values)
+        (written,) = (tmp_path / str(number)).rglob("*.nii.gz")
+        assert nib.load(written).get_data_dtype() == kind
+        np.testing.assert_array_equal(nib.load(written).dataobj, answer[0])
+        np.testing.assert_array_equal(loaded(written)[0], answer[0])
+
+
+@pytest.mark.fault("30", "in PNG, of 8 and of 16 bits")
+@pytest.mark.parametrize(("values", "mode"), [([0, 255], "L"), ([0, 205, 500, 600], "I;16"), ([0, 65535], "I;16")])
+def test_a_png_has_8_or_16_bits_by_the_tasks_values(tmp_path, values, mode):
+    picture(tmp_path / "a.png", np.arange(600, dtype=np.uint16).reshape(20, 30))
+    image = loaded(tmp_path / "a.png")
+    pred = torch.where(image > 300, values[-1], values[0])
+    save(pred, dict(image.meta), tmp_path / "out", label_values=values, output_ext=".png")
+    (written,) = (tmp_path / "out").rglob("*.png")
+    with Image.open(written) as opened:
+        assert opened.mode == mode
+        np.testing.assert_array_equal(np.asarray(opened).T, pred[0])
+
+
 # refused
 
 
-def save(pred: torch.Tensor, meta: dict, out: Path, **options: Any) -> None:
-    SaveImage(out, writer=GridWriter, print_log=False, **options)(MetaTensor(pred, meta=meta))
+@pytest.mark.fault("30", "a prediction with a value of no class")
+def test_values_that_a_file_cannot_hold_are_refused(tmp_path):
+    volume, flat = loaded(write_nifti(tmp_path / "p01.nii.gz", VOXELS)), loaded(picture(tmp_path / "a.png"))[:1]
+    for image, values, suffix, text in (
+        (
+            volume,
+            [0, 1],
+            ".nii.gz",
+            r"for p01.nii.gz with the values \{900\}, the task names 0..1; put AsDiscreted and",
+        ),
+        (volume / 1800, [0, 1], ".nii.gz", r"with the values \{0.5\}, the task names 0..1"),
+        (volume, [0, 2**31], ".nii.gz", "NIfTI holds whole numbers from -2147483648 to 2147483647. Give the classes"),
+        (
+            flat * 0,
+            [-1, 0],
+            ".png",
+            r"for a.png: label_values -1..0: PNG, as which .* holds whole numbers from 0 to 65535",
+        ),
+    ):
+        with pytest.raises(RuntimeError, match=text):
+            save(image.as_tensor(), dict(image.meta), tmp_path / "out", label_values=values, output_ext=suffix)
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
 
 
 def test_another_shape_or_affine_is_refused(tmp_path):
@@ -194,7 +259,7 @@ def test_a_volume_is_no_picture(tmp_path):
     with pytest.raises(
         RuntimeError, match=r"a picture has two axes, found 12x10x6 voxels; set output_ext to \.nii\.gz"
     ):
-        save(image, dict(image.meta), tmp_path / "out", output_ext=".png")
+        save(image > 0, dict(image.meta), tmp_path / "out", output_ext=".png")
 
 
 @pytest.mark.parametrize(

@@ -160,6 +160,8 @@ class Task:
                 remedy = "Resample all modalities to one grid"
                 if file == case.label:
                     remedy = "Draw or export it on the image, or resample it by nearest neighbour"
+                    if facts[first].turned or facts[file].turned:
+                        remedy = "Draw it on the picture as viewers show it, turned as its EXIF orientation says"
                 yield "Grids", f"{case.called(file)} is not on the grid of {_name(first)}: {differs}. {remedy}"
 
     def _label(self, name: str, found: Facts) -> str:

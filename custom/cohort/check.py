@@ -14,7 +14,9 @@ from .case import TRAINING, Case, Task, nonfinite
 from .data_list import PARTS, listed, record
 from .errors import CohortError
 from .facts import Facts, Record, ScanFault
+from .formats.itk_image import is_picture
 from .grids import orientation
+from .label_formats import EXACT, OF_PICTURES, smallest, unfit
 from .names import case_names, first_file, stem
 from .overlaps import judge_list
 from .transforms import displaced
@@ -103,7 +105,7 @@ class Check:
         workers: threads that read.
 
     Raises:
-        CohortError: not as many label values as classes, or one twice.
+        CohortError: not as many label values as classes, one twice, or one that is no whole number as files hold it.
     """
 
     def __init__(
@@ -128,6 +130,8 @@ class Check:
             raise CohortError(
                 f"label_values {list(values)}: expected one value for each of {list(classes)}, none twice"
             )
+        if any(value % 1 or abs(value) > EXACT for value in values):
+            raise CohortError(f"label_values {list(values)}: expected whole numbers from {-EXACT} to {EXACT}")
         axes = 3 if slices else dimensions
         self.task = Task(
             channels=tuple(channels), values=values, axes=axes, slices=slices, orientation=orientation,
@@ -164,6 +168,9 @@ class Check:
         facts = {file: scan for file, scan in found.items() if isinstance(scan, Facts)}
         report = Report(judged, facts, recorded)
         report.faults.update(self._list(entries, parts))
+        pictures = any(is_picture(file) for case in judged for file in case.files.values())
+        if pictures and self.task.values and smallest(self.task.values, OF_PICTURES) is None:
+            report.faults["The task"].append(unfit(self.task.values, OF_PICTURES))
         for case in judged:
             broken = [file for file in case.paths() if isinstance(found.get(file), ScanFault)]
             damaged = [("Files that cannot be read", f"{case.kind(file)}{found[file]}") for file in broken]

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..files import FileError, write_text
-from .formats import ScanFault, files_of, open_scan
+from .formats import TURNED, ScanFault, files_of, open_scan
 
 __all__ = ["Facts", "Record", "ScanFault", "read"]
 
@@ -65,6 +65,11 @@ class Facts:
     values: tuple[tuple[float, int], ...] | None
     warnings: tuple[str, ...] = ()
     unused: tuple[str, tuple[Vector, ...]] | None = None
+
+    @property
+    def turned(self) -> bool:
+        """Whether it is a picture that is not read in the order of its pixels."""
+        return any(text.startswith(f"{TURNED}:") for text in self.warnings)
 
 
 def read(path: str | Path, max_voxels: int = 2**31) -> Facts:

@@ -1,12 +1,13 @@
 """Predictions come back on the grid of the image that they were made for.
 
-Named in configs, after ``Invertd``, as ``{_target_: SaveImaged, keys: pred, writer: scripts.inference.writer.GridWriter,
-output_name_formatter: {_target_: scripts.inference.writer.case_name, _mode_: callable}, output_dtype: $np.uint8, ...}``.
+Named in configs, after ``Invertd``, as ``{_target_: SaveImaged, keys: pred, writer: {_target_:
+scripts.inference.writer.GridWriter, _mode_: callable, label_values: '@label_values'}, output_name_formatter: {_target_:
+scripts.inference.writer.case_name, _mode_: callable}, ...}``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from monai.utils import convert_to_numpy
 from ..cohort.formats.itk_image import quiet_itk
 from ..cohort.formats.nifti import own_header
 from ..cohort.formats.opened import by
+from ..cohort.label_formats import OF_FILES, OF_PICTURES, smallest, unfit
 from ..cohort.names import SUFFIXES, stem
 from ..cohort.reader import is_nifti
+from ..cohort.words import span, value_list
 from ..errors import UserError
 
 # What places voxels in space; not the descriptions of a header, nor the range of grey that it asks to be shown.
@@ -35,6 +38,10 @@ class GridError(UserError, ValueError):
     """A prediction does not lie on the grid of its image."""
 
 
+class ValuesError(UserError, ValueError):
+    """A prediction has values that are no class, or that its file cannot hold."""
+
+
 class GridWriter(ImageWriter):
     """Writes a label map as NIfTI, or a picture's as grey PNG, with the values as they are.
 
@@ -42,16 +49,24 @@ class GridWriter(ImageWriter):
     codes, so that any viewer lays one on the other even where the header contradicts itself. For other formats it is
     the affine as read, in mm. Nothing is resampled.
 
+    All files of a task have one number format, the smallest that holds its values: uint8, int16, uint16 or int32. A PNG is
+    uint8 or uint16.
+
+    Args:
+        label_values: of the task's classes. What MONAI's ``SaveImage`` says of a number format is not heeded: of one that
+            PNG lacks it makes uint8, whatever the values.
+
     Shape:
         - data: ``(1, *spatial)``, or ``(*spatial)`` where ``channel_dim`` is None; the image's ``spatial``.
 
     Raises:
         GridError: the shape or the affine is not the image's; more than one channel.
+        ValuesError: a value that is none of ``label_values``; no format holds them all.
     """
 
-    def __init__(self, output_dtype: Any = np.uint8, **_: Any) -> None:
+    def __init__(self, label_values: Sequence[int] = range(256), **_: Any) -> None:
         super().__init__()
-        self.output_dtype = np.dtype(output_dtype or np.uint8)
+        self.label_values = list(label_values)
         self.meta: Mapping[str, Any] = {}
 
     def set_data_array(self, data_array: Any, channel_dim: int | None = 0, **_: Any) -> None:
@@ -62,7 +77,7 @@ class GridWriter(ImageWriter):
                     f"a prediction has one channel, found {by(voxels.shape)}; put AsDiscreted before SaveImaged"
                 )
             voxels = voxels.squeeze(channel_dim)
-        self.data_obj = voxels.astype(self.output_dtype)
+        self.data_obj = voxels
 
     def set_metadata(self, meta_dict: Mapping | None, **_: Any) -> None:
         self.meta = meta_dict or {}
@@ -71,7 +86,9 @@ class GridWriter(ImageWriter):
         super().write(filename, verbose=verbose)
         source = Path(str(self.meta.get("filename_or_obj", "")))
         self._judge(source.name)
-        if str(filename).lower().endswith(".png"):
+        picture = str(filename).lower().endswith(".png")
+        self.data_obj = self._whole(np.asarray(self.data_obj), source.name, OF_PICTURES if picture else OF_FILES)
+        if picture:
             self._write_picture(str(filename))
         else:
             self._write_nifti(str(filename), source)
@@ -87,6 +104,20 @@ class GridWriter(ImageWriter):
         then = convert_to_numpy(self.meta.get("original_affine", now))
         if not np.allclose(to_affine_nd(3, now), to_affine_nd(3, then), rtol=0, atol=TOLERANCE_MM):
             raise GridError(f"a prediction for {name} with another affine than the image's; {REMEDY}")
+
+    def _whole(self, values: np.ndarray, name: str, kinds: Sequence[type[np.integer]]) -> np.ndarray:
+        """The values in the task's number format."""
+        if (kind := smallest(self.label_values, kinds)) is None:
+            raise ValuesError(f"a prediction for {name}: {unfit(self.label_values, kinds)}")
+        whole = values.astype(np.int32)
+        known = np.isin(whole, self.label_values) & (whole == values)
+        if not known.all():
+            found = value_list(np.unique(values[~known]).tolist())
+            raise ValuesError(
+                f"a prediction for {name} with the values {{{found}}}, the task names {span(self.label_values)}; put "
+                "AsDiscreted and MapLabelValued before SaveImaged"
+            )
+        return whole.astype(kind)
 
     def _write_nifti(self, filename: str, source: Path) -> None:
         import nibabel

@@ -268,7 +268,7 @@ class Bank(Dataset):
         if not half.isfinite().all():
             raise ValueError(
                 f"image values from {image.min():g} to {image.max():g} do not fit float16 or are not finite; "
-                "scale intensities in the preprocessing (ScaleIntensityRangePercentilesd)"
+                "scale intensities in the preprocessing (scripts.cohort.scaling.ScalePercentilesd)"
             )
         if not present or all(present):
             return half.contiguous()

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from annotation_server import ROOT, TINY
+from PIL import Image
 
 from annotate.models import StartError, model_name, recommended, untrained
 from annotate.start import (
@@ -50,6 +51,14 @@ def test_a_finished_bundle_becomes_the_first_version(studies: Path, tmp_path: Pa
     assert sorted(path.name for path in versions.link.iterdir()) == ["model.pt", "student.pt", "version.json"]
     assert versions.record("0001")["source"] == f"as shipped: {bundle}"
     assert [path.name for path in (work / "model").iterdir()] == [name]  # nothing of the making is left
+
+
+def test_pictures_that_slicer_shows_otherwise_than_viewers_are_refused(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    for name, exif[274] in (("a.jpg", 1), ("b.jpg", 6)):
+        Image.new("L", (8, 6)).save(tmp_path / name, exif=exif)
+    with pytest.raises(StartError, match=r"1 of 2 pictures are not upright; b.jpg says in EXIF .* Save it upright"):
+        judge_studies(tmp_path)
 
 
 def test_another_model_of_the_same_name_is_not_taken_for_the_first(studies: Path, tmp_path: Path) -> None:

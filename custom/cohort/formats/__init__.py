@@ -7,10 +7,10 @@ from pathlib import Path
 from ...placeholders import placeholder
 from ..words import plural
 from .nifti import open_nifti
-from .opened import Opened, ScanFault, files_of, judge, lost_files
+from .opened import TURNED, Opened, ScanFault, files_of, judge, lost_files
 from .other import open_other
 
-__all__ = ["Opened", "ScanFault", "files_of", "open_scan"]
+__all__ = ["TURNED", "Opened", "ScanFault", "files_of", "open_scan"]
 
 
 def open_scan(path: Path, max_voxels: int) -> Opened:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .exif import orientation, upright
 from .frames import Frame, Stack, frames_of, stacked
 from .opened import ScanFault
 
@@ -39,7 +40,7 @@ def is_dicom(path: Path) -> bool:
 
 
 def read_image(path: Path) -> Any:
-    """ITK's image of a file, or of the DICOM series in a folder.
+    """ITK's image of a file, or of the DICOM series in a folder; a picture turned as its EXIF orientation says.
 
     Frames of DICOM are laid in the order of their places, which the image's grid follows, also where the gantry of a CT
     was tilted: ITK alone would lay each slice straight behind the one before.
@@ -66,6 +67,9 @@ def read_image(path: Path) -> Any:
         _lay(image, stack, in_file=len(files) == 1)
     if is_picture(path):  # a resolution for printing (dpi) is no size: a picture and its label would lie apart
         image.SetSpacing([1.0] * image.GetImageDimension())
+        if (turn := orientation(path)) != 1:
+            pixels = np.ascontiguousarray(upright(itk.array_view_from_image(image), turn))
+            image = itk.image_from_array(pixels, is_vector=pixels.ndim > image.GetImageDimension())
     return image
 
 

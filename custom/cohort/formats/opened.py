@@ -17,6 +17,7 @@ from ...placeholders import placeholder
 SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".png", ".jpg", ".jpeg")
 TEXTS = (".json", ".txt", ".md", ".csv", ".tsv", ".bval", ".bvec")  # that lie beside scans
 USUAL_MM = (0.05, 20.0)
+TURNED = "turned"  # the kind of warning that a picture has which is not read in the order of its pixels
 
 
 class ScanFault(UserError, ValueError):

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
+from .exif import orientation
 from .frames import UNEVEN
 from .itk_image import image_data, image_size, is_dicom, is_picture, read_image, unevenness
 from .nifti import damage, gunzip
-from .opened import Opened, ScanFault, files_of, judge_size
+from .opened import TURNED, Opened, ScanFault, files_of, judge_size
 
 PNG = b"\x89PNG\r\n\x1a\n"
 PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
@@ -45,6 +46,10 @@ def open_other(path: Path, max_voxels: int) -> Opened:
         dtype=array.dtype.name,
         sha256=digest.hexdigest(),
     )
+    if is_picture(path) and (turn := orientation(path)) != 1:
+        scan.warnings.append(
+            f"{TURNED}: stored with EXIF orientation {turn}, read upright, as viewers show it; its label must be upright too"
+        )
     if unevenness(image) > UNEVEN[0]:
         scan.warnings.append(f"slices at unequal distances: up to {unevenness(image):.1%} off the mean")
     return scan

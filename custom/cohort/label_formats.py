@@ -1,0 +1,32 @@
+"""The number formats that files of labels have here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from .words import span
+
+OF_PICTURES = (np.uint8, np.uint16)
+"""What a grey PNG holds."""
+OF_FILES = (np.uint8, np.int16, np.uint16, np.int32)
+"""What NIfTI and NRRD hold and ITK's Python reads: it does not know int8."""
+EXACT = 2**24
+"""Up to which float32, as which scans are read, holds every whole number."""
+
+
+def smallest(values: Sequence[int], kinds: Sequence[type[np.integer]]) -> np.dtype | None:
+    """The first of the formats that holds all values; None where none does."""
+    for kind in kinds:
+        if np.iinfo(kind).min <= min(values) and max(values) <= np.iinfo(kind).max:
+            return np.dtype(kind)
+    return None
+
+
+def unfit(values: Sequence[int], kinds: Sequence[type[np.integer]]) -> str:
+    """Why no format holds the values, and what to do."""
+    low, high = min(np.iinfo(kind).min for kind in kinds), max(np.iinfo(kind).max for kind in kinds)
+    remedy = "; or save pictures and labels as NIfTI" if kinds is OF_PICTURES else ""
+    form = "PNG, as which labels of pictures are written," if kinds is OF_PICTURES else "NIfTI"
+    return f"label_values {span(values)}: {form} holds whole numbers from {low} to {high}. Give the classes such values{remedy}"

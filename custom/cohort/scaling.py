@@ -1,0 +1,54 @@
+"""Intensities scaled between two percentiles, also of a scan that is one value nearly all over.
+
+Named in configs as ``{_target_: scripts.cohort.scaling.ScalePercentilesd, keys: image, lower: 0.5, upper: 99.5, ...}``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+from monai.config import KeysCollection
+from monai.transforms import MapTransform, ScaleIntensityRange, ScaleIntensityRangePercentiles
+from monai.transforms.utils_pytorch_numpy_unification import percentile
+from torch import Tensor
+
+
+class ScalePercentiles(ScaleIntensityRangePercentiles):
+    """MONAI's transform, except where both percentiles are one value: MONAI then leaves the intensities unscaled.
+
+    Such a scan is that value nearly all over (background, as in a scan of a few bright voxels). It is scaled between the
+    percentiles of its other voxels, a range that is widened to that value: background stays where it is in other scans.
+    A scan that is one value all over becomes ``b_min``.
+
+    Shape:
+        - image ``(C, *spatial)``; returns the same, float32.
+    """
+
+    def _normalize(self, img: Any) -> Any:
+        if self.relative:
+            raise ValueError(
+                "relative scaling is not for ScalePercentiles; use MONAI's ScaleIntensityRangePercentilesd"
+            )
+        low, high = self._range(img)
+        return ScaleIntensityRange(low, high, self.b_min, self.b_max, self.clip, self.dtype)(img).as_tensor()
+
+    def _range(self, img: Tensor) -> tuple[float, float]:
+        low, high = (float(percentile(img, q)) for q in (self.lower, self.upper))
+        if low < high:
+            return low, high
+        others = img[img != low]
+        if not others.numel():
+            return low, low + 1  # any width: all of it becomes b_min
+        return min(low, float(percentile(others, self.lower))), max(high, float(percentile(others, self.upper)))
+
+
+class ScalePercentilesd(MapTransform):
+    """:class:`ScalePercentiles` of the images under ``keys``."""
+
+    def __init__(self, keys: KeysCollection, *args: Any, allow_missing_keys: bool = False, **options: Any) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.scaler = ScalePercentiles(*args, **options)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        return {**data, **{key: self.scaler(data[key]) for key in self.key_iterator(dict(data))}}
