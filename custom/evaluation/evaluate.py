@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -13,7 +12,6 @@ from typing import Any, cast
 import numpy as np
 import torch
 from ignite.engine import Engine
-from monai.bundle import ConfigParser
 from monai.data import DataLoader
 from monai.engines import SupervisedEvaluator
 from monai.engines.utils import IterationEvents
@@ -26,23 +24,16 @@ from ..errors import UserError
 from ..files import under, write_text
 from ..inference.weight_files import load_weights
 from ..networks.one_channel import channel_of
-from ..run.checkpoint import differences
 from ..run.config import RunConfig
+from ..run.trained import check_trained
 from .case_report import CaseReport
 from .slices import ShownSlices
 
 logger = logging.getLogger(__name__)
 
-# What decides the scores, with all that these refer to (spacing_mm, widths, norm, patch ...) except what is FREE.
-DECIDES = ("channels", "classes", "label_values", "dimensions", "slices", "network_def", "preprocessing", "inferer")
-FREE = (
-    "bundle_root", "device", "dropout", "fill_nonfinite",
-    "inferer::sw_batch_size", "inferer::sw_device", "inferer::device", "inferer::progress",
-)  # fmt: skip
-
 
 class ScoringError(UserError, ValueError):
-    """The weights are not of this config, or cannot read the cases."""
+    """The weights cannot read the cases."""
 
 
 class ReportHandler:
@@ -183,8 +174,9 @@ def evaluate_models(
         logged, a line a network.
 
     Raises:
-        ScoringError: trained under other settings that decide the scores; weights that do not fit the network, or cannot
-            read the cases.
+        TrainedOtherwiseError: trained under other settings that decide the scores.
+        WeightsError: they do not fit the network.
+        ScoringError: they cannot read the cases.
     """
     models_dir, folder = Path(models_dir), under(root, output_dir) / "evaluation" / part
     if config is not None:
@@ -210,47 +202,6 @@ def evaluate_models(
     write_text(folder / "summary.json", json.dumps(found, indent=2) + "\n")  # last: it is there when all are
     logger.info("Scores of every case: %s (.csv; .md to read)", folder)
     return found
-
-
-def check_trained(bundle: Path, config: RunConfig) -> None:
-    """Compare what decides the scores with the bundle's train.yaml; a folder without one is not judged.
-
-    Raises:
-        ScoringError: naming each setting that differs.
-    """
-    path = bundle / "configs" / "train.yaml"
-    if not path.is_file():
-        return
-    trained, now = RunConfig(ConfigParser(ConfigParser.load_config_file(path))).config, config.config
-    names = [*dict.fromkeys([*_deciding(trained), *_deciding(now)])]
-    before, after = ({name: raw[name] for name in names if name in raw} for raw in (trained, now))
-    if found := [line.replace("written", "trained", 1) for line in differences(before, after, FREE)]:
-        raise ScoringError(
-            f"These networks were not trained under this config ({path}):\n  " + "\n  ".join(found) + "\n"
-            f"Give the same task and overrides as the training, or evaluate inside the finished bundle: cd {bundle}"
-        )
-
-
-def _deciding(config: Mapping[str, Any]) -> list[str]:
-    """The ids :data:`DECIDES`, and every id that they refer to, directly or not."""
-    found: list[str] = []
-    waiting = [name for name in DECIDES if name in config]
-    while waiting:
-        name = waiting.pop(0)
-        if name not in found:
-            found.append(name)
-            waiting += [
-                other for text in _texts(config[name]) for other in re.findall(r"@(\w+)", text) if other in config
-            ]
-    return found
-
-
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, (dict, list)):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from _texts(item)
 
 
 def _content(path: Path) -> dict[str, Any]:
