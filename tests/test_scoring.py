@@ -137,6 +137,18 @@ def test_a_line_a_network_and_where_the_files_are(tmp_path, caplog):
     assert json.loads((folder / "summary.json").read_text()) == {"model": 1.0}
 
 
+def test_probabilities_are_those_of_the_network_that_is_scored():
+    """One map of 0.3 beside a background of 0.5: the next network, a plain one, has its softmax again."""
+    report, label = ReportHandler(["polyp"]), torch.zeros(4, 4)
+    logits = torch.stack([label, label + torch.tensor(0.3).logit(), label + torch.tensor(0.2).logit()])
+    errors = []
+    for network in (OneChannel(nn.Identity()), nn.Identity()):
+        report.start_again(network)
+        handed(report, logits, label)
+        errors.append(report.report.calibration.ece)
+    assert errors == pytest.approx([1 - 0.5, 1 - 1 / (1 + 0.3 / 0.7 + 0.2 / 0.8)])
+
+
 def test_distances_of_pictures_are_in_pixels(tmp_path):
     report, label = ReportHandler(["polyp"]), torch.eye(4)
     for files, unit in ((["a.png", "b.nii.gz"], "mm"), (["a.png", "b.JPG"], "pixels")):

@@ -24,6 +24,7 @@ from ..errors import UserError
 from ..files import under, write_text
 from ..inference.weight_files import load_weights
 from ..networks.one_channel import channel_of
+from ..networks.probabilities import probabilities_of, softmax
 from ..run.config import RunConfig
 from ..run.trained import check_trained
 from .case_report import CaseReport
@@ -56,15 +57,18 @@ class ReportHandler:
         self.report, self.slices = CaseReport(classes), ShownSlices()
         self._pictures: list[bool] = []
         self._channel: int | None = None
+        self._probabilities = softmax
 
     @property
     def unit(self) -> str:
         """The unit of distances: ``pixels`` where every reference is a picture, else ``mm``."""
         return "pixels" if self._pictures and all(self._pictures) else "mm"
 
-    def start_again(self, channel: int | None = None) -> None:
-        """Forget all cases, for the next network; it reads one ``channel`` or, where that is None, all of them."""
-        self._channel = channel
+    def start_again(self, network: nn.Module | None = None) -> None:
+        """Forget all cases, for the next network; without one it reads all channels, and its probabilities are softmax."""
+        self._channel, self._probabilities = None, softmax
+        if network is not None:
+            self._channel, self._probabilities = channel_of(network), probabilities_of(network)
         self.report, self.slices, self._pictures = CaseReport(self.report.classes), ShownSlices(), []
 
     def attach(self, engine: Engine) -> None:
@@ -106,7 +110,7 @@ class ReportHandler:
         if self._channel is not None and len(picture) > 1:
             picture = picture[[self._channel]]
         self.report.add(case, patient, found, wanted, spacing_mm, attributes, picture)
-        self.report.calibration.add(logits, label)
+        self.report.calibration.add(logits, label, self._probabilities)
         self._pictures.append(is_picture(str(reference.meta.get("filename_or_obj", ""))))
         codes = "".join(aff2axcodes(reference.affine.cpu().numpy()))
         self.slices.add(case, picture, wanted, found, spacing_mm, codes)
@@ -192,7 +196,7 @@ def evaluate_models(
             continue
         evaluator.data_loader = loader if reads is None else reads.loader
         evaluator.state.epoch_length = len(evaluator.data_loader)
-        report.start_again(channel_of(network))
+        report.start_again(network)
         evaluator.run()
         summary = report.write(folder, path.stem, reads)
         found[path.stem] = summary["metrics"]["dice_mean"]["mean"]
