@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-import math
 import re
 import sys
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from monai.data import MetaTensor
 from monai.transforms import Compose, SaveImage, SaveImaged
 from torch import Tensor, nn
 
+from custom.dice import class_dice, mean_dice
 from custom.errors import UserError
 
 FINAL = "_final"  # weights of the last step, kept beside those that validation chose
@@ -142,22 +142,22 @@ class Served:
             first.unlink(missing_ok=True)
 
     def dice(self, cases: list[dict[str, str]], weights: str | Path | None = None) -> float:
-        """Mean over cases of the mean over foreground classes of Dice, on each image's own grid.
-
-        A class that neither prediction nor label has says nothing; a case without any such class that the network
-        leaves empty scores 1.
+        """:func:`custom.dice.mean_dice` on each image's own grid; NaN where no label has a class.
 
         Args:
             cases: paths under ``image`` and ``label``.
         """
-        scores = [self._case_dice(case["image"], case["label"], weights) for case in cases]
-        return sum(scores) / len(scores)
+        return mean_dice(self._case_dice(case["image"], case["label"], weights) for case in cases)
 
-    def _case_dice(self, image: str, label: str, weights: str | Path | None) -> float:
+    def false_alarms(self, cases: list[dict[str, str]], weights: str | Path | None = None) -> int:
+        """Count the classes that a prediction has and its label lacks, over all cases; ``cases`` as in :meth:`dice`."""
+        found = [(self.predict(case["image"], weights)[0].numpy(), self._label(case["label"])) for case in cases]
+        return sum(bool((a == k).any() and not (b == k).any()) for a, b in found for k in self.label_values[1:])
+
+    def _case_dice(self, image: str, label: str, weights: str | Path | None) -> list[float]:
         found, wanted = self.predict(image, weights)[0].numpy(), self._label(label)
-        dice = self.module("evaluation.metrics").dice
-        known = [d for k in self.label_values[1:] if not math.isnan(d := dice(found == k, wanted == k))]
-        return sum(known) / len(known) if known else 1.0
+        masks = [(found == k, wanted == k) for k in self.label_values[1:]]
+        return [class_dice(int((a & b).sum()), int(a.sum()), int(b.sum())) for a, b in masks]
 
     def _label(self, path: str) -> np.ndarray:
         reader = self.module("cohort.reader").ScanReader()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import math
 import os
 import shutil
 import threading
@@ -158,13 +159,25 @@ class BundleTrain(BundleTrainTask):
             "candidate": self.served.dice(cases, networks["model"]) if cases else None,
             "served": self.served.dice(cases, before) if cases and before else None,
         }
-        better = dice["served"] is None or (dice["candidate"] is not None and dice["candidate"] >= dice["served"])
+        alarms: dict[str, int] = {}
+        if before and cases and all(value is not None and math.isnan(value) for value in dice.values()):
+            weights = {
+                "candidate": networks["model"],
+                "served": before,
+            }  # no structure to judge by: nothing must be found
+            alarms = {who: self.served.false_alarms(cases, path) for who, path in weights.items()}
+            better = alarms["candidate"] <= alarms["served"]
+        else:
+            better = dice["served"] is None or (dice["candidate"] is not None and dice["candidate"] >= dice["served"])
+        dice = {who: None if value is None or math.isnan(value) else value for who, value in dice.items()}
         if better:
             known = {part: list(names) for part, names in vars(self._round).items()}
             version = self.versions.add(networks, **known, dice=dice, before=self.versions.served())
             self.versions.serve(version)
         counts = {part: len(names) for part, names in vars(self._round).items()}
-        message = f"{_verdict(better, dice, self.versions.served(), counts['validation'])} {_streams(self._round)}"
+        message = (
+            f"{_verdict(better, dice, alarms, self.versions.served(), counts['validation'])} {_streams(self._round)}"
+        )
         return {
             "message": message,
             "replaced": better,
@@ -197,15 +210,19 @@ class BundleTrain(BundleTrainTask):
         return overrides
 
 
-def _verdict(better: bool, dice: Mapping[str, float | None], version: str | None, scans: int) -> str:
-    if dice["candidate"] is None:
-        return f"The new weights serve, version {version}: there was nothing to compare them with, and no scan to judge by."
+def _verdict(
+    better: bool, dice: Mapping[str, float | None], alarms: Mapping[str, int], version: str | None, scans: int
+) -> str:
+    mean = {who: "not measured" if value is None else f"{value:.3f}" for who, value in dice.items()}
     on = f"on {scans} validation scan{'s' if scans > 1 else ''}"
-    if dice["served"] is None:
-        return (
-            f"The new weights serve, version {version}: mean Dice {dice['candidate']:.3f} {on}; there were none before."
-        )
-    figures = f"mean Dice {dice['candidate']:.3f} against {dice['served']:.3f} of the served ones, {on}"
+    if alarms:
+        figures = f"false alarms {alarms['candidate']} against {alarms['served']} of the served ones, {on} without a structure"
+    elif scans == 0:
+        return f"The new weights serve, version {version}: there was nothing to compare them with, and no scan to judge by."
+    elif better and dice["served"] is None:
+        return f"The new weights serve, version {version}: mean Dice {mean['candidate']} {on}; there were none before."
+    else:
+        figures = f"mean Dice {mean['candidate']} against {mean['served']} of the served ones, {on}"
     if better:
         return f"The new weights serve, version {version}: {figures}."
     return f"The new weights are worse and do not serve, version {version} stays: {figures}."

@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from custom.evaluation.calibration import BINS, Calibration
+from custom.networks import GatedVNet, OneChannel, UNet
+from custom.networks.probabilities import probabilities_of, softmax
 
 
 def logits_of(*probabilities: tuple[float, ...]) -> torch.Tensor:
@@ -93,6 +95,43 @@ def test_error_equals_a_loop_over_voxels():
     assert counted(logits_of(*probabilities), label.tolist()).ece == pytest.approx(expected, abs=1e-6)
 
 
+def test_sigmoids_are_taken_as_they_are():
+    """Maps of their own do not sum to 1: 0.7 for the class and 0.6 for background is a confidence of 0.7, of softmax 0.61."""
+    logits = torch.tensor([[0.6], [0.7]]).logit()
+    network = GatedVNet(2, 1, 2, widths=(2, 4))
+    calibration = Calibration()
+    calibration.add(logits, torch.tensor([1]), probabilities_of(network))
+    assert calibration.ece == pytest.approx(0.3)
+    assert counted(logits, [1]).ece == pytest.approx(1 - (0.7 / 0.3) / (0.7 / 0.3 + 0.6 / 0.4))
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_a_background_without_a_map_has_what_the_maps_leave(label):
+    """Maps 0.3 and 0.2: the decision is background, by 0.5; a softmax beside the 0 that stands for it would say 0.60."""
+    logits = torch.tensor([[0.5], [0.3], [0.2]]).logit()
+    calibration = Calibration()
+    calibration.add(logits, torch.tensor([label]), probabilities_of(OneChannel(torch.nn.Identity())))
+    assert calibration.ece == pytest.approx(0.5)
+    assert calibration.summary()["bins"][7]["count"] == 1
+
+
+def test_independent_maps_whose_labels_are_drawn_from_them_have_nearly_no_error():
+    """Each map by itself is as right as it is sure; a softmax of the same logits is not."""
+    random = np.random.default_rng(0)
+    p = random.dirichlet([3.0, 2.0, 2.0], size=50_000)
+    label = (random.random((50_000, 1)) > p.cumsum(axis=1)[:, :-1]).sum(axis=1)
+    maps = torch.from_numpy(p[:, 1:].T).clamp(1e-9, 1 - 1e-9).logit()
+    logits = torch.cat([torch.zeros_like(maps[:1]), maps])
+    own = Calibration()
+    own.add(logits, torch.from_numpy(label), probabilities_of(OneChannel(torch.nn.Identity())))
+    assert own.ece < 0.01
+    assert counted(logits, label.tolist()).ece > 0.03
+
+
+def test_every_other_network_has_softmax():
+    assert probabilities_of(UNet(2, 1, 3, widths=(2, 4), dropout=0.0)) is softmax
+
+
 def test_nothing_counted_is_no_error_of_zero():
     calibration = counted(logits_of((0.96, 0.04)), [1])
     assert math.isnan(calibration.ece)
@@ -102,5 +141,5 @@ def test_nothing_counted_is_no_error_of_zero():
 def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match=r"logits \(2, 3\) and label \(4,\) differ in shape"):
         Calibration().add(torch.zeros(2, 3), torch.zeros(4, dtype=torch.long))
-    with pytest.raises(ValueError, match=r"softmax needs K >= 2 on axis 0, got \(1, 3\)"):
+    with pytest.raises(ValueError, match=r"calibration needs K >= 2 on axis 0, got \(1, 3\)"):
         Calibration().add(torch.zeros(1, 3), torch.zeros(3, dtype=torch.long))

@@ -47,7 +47,8 @@ def test_any_other_error_keeps_its_traceback():
 @pytest.mark.parametrize(("module", "names"), [
     ("files", "FileError"), ("run.checkpoint", "CheckpointError"), ("run.folder", "RunFolderError"),
     ("stream.bank", "ListError ScanError"), ("inference.weight_files", "NoWeights WeightsError"),
-    ("cohort.errors", "CohortError"), ("run.overrides", "ConfigError"), ("training.guard", "NotFinite"),
+    ("run.trained", "TrainedOtherwiseError"), ("cohort.errors", "CohortError"), ("run.overrides", "ConfigError"),
+    ("training.guard", "NotFinite"),
 ])  # fmt: skip
 def test_every_report_of_ours_is_one(module, names):
     import importlib

@@ -10,9 +10,12 @@ import pytest
 import tiny
 import torch
 from ignite.engine import Events
+from run_config import config_of
 
 from custom.methods.schedule import PolyDecay
 from custom.run.checkpoint import CheckpointError
+from custom.run.output import Output
+from custom.training.precision import autocast_dtype
 
 
 class Killed(BaseException):
@@ -174,6 +177,41 @@ def test_other_scans_are_refused(copy):
     _, folder = copy("supervised")
     with pytest.raises(CheckpointError, match="data: the labelled scans are not those it was trained on"):
         tiny.trainer("supervised", folder, epochs=6, labelled=4, resume=True).run()
+
+
+@pytest.mark.fault("2c", "another number format")
+@pytest.mark.parametrize(
+    ("then", "now", "line"),
+    [
+        ("bf16", "off", "computed in bfloat16, this run would go on in float32: give --amp bf16"),
+        ("bf16", "fp16", "computed in bfloat16, this run would go on in float16: give --amp bf16"),
+        ("off", "bf16", "computed in float32, this run would go on in bfloat16: give --amp off"),
+        ("fp16", "off", "computed in float16, this run would go on in float32: give --amp fp16"),
+    ],
+)
+def test_another_number_format_is_refused(tmp_path, monkeypatch, then, now, line):
+    """`auto` is what the machine computes in: the same config on another one."""
+    formats = iter([then, now])
+    monkeypatch.setattr(
+        "custom.training.trainer.autocast_dtype", lambda *_: autocast_dtype(next(formats), torch.device("cpu"))
+    )
+    straight(tmp_path, "supervised", amp="auto")
+    with pytest.raises(CheckpointError) as caught:
+        straight(tmp_path, "supervised", amp="auto", resume=True)
+    assert str(caught.value).splitlines()[1] == f"  {line}"
+
+
+def test_the_format_decides_and_not_how_it_was_asked_for(tmp_path):
+    """`auto` and the format that it meant are one run; of a checkpoint that names no format the setting is compared."""
+    Output(tmp_path, config_of(amp="auto")).checkpoint({"epoch": 1}, 1, {}, amp="bf16")
+    for asked in ("auto", "bf16"):
+        found = Output(tmp_path, config_of(amp=asked)).newest_checkpoint({}, "bf16")
+        assert found is not None
+        assert found[0] == {"epoch": 1}
+    older = torch.load(tmp_path / "last_0001.pt", weights_only=True)
+    torch.save({name: value for name, value in older.items() if name != "amp"}, tmp_path / "last_0001.pt")
+    with pytest.raises(CheckpointError, match="  written with amp='auto', this config has 'bf16'"):
+        Output(tmp_path, config_of(amp="bf16")).newest_checkpoint({}, "bf16")
 
 
 def test_a_foreign_file_is_named(tmp_path):

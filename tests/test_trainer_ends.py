@@ -18,7 +18,7 @@ from torch import nn
 from custom.cohort.errors import CohortError
 from custom.training.advice import falling_while_rising
 from custom.training.guard import NotFinite
-from custom.training.validation import class_dice
+from custom.training.validation import case_dice
 
 
 def weights_of(module):
@@ -177,11 +177,10 @@ def test_validation_leaves_the_networks_in_the_mode_they_were_in():
 
 
 def test_validation_dice_in_closed_form():
-    pred = torch.tensor([0, 1, 1, 2])
-    label = torch.tensor([0, 1, 0, 0])
-    scores = class_dice(pred, label, 4)
-    assert scores[:2] == [pytest.approx(2 / 3), 0.0]
-    assert math.isnan(scores[2])
+    pred = torch.tensor([0, 1, 1, 2, 0])
+    label = torch.tensor([0, 1, 0, 0, 3])
+    scores = case_dice(pred, label, 5)
+    assert scores == pytest.approx([2 / 3, math.nan, 0.0, math.nan], nan_ok=True)  # class 2 is no class of the label
 
 
 # what a run says

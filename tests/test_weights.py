@@ -1,12 +1,24 @@
-"""The promises of custom/inference/weight_files.py."""
+"""The promises of custom/inference/weight_files.py and of custom/run/trained.py."""
 
 from __future__ import annotations
 
+import logging
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from conftest import ROOT, TINY, each_bundle
+from ignite.engine import Engine
+from monai.bundle import ConfigParser
+from torch import nn
+from trained_bundle import CONFIG, WINDOWS, settings_of, trained
 
-from custom.inference.weight_files import find, folder
+from custom.errors import UserError
+from custom.inference.weight_files import InitialWeights, find, folder, trained_alike
+from custom.run.config import RunConfig
+from custom.run.trained import changed_since_training, check_trained
 
 
 def touch(path: Path) -> str:
@@ -59,3 +71,121 @@ def test_a_folder_without_model_pt_is_not_evaluated(tmp_path):
         f"nothing to evaluate: there is no model.pt in {tmp_path / 'eval/bundle/models'} nor in {tmp_path / 'models'}. "
         "Train first, or give the folder of a run with --output_dir."
     )
+
+
+# the settings that weights were trained under
+
+
+@pytest.mark.parametrize(
+    ("now", "says"),
+    [
+        ({"spacing_mm": [3, 3, -1]}, "trained with spacing_mm=[1.5, 1.5, -1], this config has [3, 3, -1]"),
+        ({"label_values": [0, 255]}, "trained with label_values=[0, 1], this config has [0, 255]"),
+        ({"orientation": "LPS"}, "trained with orientation='RAS', this config has 'LPS'"),
+        ({"channels": ["flair"]}, "trained with channels::0='image', this config has 'flair'"),
+    ],
+)
+def test_inference_refuses_weights_that_were_trained_otherwise(tmp_path, monkeypatch, now, says):
+    monkeypatch.chdir(tmp_path)
+    file = trained(tmp_path / "eval/bundle") / "model.pt"
+    with pytest.raises(UserError) as caught:
+        trained_alike(tmp_path, file, settings_of(**now))
+    first, *found, remedy = str(caught.value).splitlines()
+    assert (
+        first == f"These networks were not trained under this config ({tmp_path / 'eval/bundle/configs/train.yaml'}):"
+    )
+    assert found == [f"  {says}"]
+    assert remedy == "Give the same task and overrides as the training, or go into the finished bundle: cd eval/bundle"
+
+
+def test_weights_of_an_older_form_lack_what_a_task_says_now(tmp_path):
+    """A bundle that was trained before a key was there did without what it says."""
+    older = {name: value for name, value in CONFIG.items() if name != "orientation"}
+    models = trained(tmp_path)
+    (tmp_path / "configs/train.yaml").write_text(str(older))
+    with pytest.raises(UserError, match="trained with orientation absent, this config has 'RAS'"):
+        trained_alike(tmp_path, models / "model.pt", settings_of())
+
+
+def test_weights_that_came_with_the_bundle_say_to_train_first(tmp_path):
+    models = trained(tmp_path)
+    with pytest.raises(UserError) as caught:
+        trained_alike(tmp_path, models / "model.pt", settings_of(bundle_root=str(tmp_path), spacing_mm=[3, 3, -1]))
+    assert str(caught.value).endswith(
+        "\nGive the same task and overrides as the training, or train with these settings first"
+    )
+
+
+@pytest.mark.parametrize(
+    "now",
+    [
+        {},
+        {"seed": 1, "patch": [32, 32], "dropout": [0.5], "data_list": "other.json"},
+        {"inferer": {**WINDOWS, "sw_batch_size": 1}},
+    ],
+)
+def test_settings_that_decide_nothing_may_differ(tmp_path, now):
+    check_trained(trained(tmp_path).parent, settings_of(**now))
+
+
+def test_the_windows_of_an_inference_are_free(tmp_path):
+    """Memory decides them there; an evaluation compares them."""
+    models = trained(tmp_path)
+    now = settings_of(inferer={**WINDOWS, "roi_size": [32, 32], "overlap": 0.5, "mode": "gaussian"})
+    assert trained_alike(tmp_path, "models/model.pt", now) == models / "model.pt"
+    with pytest.raises(
+        UserError, match="trained with inferer::_target_='SlidingWindowInferer', this config has 'Slice"
+    ):
+        trained_alike(tmp_path, models / "model.pt", settings_of(inferer={**WINDOWS, "_target_": "SliceInferer"}))
+
+
+def test_weights_without_a_bundle_are_compared_with_nothing_and_the_log_says_so(tmp_path, caplog):
+    check_trained(tmp_path, settings_of(spacing_mm=[3, 3, -1]))
+    assert (
+        f"{tmp_path} says nothing of a training: whether its weights fit these settings is not checked." in caplog.text
+    )
+
+
+@each_bundle()
+@pytest.mark.parametrize("task", [None, *sorted(path.name for path in (ROOT / "custom/tasks").glob("*.yaml"))])
+def test_inference_has_the_settings_of_the_training_under_every_task(bundle, task, tmp_path):
+    """The same overlay on both files: nothing differs that would be refused."""
+    train, inference = (_config(bundle, name, task) for name in ("train.yaml", "inference.yaml"))
+    trained(tmp_path, **train.config)
+    assert changed_since_training(tmp_path, inference) == []
+
+
+def _config(bundle: Path, name: str, task: str | None) -> RunConfig:
+    files = [bundle / "configs" / name, *([bundle / "scripts/tasks" / task] if task else [])]
+    return RunConfig(ConfigParser(ConfigParser.load_config_files([str(file) for file in files])))
+
+
+def test_inference_through_the_config_compares(run_bundle, finished, phantoms, tmp_path):
+    """Weights of a run, in a bundle with other settings: refused before an image is read; with the same ones they serve."""
+    model = finished("supervised", tmp_path / "run") / "bundle/models/model.pt"
+    (tmp_path / "images").mkdir()
+    shutil.copy(next(iter(sorted((phantoms / "phantom_2d/images").iterdir()))), tmp_path / "images")
+    same: dict[str, Any] = {"dataset_dir": str(tmp_path / "images"), "model_file": str(model)}
+    same |= {name: TINY[name] for name in ("widths", "dropout")}
+    bundle = ROOT / "bundles/supervised"
+    with pytest.raises(RuntimeError) as error:
+        run_bundle(bundle, "run", "configs/inference.yaml", **same, spacing_mm=[3, 3, -1])
+    cause = error.value.__cause__
+    assert "  trained with spacing_mm=[1.5, 1.5, -1], this config has [3, 3, -1]" in str(cause).splitlines()
+    assert not (tmp_path / "out").exists()
+    out = run_bundle(bundle, "run", "configs/inference.yaml", **same)
+    assert len(list(out.iterdir())) == 1
+
+
+def test_weights_to_start_from_may_be_trained_otherwise_and_the_log_says_how(tmp_path, caplog):
+    network, models = nn.Linear(1, 1), trained(tmp_path)
+    torch.save(network.state_dict(), models / "model.pt")
+    config = settings_of(spacing_mm=[3, 3, -1], label_values=[0, 255], inferer={**WINDOWS, "overlap": 0.5})
+    engine = Engine(lambda *_: None)
+    InitialWeights("models/model.pt", tmp_path, [network], config=config).attach(engine)
+    with caplog.at_level(logging.WARNING):
+        engine.run([0])
+    assert [record.getMessage() for record in caplog.records if record.name.startswith("custom")] == [
+        f"These weights to start from were trained under other settings ({tmp_path}):\n"
+        "  trained with spacing_mm=[1.5, 1.5, -1], this config has [3, 3, -1]"
+    ]

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from ..networks.probabilities import Probabilities, softmax
+
 BINS = 15
 FOREGROUND = 0.05  # of probability that is not background's, above which a voxel counts
 
@@ -18,8 +20,9 @@ class Calibration:
 
     over the voxels where the network gives all foreground classes together more than 5 %: background is most of a
     scan and easy, so it would drown the rest. The label has no say in which voxels count: chosen by it, even a
-    perfectly calibrated network would seem too sure or not sure enough. The confidence of a voxel is its largest softmax
-    probability, its accuracy 1 where that class is the label's. Bin b holds the confidences in
+    perfectly calibrated network would seem too sure or not sure enough. The confidence of a voxel is the probability
+    that the network gives to the class of its largest logit (softmax, or what the network was trained with), its
+    accuracy 1 where that class is the label's. Bin b holds the confidences in
     :math:`((b - 1) / 15, b / 15]`. All cases' voxels are pooled: a large structure weighs more than a small one.
 
     References: Naeini et al. 2015, AAAI (ECE); Guo et al. 2017, arXiv:1706.04599 (15 bins).
@@ -29,12 +32,13 @@ class Calibration:
         self._count = np.zeros(BINS, dtype=np.int64)
         self._confidence, self._correct = np.zeros(BINS), np.zeros(BINS)  # sums
 
-    def add(self, logits: Tensor, label: Tensor) -> None:
+    def add(self, logits: Tensor, label: Tensor, probabilities: Probabilities = softmax) -> None:
         """Count one case.
 
         Args:
             logits: ``(K, *spatial)``, K >= 2, on any device.
             label: class indices ``(*spatial)``, on the same device.
+            probabilities: of the network, see :func:`~..networks.probabilities.probabilities_of`.
 
         Raises:
             ValueError: shapes that differ; fewer than two classes.
@@ -42,11 +46,12 @@ class Calibration:
         if logits.shape[1:] != label.shape:
             raise ValueError(f"logits {tuple(logits.shape)} and label {tuple(label.shape)} differ in shape")
         if logits.shape[0] < 2:
-            raise ValueError(f"softmax needs K >= 2 on axis 0, got {tuple(logits.shape)}")
-        foreground = logits.float().softmax(dim=0)[1:].sum(dim=0) > FOREGROUND  # (*spatial)
-        probability, pred = logits[:, foreground].double().softmax(dim=0).max(dim=0)  # (voxels,) each
+            raise ValueError(f"calibration needs K >= 2 on axis 0, got {tuple(logits.shape)}")
+        foreground = probabilities(logits[None].float())[0, 1:].sum(dim=0) > FOREGROUND  # (*spatial)
+        counted = logits[:, foreground].double()  # (K, voxels)
+        pred = counted.argmax(dim=0)
         correct = pred == label[foreground]
-        confidence = probability.cpu().numpy()
+        confidence = probabilities(counted[None])[0].gather(0, pred[None])[0].cpu().numpy()
         bins = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
         self._count += np.bincount(bins, minlength=BINS)
         self._confidence += np.bincount(bins, weights=confidence, minlength=BINS)

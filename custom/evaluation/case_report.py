@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..dice import mean_of_known
 from ..errors import UserError
 from ..files import write_text
 from ..markdown import table
@@ -305,9 +306,8 @@ def _cells(scores: Mapping[str, Any], fields: Sequence[str]) -> dict[str, float]
     cells: dict[str, float] = {}
     for field in fields:
         values = {name: getattr(score, field) for name, score in scores.items()}
-        known = [value for value in values.values() if not math.isnan(value)]
         cells |= {f"{field}_{name}": value for name, value in values.items()}
-        cells[f"{field}_mean"] = math.fsum(known) / len(known) if known else math.nan
+        cells[f"{field}_mean"] = mean_of_known(values.values())
     return cells
 
 

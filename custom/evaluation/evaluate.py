@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -13,7 +12,6 @@ from typing import Any, cast
 import numpy as np
 import torch
 from ignite.engine import Engine
-from monai.bundle import ConfigParser
 from monai.data import DataLoader
 from monai.engines import SupervisedEvaluator
 from monai.engines.utils import IterationEvents
@@ -26,23 +24,17 @@ from ..errors import UserError
 from ..files import under, write_text
 from ..inference.weight_files import load_weights
 from ..networks.one_channel import channel_of
-from ..run.checkpoint import differences
+from ..networks.probabilities import probabilities_of, softmax
 from ..run.config import RunConfig
+from ..run.trained import check_trained
 from .case_report import CaseReport
 from .slices import ShownSlices
 
 logger = logging.getLogger(__name__)
 
-# What decides the scores, with all that these refer to (spacing_mm, widths, norm, patch ...) except what is FREE.
-DECIDES = ("channels", "classes", "label_values", "dimensions", "slices", "network_def", "preprocessing", "inferer")
-FREE = (
-    "bundle_root", "device", "dropout", "fill_nonfinite",
-    "inferer::sw_batch_size", "inferer::sw_device", "inferer::device", "inferer::progress",
-)  # fmt: skip
-
 
 class ScoringError(UserError, ValueError):
-    """The weights are not of this config, or cannot read the cases."""
+    """The weights cannot read the cases."""
 
 
 class ReportHandler:
@@ -65,15 +57,18 @@ class ReportHandler:
         self.report, self.slices = CaseReport(classes), ShownSlices()
         self._pictures: list[bool] = []
         self._channel: int | None = None
+        self._probabilities = softmax
 
     @property
     def unit(self) -> str:
         """The unit of distances: ``pixels`` where every reference is a picture, else ``mm``."""
         return "pixels" if self._pictures and all(self._pictures) else "mm"
 
-    def start_again(self, channel: int | None = None) -> None:
-        """Forget all cases, for the next network; it reads one ``channel`` or, where that is None, all of them."""
-        self._channel = channel
+    def start_again(self, network: nn.Module | None = None) -> None:
+        """Forget all cases, for the next network; without one it reads all channels, and its probabilities are softmax."""
+        self._channel, self._probabilities = None, softmax
+        if network is not None:
+            self._channel, self._probabilities = channel_of(network), probabilities_of(network)
         self.report, self.slices, self._pictures = CaseReport(self.report.classes), ShownSlices(), []
 
     def attach(self, engine: Engine) -> None:
@@ -115,7 +110,7 @@ class ReportHandler:
         if self._channel is not None and len(picture) > 1:
             picture = picture[[self._channel]]
         self.report.add(case, patient, found, wanted, spacing_mm, attributes, picture)
-        self.report.calibration.add(logits, label)
+        self.report.calibration.add(logits, label, self._probabilities)
         self._pictures.append(is_picture(str(reference.meta.get("filename_or_obj", ""))))
         codes = "".join(aff2axcodes(reference.affine.cpu().numpy()))
         self.slices.add(case, picture, wanted, found, spacing_mm, codes)
@@ -183,8 +178,9 @@ def evaluate_models(
         logged, a line a network.
 
     Raises:
-        ScoringError: trained under other settings that decide the scores; weights that do not fit the network, or cannot
-            read the cases.
+        TrainedOtherwiseError: trained under other settings that decide the scores.
+        WeightsError: they do not fit the network.
+        ScoringError: they cannot read the cases.
     """
     models_dir, folder = Path(models_dir), under(root, output_dir) / "evaluation" / part
     if config is not None:
@@ -200,7 +196,7 @@ def evaluate_models(
             continue
         evaluator.data_loader = loader if reads is None else reads.loader
         evaluator.state.epoch_length = len(evaluator.data_loader)
-        report.start_again(channel_of(network))
+        report.start_again(network)
         evaluator.run()
         summary = report.write(folder, path.stem, reads)
         found[path.stem] = summary["metrics"]["dice_mean"]["mean"]
@@ -210,47 +206,6 @@ def evaluate_models(
     write_text(folder / "summary.json", json.dumps(found, indent=2) + "\n")  # last: it is there when all are
     logger.info("Scores of every case: %s (.csv; .md to read)", folder)
     return found
-
-
-def check_trained(bundle: Path, config: RunConfig) -> None:
-    """Compare what decides the scores with the bundle's train.yaml; a folder without one is not judged.
-
-    Raises:
-        ScoringError: naming each setting that differs.
-    """
-    path = bundle / "configs" / "train.yaml"
-    if not path.is_file():
-        return
-    trained, now = RunConfig(ConfigParser(ConfigParser.load_config_file(path))).config, config.config
-    names = [*dict.fromkeys([*_deciding(trained), *_deciding(now)])]
-    before, after = ({name: raw[name] for name in names if name in raw} for raw in (trained, now))
-    if found := [line.replace("written", "trained", 1) for line in differences(before, after, FREE)]:
-        raise ScoringError(
-            f"These networks were not trained under this config ({path}):\n  " + "\n  ".join(found) + "\n"
-            f"Give the same task and overrides as the training, or evaluate inside the finished bundle: cd {bundle}"
-        )
-
-
-def _deciding(config: Mapping[str, Any]) -> list[str]:
-    """The ids :data:`DECIDES`, and every id that they refer to, directly or not."""
-    found: list[str] = []
-    waiting = [name for name in DECIDES if name in config]
-    while waiting:
-        name = waiting.pop(0)
-        if name not in found:
-            found.append(name)
-            waiting += [
-                other for text in _texts(config[name]) for other in re.findall(r"@(\w+)", text) if other in config
-            ]
-    return found
-
-
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, (dict, list)):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from _texts(item)
 
 
 def _content(path: Path) -> dict[str, Any]:

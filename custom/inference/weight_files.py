@@ -13,6 +13,10 @@ from torch import nn
 from ..errors import UserError
 from ..files import under
 from ..placeholders import placeholder
+from ..run.config import RunConfig
+from ..run.trained import WINDOWS, changed_since_training, check_trained
+
+INITIAL_FREE = ("label_values", "inferer", "patch")  # no weight depends on them
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +47,22 @@ def find(bundle_root: str | Path, name: str = "model.pt") -> str:
     )
 
 
+def trained_alike(root: str | Path, path: str | Path, config: RunConfig) -> Path:
+    """The absolute path of weights that were trained under the settings of this inference, but for its windows.
+
+    Args:
+        root: of the bundle.
+        path: of the weights, absolute or below ``root``.
+        config: of the inference.
+
+    Raises:
+        TrainedOtherwiseError: the bundle around the weights was trained under other settings.
+    """
+    path = under(root, path)
+    check_trained(path.parents[1], config, WINDOWS)
+    return path
+
+
 def folder(bundle_root: str | Path, output_dir: str | Path) -> str:
     """The ``models`` folder to evaluate: of the run in ``output_dir``, else of the bundle itself (a finished run's).
 
@@ -69,21 +89,29 @@ def refuse_placeholder(path: Path) -> None:
 
 
 class InitialWeights:
-    """Handler: load the weights that a training starts from, before its first step.
+    """Handler: load the weights that a training starts from, before its first step. Settings that they were trained under
+    and that this run has otherwise are logged: training may mend what they change, and they may be meant.
 
     Args:
         file: of the first network; absolute, or below ``root``.
         root: of the bundle.
         networks: that start from weights. With several of them the next ones have files of their own beside the first.
         names: of the networks; of ``model.pt`` the second's file is ``NAME.pt``, as a run writes it.
+        config: of the run; None compares nothing.
 
     Raises:
         WeightsError: at the start, weights that do not fit a network.
     """
 
     def __init__(
-        self, file: str, root: str | Path, networks: Sequence[nn.Module], names: Sequence[str] = ("model",)
+        self,
+        file: str,
+        root: str | Path,
+        networks: Sequence[nn.Module],
+        names: Sequence[str] = ("model",),
+        config: RunConfig | None = None,
     ) -> None:
+        self.config = config
         first = under(root, file)
         files = [first, *(first.with_name(first.name.replace("model", name)) for name in names[1:])]
         self.files = dict(zip(files, networks, strict=True))
@@ -95,6 +123,13 @@ class InitialWeights:
         for file, network in self.files.items():
             load_weights(network, file)
             logger.info("Weights to start from: %s.", file)
+        self._say_what_changed(next(iter(self.files)).parents[1])
+
+    def _say_what_changed(self, bundle: Path) -> None:
+        found = None if self.config is None else changed_since_training(bundle, self.config, INITIAL_FREE)
+        if found:
+            logger.warning("These weights to start from were trained under other settings (%s):\n  %s", bundle,
+                           "\n  ".join(found))  # fmt: skip
 
 
 def load_weights(network: nn.Module, path: Path) -> None:

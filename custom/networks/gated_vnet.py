@@ -160,6 +160,11 @@ class GatedVNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.features(x)[0]
 
+    @torch.jit.ignore
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Each class is a sigmoid of its own, background too: they need not sum to 1. Shapes as the logits."""
+        return logits.sigmoid()
+
     def _check(self, x: Tensor) -> None:
         for size in x.shape[2:]:
             if size % self.multiple != 0:

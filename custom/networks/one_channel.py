@@ -41,6 +41,12 @@ class OneChannel(nn.Module):
         maps = self.network(x)
         return torch.cat([torch.zeros_like(maps[:, :1]), maps], dim=1)
 
+    @torch.jit.ignore
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Each foreground class is a sigmoid of its own; background is what they leave of 1. Shapes as the logits."""
+        maps = logits[:, 1:].sigmoid()
+        return torch.cat([(1 - maps.sum(dim=1, keepdim=True)).clamp(min=0), maps], dim=1)
+
 
 def channel_of(network: nn.Module) -> int | None:
     """Return the channel that a :class:`OneChannel` reads; None for any other network, which reads them all."""

@@ -13,10 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from ..dice import mean_of_known
 from ..files import write_atomically
 from ..networks.one_channel import reads
 from ..training.precision import autocast
-from ..training.validation import ServingEvaluator, class_dice, mean
+from ..training.validation import ServingEvaluator, case_dice
 from .plots import case_pictures
 
 
@@ -40,7 +41,7 @@ def validation_picture(
         False where no case can be scored: nothing is drawn then.
     """
     network.eval()
-    scores = [mean(class_dice(*_predict(validator, network, i), len(validator.classes)))
+    scores = [mean_of_known(case_dice(*_predict(validator, network, i), len(validator.classes)))
               if reads(network, validator.dataset[i]["present"]) else math.nan
               for i in range(len(validator.dataset))]  # fmt: skip
     chosen = worst_median_best(scores)

@@ -34,6 +34,7 @@ _RUN_FILES = (
     "last_*.pt", "metrics.csv", "learning_curves.png", "validation.png", "tensorboard", "mlflow.json", "bundle",
     "evaluation",
 )  # fmt: skip
+FORMATS = {"bf16": "bfloat16", "fp16": "float16", "off": "float32"}
 
 
 class Output:
@@ -59,6 +60,7 @@ class Output:
         self.rows: list[dict[str, float]] = []
         self._writes = distributed.rank() == 0
         self._data: dict[str, str] = {}
+        self._amp = "off"
         self.trackers: list[Tracker] = []
 
     def open(self, resume: bool = False) -> None:
@@ -105,38 +107,47 @@ class Output:
 
     # checkpoints
 
-    def checkpoint(self, state: Mapping[str, Any], epoch: int, data: Mapping[str, str]) -> None:
-        self._data = dict(data)
+    def checkpoint(self, state: Mapping[str, Any], epoch: int, data: Mapping[str, str], amp: str = "off") -> None:
+        """Write the state after an epoch; ``amp`` is the number format of the run: bf16, fp16 or off, never auto."""
+        self._data, self._amp = dict(data), amp
         if not self._writes:
             return
         described = {
             "config": self.config.config if self.config is not None else {},
             "data": dict(data),
             "processes": distributed.world_size(),
+            "amp": amp,
         }
         checkpoint.save({"state": dict(state), **described}, self.folder, epoch)
         for tracker in self.trackers:
             tracker.update(self.rows)
 
-    def newest_checkpoint(self, data: Mapping[str, str]) -> tuple[dict[str, Any], Path] | None:
-        """The state to go on from.
+    def newest_checkpoint(self, data: Mapping[str, str], amp: str = "off") -> tuple[dict[str, Any], Path] | None:
+        """The state to go on from; ``data`` and ``amp`` as :meth:`checkpoint` gets them.
 
         Raises:
-            CheckpointError: no checkpoint can be read; it was written with another config or on other data.
+            CheckpointError: no checkpoint can be read; it was written with another config, in another number format or
+                on other data.
         """
         found = checkpoint.newest(self.folder)
         if found is None:
             return None
         saved, path = found
-        self._data = dict(data)
+        self._data, self._amp = dict(data), amp
         if not {"state", "config", "data", "processes"} <= set(saved):
             raise CheckpointError(f"{path} is no checkpoint of this trainer: it has the entries {sorted(saved)}")
         faults = [f"data: the {part} scans are not those it was trained on"
                   for part in sorted({*saved["data"], *data}) if saved["data"].get(part) != data.get(part)]  # fmt: skip
         if saved["processes"] != distributed.world_size():
             faults.append(f"written by {saved['processes']} processes, now there are {distributed.world_size()}")
+        written = saved.get("amp")  # None of older checkpoints
+        if written not in (None, amp):  # `auto` is another format on another machine
+            faults.append(
+                f"computed in {FORMATS[written]}, this run would go on in {FORMATS[amp]}: give --amp {written}"
+            )
         if self.config is not None:
-            faults += checkpoint.differences(saved["config"], self.config.config, self.config.FREE)
+            free = self.config.FREE if written is None else (*self.config.FREE, "amp")
+            faults += checkpoint.differences(saved["config"], self.config.config, free)
         if faults:
             raise CheckpointError(
                 f"Cannot resume from {path}:\n  " + "\n  ".join(faults) + "\nStart with the settings and scans it was "
@@ -185,6 +196,7 @@ class Output:
             "networks": {("model" if i == 0 else name): name for i, name in enumerate(networks)},
             "best in validation": dict(best) if best["epoch"] else None,
             "epochs": len(self.rows),
+            "amp": self._amp,
             "sha256 of the scans, names and voxels": self._data,
             "versions": {
                 "torch": str(torch.__version__),

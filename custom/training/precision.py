@@ -33,6 +33,11 @@ def autocast_dtype(amp: str, device: torch.device) -> torch.dtype | None:
     return torch.bfloat16 if device.type == "cpu" and cpu_has_bf16() else None
 
 
+def name(dtype: torch.dtype | None) -> str:
+    """Return the choice of ``amp`` that always means this format: bf16, fp16 or off."""
+    return {None: "off", torch.bfloat16: "bf16", torch.float16: "fp16"}[dtype]
+
+
 def cpu_has_bf16() -> bool:
     """Whether this processor multiplies bfloat16 in hardware."""
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

@@ -26,7 +26,7 @@ from ..run.mlflow import ours_for_monais
 from ..run.output import Output
 from ..seeds import derive
 from ..stream.stream import Stream
-from . import memory
+from . import memory, precision
 from .advice import Advice
 from .epoch_log import Means, line
 from .guard import Guard
@@ -215,7 +215,7 @@ class DualStreamTrainer(Trainer):
             )
 
     def _resume(self, output: Output) -> None:
-        found = output.newest_checkpoint(self.data_digest())
+        found = output.newest_checkpoint(self.data_digest(), precision.name(self.dtype))
         if found is None:
             logger.info("No checkpoint in %s: starting from the first epoch.", output.folder)
             return
@@ -372,7 +372,7 @@ class DualStreamTrainer(Trainer):
             self.output.log(row)
             if scored or last:
                 self._advice.give(self.output.rows, self.state.max_epochs, self.method)
-            self.output.checkpoint(self.state_dict(), epoch, self.data_digest())
+            self.output.checkpoint(self.state_dict(), epoch, self.data_digest(), precision.name(self.dtype))
 
     def _row(self) -> dict[str, float]:
         progress = Progress(max(self.step - 1, 0), self.steps, self.state.epoch, self.state.max_epochs, self.weights)

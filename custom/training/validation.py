@@ -14,6 +14,7 @@ from monai.engines import Evaluator
 from torch import Tensor, nn
 
 from .. import distributed
+from ..dice import MEAN_DICE, class_dice, mean_dice, mean_of_known
 from ..methods import Method
 from ..networks.one_channel import channel_of, reads
 from ..run.mlflow import without_monais
@@ -27,35 +28,26 @@ logger = logging.getLogger(__name__)
 KEY_METRIC = "val_mean_dice"
 
 
-def class_dice(pred: Tensor, label: Tensor, classes: int) -> list[float]:
-    r"""Dice :math:`2|A \cap B| / (|A| + |B|)` of each foreground class; nan where both are empty.
+def case_dice(pred: Tensor, label: Tensor, classes: int) -> list[float]:
+    """:func:`~..dice.class_dice` of each foreground class.
 
     Args:
         pred, label: class indices of one case, the same shape.
         classes: K, background included.
     """
-    scores = []
-    for k in range(1, classes):
-        a, b = pred == k, label == k
-        total = a.sum() + b.sum()
-        scores.append(float(2 * (a & b).sum() / total) if total > 0 else math.nan)
-    return scores
-
-
-def mean(values: Sequence[float]) -> float:
-    """Mean over what is not nan; nan where nothing is."""
-    known = [v for v in values if not math.isnan(v)]
-    return sum(known) / len(known) if known else math.nan
+    masks = [(pred == k, label == k) for k in range(1, classes)]
+    counts = torch.stack([torch.stack([(a & b).sum(), a.sum(), b.sum()]) for a, b in masks])
+    return [class_dice(*voxels) for voxels in counts.tolist()]
 
 
 class ServingEvaluator(Evaluator):
     """Scores every network of ``method.serving()`` on whole cases.
 
-    After a run ``state.metrics`` holds ``val_mean_dice`` (the first network's mean over classes of the mean over
-    cases) and ``<network>/dice_mean``, ``<network>/dice_<class>``; ``scores`` is ``{network: dice_mean}`` and
-    ``scored_epoch`` the epoch they belong to. Under DDP the cases are shared between the ranks and all ranks get all
-    scores. Without cases nothing runs. A network that reads one modality is scored on the cases that have it; where
-    none has, its scores are nan.
+    After a run ``state.metrics`` holds ``val_mean_dice`` (the first network's :func:`~..dice.mean_dice`) and
+    ``<network>/dice_mean``, ``<network>/dice_<class>`` (the mean over the cases whose label has it); ``scores`` is
+    ``{network: dice_mean}`` and ``scored_epoch`` the epoch they belong to. Under DDP the cases are shared between the
+    ranks and all ranks get all scores. Without cases nothing runs. A network that reads one modality is scored on the
+    cases that have it; where none has, its scores are nan.
 
     Args:
         device: where the networks are.
@@ -98,6 +90,8 @@ class ServingEvaluator(Evaluator):
     def run(self, global_epoch: int = 1) -> None:  # type: ignore[override]
         if len(self.dataset) == 0:
             return
+        if self.scored_epoch == 0:
+            logger.info("Validation, %s.", MEAN_DICE)
         self._rows = []
         networks = self.method.serving()
         modes = {name: network.training for name, network in networks.items()}
@@ -123,7 +117,7 @@ class ServingEvaluator(Evaluator):
             under_way = partial(self._under_way, self.dataset.case_name(batchdata), name)
             with autocast(self.dtype, device), memory.explained(under_way):
                 logits = self.inferer(image, network)
-            row[name] = class_dice(logits[0].argmax(dim=0), label, len(self.classes))
+            row[name] = case_dice(logits[0].argmax(dim=0), label, len(self.classes))
         self._rows.append(row)
         return {}
 
@@ -142,8 +136,8 @@ class ServingEvaluator(Evaluator):
             known = [dice for row in rows if (dice := row[name]) is not None]
             if not known:
                 self._say_unread(name)
-            a_class = [mean([dice[k] for dice in known]) for k in range(len(self.classes) - 1)]
-            self.scores[name] = mean(a_class)
+            a_class = [mean_of_known(dice[k] for dice in known) for k in range(len(self.classes) - 1)]
+            self.scores[name] = mean_dice(known)
             metrics[f"{name}/dice_mean"] = self.scores[name]
             metrics.update({f"{name}/dice_{c}": d for c, d in zip(self.classes[1:], a_class, strict=True)})
         first = next(iter(self.scores.values()))

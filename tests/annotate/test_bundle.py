@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -180,16 +181,24 @@ class Told(Served):
     [
         ([([0, 1, 1, 0], [0, 1, 1, 0])], 1.0),
         ([([0, 1, 1, 0], [0, 1, 0, 0])], 2 / 3),  # 2 * 1 / (2 + 1)
-        ([([1, 2, 0, 0], [1, 0, 0, 0])], 1 / 2),  # class 1 is found, class 2 is made up, class 3 says nothing
-        ([([0, 0], [0, 0])], 1.0),  # nothing there, nothing found
-        ([([0, 1], [0, 0])], 0.0),
+        ([([1, 2, 0, 0], [1, 0, 0, 0])], 1.0),  # class 1 is found; the label has no other
+        ([([1, 0, 0, 0], [1, 2, 0, 0])], 1 / 2),  # class 2 is missed
+        ([([0, 0], [0, 0]), ([0, 1], [0, 1])], 1.0),  # a label without a class says nothing,
+        ([([0, 0], [0, 0]), ([0, 1], [1, 0])], 0.0),  # and raises no mean
+        ([([0, 0], [0, 0]), ([0, 1], [0, 0])], math.nan),
         ([([1, 1], [1, 1]), ([0, 1, 1, 0], [0, 1, 0, 0])], 5 / 6),  # a case counts as much as another
     ],
 )
 def test_dice_in_closed_form(bundle: Path, cases: list, expected: float) -> None:
     served = Told(bundle, {str(number): case for number, case in enumerate(cases)})
     found = served.dice([{"image": name, "label": name} for name in served.cases])
-    assert found == pytest.approx(expected)
+    assert found == pytest.approx(expected, nan_ok=True)
+
+
+def test_false_alarms_are_classes_that_the_label_lacks(bundle: Path) -> None:
+    cases = [([1, 2, 0, 0], [1, 0, 0, 0]), ([0, 0], [0, 0]), ([1, 2, 2, 3], [0, 0, 0, 3])]
+    served = Told(bundle, {str(number): case for number, case in enumerate(cases)})
+    assert served.false_alarms([{"image": name, "label": name} for name in served.cases]) == 1 + 0 + 2
 
 
 def test_dice_of_a_prediction_saved_as_label_is_one(bundle: Path, image: Path, tmp_path: Path) -> None:

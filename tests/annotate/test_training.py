@@ -56,6 +56,11 @@ for key, ours in (("better", 0.9), ("equal", 0.5), ("worse", 0.4), ("not a numbe
     task.served.dice = lambda cases, weights, ours=ours: ours if "candidate" in str(weights) else 0.5
     before = task.versions.served()
     results[key] = {**task._decide(task.served.networks()["model"]), "before": before}
+task.served.dice = lambda cases, weights: float("nan")
+for key, ours in (("no alarm", 0), ("as many alarms", 2), ("more alarms", 3)):
+    task.served.false_alarms = lambda cases, weights, ours=ours: ours if "candidate" in str(weights) else 2
+    before = task.versions.served()
+    results[key] = {**task._decide(task.served.networks()["model"]), "before": before}
 results["versions"] = {v: app._trainers[name].versions.record(v) for v in results["all labelled stats"]["versions"]}
 print(json.dumps(results))
 """
@@ -123,13 +128,24 @@ def test_without_unlabelled_scans_it_trains_supervised_and_says_so(results: dict
 
 
 @pytest.mark.parametrize(
-    ("dice", "serves"), [("better", True), ("equal", True), ("worse", False), ("not a number", False)]
-)
+    ("dice", "serves"),
+    [("better", True), ("equal", True), ("worse", False), ("not a number", False),
+     ("no alarm", True), ("as many alarms", True), ("more alarms", False)],
+)  # fmt: skip
 def test_a_candidate_serves_only_if_it_is_no_worse(results: dict[str, Any], dice: str, serves: bool) -> None:
     result = results[dice]
     assert result["replaced"] is serves
     assert (result["version"] != result["before"]) is serves
     assert ("The new weights serve" in result["message"]) is serves
+
+
+def test_where_no_judge_has_a_structure_false_alarms_decide(results: dict[str, Any]) -> None:
+    assert results["more alarms"]["dice"] == {"candidate": None, "served": None}
+    version = results["more alarms"]["version"]
+    assert results["more alarms"]["message"].startswith(
+        f"The new weights are worse and do not serve, version {version} stays: false alarms 3 against 2 of the served "
+        "ones, on 1 validation scan without a structure."
+    )
 
 
 def test_a_version_remembers_what_it_learnt(results: dict[str, Any]) -> None:
