@@ -8,6 +8,7 @@ import pytest
 from report_fixtures import ABSENT, INVENTED, Page, assert_golden, change, compared, evaluate, write_two
 
 from custom.report import ReportError, charts, compare_report
+from custom.report.__main__ import main
 
 
 @pytest.fixture
@@ -174,3 +175,41 @@ def test_boundary_dice_of_two_networks_is_compared_in_points(tmp_path):
     rows = Page(compare_report(*paths, ("a", "b"), tmp_path / "page.html")).rows("Means over the cases")
     (found,) = [row for row in rows if row[0] == "boundary Dice (difference in points)"]
     assert found[1:4] == ["0.800", "1.000", "+20.0"]  # lines of ten voxels that are all within the band
+
+
+def as_a_run(csv_path, term):
+    """Lays the table of cases into a run whose unlabelled term is so large; the supervised one is 1."""
+    run = csv_path.parent / "run"
+    folder = run / "evaluation" / "test"
+    folder.mkdir(parents=True)
+    for path in csv_path.parent.glob(f"{csv_path.stem}.*"):
+        path.rename(folder / path.name)
+    (run / "metrics.csv").write_text(
+        "epoch,term/supervised,weight/supervised,term/consistency,weight/consistency,watch/teacher_foreground\n"
+        f"1,1.0,1.0,,0.0,\n2,1.0,1.0,{term},1.0,0.0\n"
+    )
+    (run / "bundle").mkdir()
+    (run / "bundle" / "run.json").write_text('{"terms that read unlabelled scans": ["consistency"]}')
+    return folder / csv_path.name
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_verdict_says_that_the_unlabelled_scans_hardly_took_part(two, tmp_path, capsys):
+    paths = two[0], as_a_run(two[1], 0.004)
+    said = [
+        "semi: What reads unlabelled scans (consistency) was at most 0.4 % of the loss in every epoch (2 to 2): they hardly "
+        "train anything. Raise its weight (weights::consistency).",
+        "semi: The teacher was empty in 1 of 1 epochs (teacher_foreground below 1e-05 of the unlabelled voxels): it taught "
+        "that there is nothing. Begin its term later (`from`), train longer, or label more.",
+    ]
+    text = compared(paths, tmp_path).text
+    assert all(sentence in text for sentence in said)
+    main([str(path) for path in paths] + ["--names", "sup", "semi"])
+    assert capsys.readouterr().out.splitlines()[-2:] == said
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_verdict_is_silent_of_a_run_without_its_files(two, tmp_path):
+    path = as_a_run(two[1], 0.004)
+    (path.parents[2] / "bundle" / "run.json").unlink()
+    assert "unlabelled" not in compared((two[0], path), tmp_path).text.partition("Both networks")[0]

@@ -20,6 +20,7 @@ from . import charts, page
 from .inputs import Evaluated, ReportError, read_evaluated
 from .parts import Group, Panels, attribute_columns, group_of, image_and_reference, prediction, three_of
 from .tables import Cell, Column, Table, counted, fault_cell, faults, figures, interval, number, texts
+from .unlabelled import notes
 
 POINTS = "difference, Dice points"
 
@@ -52,7 +53,10 @@ def compare_report(baseline_csv: Path, ours_csv: Path, names: tuple[str, str], o
         ours=names[1],
         dice=pair.dice,
         verdict=verdict(pair.dice),
-        beside=beside_dice(pair.baseline, pair.ours, names, pair.dice, pair.unit),
+        beside=[
+            *beside_dice(pair.baseline, pair.ours, names, pair.dice, pair.unit),
+            *(note for path, name in zip((baseline_csv, ours_csv), names, strict=True) for note in notes(path, name)),
+        ],
         metrics=_metrics(pair),
         balance=balance,
         dots=_dots(pair, scored, balance),
