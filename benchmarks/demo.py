@@ -46,7 +46,8 @@ How to read the table
   Dice      overlap of the outlines found with the right ones: 100 is perfect, 0 is none. More is better.
   HD95, mm  how far the found border strays from the right one, its worst 5 % left aside. Less is better.
   ASD, mm   how far the found border is from the right one on average. Less is better.
-  Failures  how often a part was missed altogether, or found where there is none. It has no distance then.
+  Missed    how often a part that is there was missed altogether. Its Dice is 0, and it has no distance.
+  False alarms  how often a part was found where there is none. They count in this column alone.
   Cases     the test scans.
 
   supervised                  learnt from the labelled scans alone, its weights averaged over the last steps

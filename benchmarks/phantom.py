@@ -45,7 +45,7 @@ def train_and_evaluate(name: str, out: Path, **overrides: Any) -> Path:
 
 
 def scores(run: Path, file: str) -> list[dict[str, Any]]:
-    from custom.evaluation.compare import read_cases
+    from custom.evaluation.case_table import read_cases
 
     return read_cases(run / "evaluation/test" / f"{file}.csv")
 

@@ -25,6 +25,8 @@ import torch
 import yaml
 
 from custom.errors import show_plainly
+from custom.evaluation.case_report import COUNTS
+from custom.evaluation.earlier import summary_of_today
 from custom.files import write_text
 from custom.run.config import RunConfig
 
@@ -162,12 +164,12 @@ def _figures(run: Path, part: str, names: Sequence[str]) -> dict[str, Any]:
         name: json.loads(_existing(run / f"evaluation/{part}/{Path(name).stem}.json", remedy).read_text("utf-8"))
         for name in names
     }
-    serving = summaries["model.pt"]
+    serving = summary_of_today(summaries["model.pt"], f"{run}/evaluation/{part}")
     calibration = serving.get("calibration") or {}
     return {
         "cases": serving["cases"],
         "patients": serving["patients"],
-        "failures": serving["failures"],
+        **{key: serving[key] for key in (*COUNTS, "empty_labels")},
         "unit": serving.get("unit", "mm"),
         **_scores(serving, "mean"),
         "classes": {name: _scores(serving, name) for name in serving["classes"]},
@@ -191,7 +193,7 @@ def _scores(summary: Mapping[str, Any], name: str) -> dict[str, Any]:
     keys = ("mean", "low", "high", "cases")
     measured = {
         metric: value for metric, value in found.items() if value and value["mean"] is not None
-    }  # no case without failure
+    }  # no case without a missed structure
     return {metric: {key: _rounded(value[key]) for key in keys} for metric, value in measured.items()}
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from custom.evaluation.case_report import fault_texts
 from custom.markdown import table
 
 from .cards import ROOT, Card
@@ -144,13 +145,13 @@ def _measured(card: Card) -> str:
         if "dice" in validation
         else ""
     )
-    failures = test.get("failures", 0)
+    faults = fault_texts(test, test["cases"] * len(test["classes"]))
     return f"""\
 ## Measured
 
 On the test part, {test["cases"]} scans of {test["patients"]} patients that neither training nor any choice has seen, whole
-scans on their own grid, without post-processing; weights of `models/model.pt`. {failures} failures (exactly one of
-prediction and label is empty).{chosen}
+scans on their own grid, without post-processing; weights of `models/model.pt`. Missed: {faults["missed"]} structures of
+the labels; false alarms: {faults["false_alarms"]} classes that labels lack.{chosen}
 
 {scores}
 

@@ -8,7 +8,16 @@ FILES = ("model", "model_final")
 
 def cases(dices, contrasts=None, **more):
     found = [
-        {"case": f"c{i}", "patient": f"p{i}", "dice_A": d, "dice_mean": d, "hd95_mm_mean": 2.0, "failures": 0, **more}
+        {
+            "case": f"c{i}",
+            "patient": f"p{i}",
+            "dice_A": d,
+            "dice_mean": d,
+            "hd95_mm_mean": 2.0,
+            "missed": 0,
+            "false_alarms": 0,
+            **more,
+        }
         for i, d in enumerate(dices)
     ]
     for case, value in zip(found, contrasts or [], strict=False):
@@ -21,7 +30,8 @@ def summary(of):
     metrics = {"dice_mean": {"mean": sum(known) / len(known)}, "hd95_mm_mean": {"mean": 2.0}}
     if "boundary_dice" in of[0]:
         metrics["boundary_dice"] = {"mean": sum(case["boundary_dice"] for case in of) / len(of)}
-    return {"cases": len(of), "patients": len(of), "failures": sum(case["failures"] for case in of), "metrics": metrics}
+    counts = {"missed": 0, "false_alarms": 0, "empty_labels": len(of) - len(known)}
+    return {"cases": len(of), "patients": len(of), **counts, "classes": {"A": counts}, "metrics": metrics}
 
 
 def row(name, dices, task="acdc", labels="7", seed=0, files=None, contrasts=None, **more):

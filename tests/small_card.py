@@ -69,7 +69,8 @@ def content(name: str, method: str, task: str) -> dict[str, Any]:
                  "labelled": 4, "unlabelled": 40, "validation": 10, "test": 60, "split": "drawn"},
         "figures": {
             "validation": {"dice": {"mean": 0.7}},
-            "test": {**SCORE, "cases": 60, "patients": 60, "failures": 1, "unit": "mm", "classes": {"left ventricle": SCORE},
+            "test": {**SCORE, "cases": 60, "patients": 60, "missed": 1, "false_alarms": 0, "empty_labels": 0,
+                     "unit": "mm", "classes": {"left ventricle": SCORE},
                      "calibration": {"ece": 0.05, "over": "voxels"}, "others": {}, "interval": "95 %"},
         },
         "intended_use": "A first try.", "not_tested_on": "Anything else.",

@@ -1,18 +1,21 @@
-"""What custom/advice.py says of terms that add nothing; of a term that harms: tests/test_trainer.py."""
+"""What custom/training says of terms that add nothing and of unlabelled scans that hardly count."""
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 from typing import ClassVar
 
 import pytest
 import tiny
+import torch
 from monai.handlers import ValidationHandler
 from torch import Tensor
 
 from custom.methods import Supervised
 from custom.training.advice import terms_at_zero
+from custom.training.unlabelled import empty_teacher, weak_terms
 
 
 def told(values: list[float | None], epochs: int) -> str | None:
@@ -73,3 +76,92 @@ def test_a_run_says_so_once_with_and_without_validation(tmp_path, caplog, valida
     said = [text for text in caplog.messages if "trains nothing" in text]
     assert len(said) == 1
     assert said[0].startswith("The term idle was 0 in every epoch that computed it (1 to ")
+
+
+def epochs_of(terms, weights=None, **watched):
+    """Rows of ``metrics.csv``: the supervised term is 1; of the other one these values, with these weights."""
+    weights = weights or [1.0] * len(terms)
+    return [
+        {"epoch": i, "term/supervised": 1.0, "weight/supervised": 1.0, "weight/consistency": weight,
+         **({} if term is None else {"term/consistency": term}), **{f"watch/{k}": v[i - 1] for k, v in watched.items()}}
+        for i, (term, weight) in enumerate(zip(terms, weights, strict=True), 1)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("terms", "weights", "later", "speaks"),
+    [
+        ([0.005, 0.009], None, None, True),  # 0.9 % of 1.009
+        ([0.005, 0.0102], None, None, False),  # 1.01 % in one epoch
+        ([0.09, 0.09], [0.1, 0.1], None, True),
+        ([0.09, 0.09], [0.01, 0.02], {"consistency": 0.1}, True),
+        ([0.09, 0.09], [0.01, 0.02], {"consistency": 1.0}, False),  # its ramp has only begun
+        ([None, 0.005], None, None, True),
+        ([None, 0.5], None, None, False),
+        ([None, None], None, None, False),  # nothing was computed
+        ([0.0, 0.0], None, None, False),  # another advice speaks of it
+        ([0.5, 0.5], [0.0, 0.0], None, False),
+    ],
+)
+def test_unlabelled_terms_below_one_percent_of_the_loss_are_told(terms, weights, later, speaks):
+    assert (weak_terms(epochs_of(terms, weights), ["consistency"], later) is not None) == speaks
+
+
+def test_the_sentence_on_weak_terms():
+    assert weak_terms(epochs_of([0.001, 0.004]), ["consistency"]) == (
+        "What reads unlabelled scans (consistency) was at most 0.4 % of the loss in every epoch (1 to 2): they hardly train "
+        "anything. Raise its weight (weights::consistency)."
+    )
+
+
+@pytest.mark.parametrize(
+    ("shares", "epochs", "speaks"),
+    [
+        ([0.0, 0.1, 0.1, 0.1], 4, True),  # a quarter
+        ([0.0, 0.1, 0.1, 0.1], 5, False),
+        ([9e-6, 1e-5], 4, True),
+        ([1e-5, 1e-5], 2, False),
+        ([math.nan, 0.1], 2, False),
+    ],
+)
+@pytest.mark.parametrize("name", ["teacher_foreground", "pseudo_foreground"])
+def test_a_teacher_that_finds_nothing_in_a_quarter_of_the_run_is_told(name, shares, epochs, speaks):
+    assert (empty_teacher(epochs_of(shares, **{name: shares}), epochs) is not None) == speaks
+
+
+def test_the_sentence_on_an_empty_teacher():
+    assert empty_teacher(epochs_of([1.0] * 3, teacher_foreground=[0.0, 0.0, 0.2]), 3) == (
+        "The teacher was empty in 2 of 3 epochs (teacher_foreground below 1e-05 of the unlabelled voxels): it taught that "
+        "there is nothing. Begin its term later (`from`), train longer, or label more."
+    )
+
+
+class Faint(Supervised):
+    """Its unlabelled term is a thousandth of the other, and its teacher finds nothing."""
+
+    terms: ClassVar[tuple[str, ...]] = ("supervised", "faint")
+    unlabelled_terms: ClassVar[tuple[str, ...]] = ("faint",)
+
+    def forward(self, *batches_and_progress) -> dict[str, Tensor]:
+        terms = super().forward(*batches_and_progress)
+        return {**terms, "faint": 0.001 * terms["supervised"]}
+
+    def watch(self) -> dict[str, Tensor]:
+        return {"teacher_foreground": torch.tensor(0.0)}
+
+
+def test_a_run_whose_unlabelled_scans_hardly_count_says_so_once_and_leaves_their_terms_on_disk(tmp_path, caplog):
+    method = Faint(tiny.network(), tiny.supervised_loss())
+    made = tiny.trainer(
+        method, tmp_path, epochs=4, epoch_steps=1, weights=dict.fromkeys(method.terms, 1.0), validation=2
+    )
+    ValidationHandler(1, made.validator).attach(made)
+    with caplog.at_level(logging.WARNING):
+        made.run()
+    assert [text for text in caplog.messages if "hardly train" in text] == [
+        "What reads unlabelled scans (faint) was at most 0.1 % of the loss in every epoch (1 to 2), also with the weight it "
+        "ends with: they hardly train anything. Raise its weight (weights::faint)."
+    ]
+    assert len([text for text in caplog.messages if text.startswith("The teacher was empty in 1 of 1 epochs")]) == 1
+    (about,) = tmp_path.rglob("run.json")
+    assert json.loads(about.read_text())["terms that read unlabelled scans"] == ["faint"]

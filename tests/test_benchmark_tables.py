@@ -17,10 +17,10 @@ def test_markdown_gives_mean_sd_and_number_of_seeds():
     (a,), (b,) = lines_of(text, "a"), lines_of(text, "b")
     assert a == [
         *("a", "0.700 +- 0.100", "+20.0", "+20.0 to +20.0", "0.031", "0.062"),  # Holm: two methods
-        *("0.700 +- 0.100", "+20.0", "+20.0 to +20.0", "0.062", "2.0", "0", "3", "2.0", "100"),
+        *("0.700 +- 0.100", "+20.0", "+20.0 to +20.0", "0.062", "2.0", "0 of 18", "0 of 0", "3", "2.0", "100"),
     ]
     assert b[1:3] == ["0.400 (1 seed)", "-10.0"]
-    assert b[12] == "1"
+    assert b[13] == "1"
 
 
 def test_csv_has_a_line_a_file_of_weights_and_one_for_what_is_missing():

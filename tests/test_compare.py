@@ -3,19 +3,21 @@ from pathlib import Path
 
 import pytest
 
-from custom.evaluation.compare import Difference, case_difference, model_table, paired_difference, read_cases, verdict
+from custom.evaluation.case_table import read_cases
+from custom.evaluation.compare import Difference, comparison, model_table, paired_difference, verdict
 from custom.report.__main__ import main
 
 ROOT = Path(__file__).parents[1]
 
 
-def rows(dices, patients=None, distances=None, failures=0):
-    """One class A; case i is c<i>, of patient p<i> unless given."""
+def rows(dices, patients=None, distances=None, missed=0, false_alarms=0):
+    """One class A; case i is c<i>, of patient p<i> unless given. A case without a Dice has no A in its label."""
     patients = patients or [f"p{i}" for i in range(len(dices))]
     distances = distances or [1.0] * len(dices)
     return [
         {"case": f"c{i}", "patient": p, "group_sex": "F", "dice_A": d, "dice_mean": d, "hd95_mm_A": h, "hd95_mm_mean": h,
-         "asd_mm_mean": h / 2, "failures": failures}
+         "asd_mm_mean": h / 2, "missed_A": missed, "missed": missed, "false_alarms_A": false_alarms,
+         "false_alarms": false_alarms}
         for i, (d, p, h) in enumerate(zip(dices, patients, distances, strict=True))
     ]  # fmt: skip
 
@@ -108,21 +110,20 @@ def test_p_is_of_the_mean_of_each_patient():
 def test_cases_without_a_number_in_both_are_left_out_and_named():
     difference = paired_difference(rows([0.6, math.nan, 0.8]), rows([0.5, math.nan, 0.7]))
     assert (difference.mean, difference.cases, difference.patients) == (pytest.approx(0.1), 2, 2)
-    assert (difference.dropped, difference.filled) == (("c1",), 0)
+    assert difference.dropped == ("c1",)
 
 
-def test_a_false_find_is_paired_with_the_one_that_rightly_found_nothing():
-    ours, baseline = rows([0.6, math.nan, 0.0]), rows([0.5, 0.0, math.nan])
-    assert [case_difference(a, b) for a, b in zip(ours, baseline, strict=True)] == pytest.approx([0.1, 1.0, -1.0])
-    difference = paired_difference(ours, baseline, "dice_A")
-    assert (difference.mean, difference.cases) == (pytest.approx(0.1 / 3), 3)
-    assert (difference.dropped, difference.filled) == ((), 2)
+def test_a_dice_in_one_table_alone_is_refused():
+    with pytest.raises(
+        ValueError, match=r"^dice_mean is in one of the two tables alone for c1, c2: they were not scored"
+    ):
+        paired_difference(rows([0.6, math.nan, 0.0]), rows([0.5, 0.0, math.nan]))
 
 
-def test_a_distance_that_one_lacks_is_not_filled():
+def test_a_distance_that_one_lacks_is_left_out():
     ours, baseline = rows([0.5] * 2, distances=[3.0, math.nan]), rows([0.5] * 2, distances=[4.0, 7.0])
     difference = paired_difference(ours, baseline, "hd95_mm_A")
-    assert (difference.mean, difference.dropped, difference.filled) == (-1.0, ("c1",), 0)
+    assert (difference.mean, difference.dropped) == (-1.0, ("c1",))
 
 
 def test_another_metric_can_be_compared():
@@ -165,24 +166,52 @@ def test_nothing_to_compare_is_refused():
 
 def test_table_in_closed_form():
     results = {
-        "supervised": rows([0.5, 0.7], distances=[4.0, math.nan], failures=1),
-        "mean teacher": rows([0.8, math.nan], distances=[3.0, 6.0]),
+        "supervised": rows([0.5, 0.7, math.nan], distances=[4.0, math.nan, math.nan], missed=1),
+        "mean teacher": rows([0.8, 0.4, math.nan], distances=[3.0, 6.0, math.nan], false_alarms=1),
     }
     assert model_table(results, ["A"]) == "\n".join(
         [
-            "| Model        | Dice A | Dice mean | HD95, mm | ASD, mm | Failures | Cases |",
-            "| ------------ | -----: | --------: | -------: | ------: | -------: | ----: |",
-            "| supervised   |   60.0 |      60.0 |      4.0 |     2.0 |        2 |     2 |",
-            "| mean teacher |   80.0 |      80.0 |      4.5 |     2.2 |        0 |     2 |",
+            "| Model        | Dice A | Dice mean | HD95, mm | ASD, mm | Missed | False alarms | Cases |",
+            "| ------------ | -----: | --------: | -------: | ------: | -----: | -----------: | ----: |",
+            "| supervised   |   60.0 |      60.0 |      4.0 |     2.0 | 3 of 2 |       0 of 1 |     3 |",
+            "| mean teacher |   60.0 |      60.0 |      3.0 |     1.5 | 0 of 2 |       3 of 1 |     3 |",
         ]
     )
+
+
+def test_means_of_the_table_differ_by_the_difference_in_the_sentence_of_every_measure():
+    baseline, ours = rows([0.5, 0.7], distances=[4.0, math.nan]), rows([0.8, 0.4], distances=[3.0, 9.0])
+    lines = [
+        [c.strip() for c in line.split("|")] for line in model_table({"a": baseline, "b": ours}, ["A"]).splitlines()
+    ]
+    for column, metric, scale in ((3, "dice_mean", 100), (4, "hd95_mm_mean", 1), (5, "asd_mm_mean", 1)):
+        found = float(lines[3][column]) - float(lines[2][column])
+        assert found == pytest.approx(scale * paired_difference(ours, baseline, metric).mean)
+
+
+def test_table_names_the_unit_of_its_distances():
+    assert "| HD95, pixels | ASD, pixels |" in model_table({"model": rows([0.5])}, ["A"], "pixels")
+
+
+def test_table_refuses_models_of_other_cases():
+    with pytest.raises(ValueError, match="different cases: only ours has c1"):
+        model_table({"a": rows([0.5]), "b": rows([0.5, 0.6])}, ["A"])
 
 
 def test_table_takes_the_distance_of_a_case_from_its_mean():
     # Case c0 has two classes (2 and 4 mm: 3), case c1 one (9 mm): 6 over cases, not (2 + 4 + 9) / 3 = 5 over all.
     distances = [(2.0, 4.0, 3.0), (9.0, math.nan, 9.0)]
     table_rows = [
-        {**row, "dice_B": 0.5, "hd95_mm_A": a, "hd95_mm_B": b, "hd95_mm_mean": mean, "asd_mm_mean": mean / 3}
+        {
+            **row,
+            "dice_B": 0.5,
+            "missed_B": 0,
+            "false_alarms_B": 0,
+            "hd95_mm_A": a,
+            "hd95_mm_B": b,
+            "hd95_mm_mean": mean,
+            "asd_mm_mean": mean / 3,
+        }
         for row, (a, b, mean) in zip(rows([0.5] * 2), distances, strict=True)
     ]
     cells = [cell.strip() for cell in model_table({"model": table_rows}, ["A", "B"]).splitlines()[2].split("|")]
@@ -197,13 +226,16 @@ def test_table_refuses_a_class_that_a_model_lacks():
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("case,patient\n", "is no table of cases: it lacks the columns dice_mean, failures"),
-        ("", "is no table of cases: it lacks the columns case, patient, dice_mean, failures"),
-        ("case,patient,dice_mean,failures\n", "holds no case"),
-        ("case,patient,dice_mean,failures\na,p,good,0\n", "line 2: dice_mean is 'good', not a number"),
-        ("case,patient,dice_mean,failures\na,p,0.5\n", "line 2: the number of cells differs"),
-        ("case,patient,dice_mean,failures\na,p,0.5,\n", "line 2: failures is '', not a count"),
-        ("case,patient,dice_mean,failures\na,p,0.5,0\na,p,0.6,0\n", "twice in the table: a"),
+        ("case,patient\n", "is no table of cases: it lacks the columns dice_mean, missed, false_alarms"),
+        ("", "is no table of cases: it lacks the columns case, patient, dice_mean, missed, false_alarms"),
+        ("case,patient,dice_mean,dice_A,missed,false_alarms\n", "it lacks the columns missed_A, false_alarms_A"),
+        ("case,patient,dice_mean,missed,false_alarms\n", "holds no case"),
+        ("case,patient,dice_mean,missed,false_alarms\na,p,good,0,0\n", "line 2: dice_mean is 'good', not a number"),
+        ("case,patient,dice_mean,missed,false_alarms\na,p,0.5,0\n", "line 2: the number of cells differs"),
+        ("case,patient,dice_mean,missed,false_alarms\na,p,0.5,,0\n", "line 2: missed is '', not a count"),
+        ("case,patient,dice_mean,missed,false_alarms\na,p,0.5,0,1.5\n", "line 2: false_alarms is '1.5', not a count"),
+        ("case,patient,dice_mean,failures\na,p,0.5,-1\n", "line 2: failures is '-1', not a count"),
+        ("case,patient,dice_mean,missed,false_alarms\na,p,0.5,0,0\na,p,0.6,0,0\n", "twice in the table: a"),
     ],
 )
 def test_a_file_that_is_no_table_of_cases_is_refused(tmp_path, text, fault):
@@ -214,18 +246,70 @@ def test_a_file_that_is_no_table_of_cases_is_refused(tmp_path, text, fault):
     assert str(path) in str(caught.value)
 
 
-def test_command_prints_table_difference_and_sentence(tmp_path, capsys):
-    baseline = write_csv(tmp_path / "baseline.csv", rows([0.5] * 6))
-    ours = write_csv(tmp_path / "ours.csv", rows([0.51, 0.52, 0.53, 0.51, 0.52, 0.53]))
+def test_command_prints_table_difference_sentence_and_what_it_does_not_judge(tmp_path, capsys):
+    baseline = write_csv(tmp_path / "baseline.csv", rows([0.5] * 6, distances=[2.0] * 6))
+    ours = write_csv(tmp_path / "ours.csv", rows([0.51, 0.52, 0.53, 0.51, 0.52, 0.53], distances=[3.0] * 6))
     main([str(baseline), str(ours)])
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("| Model ")
-    assert lines[-2].startswith(
+    assert lines[-5].startswith(
         "semi-supervised minus supervised, paired over 6 cases: +2.0 Dice points (95 % interval"
     )
-    assert lines[-2].endswith("6 patients); Wilcoxon signed-rank test over patients p = 0.031.")
-    assert lines[-1].startswith("The unlabelled scans helped by 2.0 Dice points (95 % interval 1.")
-    assert lines[-1].endswith(", 6 patients).")
+    assert lines[-5].endswith("6 patients); Wilcoxon signed-rank test over patients p = 0.031.")
+    assert lines[-4].startswith("The unlabelled scans helped by 2.0 Dice points (95 % interval 1.")
+    assert lines[-4].endswith(", 6 patients).")
+    assert lines[-3] == "That is by Dice alone, over the 6 of 6 cases whose label has the structure (A)."
+    assert lines[-2] == (
+        "Missed structures and false alarms: supervised missed 0 of 6, false alarms 0 of 0; semi-supervised missed 0 of 6, "
+        "false alarms 0 of 0."
+    )
+    assert lines[-1] == (
+        "Not judged, semi-supervised minus supervised: HD95 +1.00 mm (95 % interval 1.00 to 1.00, p = 0.031, 6 cases); "
+        "ASD +0.50 mm (95 % interval 0.50 to 0.50, p = 0.031, 6 cases)."
+    )
+
+
+def lesions_and_normals(missed, false_alarms, dice):
+    """44 cases with A, of which so many are missed, and 16 without it."""
+    return [
+        {**row, "case": f"c{i}", "patient": f"p{i}"}
+        for i, row in enumerate([
+            *rows([dice] * (44 - missed)), *rows([0.0] * missed, distances=[math.nan] * missed, missed=1),
+            *rows([math.nan] * false_alarms, distances=[math.nan] * false_alarms, false_alarms=1),
+            *rows([math.nan] * (16 - false_alarms), distances=[math.nan] * (16 - false_alarms)),
+        ])
+    ]  # fmt: skip
+
+
+def test_missed_structures_and_false_alarms_are_named_beside_a_dice_that_false_alarms_do_not_move():
+    baseline, ours = lesions_and_normals(7, 6, 0.7), lesions_and_normals(3, 9, 0.7)
+    difference = paired_difference(ours, baseline)
+    assert (difference.cases, difference.mean) == (44, pytest.approx(4 * 0.7 / 44))
+    table, text = model_table({"a": baseline, "b": ours}, ["A"]).splitlines(), comparison(baseline, ours, ("a", "B c"))
+    assert [line.split("|")[-4:-1] for line in table[2:]] == [
+        [" 7 of 44 ", "      6 of 16 ", "    60 "],
+        [" 3 of 44 ", "      9 of 16 ", "    60 "],
+    ]
+    assert "That is by Dice alone, over the 44 of 60 cases whose label has the structure (A)." in text
+    assert (
+        "Missed structures and false alarms: a missed 7 of 44, false alarms 6 of 16; B c missed 3 of 44, false alarms 9 of "
+        "16." in text
+    )
+    assert "Left out, whose label lacks the structure: c44" in text
+
+
+def test_missed_structures_and_false_alarms_of_several_classes_are_named_by_class():
+    two = [
+        {**row, "dice_B": math.nan, "missed_B": 0, "false_alarms_B": 1, "false_alarms": 1} for row in rows([0.5] * 2)
+    ]
+    lines = comparison(two, two, ("a", "b")).splitlines()
+    assert "That is by Dice alone, over the 2 of 2 cases whose label has a structure." in lines
+    found = [line for line in lines if "a missed" in line]
+    assert found == [
+        "Missed structures and false alarms: a missed 0 of 2, false alarms 2 of 2; b missed 0 of 2, false alarms 2 of 2.",
+        "A: a missed 0 of 2, false alarms 0 of 0; b missed 0 of 2, false alarms 0 of 0.",
+        "B: a missed 0 of 0, false alarms 2 of 2; b missed 0 of 0, false alarms 2 of 2.",
+    ]
 
 
 def test_command_says_which_cases_were_left_out(tmp_path, capsys):
@@ -233,17 +317,20 @@ def test_command_says_which_cases_were_left_out(tmp_path, capsys):
     main([str(write_csv(tmp_path / "a.csv", baseline)), str(write_csv(tmp_path / "b.csv", ours))])
     printed = capsys.readouterr().out
     assert "+0.0 Dice points (95 % interval 0.0 to 0.0, 2 patients: too few patients to tell); no patient" in printed
-    assert "Left out, without a number in both: c2." in printed
-    assert "taken as 1" not in printed
+    assert "Left out, whose label lacks the structure: c2." in printed
 
 
-@pytest.mark.parametrize(("others", "count"), [([0.5, 0.0], "1 case"), ([0.0, 0.0], "2 cases")])
-def test_command_says_how_many_were_taken_as_rightly_empty(others, count, tmp_path, capsys):
-    ours = [0.5 if other else math.nan for other in others]
-    main([str(write_csv(tmp_path / "a.csv", rows(others))), str(write_csv(tmp_path / "b.csv", rows(ours)))])
+def test_command_names_the_unit_of_distances_and_refuses_two(tmp_path, capsys):
+    paths = [str(write_csv(tmp_path / f"{name}.csv", rows([0.5] * 6))) for name in "ab"]
+    (tmp_path / "a.json").write_text('{"unit": "pixels"}')
+    with pytest.raises(SystemExit):
+        main(paths)
+    assert f"distances have different units ({paths[0]}: pixels, {paths[1]}: mm)" in capsys.readouterr().err
+    (tmp_path / "b.json").write_text('{"unit": "pixels"}')
+    main(paths)
     printed = capsys.readouterr().out
-    assert f"Dice taken as 1 for the one that rightly found nothing where the other did: {count}." in printed
-    assert "Left out" not in printed
+    assert "| HD95, pixels | ASD, pixels |" in printed
+    assert "HD95 +0.00 pixels (95 % interval 0.00 to 0.00, no patient differs, 6 cases)" in printed
 
 
 def test_command_refuses_different_cases_in_one_sentence(tmp_path, capsys):

@@ -12,7 +12,8 @@ MODELS = ("supervised", "supervised, not averaged", "mean teacher", "mean teache
 
 
 def cases(dice: float) -> list[dict[str, Any]]:
-    row = {"dice_left": dice, "dice_mean": dice, "hd95_mm_mean": 5.0, "asd_mm_mean": 1.0, "failures": 0}
+    row = {"dice_left": dice, "dice_mean": dice, "hd95_mm_mean": 5.0, "asd_mm_mean": 1.0, "missed_left": 0, "missed": 0,
+           "false_alarms_left": 0, "false_alarms": 0}  # fmt: skip
     return [{"case": f"c{i}", "patient": f"p{i}", **row} for i in range(8)]
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from custom.evaluation.bootstrap import bootstrap_interval
-from custom.evaluation.case_report import NOT_GIVEN, CaseReport, CaseTextError
-from custom.evaluation.compare import read_cases
+from custom.evaluation.case_report import NOT_GIVEN, CaseReport, CaseTextError, faults_of
+from custom.evaluation.case_table import read_cases
 from custom.evaluation.metrics import COMPAT_RULE
 
 LABEL = np.array([[1, 1, 2, 0]])
@@ -51,11 +51,15 @@ def test_table_has_a_row_per_case_in_closed_form(tmp_path):
     head, *rows = read_csv(tmp_path / "evaluation/test.csv")
     metrics = ["dice", "jaccard", "hd95_mm", "asd_mm"]
     hard = ["boundary_dice", "contrast"]
-    assert head == ["case", "patient", *(f"{m}_{c}" for m in metrics for c in ("A", "B", "mean")), *hard, "failures"]
-    assert rows[0] == ["p1_ED", "p1", *["1.0"] * 6, *["0.0"] * 6, "1.0", "", "0"]  # no picture: no contrast
+    counts = ["missed_A", "missed_B", "missed", "false_alarms_A", "false_alarms_B", "false_alarms"]
+    assert head == ["case", "patient", *(f"{m}_{c}" for m in metrics for c in ("A", "B", "mean")), *hard, *counts]
+    assert rows[0] == ["p1_ED", "p1", *["1.0"] * 6, *["0.0"] * 6, "1.0", "", *"000000"]  # no picture: no contrast
     numbers = [2 / 3, 1, (2 / 3 + 1) / 2, 1 / 2, 1, 3 / 4, 1.8, 0, 0.9, 0, 0, 0]
     assert [float(cell) for cell in rows[1][2:14]] == pytest.approx(numbers)
-    assert (float(rows[1][14]), rows[1][15:]) == (pytest.approx((2 / 3 + 1) / 2), ["", "0"])  # all within the band
+    assert (float(rows[1][14]), rows[1][15:]) == (
+        pytest.approx((2 / 3 + 1) / 2),
+        ["", *"000000"],
+    )  # all within the band
     assert rows[2] == [
         "p2_ED",
         "p2",
@@ -63,8 +67,8 @@ def test_table_has_a_row_per_case_in_closed_form(tmp_path):
         *[""] * 6,
         "0.0",
         "",
-        "1",
-    ]  # a failure: no distance, an empty cell
+        *"101000",
+    ]  # A was missed: no distance, an empty cell
 
 
 def test_second_table_counts_as_published_tables_do(tmp_path):
@@ -84,8 +88,12 @@ def test_second_table_counts_as_published_tables_do(tmp_path):
 def test_summary_in_closed_form(tmp_path):
     summary = small_report().write(tmp_path, "test")
     assert summary == read_json(tmp_path)
-    assert (summary["cases"], summary["patients"], summary["failures"], summary["empty_labels"]) == (3, 2, 1, 1)
-    assert summary["classes"] == {"A": {"failures": 1, "empty_labels": 0}, "B": {"failures": 0, "empty_labels": 1}}
+    assert (summary["cases"], summary["patients"], summary["unit"]) == (3, 2, "mm")
+    assert [summary[key] for key in ("missed", "false_alarms", "empty_labels")] == [1, 0, 1]
+    assert summary["classes"] == {
+        "A": {"missed": 1, "false_alarms": 0, "empty_labels": 0},
+        "B": {"missed": 0, "false_alarms": 0, "empty_labels": 1},
+    }
     a = summary["metrics"]["dice_A"]
     assert a["mean"] == pytest.approx((1 + 2 / 3 + 0) / 3)
     assert a["sd"] == pytest.approx(np.std([1, 2 / 3, 0], ddof=1))
@@ -118,7 +126,28 @@ def test_a_missed_class_does_not_improve_the_mean_distance_of_its_case(tmp_path)
     assert missed["dice_mean"] == pytest.approx(1 / 2)
     assert report.compat_rows[1]["hd95_voxels_mean"] == 0  # published tables do let it improve
     assert report.write(tmp_path, "test")["metrics"]["hd95_mm_mean"]["cases"] == 1
-    assert "a case with a failure has no mean distance" in (tmp_path / "test.md").read_text()
+    assert "a case with a missed one has no mean distance" in (tmp_path / "test.md").read_text()
+
+
+def test_a_false_alarm_is_counted_and_changes_no_mean_of_its_case(tmp_path):
+    report, label = CaseReport(["A", "B"]), np.array([[1, 1, 0, 0]])  # no B
+    report.add("clean", "p", np.array([[1, 0, 0, 0]]), label, (1.0, 2.0))
+    report.add("invented", "q", np.array([[1, 0, 0, 2]]), label, (1.0, 2.0))
+    clean, invented = report.rows
+    for metric in ("dice_mean", "jaccard_mean", "hd95_mm_mean", "asd_mm_mean", "boundary_dice"):
+        assert invented[metric] == clean[metric]
+    assert math.isnan(invented["dice_B"])
+    assert [
+        (row["missed"], row["false_alarms_A"], row["false_alarms_B"], row["false_alarms"]) for row in report.rows
+    ] == [
+        (0, 0, 0, 0),
+        (0, 0, 1, 1),
+    ]
+    summary = report.write(tmp_path, "test")
+    assert summary["classes"]["B"] == {"missed": 0, "false_alarms": 1, "empty_labels": 2}
+    assert (summary["metrics"]["dice_A"]["cases"], summary["metrics"]["dice_B"]["cases"]) == (2, 0)
+    assert faults_of(summary) == {"missed": "0 of 2", "false_alarms": "1 of 2"}
+    assert faults_of(summary, "A") == {"missed": "0 of 2", "false_alarms": "0 of 0"}
 
 
 @pytest.mark.parametrize("value", ["", None])
@@ -137,7 +166,7 @@ def test_groups_are_summed_up_apart(tmp_path):
     assert list(groups) == ["scanner", "sex"]
     assert list(groups["scanner"]) == ["a", "z", "not given"]
     z = groups["scanner"]["z"]
-    assert (z["cases"], z["patients"], z["failures"]) == (2, 2, 1)
+    assert (z["cases"], z["patients"], z["missed"], z["false_alarms"], z["empty_labels"]) == (2, 2, 1, 0, 0)
     assert z["metrics"]["dice_A"]["mean"] == pytest.approx((1 + 0) / 2)
     assert groups["scanner"]["a"]["metrics"]["dice_mean"]["mean"] == pytest.approx(2 / 3)
     assert groups["scanner"]["not given"]["metrics"]["hd95_mm_A"]["mean"] == 1.0
@@ -158,10 +187,20 @@ def test_calibration_of_the_report_is_in_its_summary(tmp_path):
     assert report.write(tmp_path, "test")["calibration"]["ece"] == pytest.approx(0.5)
 
 
-def test_markdown_counts_the_failures_of_each_class(tmp_path):
+def test_markdown_counts_the_missed_and_the_false_alarms_of_each_class(tmp_path):
     small_report().write(tmp_path, "test")
     lines = [line for line in (tmp_path / "test.md").read_text().splitlines() if line.startswith("| Dice")]
-    assert [line.rsplit("|", 2)[1].strip() for line in lines] == ["1", "0", "1"]  # A, B, all
+    found = [[cell.strip() for cell in line.split("|")[-3:-1]] for line in lines]
+    assert found == [["1 of 3", "0 of 0"], ["0 of 2", "0 of 1"], ["1 of 5", "0 of 1"]]  # A, B, all
+
+
+def test_markdown_names_the_unit_of_distances(tmp_path):
+    grouped_report().write(tmp_path, "test", "pixels")
+    text = (tmp_path / "test.md").read_text()
+    assert "| HD95, pixels  | A " in text
+    assert "| ASD, pixels " in text
+    assert "mm" not in text
+    assert read_json(tmp_path)["unit"] == "pixels"
 
 
 def test_markdown_says_the_same_in_words_and_tables(tmp_path):
@@ -171,14 +210,14 @@ def test_markdown_says_the_same_in_words_and_tables(tmp_path):
     text = (tmp_path / "test.md").read_text()
     lines = text.splitlines()
     assert lines[0] == "# Scores of test"
-    assert "4 cases of 4 patients. A failure is a class of a case where exactly one of prediction and label is" in text
+    assert "4 cases of 4 patients. Missed: a structure of the label of which the prediction has nothing; it has" in text
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
-    assert ["Metric", "Class", "Mean", "SD", "95 % interval", "Cases", "Failures"] in cells
-    assert ["Dice", "A", "0.417", "0.500", "0.000 to 1.000", "4", "1"] in cells  # (1 + 2/3 + 0 + 0) / 4
+    assert ["Metric", "Class", "Mean", "SD", "95 % interval", "Cases", "Missed", "False alarms"] in cells
+    assert ["Dice", "A", "0.417", "0.500", "0.000 to 1.000", "4", "1 of 4", "0 of 0"] in cells  # (1 + 2/3 + 0 + 0) / 4
     hd95 = next(line for line in cells if line[:2] == ["HD95, mm", "A"])
-    assert (hd95[2:4], hd95[5:]) == (["0.6", "0.6"], ["3", "1"])  # (0 + 0.9 + 1) / 3
+    assert (hd95[2:4], hd95[5:]) == (["0.6", "0.6"], ["3", "1 of 4", "0 of 0"])  # (0 + 0.9 + 1) / 3
     assert hd95[4].startswith("0.0 to 1.")
-    assert ["scanner", "a", "1", "1", "0.667", "-", "0.667", "0.9", "0"] in cells
+    assert ["scanner", "a", "1", "1", "0.667", "-", "0.667", "0.9", "0 of 1", "0 of 0"] in cells
     assert [
         "Boundary Dice",
         "mean",
@@ -186,7 +225,8 @@ def test_markdown_says_the_same_in_words_and_tables(tmp_path):
         "0.500",
         "0.000 to 1.000",
         "4",
-        "1",
+        "1 of 4",
+        "0 of 0",
     ] in cells  # two pixels: all in the band
     assert ["A", "0.417", "0.375", "0.5", "0.4"] in cells  # as published tables count
     assert COMPAT_RULE in text
@@ -210,7 +250,7 @@ def hard_and_easy(folder, attributes=None):
 
 def test_summary_sets_the_quarter_with_the_least_contrast_against_the_rest(tmp_path):
     groups = hard_and_easy(tmp_path)["groups"]["contrast to the surroundings"]
-    assert [(name, group["cases"], group["failures"]) for name, group in groups.items()] == [
+    assert [(name, group["cases"], group["missed"]) for name, group in groups.items()] == [
         ("lowest quartile", 2, 2),
         ("the rest", 6, 0),
     ]

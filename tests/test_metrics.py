@@ -102,7 +102,7 @@ def test_hd95_pools_both_directions_and_asd_goes_from_prediction_to_label(size_m
 def test_equal_masks_have_distance_zero():
     mask = random_masks(3)[0]
     score = class_score(mask, mask, (1.0,) * mask.ndim)
-    assert score == ClassScore(1.0, 1.0, 0.0, 0.0, False, False, CompatScore(1.0, 1.0, 0.0, 0.0))
+    assert score == ClassScore(1.0, 1.0, 0.0, 0.0, False, False, False, CompatScore(1.0, 1.0, 0.0, 0.0))
 
 
 def test_outside_the_image_is_background_so_a_full_mask_has_a_shell():
@@ -182,26 +182,25 @@ def test_distances_do_not_depend_on_where_the_pair_lies():
     assert (moved.hd95_mm, moved.asd_mm) == pytest.approx((score.hd95_mm, score.asd_mm), abs=1e-9)
 
 
-@pytest.mark.parametrize("swap", [False, True])
-def test_one_empty_mask_is_a_failure_and_never_distance_zero(swap):
+@pytest.mark.parametrize(("false_alarm", "overlap"), [(False, 0.0), (True, math.nan)])
+def test_a_missed_structure_has_dice_zero_a_false_alarm_none_and_neither_has_a_distance(false_alarm, overlap):
     pair = np.zeros((4, 4), dtype=int), voxels((4, 4), (1, 1)).astype(int)
-    pred, label = pair[::-1] if swap else pair
+    pred, label = pair[::-1] if false_alarm else pair
     score = case_scores(pred, label, ["polyp"], (1.0, 1.0))["polyp"]
     assert math.isnan(score.hd95_mm)
     assert math.isnan(score.asd_mm)
-    assert score.failure
-    assert score.dice == score.jaccard == 0.0
-    assert score.empty_label == swap
+    assert (score.missed, score.false_alarm, score.empty_label) == (not false_alarm, false_alarm, false_alarm)
+    assert (score.dice, score.jaccard) == pytest.approx((overlap, overlap), nan_ok=True)
     assert score.compat == ZERO  # the rule of published tables
 
 
-def test_both_empty_is_not_counted_and_no_failure():
+def test_both_empty_is_not_counted_and_no_fault():
     empty = np.zeros((4, 4), dtype=int)
     score = case_scores(empty, empty, ["polyp"], (1.0, 1.0))["polyp"]
     for value in (score.dice, score.jaccard, score.hd95_mm, score.asd_mm):
         assert math.isnan(value)
     assert score.compat == ZERO
-    assert not score.failure
+    assert (score.missed, score.false_alarm) == (False, False)
     assert score.empty_label
 
 
@@ -212,7 +211,7 @@ def test_classes_are_scored_by_their_index():
     assert list(scores) == ["RV", "LV"]
     for score in scores.values():  # distances 0 of the smaller mask; 0 and 5 mm of the larger: place 1.9 of (0, 0, 5)
         assert (score.dice, score.jaccard) == pytest.approx((2 / 3, 1 / 2))
-        assert not score.failure
+        assert (score.missed, score.false_alarm) == (False, False)
         assert not score.empty_label
         assert score.hd95_mm == pytest.approx(4.5)
         assert score.compat.hd95_voxels == pytest.approx(0.9)

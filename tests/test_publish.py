@@ -34,7 +34,8 @@ CARD = {
              "unlabelled": 40, "validation": 10, "test": 60, "split": "drawn"},
     "figures": {
         "validation": {"dice": {"mean": 0.6}},
-        "test": {"cases": 60, "patients": 60, "failures": 0, "unit": "mm", "classes": {}, "others": {}, "interval": "none",
+        "test": {"cases": 60, "patients": 60, "missed": 0, "false_alarms": 0, "empty_labels": 0,
+                     "unit": "mm", "classes": {}, "others": {}, "interval": "none",
                  "dice": {"mean": 0.7, "low": 0.6, "high": 0.8, "cases": 60},
                  "hd95": {"mean": 16.0, "low": 12.0, "high": 20.0, "cases": 60},
                  "calibration": {"ece": 0.1, "over": "voxels"}},

@@ -5,9 +5,10 @@ import re
 
 import numpy as np
 import pytest
-from report_fixtures import ABSENT, INVENTED, Page, assert_golden, compared, evaluate, write_two
+from report_fixtures import ABSENT, INVENTED, Page, assert_golden, change, compared, evaluate, write_two
 
 from custom.report import ReportError, charts, compare_report
+from custom.report.__main__ import main
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def test_page_of_two_runs_is_the_golden_one(pair):
 
 def test_differences_of_the_page_in_closed_form(pair):
     assert "No evidence either way: the difference is 10.0 Dice points (95 % interval" in pair.text
-    rows = {row[0]: row for row in pair.rows("Means of each")[2:]}
+    rows = {row[0]: row for row in pair.rows("Means over the cases")[2:]}
     assert rows["Dice, mean (difference in points)"][1:4] == ["0.620", "0.720", "+10.0"]  # (10 + 20 + 30 + 40 - 50) / 5
     rows = {row[0]: row[1] for row in pair.rows("Difference of mean Dice by scanner")[2:]}
     assert rows == {"x": "+20.0", "y": "-5.0"}
@@ -52,36 +53,53 @@ def test_slices_that_differ_are_not_set_side_by_side(two, tmp_path):
     assert sum(tag == "img" for tag, _ in page.tags) == 2 * 4
 
 
-def test_to_find_nothing_where_the_other_invents_something_is_a_gain(tmp_path):
+def test_what_one_invents_counts_as_a_false_alarm_and_moves_no_difference(tmp_path):
     a = evaluate(tmp_path / "a", {"c0": (1, 1), "c1": (INVENTED, INVENTED)})
     b = evaluate(tmp_path / "b", {"c0": (1, 1), "c1": (ABSENT, ABSENT)})
     page = compared((a, b), tmp_path)
-    assert "In 1 case one of the two rightly found nothing where the other found something" in page.text
-    assert "Left out" not in page.text
-    rows = {row[0]: row for row in page.rows("Means of each")[2:]}
-    assert rows["Dice, mean (difference in points)"][3] == "+50.0"
-    assert [row[:1] + row[4:5] for row in page.rows("2 cases, the largest loss first")[2:]] == [
-        ["c0", "0.0"],
-        ["c1", "+100.0"],
-    ]
-    assert "semi is better in 1 of 2 cases and worse in 0." in page.text
-    dots = page.source[page.source.index('aria-label="Dice of semi') :]
-    assert len(re.findall(r"<use [^>]*fill-opacity", dots[: dots.index("</svg>")])) == 2
-    assert "Largest gain: c1, +100.0 Dice points" in page.headings
+    assert "Left out, whose label has no structure: c1." in page.text
+    rows = {row[0]: row for row in page.rows("Means over the cases")[2:]}
+    assert rows["Dice, mean (difference in points)"][3:6] == ["0.0", "\N{EN DASH}", "1"]
+    assert rows["false alarms"][1:4] == ["2 of 2", "0 of 2", "-2"]
+    assert rows["false alarms, A"][1:4] == ["1 of 1", "0 of 1", "-1"]
+    assert rows["missed"][1:4] == ["0 of 2", "0 of 2", "0"]
+    assert "sup missed 0 of 2, false alarms 2 of 2; semi missed 0 of 2, false alarms 0 of 2." in page.text
+    body = {row[0]: row for row in page.rows("2 cases, the largest loss first")[2:]}
+    assert body["c1"][-4:] == ["0", "0", "2", "0"]
+    assert page.source.count('<tr class="bad">') == 1
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_a_mean_distance_of_two_says_what_it_leaves_out(tmp_path):
+def test_means_of_two_are_over_the_cases_that_have_a_number_in_both(tmp_path):
     a = evaluate(tmp_path / "a", {"c0": (1, 1), "c1": (1, 1)})
     b = evaluate(tmp_path / "b", {"c0": (2, 2), "c1": (None, 2)})
-    rows = {row[0]: row for row in compared((a, b), tmp_path).rows("Means of each")[2:]}
-    assert rows["HD95, A, mm"][1:3] == ["2.0", "4.0; 1 failure has none"]
-    assert rows["HD95, B, mm"][1:3] == ["2.0", "4.0"]
-    assert rows["HD95, mm"][1:3] == ["2.0", "4.0; 1 failure has none"]
-    assert rows["ASD, mm"][2].endswith("; 1 failure has none")
+    rows = {row[0]: row for row in compared((a, b), tmp_path).rows("Means over the cases")[2:]}
+    assert rows["HD95, A, mm"][1:4] == ["2.0", "4.0", "+2.0"]
+    assert rows["HD95, A, mm"][5] == "1"  # case
+    assert (rows["HD95, B, mm"][1:4], rows["HD95, B, mm"][5]) == (["2.0", "4.0", "+2.0"], "2")
+    assert rows["HD95, mm"][5] == rows["ASD, mm"][5] == "1"
     assert rows["Dice, A (difference in points)"][2] == "0.400"
     assert rows["Dice, B (difference in points)"][1:4] == ["0.900", "0.800", "-10.0"]
-    assert rows["failures"][1:4] == ["0", "1", "+1"]
+    assert rows["missed"][1:4] == ["0 of 4", "1 of 4", "+1"]
+    assert rows["missed, A"][1:4] == ["0 of 2", "1 of 2", "+1"]
+    assert rows["missed, B"][1:4] == ["0 of 2", "0 of 2", "0"]
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_headline_of_two_says_that_it_judges_dice_alone(two, tmp_path):
+    text = compared(two, tmp_path).text
+    assert "That is by Dice alone, over the 5 of 6 cases whose label has a structure." in text
+    assert "Not judged, semi minus sup: boundary Dice +10.0 points (95 % interval" in text
+    assert "; HD95 -2.00 mm (95 % interval" in text
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_distances_in_two_units_are_refused(two, tmp_path):
+    change(two[1].parent, unit="pixels")
+    with pytest.raises(
+        ReportError, match=r"^distances of sup are in mm, those of semi in pixels\. Score both on the same files"
+    ):
+        compared(two, tmp_path)
 
 
 def test_equal_cases_are_neither_gains_nor_losses():
@@ -107,9 +125,9 @@ def test_order_of_the_second_table_does_not_matter(two, tmp_path):
 def test_one_case_without_pictures_or_distances_is_compared(tmp_path):
     a, b = (evaluate(tmp_path / n, {"c": (None,)}, ["A"], pictures=False) for n in "ab")
     page = Page(compare_report(a, b, ("a", "b"), tmp_path / "page.html"))
-    rows = {row[0]: row for row in page.rows("Means of each")[2:]}
-    assert rows["HD95, mm"][1:] == ["\N{EN DASH}; 1 failure has none"] * 2 + ["\N{EN DASH}"] * 5
-    assert rows["failures"][1:4] == ["1", "1", "0"]
+    rows = {row[0]: row for row in page.rows("Means over the cases")[2:]}
+    assert rows["HD95, mm"][1:] == ["\N{EN DASH}"] * 7
+    assert rows["missed"][1:4] == ["1 of 1", "1 of 1", "0"]
     assert "(no interval, 1 patient: too few patients to tell)" in page.text
     assert "Largest loss, median, largest gain" not in page.headings
 
@@ -154,6 +172,44 @@ def test_two_networks_are_compared_on_the_quarter_of_the_cases_with_the_least_co
 @pytest.mark.usefixtures("undrawn")
 def test_boundary_dice_of_two_networks_is_compared_in_points(tmp_path):
     paths = [evaluate(tmp_path / n, {f"c{i}": (shift, shift) for i in range(6)}) for n, shift in (("a", 2), ("b", 0))]
-    rows = Page(compare_report(*paths, ("a", "b"), tmp_path / "page.html")).rows("Means of each over its own cases")
+    rows = Page(compare_report(*paths, ("a", "b"), tmp_path / "page.html")).rows("Means over the cases")
     (found,) = [row for row in rows if row[0] == "boundary Dice (difference in points)"]
     assert found[1:4] == ["0.800", "1.000", "+20.0"]  # lines of ten voxels that are all within the band
+
+
+def as_a_run(csv_path, term):
+    """Lays the table of cases into a run whose unlabelled term is so large; the supervised one is 1."""
+    run = csv_path.parent / "run"
+    folder = run / "evaluation" / "test"
+    folder.mkdir(parents=True)
+    for path in csv_path.parent.glob(f"{csv_path.stem}.*"):
+        path.rename(folder / path.name)
+    (run / "metrics.csv").write_text(
+        "epoch,term/supervised,weight/supervised,term/consistency,weight/consistency,watch/teacher_foreground\n"
+        f"1,1.0,1.0,,0.0,\n2,1.0,1.0,{term},1.0,0.0\n"
+    )
+    (run / "bundle").mkdir()
+    (run / "bundle" / "run.json").write_text('{"terms that read unlabelled scans": ["consistency"]}')
+    return folder / csv_path.name
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_verdict_says_that_the_unlabelled_scans_hardly_took_part(two, tmp_path, capsys):
+    paths = two[0], as_a_run(two[1], 0.004)
+    said = [
+        "semi: What reads unlabelled scans (consistency) was at most 0.4 % of the loss in every epoch (2 to 2): they hardly "
+        "train anything. Raise its weight (weights::consistency).",
+        "semi: The teacher was empty in 1 of 1 epochs (teacher_foreground below 1e-05 of the unlabelled voxels): it taught "
+        "that there is nothing. Begin its term later (`from`), train longer, or label more.",
+    ]
+    text = compared(paths, tmp_path).text
+    assert all(sentence in text for sentence in said)
+    main([str(path) for path in paths] + ["--names", "sup", "semi"])
+    assert capsys.readouterr().out.splitlines()[-2:] == said
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_verdict_is_silent_of_a_run_without_its_files(two, tmp_path):
+    path = as_a_run(two[1], 0.004)
+    (path.parents[2] / "bundle" / "run.json").unlink()
+    assert "unlabelled" not in compared((two[0], path), tmp_path).text.partition("Both networks")[0]

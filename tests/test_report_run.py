@@ -42,19 +42,21 @@ def test_page_of_a_run_is_the_golden_one(page):
 
 
 def test_numbers_of_the_page_in_closed_form(page):
-    dices = [0.9, 0.3, 0.5, 0.8, 0.7]  # the mean of (1.0, 0) is 0.5: a failure counts
+    dices = [0.9, 0.3, 0.5, 0.8, 0.7]  # the mean of (1.0, 0) is 0.5: what was missed counts
     assert f"Dice, mean {np.mean(dices):.3f} 95 % interval" in page.text
-    assert "Failures 1 of 9 scored classes of cases" in page.text  # five cases, two classes, one of them in neither
+    assert (
+        "Missed 1 of 9 structures of the labels False alarms 0 of 1 classes that labels lack" in page.text
+    )  # five cases
     b = next(row for row in page.rows("model: mean over cases") if row[0] == "B")
     assert b[1:3] == ["0.500", f"{np.std([0.9, 0.1, 0.0, 0.8, 0.7], ddof=1):.3f}"]
     rows = {row[0]: row for row in page.rows("model, by the rule of published tables")[2:]}
     assert rows["A"][1] == f"{(0.9 + 0.5 + 1 + 0 + 0.7) / 5:.3f}"  # the empty ones count as 0
 
 
-def test_cases_come_worst_first_and_failures_are_marked(page):
+def test_cases_come_worst_first_and_faults_are_marked(page):
     body = {row[0][0]: row for row in page.cells("model: 5 cases, worst first")[2:]}
     assert list(body) == ["bad", "failing", "fair", "lacking", "good"]
-    assert [(text, a.get("class")) for text, a in body["failing"][6:8]] == [("0.0", None), ("failed", "bad")]
+    assert [(text, a.get("class")) for text, a in body["failing"][6:8]] == [("0.0", None), ("missed", "bad")]
     assert page.source.count('<tr class="bad">') == 1
     assert '<tr class="bad"><th scope="row" class="text">failing</th>' in page.source
 
@@ -148,7 +150,7 @@ def test_no_distance_at_all_is_said_not_drawn(tmp_path):
     evaluate(tmp_path, {"c0": (None, None), "c1": (None, None)}, pictures=False)
     page = Page(write_report(tmp_path, "My run"))
     assert "No case has an HD95" in page.text
-    assert "HD95, mm \N{EN DASH} no interval; 4 failures have none" in page.text
+    assert "HD95, mm \N{EN DASH} no interval; 4 missed have none" in page.text
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -156,8 +158,8 @@ def test_a_group_of_one_patient_has_no_interval(tmp_path):
     cases = {"c0": (1, 1), "c1": (3, 3), "c2": (5, None)}
     evaluate(tmp_path, cases, attributes=[{"scanner": "x"}, {"scanner": "x"}, {"scanner": "y"}], pictures=False)
     rows = {row[0]: row for row in Page(write_report(tmp_path, "My run")).rows("By scanner, model")[2:]}
-    assert rows["x"][1:5] == ["2", "2", "0", "0.800"]
-    assert rows["y"][1:6] == ["1", "1", "1", "0.250", "\N{EN DASH}"]
+    assert rows["x"][1:6] == ["2", "2", "0 of 4", "0 of 0", "0.800"]
+    assert rows["y"][1:7] == ["1", "1", "1 of 2", "0 of 0", "0.250", "\N{EN DASH}"]
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -185,7 +187,7 @@ def test_distances_of_pictures_are_in_pixels(tmp_path):
         assert "HD95, pixels 3.5" in page.text  # the tile: of 2 and (4 + 6) / 2
         assert " mm" not in f"{page.text} {[a['aria-label'] for tag, a in page.tags if tag == 'svg']}"
     page = compared(files, tmp_path)
-    assert {row[0] for row in page.rows("Means of each")} >= {"HD95, pixels", "HD95, A, pixels", "ASD, pixels"}
+    assert {row[0] for row in page.rows("Means over the cases")} >= {"HD95, pixels", "HD95, A, pixels", "ASD, pixels"}
     assert " mm" not in page.text
 
 

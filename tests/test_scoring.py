@@ -131,7 +131,8 @@ def test_a_line_a_network_and_where_the_files_are(tmp_path, caplog):
         folder = evaluate(tmp_path)
     lines = [record.getMessage() for record in caplog.records if record.name == "custom.evaluation.evaluate"]
     assert lines[1:] == [
-        "model         (model)  Dice: outer 1.000  inner 1.000  mean 1.000 | HD95 0.0 mm | failures 0 | ECE 0.000",
+        "model         (model)  Dice: outer 1.000  inner 1.000  mean 1.000 | HD95 0.0 mm | missed 0 of 4 | "
+        "false alarms 0 of 0 | ECE 0.000",
         f"Scores of every case: {folder} (.csv; .md to read)",
     ]
     assert json.loads((folder / "summary.json").read_text()) == {"model": 1.0}
@@ -163,7 +164,9 @@ def test_distances_of_pictures_are_in_pixels(tmp_path):
 def test_the_line_of_a_network_says_the_unit():
     report, label = ReportHandler(["polyp"]), torch.eye(4)
     handed(report, torch.stack([1 - label, label]), label, file="a.png")
-    assert "HD95 0.0 pixels | failures 0" in score_line({**report.report.summary(), "unit": report.unit})
+    assert "HD95 0.0 pixels | missed 0 of 1 | false alarms 0 of 0" in score_line(
+        {**report.report.summary(), "unit": report.unit}
+    )
 
 
 SMALL = {**WINDOWS, "roi_size": "@patch"}
@@ -312,13 +315,13 @@ def test_files_that_hold_all_channels_are_read_by_every_network(tmp_path):
     assert [readable(network, loader) for network in (*alone().values(), nn.Conv3d(2, 2, 1))] == [None] * 3
 
 
-def test_a_network_that_finds_nothing_is_a_failure_of_every_case():
+def test_a_network_that_finds_nothing_missed_every_case():
     report = ReportHandler(["polyp"])
     label = torch.zeros(4, 5)
     label[1:3, 1:3] = 1
     handed(report, torch.stack([torch.ones(4, 5), torch.zeros(4, 5)]), label)
     summary = report.report.summary()
-    assert (summary["failures"], summary["metrics"]["dice_polyp"]["mean"], summary["groups"]) == (1, 0.0, {})
+    assert (summary["missed"], summary["metrics"]["dice_polyp"]["mean"], summary["groups"]) == (1, 0.0, {})
     assert summary["metrics"]["hd95_mm_polyp"]["mean"] is None
     assert summary["calibration"]["ece"] == pytest.approx(16 / 20 - 1 / (1 + math.exp(-1)))  # right in 16 of 20
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import chain
 from operator import attrgetter, itemgetter
 from pathlib import Path
@@ -14,12 +15,12 @@ from typing import Any
 
 from markupsafe import Markup
 
-from custom.evaluation.case_report import BOUNDARY
+from custom.evaluation.case_report import BOUNDARY, FAULTS
 from custom.evaluation.hardness import REACH
 from custom.report import charts
 from custom.report.page import render
 from custom.report.palette import GRID, LINE_COLOURS
-from custom.report.tables import NOTHING, Cell, Column, Table, bad_count, faults, figures, interval, number, texts
+from custom.report.tables import NOTHING, Cell, Column, Table, fault_cell, figures, interval, number, texts
 
 from .results import BASELINE, SERVED, Change, Entry, Family, RunRow, hard_cases, mean_and_sd
 from .wording import MEANING, dice_text, network_name, p_text
@@ -99,6 +100,17 @@ def _change(of: Callable[[Any], Change | None], head: str, p: str) -> list[Colum
     ]
 
 
+def _faults(of: Callable[[Any], tuple[Entry, str]]) -> list[Column]:
+    """Missed structures and false alarms of an entry's file of weights, all seeds together."""
+
+    def cell(item: Any, kind: str) -> Cell:
+        entry, file = of(item)
+        counts = entry.faults(file)
+        return fault_cell(counts, counts["places"], kind) if entry.rows else Cell(NOTHING)
+
+    return [Column(title.lower(), partial(cell, kind=kind)) for kind, title in FAULTS.items()]
+
+
 # tables
 
 
@@ -127,7 +139,7 @@ def _main(family: Family) -> Table:
     final = SERVED["final"]
     columns += [
         Column("HD95", lambda entry: _mean(entry, final, "hd95_mm_mean", 1)),
-        Column("failures", lambda entry: bad_count(entry.failures(final)) if entry.rows else Cell(NOTHING)),
+        *_faults(lambda entry: (entry, final)),
         Column("seeds", _seeds),
         figures("minutes", lambda entry: entry.average("seconds") / 60, 1),
         figures("MB", lambda entry: entry.average("peak_mb"), 0),
@@ -164,7 +176,7 @@ def _networks(family: Family) -> Table:
         texts("by seed", by_seed, points),
         Column("boundary Dice", lambda item: _mean(item[0], item[1], BOUNDARY, 3)),
         Column("HD95", lambda item: _mean(item[0], item[1], "hd95_mm_mean", 1)),
-        faults("failures", lambda item: item[0].failures(item[1])),
+        *_faults(lambda item: item),
         Column("seeds", lambda item: str(len(item[0].means(item[1])))),
     ]
     caption = (

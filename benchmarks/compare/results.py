@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from custom.evaluation.case_report import BOUNDARY
+from custom.evaluation.case_report import BOUNDARY, COUNTS
 from custom.evaluation.compare import Difference, case_difference, paired_difference
+from custom.evaluation.earlier import summary_of_today
 from custom.evaluation.hardness import lowest_quartile
 
 RunRow = dict[str, Any]
@@ -79,9 +80,11 @@ class Entry:
         found = (row["networks"].get(file, {}).get("metrics", {}).get(metric) or {} for row in self.rows)
         return [metric["mean"] for metric in found if metric.get("mean") is not None]
 
-    def failures(self, file: str) -> int:
-        """Count the failures of all seeds."""
-        return sum(row["networks"][file]["failures"] for row in self.rows if file in row["networks"])
+    def faults(self, file: str) -> dict[str, int]:
+        """Missed structures, false alarms and labels that lack a class, of all seeds; ``places`` is cases times classes."""
+        found = [row["networks"][file] for row in self.rows if file in row["networks"]]
+        counts = {key: sum(summary[key] for summary in found) for key in (*COUNTS, "empty_labels")}
+        return {**counts, "places": sum(summary["cases"] * len(summary["classes"]) for summary in found)}
 
     def average(self, key: str) -> float:
         """Mean over seeds of a number of the row, such as ``seconds``; NaN where there is no row."""
@@ -120,7 +123,9 @@ def read_rows(folder: Path) -> list[RunRow]:
     for path in sorted(Path(folder).glob("*.json")):
         try:
             row = json.loads(path.read_text(encoding="utf-8"))
-            rows.append({**row, "seed": int(row["seed"]), "cases": {k: _cases(v) for k, v in row["cases"].items()}})
+            networks = {k: summary_of_today(v, f"{path}, {k},") for k, v in row["networks"].items()}
+            cases = {k: _cases(v) for k, v in row["cases"].items()}
+            rows.append({**row, "seed": int(row["seed"]), "networks": networks, "cases": cases})
             missing = {"size", "task", "labels", "name", "bundle", "networks", "overrides", "steps"} - row.keys()
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(

@@ -18,8 +18,8 @@ from typing import Any
 
 import yaml
 
-from custom.evaluation.case_report import BOUNDARY, CONTRAST
-from custom.evaluation.compare import read_cases
+from custom.evaluation.case_report import BOUNDARY, CONTRAST, COUNTS
+from custom.evaluation.case_table import read_cases
 from custom.files import write_text
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -176,7 +176,7 @@ def row(job: Job, folder: Path) -> dict[str, Any]:
 
 def _compact(case: Mapping[str, Any]) -> dict[str, Any]:
     """A case with what is compared, rounded; a number that is not there is null."""
-    names = ("case", "patient", "failures", "hd95_mm_mean", BOUNDARY, CONTRAST)
+    names = ("case", "patient", *COUNTS, "hd95_mm_mean", BOUNDARY, CONTRAST)
     kept = {k: v for k, v in case.items() if k in names or k.startswith("dice_")}
     return {k: (None if math.isnan(v) else round(v, 5)) if isinstance(v, float) else v for k, v in kept.items()}
 

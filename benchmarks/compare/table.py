@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from custom.evaluation.case_report import BOUNDARY
+from custom.evaluation.case_report import BOUNDARY, FAULTS, fault_texts
 from custom.markdown import table
 
 from .results import BASELINE, SERVED, Entry, Family, mean_and_sd
@@ -20,7 +20,7 @@ MARKERS = "<!-- compare -->", "<!-- /compare -->"
 def markdown(found: Sequence[Family]) -> str:
     parts = ["# Methods against supervised training", "Written by `python -m benchmarks.compare --table`."]
     head = ["Method", "Dice, final", "Difference", "95 % interval", "p", "p (Holm)", "Dice, best", "Difference", "95 % interval",
-            "p (Holm)", "HD95", "Failures", "Seeds", "Minutes", "MB"]  # fmt: skip
+            "p (Holm)", "HD95", *FAULTS.values(), "Seeds", "Minutes", "MB"]  # fmt: skip
     for family in found:
         parts += [f"## {family.title}", table(head, [_line(entry) for entry in family.entries])]
         notes = [f"- {entry.name}: {note}" for entry in family.entries for note in entry.notes]
@@ -34,7 +34,7 @@ def markdown(found: Sequence[Family]) -> str:
 
 def _line(entry: Entry) -> list[str]:
     if not entry.rows:
-        return [entry.name, entry.absence, *[GAP] * 13]
+        return [entry.name, entry.absence, *[GAP] * 14]
     final, best = (change_texts(entry, file) for file in SERVED.values())
     hd95, _ = mean_and_sd(entry.means(SERVED["final"], "hd95_mm_mean"))
     return [
@@ -44,7 +44,7 @@ def _line(entry: Entry) -> list[str]:
         dice_text(entry, SERVED["best"]),
         *(best[i] for i in (0, 1, 3)),
         number_text(hd95, 1),
-        str(entry.failures(SERVED["final"])),
+        *fault_texts(faults := entry.faults(SERVED["final"]), faults["places"]).values(),
         str(len(entry.rows)),
         number_text(entry.average("seconds") / 60, 1),
         number_text(entry.average("peak_mb"), 0),
@@ -85,7 +85,7 @@ def _scores(entry: Entry, file: str) -> dict[str, Any]:
     line["which_seeds"] = " ".join(str(row["seed"]) for row in entry.rows if file in row["networks"])
     for key, metric in (("dice", "dice_mean"), ("hd95", "hd95_mm_mean"), (BOUNDARY, BOUNDARY)):
         line[key], line[f"{key}_sd"] = map(_known, mean_and_sd(entry.means(file, metric)))
-    line["failures"] = entry.failures(file)
+    line |= {key: entry.faults(file)[key] for key in (*FAULTS, "empty_labels")}
     if file in entry.changes:
         change = entry.changes[file]
         line |= {key: _known(getattr(change.mean, key)) for key in ("mean", "low", "high", "cases", "patients", "p")}

@@ -18,7 +18,9 @@ MEANING = (
     "and p speak of other patients, not of other seeds: the differences of single seeds stand in the page.",
     f"p (Holm): corrected for the number of methods on the same task and labels. With fewer than {FEW_PATIENTS} patients no "
     "difference is evidence.",
-    "HD95 is a mean over the cases without a failure: read the failures (of all seeds together) beside it.",
+    "Dice is over the cases whose label has the structure. Missed: structures of the labels of which the prediction has nothing, "
+    "which is Dice 0; false alarms: classes that the prediction has and the label lacks, which have no Dice; of all seeds "
+    "together. HD95 is a mean over the cases without a missed structure.",
     "Minutes: of the training, validation included. MB: the process's largest memory.",
 )
 

@@ -31,15 +31,17 @@ from .calibration import Calibration
 from .hardness import REACH, boundary_dice, contrast, lowest_quartile
 from .metrics import COMPAT_RULE, ClassScore, case_scores
 
-Row = dict[str, Any]  # case, patient, group_*: str; failures: int; every other column a float, NaN where not measured
+Row = dict[str, Any]  # case, patient, group_*: str; counts: int; every other column a float, NaN where not measured
 
 OVERLAPS = ("dice", "jaccard")
 DISTANCES = ("hd95_mm", "asd_mm")
 STRICT = (*OVERLAPS, *DISTANCES)  # fields of ClassScore and beginnings of columns
 COMPAT = ("dice", "jaccard", "hd95_voxels", "asd_voxels")  # of CompatScore
+COUNTS = {"missed": "missed", "false_alarms": "false_alarm"}  # columns and the field of ClassScore that they count
 BOUNDARY, CONTRAST = "boundary_dice", "contrast"  # columns of :mod:`.hardness`
-TITLES = {"dice": "Dice", "jaccard": "Jaccard", "hd95_mm": "HD95, mm", "asd_mm": "ASD, mm",
+TITLES = {"dice": "Dice", "jaccard": "Jaccard", "hd95_mm": "HD95, {unit}", "asd_mm": "ASD, {unit}",
           "hd95_voxels": "HD95, voxels", "asd_voxels": "ASD, voxels", BOUNDARY: "Boundary Dice"}  # fmt: skip
+FAULTS = {"missed": "Missed", "false_alarms": "False alarms"}  # titles of COUNTS
 GROUP = "group_"
 BY_CONTRAST = "contrast to the surroundings"  # a group of the summary
 NOT_GIVEN = "not given"
@@ -67,8 +69,6 @@ class CaseReport:
         self.rows: list[Row] = []
         self.compat_rows: list[Row] = []
         self._cases: set[str] = set()
-        self.empty_labels = dict.fromkeys(self.classes, 0)
-        self.failures = dict.fromkeys(self.classes, 0)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -112,51 +112,58 @@ class CaseReport:
             cells[CONTRAST] = math.nan if picture is None else contrast(picture, label, spacing_mm)
         except ValueError as error:
             raise ValueError(f"case {case}: {error}") from error
-        failures = sum(score.failure for score in scores.values())
-        if failures:  # a mean over the other classes alone would get better by a class that was missed
+        counts = {
+            column: {name: int(getattr(score, field)) for name, score in scores.items()}
+            for column, field in COUNTS.items()
+        }
+        if any(counts["missed"].values()):  # a mean over the other classes alone would get better by what was missed
             cells |= {f"{field}_mean": math.nan for field in DISTANCES}
-        self.rows.append({**who, **groups, **cells, "failures": failures})
+        for column, of in counts.items():
+            cells |= {f"{column}_{name}": count for name, count in of.items()} | {column: sum(of.values())}
+        self.rows.append({**who, **groups, **cells})
         self.compat_rows.append({**who, **_cells({k: score.compat for k, score in scores.items()}, COMPAT)})
         self._cases.add(case)
-        for name, score in scores.items():
-            self.empty_labels[name] += score.empty_label
-            self.failures[name] += score.failure
         return scores
 
     def summary(self) -> dict[str, Any]:
         """Return mean, standard deviation and interval of every metric, with the counts a reader needs to judge them.
 
         Per metric ``cases`` and ``patients`` count those with a number, and the interval ends where the metric does (at
-        0, at 1 for Dice and Jaccard); a case with a failure has no mean distance. Per class ``failures`` counts the cases where
-        exactly one of prediction and label is empty, ``empty_labels`` those whose label lacks the class. ``groups``
-        has the same for the cases of each value of each attribute, and for the quarter of the cases with the least
+        0, at 1 for Dice and Jaccard). Dice is over the cases whose label has the class; a case of which a class was missed has
+        no mean distance. Per class ``missed`` counts the cases whose label alone has it, ``false_alarms`` those whose
+        prediction alone has it, ``empty_labels`` those whose label lacks it; the sums over the classes stand above.
+        ``groups`` has the same for the cases of each value of each attribute, and for the quarter of the cases with the least
         contrast against the others (:func:`~.hardness.lowest_quartile`), ``compat`` the metrics by the rule of published
         tables, ``calibration`` is of :class:`~.calibration.Calibration` (None where it counted nothing).
         """
         metrics = [*_columns(self.classes, STRICT), BOUNDARY]
         return {
-            **_counts(self.rows),
-            "empty_labels": sum(self.empty_labels.values()),
+            **self._counts(self.rows),
             "interval": f"{100 * LEVEL:.0f} % percentile bootstrap of the mean over cases, {DRAWS} draws of whole "
             "patients, widened for few patients as Student's t is",
-            "classes": {
-                name: {"failures": self.failures[name], "empty_labels": self.empty_labels[name]}
-                for name in self.classes
-            },
+            "classes": {name: class_counts(self.rows, name) for name in self.classes},
             "metrics": _summaries(self.rows, metrics),
             "groups": {
-                name: {value: {**_counts(rows), "metrics": _summaries(rows, metrics)} for value, rows in values.items()}
+                name: {
+                    value: {**self._counts(rows), "metrics": _summaries(rows, metrics)}
+                    for value, rows in values.items()
+                }
                 for name, values in _groups(self.rows).items()
             },
             "compat": {"rule": COMPAT_RULE, "metrics": _summaries(self.compat_rows, _columns(self.classes, COMPAT))},
             "calibration": self.calibration.summary(),
         }
 
-    def write(self, folder: Path, name: str) -> dict[str, Any]:
+    def _counts(self, rows: Sequence[Row]) -> dict[str, int]:
+        by_class = [class_counts(rows, name) for name in self.classes]
+        total = {key: sum(counts[key] for counts in by_class) for key in (*COUNTS, "empty_labels")}
+        return {"cases": len(rows), "patients": len({row["patient"] for row in rows}), **total}
+
+    def write(self, folder: Path, name: str, unit: str = "mm") -> dict[str, Any]:
         """Write four files, each whole or not at all; what was not measured is an empty cell and a null.
 
         ``<name>.csv`` has a row per case, ``<name>.compat.csv`` the same by the rule of published tables,
-        ``<name>.json`` is :meth:`summary`, ``<name>.md`` its tables to read.
+        ``<name>.json`` is :meth:`summary` with the ``unit`` of distances, ``<name>.md`` its tables to read.
 
         Returns:
             The summary.
@@ -168,9 +175,10 @@ class CaseReport:
             raise ValueError(f"nothing to write to {name}.csv: no case was added")
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        summary = self.summary()
+        summary = {**self.summary(), "unit": unit}
         who = ["case", "patient"]
-        columns = [*who, *_attributes(self.rows), *_columns(self.classes, STRICT), BOUNDARY, CONTRAST, "failures"]
+        counts = [f"{column}{end}" for column in COUNTS for end in (*(f"_{name}" for name in self.classes), "")]
+        columns = [*who, *_attributes(self.rows), *_columns(self.classes, STRICT), BOUNDARY, CONTRAST, *counts]
         write_text(folder / f"{name}.csv", _csv_text(self.rows, columns))
         write_text(folder / f"{name}.compat.csv", _csv_text(self.compat_rows, [*who, *_columns(self.classes, COMPAT)]))
         write_text(folder / f"{name}.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
@@ -181,25 +189,29 @@ class CaseReport:
 def markdown_text(name: str, summary: Mapping[str, Any]) -> str:
     """Return the tables of a :meth:`CaseReport.summary`, readable as plain text too."""
     classes = summary["classes"]
+    titles = {metric: title.format(unit=summary["unit"]) for metric, title in TITLES.items()}
+    counts = {c: [*faults_of(summary, c).values()] for c in [*classes, "mean"]}
     parts = [
         f"# Scores of {name}",
-        f"{summary['cases']} cases of {summary['patients']} patients. A failure is a class of a case where exactly one "
-        f"of prediction and label is empty: {summary['failures']} in all; it has Dice 0 and no distance. The mean of a "
-        "case is over its classes that have a number; a case with a failure has no mean distance. Intervals: "
-        f"{summary['interval']}. Boundary Dice counts the voxels within {REACH} of the reference's surface alone.",
+        f"{summary['cases']} cases of {summary['patients']} patients. Missed: a structure of the label of which the "
+        "prediction has nothing; it has Dice 0 and no distance. False alarm: a class that the prediction has and the label "
+        "lacks; it has no Dice and no distance, and counts in its own column alone. So Dice is over the cases that have "
+        "the structure. The mean of a case is over the classes of its label; a case with a missed one has no mean "
+        f"distance. Intervals: {summary['interval']}. Boundary Dice counts the voxels within {REACH} of the reference's "
+        "surface alone.",
         table(
-            ["Metric", "Class", "Mean", "SD", f"{100 * LEVEL:.0f} % interval", "Cases", "Failures"],
+            ["Metric", "Class", "Mean", "SD", f"{100 * LEVEL:.0f} % interval", "Cases", *FAULTS.values()],
             [
-                [TITLES[m], c, *_numbers(summary["metrics"][f"{m}_{c}"], m), _failures(summary, c)]
+                [titles[m], c, *_numbers(summary["metrics"][f"{m}_{c}"], m), *counts[c]]
                 for m in STRICT
                 for c in [*classes, "mean"]
             ]
-            + [[TITLES[BOUNDARY], "mean", *_numbers(summary["metrics"][BOUNDARY], "dice"), _failures(summary, "mean")]],
+            + [[titles[BOUNDARY], "mean", *_numbers(summary["metrics"][BOUNDARY], "dice"), *counts["mean"]]],
             texts=2,
         ),
     ]
     if summary["groups"]:
-        parts += ["## Groups", _group_table(summary["groups"])]
+        parts += ["## Groups", _group_table(summary["groups"], len(classes), titles)]
     if summary["calibration"]:
         calibration = summary["calibration"]
         parts += [
@@ -209,13 +221,49 @@ def markdown_text(name: str, summary: Mapping[str, Any]) -> str:
     parts += ["## As published tables count", f"Only to stand beside them: {summary['compat']['rule']}."]
     metrics = summary["compat"]["metrics"]
     rows = [[c, *(_number(metrics[f"{m}_{c}"]["mean"], m) for m in COMPAT)] for c in [*classes, "mean"]]
-    parts.append(table(["Class", *(TITLES[m] for m in COMPAT)], rows))
+    parts.append(table(["Class", *(titles[m] for m in COMPAT)], rows))
     return "\n\n".join(parts) + "\n"
 
 
-def _group_table(groups: Mapping[str, Any]) -> str:
+def class_counts(rows: Sequence[Row], name: str) -> dict[str, int]:
+    """Return how often a class was ``missed``, a ``false_alarms``, and how many ``empty_labels`` lack it."""
+    counts = {column: sum(row[f"{column}_{name}"] for row in rows) for column in COUNTS}
+    return {**counts, "empty_labels": sum(math.isnan(row[f"dice_{name}"]) for row in rows)}
+
+
+def faults_of(summary: Mapping[str, Any], name: str = "mean") -> dict[str, str]:
+    """Return ``7 of 44`` (structures that labels have) and ``6 of 16`` (that they lack) of a class, or of all by ``mean``."""
+    counts = summary if name == "mean" else summary["classes"][name]
+    return fault_texts(counts, summary["cases"] * (len(summary["classes"]) if name == "mean" else 1))
+
+
+def fault_texts(counts: Mapping[str, Any], places: int) -> dict[str, str]:
+    """Return both counts, each with what it could have been: labels that have, and that lack, what is looked for.
+
+    Args:
+        counts: ``missed``, ``false_alarms`` and ``empty_labels``.
+        places: cases times classes.
+    """
+    empty = counts["empty_labels"]
+    return {
+        "missed": f"{counts['missed']} of {places - empty}",
+        "false_alarms": f"{counts['false_alarms']} of {empty}",
+    }
+
+
+def _group_table(groups: Mapping[str, Any], classes: int, titles: Mapping[str, str]) -> str:
     level = f"{100 * LEVEL:.0f} % interval"
-    head = ["Attribute", "Value", "Patients", "Cases", "Dice", level, TITLES[BOUNDARY], "HD95, mm", "Failures"]
+    head = [
+        "Attribute",
+        "Value",
+        "Patients",
+        "Cases",
+        "Dice",
+        level,
+        titles[BOUNDARY],
+        titles["hd95_mm"],
+        *FAULTS.values(),
+    ]
     rows = []
     for attribute, values in groups.items():
         for value, group in values.items():
@@ -223,7 +271,8 @@ def _group_table(groups: Mapping[str, Any]) -> str:
             mean, _, interval, _ = _numbers(dice, "dice")
             counts = str(group["patients"]), str(group["cases"])
             boundary, distance = _number(group["metrics"][BOUNDARY]["mean"], "dice"), _number(hd95["mean"], "hd95_mm")
-            rows.append([attribute, value, *counts, mean, interval, boundary, distance, str(group["failures"])])
+            faults = fault_texts(group, classes * group["cases"]).values()
+            rows.append([attribute, value, *counts, mean, interval, boundary, distance, *faults])
     return table(head, rows, texts=2)
 
 
@@ -239,10 +288,6 @@ def _number(value: float | None, kind: str) -> str:
     return f"{value:.3f}" if kind in OVERLAPS else f"{value:.1f}"
 
 
-def _failures(summary: Mapping[str, Any], name: str) -> str:
-    return str(summary["failures"] if name == "mean" else summary["classes"][name]["failures"])
-
-
 def _check_text(texts: Mapping[str, str], case: str) -> None:
     for column, text in texts.items():
         if any(mark in column + text for mark in "\r\n"):
@@ -250,14 +295,6 @@ def _check_text(texts: Mapping[str, str], case: str) -> None:
                 f"case {case!r}: {column!r} is {text!r}, with a line break, which a row of a table cannot hold. Take it out "
                 "of the data list"
             )
-
-
-def _counts(rows: Sequence[Row]) -> dict[str, int]:
-    return {
-        "cases": len(rows),
-        "patients": len({row["patient"] for row in rows}),
-        "failures": sum(row["failures"] for row in rows),
-    }
 
 
 def _attributes(rows: Sequence[Row]) -> list[str]:

@@ -8,11 +8,9 @@ and its interval resamples patients. To compare two files:
 
 from __future__ import annotations
 
-import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,10 +18,11 @@ from numpy.typing import NDArray
 
 from .. import markdown
 from .bootstrap import bootstrap_interval
-from .case_report import GROUP, Row
+from .case_report import BOUNDARY, FAULTS, Row, class_counts, fault_texts
+from .case_table import by_case, classes_of, listed
 
 FEW_PATIENTS = 6  # all of six sharing a sign has p = 2 / 2**6 = 0.031 in the two-sided sign test; all of five, 0.062
-_NAMES_SHOWN = 10
+_OTHERS = {BOUNDARY: "boundary Dice", "hd95_mm_mean": "HD95", "asd_mm_mean": "ASD"}  # measures that no verdict judges
 _ROUNDING = 1e-12  # a smaller difference is one of rounding
 
 
@@ -38,8 +37,7 @@ class Difference:
         p: of the two-sided Wilcoxon signed-rank test on the patients' mean differences, those of exactly 0 left out;
             NaN where all are 0.
         metric: the column that was compared.
-        dropped: cases on which the mean says nothing: without a number in both, or, for other metrics than Dice, in one.
-        filled: cases whose Dice was taken as 1 in one of the two, see :func:`case_difference`.
+        dropped: cases without a number in one or both, on which the mean says nothing.
     """
 
     mean: float
@@ -50,58 +48,40 @@ class Difference:
     p: float = math.nan
     metric: str = "dice_mean"
     dropped: tuple[str, ...] = ()
-    filled: int = 0
-
-
-def read_cases(csv_path: Path | str) -> list[Row]:
-    """Read a per-case table that :meth:`.case_report.CaseReport.write` wrote.
-
-    Returns:
-        A dict a case: ``case``, ``patient`` and every ``group_...`` strings, ``failures`` an int, every other column a
-        float (an empty cell is NaN).
-
-    Raises:
-        ValueError: not such a table, a cell that is no number, no case, or a case twice; the text names the file.
-    """
-    with open(csv_path, newline="", encoding="utf-8") as stream:
-        reader = csv.DictReader(stream)
-        needed = ("case", "patient", "dice_mean", "failures")
-        missing = [name for name in needed if name not in (reader.fieldnames or ())]
-        if missing:
-            raise ValueError(f"{csv_path} is no table of cases: it lacks the columns {', '.join(missing)}")
-        rows = [_read_row(raw, f"{csv_path}, line {reader.line_num}") for raw in reader]
-    if not rows:
-        raise ValueError(f"{csv_path} holds no case")
-    _by_case(rows, str(csv_path))
-    return rows
 
 
 def paired_difference(ours: Sequence[Row], baseline: Sequence[Row], metric: str = "dice_mean") -> Difference:
     r"""Return the mean over cases of :math:`\text{ours}_i - \text{baseline}_i`, with its interval over patients.
 
-    A case without a :func:`case_difference` is left out and named in ``dropped``. For HD95 that includes every failure:
-    compare the failures beside it.
+    A case without a :func:`case_difference` is left out and named in ``dropped``. Dice is there in both or in neither: it
+    is over the cases whose label has the structure. A distance lacks every case of which one of the two missed a structure:
+    compare missed structures and false alarms beside it.
 
     Args:
         ours, baseline: rows of the two models, on the same cases, in any order.
         metric: a column, "dice_mean" or another.
 
     Raises:
-        ValueError: the sets of cases differ, a case belongs to different patients, the metric is unknown, or no case
-            has a difference.
+        ValueError: the sets of cases differ, a case belongs to different patients or has a Dice in one table alone, the
+            metric is unknown, or no case has a difference.
     """
-    mine, theirs = _by_case(ours, "ours"), _by_case(baseline, "the baseline")
+    mine, theirs = by_case(ours, "ours"), by_case(baseline, "the baseline")
     _check_same_cases(mine, theirs)
     for name, rows in (("ours", ours), ("the baseline", baseline)):
         _check_metric(rows, metric, name)
     cases = sorted(mine)
+    one_sided = [case for case in cases if math.isnan(mine[case][metric]) != math.isnan(theirs[case][metric])]
+    if one_sided and _is_dice(metric):
+        raise ValueError(
+            f"{metric} is in one of the two tables alone for {listed(one_sided)}: they were not scored against the same "
+            "labels. Evaluate both again, on the same list"
+        )
     values = np.array([case_difference(mine[case], theirs[case], metric) for case in cases])
     known = ~np.isnan(values)
     if not known.any():
         raise ValueError(f"no case has a {metric} in both tables: there is nothing to compare")
     patients = [mine[case]["patient"] for case in cases]
     low, high = bootstrap_interval(values, patients)
-    one_sided = sum(math.isnan(mine[case][metric]) != math.isnan(theirs[case][metric]) for case in cases)
     return Difference(
         mean=float(values[known].mean()),
         low=low,
@@ -111,21 +91,12 @@ def paired_difference(ours: Sequence[Row], baseline: Sequence[Row], metric: str 
         p=_wilcoxon(values[known], [patient for patient, keep in zip(patients, known, strict=True) if keep]),
         metric=metric,
         dropped=tuple(case for case, keep in zip(cases, known, strict=True) if not keep),
-        filled=one_sided if _is_dice(metric) else 0,
     )
 
 
 def case_difference(ours: Row, baseline: Row, metric: str = "dice_mean") -> float:
-    """Return ours minus the baseline on one case; NaN where it has none.
-
-    A Dice that only one of the two has is of a structure that is not there: the other one found something all the same,
-    and scores 0. The one without a number rightly found nothing, and counts as 1. Left out, the false find would cost
-    nothing.
-    """
-    mine, theirs = float(ours[metric]), float(baseline[metric])
-    if _is_dice(metric) and math.isnan(mine) != math.isnan(theirs):
-        mine, theirs = (1.0 if math.isnan(value) else value for value in (mine, theirs))
-    return mine - theirs
+    """Return ours minus the baseline on one case; NaN where one of the two has no number."""
+    return float(ours[metric]) - float(baseline[metric])
 
 
 def verdict(difference: Difference) -> str:
@@ -153,42 +124,132 @@ def verdict(difference: Difference) -> str:
     )
 
 
-def model_table(results: dict[str, Sequence[Row]], classes: Sequence[str]) -> str:
+def model_table(results: dict[str, Sequence[Row]], classes: Sequence[str], unit: str = "mm") -> str:
     """Return a Markdown table, readable as plain text: a row a model, in the order of ``results``.
 
-    Dice is the mean over the cases that have one, in points (100 x Dice). HD95 and ASD are the mean over cases of the
-    case's mean over its classes, in mm, as everywhere; a case with a failure has none, so ``Failures`` must be read
-    beside them.
+    Each column is over the cases in which all models have a number, so that its means differ by what a case differs:
+    Dice, in points (100 x Dice), over those whose label has the structure; HD95 and ASD, the case's mean over its
+    classes, over those in which no model missed one. Missed structures and false alarms must be read beside them.
+
+    Args:
+        results: the rows of each model, on the same cases.
+        classes: whose Dice is shown.
+        unit: of distances.
 
     Raises:
-        ValueError: no model, or rows that lack a class.
+        ValueError: no model, other cases, or rows that lack a class.
     """
     if not results:
         raise ValueError("a table needs at least one model")
-    head = ["Model", *(f"Dice {name}" for name in classes), "Dice mean", "HD95, mm", "ASD, mm", "Failures", "Cases"]
-    return markdown.table(head, [_table_row(model, rows, classes) for model, rows in results.items()])
+    columns = {**{f"dice_{name}": f"Dice {name}" for name in classes}, "dice_mean": "Dice mean"}
+    columns |= {"hd95_mm_mean": f"HD95, {unit}", "asd_mm_mean": f"ASD, {unit}"}
+    tables = {model: by_case(rows, model) for model, rows in results.items()}
+    for model, rows in results.items():
+        _check_same_cases(tables[model], next(iter(tables.values())))
+        for metric in columns:
+            _check_metric(rows, metric, model)
+    cases = next(iter(tables.values()))
+    shared = {m: [c for c in cases if _all_have(tables, c, m)] for m in columns}
+    lines = [
+        [
+            model,
+            *(_mean([(100 if _is_dice(m) else 1) * rows[c][m] for c in shared[m]]) for m in columns),
+            *row_faults([*rows.values()], classes).values(),
+            str(len(rows)),
+        ]
+        for model, rows in tables.items()
+    ]
+    return markdown.table(["Model", *columns.values(), *FAULTS.values(), "Cases"], lines)
 
 
-def comparison(baseline: Sequence[Row], ours: Sequence[Row], names: Sequence[str], metric: str = "dice_mean") -> str:
+def row_faults(rows: Sequence[Row], classes: Sequence[str]) -> dict[str, str]:
+    """Return ``7 of 44`` missed structures and ``6 of 16`` false alarms, over cases and classes."""
+    counts = [class_counts(rows, name) for name in classes]
+    return fault_texts({key: sum(of[key] for of in counts) for key in counts[0]}, len(classes) * len(rows))
+
+
+def comparison(
+    baseline: Sequence[Row],
+    ours: Sequence[Row],
+    names: Sequence[str],
+    metric: str = "dice_mean",
+    unit: str = "mm",
+) -> str:
     """Return table, paired difference and verdict of two models on the same cases, as plain text."""
     difference = paired_difference(ours, baseline, metric)
-    classes = [key[len("dice_") :] for key in baseline[0] if key.startswith("dice_") and key != "dice_mean"]
+    classes = classes_of(baseline)
     lines = [
-        model_table({names[0]: baseline, names[1]: ours}, classes),
+        model_table({names[0]: baseline, names[1]: ours}, classes, unit),
         "",
-        "Dice in points (100 x Dice). Failures: classes of a case where exactly one of prediction and label is empty; "
-        "they have no distance, nor has the mean of their case.",
+        "Each column is over the cases in which both have a number: Dice, in points (100 x Dice), over those whose label has "
+        "the structure, distances over those in which neither missed one. Missed: of the structures in the labels; false "
+        "alarms: of the classes that a label lacks. They have no distance, and a false alarm has no Dice.",
         f"{names[1]} minus {names[0]}, paired over {difference.cases} cases: {_amount(difference)}; "
         f"{_significance(difference.p)}.",
     ]
-    if difference.filled:
-        lines.append(
-            f"Dice taken as 1 for the one that rightly found nothing where the other did: {difference.filled} "
-            f"{'case' if difference.filled == 1 else 'cases'}."
-        )
     if difference.dropped:
-        lines.append(f"Left out, without a number in both: {_listed(difference.dropped)}.")
-    return "\n".join([*lines, *([verdict(difference)] if _is_dice(metric) else [])])
+        why = "whose label lacks the structure" if _is_dice(metric) else "without a number in one or both"
+        lines.append(f"Left out, {why}: {listed(difference.dropped)}.")
+    if not _is_dice(metric):
+        return "\n".join(lines)
+    lines += [verdict(difference), *beside_dice(baseline, ours, names, difference, unit)]
+    if len(classes) > 1:
+        lines += [f"{name}: {_both_faults(baseline, ours, names, [name])}." for name in classes]
+    return "\n".join(lines)
+
+
+def beside_dice(
+    baseline: Sequence[Row], ours: Sequence[Row], names: Sequence[str], difference: Difference, unit: str = "mm"
+) -> list[str]:
+    """Say what a verdict does not judge, as it is of Dice alone: missed structures and false alarms; the other measures in one
+    line.
+
+    Args:
+        baseline, ours: rows of the two models, on the same cases.
+        names: what they are called, the baseline first.
+        difference: that of the verdict.
+        unit: of distances.
+    """
+    shown = [name for name in classes_of(baseline) if difference.metric in ("dice_mean", f"dice_{name}")]
+    structure = "a structure" if len(shown) > 1 else f"the structure ({shown[0]})"
+    lines = [
+        f"That is by Dice alone, over the {difference.cases} of {_cases(len(baseline))} whose label has {structure}.",
+        f"Missed structures and false alarms: {_both_faults(baseline, ours, names, shown)}.",
+    ]
+    others = [
+        _other(paired_difference(ours, baseline, metric), title, unit)
+        for metric, title in _OTHERS.items()
+        if all(metric in row for row in (*baseline, *ours))
+        and any(math.isfinite(case_difference(*pair, metric)) for pair in _pairs(ours, baseline))
+    ]
+    return [*lines, f"Not judged, {names[1]} minus {names[0]}: {'; '.join(others)}."] if others else lines
+
+
+def _both_faults(baseline: Sequence[Row], ours: Sequence[Row], names: Sequence[str], classes: Sequence[str]) -> str:
+    found = [row_faults(rows, classes) for rows in (baseline, ours)]
+    return "; ".join(
+        f"{name} missed {of['missed']}, false alarms {of['false_alarms']}"
+        for name, of in zip(names, found, strict=True)
+    )
+
+
+def _pairs(ours: Sequence[Row], baseline: Sequence[Row]) -> list[tuple[Row, Row]]:
+    theirs = by_case(baseline, "the baseline")
+    return [(row, theirs[row["case"]]) for row in ours]
+
+
+def _other(difference: Difference, title: str, unit: str) -> str:
+    """A measure that is not judged: its difference, interval, p and number of cases, in points or in the unit of distances."""
+    overlap = difference.metric == BOUNDARY
+    scale, digits, unit = (100, 1, "points") if overlap else (1, 2, unit)
+    mean, low, high = (round(scale * x, digits) + 0.0 for x in (difference.mean, difference.low, difference.high))
+    interval = "no interval" if math.isnan(low) else f"95 % interval {low:.{digits}f} to {high:.{digits}f}"
+    p = "no patient differs" if math.isnan(difference.p) else f"p {_p_text(difference.p)}"
+    return f"{title} {mean:+.{digits}f} {unit} ({interval}, {p}, {_cases(difference.cases)})"
+
+
+def _cases(count: int) -> str:
+    return f"{count} {'case' if count == 1 else 'cases'}"
 
 
 def _amount(difference: Difference) -> str:
@@ -211,7 +272,11 @@ def _basis(low: float, high: float, patients: int, digits: int = 1) -> str:
 def _significance(p: float) -> str:
     if math.isnan(p):
         return "no patient differs"
-    return "Wilcoxon signed-rank test over patients p " + (f"= {p:.3f}" if p >= 0.001 else "< 0.001")
+    return f"Wilcoxon signed-rank test over patients p {_p_text(p)}"
+
+
+def _p_text(p: float) -> str:
+    return f"= {p:.3f}" if p >= 0.001 else "< 0.001"
 
 
 def _wilcoxon(values: NDArray[Any], patients: Sequence[str]) -> float:
@@ -232,17 +297,8 @@ def _points(dice: float) -> float:
     return round(100 * dice, 1) + 0.0
 
 
-def _table_row(model: str, rows: Sequence[Row], classes: Sequence[str]) -> list[str]:
-    dice, distances = [*(f"dice_{name}" for name in classes), "dice_mean"], ["hd95_mm_mean", "asd_mm_mean"]
-    for metric in [*dice, *distances]:
-        _check_metric(rows, metric, model)
-    return [
-        model,
-        *(_mean([100 * row[metric] for row in rows]) for metric in dice),
-        *(_mean([row[metric] for row in rows]) for metric in distances),
-        str(sum(row["failures"] for row in rows)),
-        str(len(rows)),
-    ]
+def _all_have(models: Mapping[str, Mapping[str, Row]], case: str, metric: str) -> bool:
+    return all(math.isfinite(cases[case][metric]) for cases in models.values())
 
 
 def _mean(values: Sequence[float]) -> str:
@@ -250,50 +306,17 @@ def _mean(values: Sequence[float]) -> str:
     return f"{math.fsum(finite) / len(finite):.1f}" if finite else "-"
 
 
-def _read_row(raw: dict[str, str], where: str) -> Row:
-    row: Row = {}
-    for column, cell in raw.items():
-        if column is None or cell is None:
-            raise ValueError(f"{where}: the number of cells differs from the header's")
-        text = column in ("case", "patient") or column.startswith(GROUP)
-        row[column] = cell if text else _number(cell, column, where)
-    if not (row["failures"] >= 0 and row["failures"] == int(row["failures"])):
-        raise ValueError(f"{where}: failures is {raw['failures']!r}, not a count")
-    row["failures"] = int(row["failures"])
-    return row
-
-
-def _number(cell: str, column: str, where: str) -> float:
-    try:
-        return float(cell) if cell else math.nan
-    except ValueError:
-        raise ValueError(f"{where}: {column} is {cell!r}, not a number") from None
-
-
-def _by_case(rows: Sequence[Row], where: str) -> dict[str, Row]:
-    cases = {row["case"]: row for row in rows}
-    if len(cases) != len(rows):
-        names = [row["case"] for row in rows]
-        raise ValueError(f"{where}: twice in the table: {_listed(sorted({n for n in names if names.count(n) > 1}))}")
-    return cases
-
-
 def _check_same_cases(ours: dict[str, Row], baseline: dict[str, Row]) -> None:
     only = {"only ours": ours.keys() - baseline.keys(), "only the baseline": baseline.keys() - ours.keys()}
-    faults = [f"{whose} has {_listed(sorted(names))}" for whose, names in only.items() if names]
+    faults = [f"{whose} has {listed(sorted(names))}" for whose, names in only.items() if names]
     if faults:
         raise ValueError(f"the two tables hold different cases: {'; '.join(faults)}. Score both on the same ones")
     moved = sorted(case for case in ours if ours[case]["patient"] != baseline[case]["patient"])
     if moved:
-        raise ValueError(f"the two tables give different patients to {_listed(moved)}")
+        raise ValueError(f"the two tables give different patients to {listed(moved)}")
 
 
 def _check_metric(rows: Sequence[Row], metric: str, where: str) -> None:
     if any(metric not in row for row in rows):
         known = [key for key, value in rows[0].items() if isinstance(value, float)]
         raise ValueError(f"{where}: no column {metric}, the table has {', '.join(known)}")
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = len(names) - _NAMES_SHOWN
-    return ", ".join(names[:_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -27,7 +28,7 @@ from ..networks.one_channel import channel_of
 from ..networks.probabilities import probabilities_of, softmax
 from ..run.config import RunConfig
 from ..run.trained import check_trained
-from .case_report import CaseReport
+from .case_report import FAULTS, CaseReport, faults_of
 from .slices import ShownSlices
 
 logger = logging.getLogger(__name__)
@@ -79,16 +80,21 @@ class ReportHandler:
         for batch, output in zip(state.batch, state.output, strict=True):
             self._add(batch, convert_to_tensor(output["pred"], track_meta=False).detach())
 
-    def write(self, folder: Path, name: str, reads: Reads | None = None) -> dict[str, Any]:
+    def write(self, folder: Path, name: str, reads: Reads | None = None, same_as: str = "") -> dict[str, Any]:
         """Write the report, its ``.json`` with the ``unit`` of distances, and ``<name>.slices.npz``; return the summary.
 
-        With ``reads``, ``.json`` has the ``modality`` and how many cases were ``left_out`` too, ``.md`` a sentence on it.
+        With ``reads``, ``.json`` has the ``modality`` and how many cases were ``left_out`` too, ``.md`` a sentence on it;
+        with ``same_as``, the name of the file that holds the same weights, so do both.
         """
-        summary = {**self.report.write(folder, name), "unit": self.unit}
+        summary, said = self.report.write(folder, name, self.unit), []
         if reads is not None:
             summary |= {"modality": reads.modality, "left_out": reads.left_out}
-            page = folder / f"{name}.md"
-            write_text(page, f"{page.read_text(encoding='utf-8')}\n{reads}\n")
+            said.append(str(reads))
+        if same_as:
+            summary["same_as"] = same_as
+            said.append(f"The same weights as {same_as}, scored once.")
+        page = folder / f"{name}.md"
+        write_text(page, "\n".join([page.read_text(encoding="utf-8"), *(f"{line}\n" for line in said)]))
         write_text(folder / f"{name}.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
         self.slices.write(folder / f"{name}.slices.npz")
         return summary
@@ -170,6 +176,8 @@ def evaluate_models(
 ) -> dict[str, Any]:
     """Score each ``*.pt`` of ``models_dir``; write its files to ``<output_dir>/evaluation/<part>``.
 
+    Files that hold the same weights (the best epoch was the last one, or none was chosen) are scored once.
+
     Args:
         config: that of this evaluation, to compare with ``train.yaml`` of the bundle around ``models_dir``.
 
@@ -186,9 +194,11 @@ def evaluate_models(
     if config is not None:
         check_trained(models_dir.parent, config)
     logger.info("Evaluating the networks of %s on the %s part.", models_dir, part)
-    names = _content(models_dir.parent / "run.json").get("networks", {})
-    found, loader = {}, cast(DataLoader, evaluator.data_loader)
-    for path in sorted(models_dir.glob("*.pt"), key=lambda p: (p.stem != "model", len(p.stem), p.stem)):
+    run = _content(models_dir.parent / "run.json")
+    found: dict[str, Any] = {}
+    loader = cast(DataLoader, evaluator.data_loader)
+    paths = sorted(models_dir.glob("*.pt"), key=lambda p: (p.stem != "model", len(p.stem), p.stem))
+    for path, *others in _by_content(paths):
         load_weights(network, path)
         reads = readable(network, loader)
         if reads is not None and not len(reads.loader):
@@ -200,9 +210,14 @@ def evaluate_models(
         evaluator.run()
         summary = report.write(folder, path.stem, reads)
         found[path.stem] = summary["metrics"]["dice_mean"]["mean"]
-        logger.info("%-13s (%s)  %s", path.stem, _what(path.stem, names), score_line(summary))
+        logger.info("%-13s (%s)  %s", path.stem, _what(path.stem, run), score_line(summary))
+        for other in others:
+            report.write(folder, other.stem, reads, path.stem)
+            found[other.stem] = found[path.stem]
+            logger.info("%-13s (%s)  the same weights as %s", other.stem, _what(other.stem, run), path.stem)
     if not found:
         raise ScoringError(f"nothing was evaluated: no case of the {part} part has a modality that a network reads")
+    found = {path.stem: found[path.stem] for path in paths if path.stem in found}
     write_text(folder / "summary.json", json.dumps(found, indent=2) + "\n")  # last: it is there when all are
     logger.info("Scores of every case: %s (.csv; .md to read)", folder)
     return found
@@ -212,16 +227,38 @@ def _content(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
-def _what(stem: str, names: Mapping[str, str]) -> str:
-    """The network of a file of weights, and of which moment they are."""
+def _by_content(paths: Sequence[Path]) -> list[list[Path]]:
+    """The files, those with the same weights together, each group where its first one stands."""
+    groups: dict[str, list[Path]] = {}
+    for path in paths:
+        groups.setdefault(_digest(path), []).append(path)
+    return list(groups.values())
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 of names, types and values: two files of the same weights differ as files. The path of what holds no weights."""
+    weights, found = torch.load(path, map_location="cpu", weights_only=True), hashlib.sha256()
+    if not (isinstance(weights, dict) and all(isinstance(value, torch.Tensor) for value in weights.values())):
+        return str(path)  # for load_weights to judge
+    for name, value in weights.items():
+        found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        found.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+
+def _what(stem: str, run: Mapping[str, Any]) -> str:
+    """The network of a file of weights, and of which moment they are, by the run's ``run.json``."""
+    names = run.get("networks", {})
     name = names.get(stem.removesuffix("_final"), stem)
     if stem.endswith("_final"):
         return f"{name}, final weights"
-    return f"{name}, best in validation" if names else name
+    if not names:
+        return name
+    return f"{name}, {'best in validation' if run.get('best in validation') else 'final weights'}"
 
 
 def score_line(summary: Mapping[str, Any]) -> str:
-    """Dice of each class, HD95, failures and calibration of one network."""
+    """Dice of each class, HD95, missed structures, false alarms and calibration of one network."""
 
     def mean(metric: str, digits: int) -> str:
         value = summary["metrics"][metric]["mean"]
@@ -229,7 +266,8 @@ def score_line(summary: Mapping[str, Any]) -> str:
 
     dice = "  ".join(f"{name} {mean(f'dice_{name}', 3)}" for name in [*summary["classes"], "mean"])
     ece = summary["calibration"]["ece"] if summary["calibration"] else float("nan")
-    line = f"Dice: {dice} | HD95 {mean('hd95_mm_mean', 1)} {summary['unit']} | failures {summary['failures']} | ECE {ece:.3f}"
+    faults = " | ".join(f"{FAULTS[kind].lower()} {text}" for kind, text in faults_of(summary).items())
+    line = f"Dice: {dice} | HD95 {mean('hd95_mm_mean', 1)} {summary['unit']} | {faults} | ECE {ece:.3f}"
     if left_out := summary.get("left_out"):
         line += f" | {left_out} of {left_out + summary['cases']} cases lack {summary['modality']}"
     return line

@@ -1,8 +1,9 @@
 """Dice, Jaccard, HD95 and ASD of one case: numpy arrays in, numbers out, nothing of torch.
 
-Two readings of the same masks. The strict one is in mm and never lets an empty mask look good: there is no distance
-then, and that is a failure to count, never 0. The other, ``compat``, follows :data:`COMPAT_RULE` and exists only to stand
-beside tables that were made by it.
+Two readings of the same masks. The strict one is in mm and over the structures that the label has: one that was missed has
+Dice 0 and no distance, never a distance of 0. What the prediction has and the label lacks is a false alarm, which is
+counted and has neither: an overlap with nothing says nothing of how large it is. The other, ``compat``, follows
+:data:`COMPAT_RULE` and exists only to stand beside tables that were made by it.
 """
 
 from __future__ import annotations
@@ -47,14 +48,15 @@ class ClassScore:
     """What one class of one case scores.
 
     Args:
-        dice: :math:`2 |A \\cap B| / (|A| + |B|)`, in [0, 1]; NaN where prediction and label are both empty.
-        jaccard: :math:`|A \\cap B| / |A \\cup B|`, in [0, 1]; NaN where both are empty.
+        dice: :math:`2 |A \\cap B| / (|A| + |B|)`, in [0, 1]; NaN where the label is empty.
+        jaccard: :math:`|A \\cap B| / |A \\cup B|`, in [0, 1]; NaN where the label is empty.
         hd95_mm: 95th percentile of both directions' surface distances pooled, in mm (medpy's ``hd95``; MONAI's is
             another number, the larger of the two directions' percentiles); NaN where either is empty.
         asd_mm: mean distance from the prediction's surface to the label's, in mm (medpy's ``asd``, which the field's
             tables print). It goes one way: what the prediction misses does not count, so read it beside HD95. NaN
             where either is empty.
-        failure: exactly one of prediction and label is empty: there is no distance, and that is a fault to count.
+        missed: the label has this class and the prediction lacks it.
+        false_alarm: the prediction has this class and the label lacks it.
         empty_label: the label lacks this class.
         compat: the same by the rule of published tables.
     """
@@ -63,7 +65,8 @@ class ClassScore:
     jaccard: float
     hd95_mm: float
     asd_mm: float
-    failure: bool
+    missed: bool
+    false_alarm: bool
     empty_label: bool
     compat: CompatScore
 
@@ -104,14 +107,14 @@ def class_score(pred: NDArray[Any], label: NDArray[Any], spacing_mm: Sequence[fl
     spacing = _spacing(spacing_mm, pred.ndim)
     has_pred, has_label = bool(pred.any()), bool(label.any())
     if not (has_pred and has_label):
-        overlap = 0.0 if has_pred or has_label else math.nan
+        overlap = 0.0 if has_label else math.nan
         compat = CompatScore(0.0, 0.0, 0.0, 0.0)
-        return ClassScore(overlap, overlap, math.nan, math.nan, has_pred != has_label, not has_label, compat)
+        return ClassScore(overlap, overlap, math.nan, math.nan, has_label, has_pred, not has_label, compat)
     overlap = dice(pred, label)
     jaccard = overlap / (2 - overlap)
     (hd95_mm, asd_mm), (hd95_voxels, asd_voxels) = _distances(pred, label, spacing)
     compat = CompatScore(overlap, jaccard, hd95_voxels, asd_voxels)
-    return ClassScore(overlap, jaccard, hd95_mm, asd_mm, False, False, compat)
+    return ClassScore(overlap, jaccard, hd95_mm, asd_mm, False, False, False, compat)
 
 
 def dice(pred: NDArray[Any], label: NDArray[Any]) -> float:
@@ -150,7 +153,9 @@ def surface_distances(
     pred, label = _masks(pred, label)
     spacing = _spacing(spacing_mm, pred.ndim)
     if not (pred.any() and label.any()):
-        raise ValueError("an empty mask has no surface: count the case as a failure instead of measuring it")
+        raise ValueError(
+            "an empty mask has no surface: count the case as missed or as a false alarm instead of measuring it"
+        )
     return _nearest(*_borders(pred, label), spacing)
 
 

@@ -6,8 +6,10 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..evaluation.compare import comparison, read_cases
+from ..evaluation.case_table import read_cases, unit_of
+from ..evaluation.compare import comparison
 from . import compare_report, write_report
+from .unlabelled import notes
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -43,7 +45,10 @@ def _page(folder: Path, title: str | None) -> Path:
 
 
 def _compare(baseline: Path, ours: Path, names: tuple[str, str], metric: str, html: Path | None) -> None:
-    print(comparison(read_cases(baseline), read_cases(ours), names, metric))
+    print(comparison(read_cases(baseline), read_cases(ours), names, metric, unit_of([baseline, ours])))
+    for path, name in zip((baseline, ours), names, strict=True):
+        for note in notes(path, name):
+            print(note)
     if html:
         html.resolve().parent.mkdir(parents=True, exist_ok=True)
         print(f"Case by case: {compare_report(baseline, ours, names, html)}")

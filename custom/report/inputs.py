@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,8 @@ from numpy.typing import NDArray
 
 from ..errors import UserError
 from ..evaluation.case_report import GROUP, Row
-from ..evaluation.compare import read_cases
+from ..evaluation.case_table import read_cases
+from ..evaluation.earlier import summary_of_today
 
 
 class ReportError(UserError, ValueError):
@@ -107,6 +107,7 @@ def read_evaluated(csv_path: Path, name: str) -> Evaluated:
         )
     try:
         rows = read_cases(csv_path)
+        summary = summary_of_today(summary, str(csv_path))
     except (OSError, ValueError) as error:
         raise ReportError(f"{error}") from error
     if summary.get("modality") not in (None, name):
@@ -130,6 +131,6 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def failed(row: Row, name: str) -> bool:
-    """Exactly one of prediction and label lacks the class: there is an overlap, of 0, but no distance."""
-    return f"hd95_mm_{name}" in row and row[f"dice_{name}"] == 0 and math.isnan(row[f"hd95_mm_{name}"])
+def fault_of(row: Row, name: str) -> str:
+    """Why a class of a case has no distance: ``missed`` or ``false alarm``; empty where neither is."""
+    return "missed" if row[f"missed_{name}"] else "false alarm" if row[f"false_alarms_{name}"] else ""

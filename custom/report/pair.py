@@ -12,14 +12,15 @@ from typing import NamedTuple
 import numpy as np
 from markupsafe import Markup
 
-from ..evaluation.case_report import BOUNDARY, BY_CONTRAST, GROUP, NOT_GIVEN, Row
-from ..evaluation.compare import Difference, case_difference, paired_difference, verdict
+from ..evaluation.case_report import BOUNDARY, BY_CONTRAST, FAULTS, GROUP, NOT_GIVEN, Row
+from ..evaluation.compare import Difference, beside_dice, case_difference, paired_difference, verdict
 from ..evaluation.hardness import lowest_quartile
 from ..files import write_text
 from . import charts, page
 from .inputs import Evaluated, ReportError, read_evaluated
 from .parts import Group, Panels, attribute_columns, group_of, image_and_reference, prediction, three_of
-from .tables import Cell, Column, Table, bad_count, counted, faults, figures, interval, number, texts
+from .tables import Cell, Column, Table, counted, fault_cell, faults, figures, interval, number, texts
+from .unlabelled import notes
 
 POINTS = "difference, Dice points"
 
@@ -52,6 +53,10 @@ def compare_report(baseline_csv: Path, ours_csv: Path, names: tuple[str, str], o
         ours=names[1],
         dice=pair.dice,
         verdict=verdict(pair.dice),
+        beside=[
+            *beside_dice(pair.baseline, pair.ours, names, pair.dice, pair.unit),
+            *(note for path, name in zip((baseline_csv, ours_csv), names, strict=True) for note in notes(path, name)),
+        ],
         metrics=_metrics(pair),
         balance=balance,
         dots=_dots(pair, scored, balance),
@@ -83,7 +88,7 @@ class Pair:
         baseline, ours: their scores.
 
     Raises:
-        ReportError: the classes differ.
+        ReportError: the classes or the units of distances differ.
         ValueError: the cases differ, or none has a Dice in both.
     """
 
@@ -92,6 +97,11 @@ class Pair:
             raise ReportError(
                 f"{baseline.name} has the classes {', '.join(baseline.classes)}, {ours.name} has "
                 f"{', '.join(ours.classes)}. Compare networks of one task"
+            )
+        if baseline.unit != ours.unit:
+            raise ReportError(
+                f"distances of {baseline.name} are in {baseline.unit}, those of {ours.name} in {ours.unit}. Score both on "
+                "the same files"
             )
         self.both, self.classes = (baseline, ours), ours.classes
         self.dice = paired_difference(ours.rows, baseline.rows)  # says what does not fit
@@ -111,6 +121,15 @@ class Pair:
         )
         known = (math.isfinite(_minus(base, mine, metric)) for base, mine in zip(baseline, ours, strict=True))
         return paired_difference(ours, baseline, metric) if any(known) else None
+
+    def means(self, metric: str) -> tuple[float, float]:
+        """Return the mean of the baseline and of ours over the cases with a difference; NaN where there is none."""
+        pairs = zip(self.baseline, self.ours, strict=True)
+        known = [(base[metric], mine[metric]) for base, mine in pairs if math.isfinite(_minus(base, mine, metric))]
+        base, mine = (
+            (math.fsum(values) / len(known) for values in zip(*known, strict=True)) if known else (math.nan,) * 2
+        )
+        return base, mine
 
     def cases(self) -> list[Scored]:
         """Every case, from the largest loss on; those without a difference of Dice last."""
@@ -152,30 +171,28 @@ def _metrics(pair: Pair) -> Table:
         Measure(f"ASD, {pair.unit}", "asd_mm_mean", 2, difference_digits=2),
     ]
     rows = [_metric(pair, measure) for measure in measures]
-    base, mine = (network.summary["failures"] for network in pair.both)
-    rows.append(["failures", bad_count(base), bad_count(mine), number(mine - base, 0, sign=True), *_unknown(4)])
+    rows += [_faults(pair, kind, name) for kind in FAULTS for name in ("", *several)]
     heads = [("metric", ""), *((network.name, "") for network in pair.both)]
     heads += [(name, "difference, paired") for name in ("mean", "95 % interval", "cases", "patients", "p")]
     columns = [Column(name, itemgetter(i), group, words=i == 0) for i, (name, group) in enumerate(heads)]
-    return Table("Means of each over its own cases; differences over the cases that have one", columns, rows)
+    return Table("Means over the cases that have a number in both, and their differences", columns, rows)
 
 
 def _metric(pair: Pair, measure: Measure) -> list[Cell | str]:
     found = pair.difference(measure.metric)
-    means = [_mean(network, measure.metric, measure.digits) for network in pair.both]
+    means = [number(mean, measure.digits) for mean in pair.means(measure.metric)]
     cells = _difference(found, measure.scale, measure.difference_digits)
     p = math.nan if found is None else found.p
     return [measure.label, *means, *cells, Cell("< 0.001", p) if p < 0.001 else number(p, 3)]
 
 
-def _mean(network: Evaluated, metric: str, digits: int) -> Cell:
-    """Return a network's mean; that of a distance names the failures that it leaves out."""
-    cell = number(network.metric(metric)["mean"], digits)
-    if "_mm_" not in metric:
-        return cell
-    failures = network.summary["classes"].get(metric.split("_mm_", 1)[1], network.summary)["failures"]
-    without = f"; {counted(failures, 'failure')} {'has' if failures == 1 else 'have'} none" if failures else ""
-    return replace(cell, text=cell.text + without)
+def _faults(pair: Pair, kind: str, name: str) -> list[Cell | str]:
+    """A row of missed structures or false alarms: of a class, or of all."""
+    places = len(pair.ours) * (1 if name else len(pair.classes))
+    base, mine = counts = [network.summary["classes"][name] if name else network.summary for network in pair.both]
+    cells = [fault_cell(of, places, kind) for of in counts]
+    title = FAULTS[kind].lower()
+    return [f"{title}, {name}" if name else title, *cells, number(mine[kind] - base[kind], 0, sign=True), *_unknown(4)]
 
 
 def _difference(found: Difference | None, scale: float, digits: int) -> list[Cell]:
@@ -222,12 +239,17 @@ def _cases(pair: Pair) -> Table:
         *(points(name, f"dice_{name}") for name in several),
         *both("hd95_mm_mean", 1, hd95),
         figures("difference", lambda case: _minus(case.base, case.mine, "hd95_mm_mean"), 1, hd95, sign=True),
-        faults(one, lambda case: case.base["failures"], "failures"),
-        faults(other, lambda case: case.mine["failures"], "failures"),
+        *(column for kind, title in FAULTS.items() for column in _two_counts(kind, title.lower(), (one, other))),
     ]
     caption = f"{counted(len(pair.baseline), 'case')}, the largest loss first; a click on a head sorts."
     return Table(caption, columns, pair.cases(), sortable=True,
-                 bad=lambda case: case.base["failures"] + case.mine["failures"] > 0)  # fmt: skip
+                 bad=lambda case: any(row[kind] for kind in FAULTS for row in (case.base, case.mine)))  # fmt: skip
+
+
+def _two_counts(kind: str, title: str, names: Sequence[str]) -> list[Column]:
+    """How often a case has one kind of fault in the baseline and in ours."""
+    one, other = names
+    return [faults(one, lambda case: case.base[kind], title), faults(other, lambda case: case.mine[kind], title)]
 
 
 def _of_base(cell: Callable[[Row], Cell | str]) -> Callable[[Scored], Cell | str]:
@@ -277,12 +299,10 @@ def _balance(pair: Pair) -> str:
 def _dots(pair: Pair, scored: Sequence[Scored], balance: str) -> Markup:
     baseline, ours = names = (pair.both[0].name, pair.both[1].name)
     alt = f"Dice of {ours} against {baseline}. {balance}"
-    return charts.scatter([_dice(case.base) for case in scored], [_dice(case.mine) for case in scored], names, alt)
-
-
-def _dice(row: Row) -> float:
-    """Return the Dice of a case that has a difference; one without a number was taken as 1."""
-    return 1.0 if math.isnan(row["dice_mean"]) else float(row["dice_mean"])
+    before, after = (
+        [row["dice_mean"] for row in rows] for rows in zip(*((c.base, c.mine) for c in scored), strict=True)
+    )
+    return charts.scatter(before, after, names, alt)
 
 
 def _bars(pair: Pair, scored: Sequence[Scored], balance: str) -> Markup:

@@ -12,13 +12,13 @@ from typing import Any
 
 from markupsafe import Markup
 
-from ..evaluation.case_report import BOUNDARY, CONTRAST, Row
+from ..evaluation.case_report import BOUNDARY, CONTRAST, FAULTS, Row, faults_of
 from ..evaluation.hardness import REACH
 from ..files import under, write_text
 from . import charts, page
-from .inputs import Evaluated, ReportError, failed, metric_of, read_evaluated, read_json
+from .inputs import Evaluated, ReportError, fault_of, metric_of, read_evaluated, read_json
 from .parts import Group, Panels, attribute_columns, group_of, image_and_reference, prediction, three_of
-from .tables import NOTHING, Cell, Column, Table, counted, faults, figures, interval, number, texts
+from .tables import NOTHING, Cell, Column, Table, counted, fault_columns, faults, figures, interval, number, texts
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ def write_report(folder: Path, title: str, metrics_csv: Path | None = None) -> P
         title=title,
         part=folder.resolve().name,
         serving=serving,
-        scored=sum(serving.metric(f"dice_{name}")["cases"] or 0 for name in serving.classes),
+        faults=faults_of(serving.summary),
         networks=_networks(networks),
         classes=_classes(serving),
         strips=_strips(serving),
@@ -122,7 +122,9 @@ def _dice(network: Evaluated) -> list[Column]:
     return [_mean("mean", "dice_mean", 3, "Dice"), _interval("dice_mean", 3, "Dice"), *classes, boundary]
 
 
-FAILURES = faults("failures", itemgetter("failures"))
+def _faults(network: Evaluated) -> list[Column]:
+    """Both columns, of items that count as a summary does."""
+    return fault_columns(lambda of: of, lambda of: of["cases"] * len(network.classes))
 
 
 def _of_class(of: Mapping[str, Any], prefix: str, head: str, digits: int, judged: bool = False) -> list[Column]:
@@ -151,15 +153,22 @@ def _networks(networks: Sequence[Evaluated]) -> Table:
         texts("Network", itemgetter("name")),
         *_dice(networks[0]),
         _mean(f"HD95, {networks[0].unit}", "hd95_mm_mean", 1),
-        FAILURES,
+        *_faults(networks[0]),
     ]
     if any(network.summary.get("calibration") for network in networks):
         columns.append(figures("ECE", lambda of: (of.get("calibration") or {}).get("ece"), 3))
     apart = any(network.summary.get("left_out") for network in networks)
     cases = "each on the cases that have its modality" if apart else "on the same cases"
     note = "The first network serves; a name that ends in _final has the weights of the last epoch."
-    rows = [{**network.summary, "name": network.name} for network in networks]
+    if any(network.summary.get("same_as") for network in networks):
+        note += " Names joined by = have the same weights, scored once."
+    rows = [{**network.summary, "name": _with_twin(network)} for network in networks]
     return Table(f"Every network of the run, {cases}. {note}", columns, rows)
+
+
+def _with_twin(network: Evaluated) -> str:
+    twin = network.summary.get("same_as")
+    return f"{network.name} = {twin}" if twin else network.name
 
 
 def _classes(network: Evaluated) -> Table:
@@ -169,9 +178,12 @@ def _classes(network: Evaluated) -> Table:
         if any(network.has(prefix + name) for name in names):
             columns += _of_class(network.summary, prefix, head, digits, judged=prefix in _JUDGED)
     counts = {**network.summary["classes"], "mean": network.summary}
-    columns.append(faults("failures", lambda name: counts[name]["failures"]))
-    columns.append(figures("empty labels", lambda name: counts[name]["empty_labels"], 0))
-    caption = f"{network.name}: mean over cases. Cases counts those that have a number; a failure has no distance."
+    cases = network.summary["cases"]
+    columns += fault_columns(counts.__getitem__, lambda name: cases * (len(network.classes) if name == "mean" else 1))
+    caption = (
+        f"{network.name}: mean over cases. Cases counts those that have a number: Dice has one where the label has the "
+        "class, a distance where the prediction has it too."
+    )
     return Table(caption, columns, names)
 
 
@@ -190,14 +202,14 @@ def _cases(network: Evaluated) -> Table:
     columns += [
         figures("boundary Dice", lambda row: row.get(BOUNDARY), 3),
         figures("contrast", lambda row: row.get(CONTRAST), 3),
-        FAILURES,
+        *(faults(title.lower(), itemgetter(kind)) for kind, title in FAULTS.items()),
     ]
     rows = sorted(network.rows, key=lambda row: (math.isnan(row["dice_mean"]), row["dice_mean"]))
     caption = (
-        f"{network.name}: {counted(len(rows), 'case')}, worst first; a click on a head sorts. “failed”: prediction or "
-        f"label is empty, not both. {NOTHING}: both are, there is nothing to score."
+        f"{network.name}: {counted(len(rows), 'case')}, worst first; a click on a head sorts. “missed”: the label alone has "
+        f"the class; “false alarm”: the prediction alone has it. {NOTHING}: the label lacks it, there is no Dice."
     )
-    return Table(caption, columns, rows, sortable=True, bad=lambda row: row["failures"] > 0)
+    return Table(caption, columns, rows, sortable=True, bad=lambda row: any(row[kind] for kind in FAULTS))
 
 
 def _distances(network: Evaluated) -> tuple[tuple[str, str, int], ...]:
@@ -206,7 +218,8 @@ def _distances(network: Evaluated) -> tuple[tuple[str, str, int], ...]:
 
 def _distance(name: str, prefix: str, head: str, digits: int) -> Column:
     def cell(row: Row) -> Cell:
-        return Cell("failed", bad=True) if failed(row, name) else number(row.get(prefix + name), digits)
+        fault = fault_of(row, name)
+        return Cell(fault, bad=True) if fault else number(row.get(prefix + name), digits)
 
     return Column(name, cell, head)
 
@@ -270,7 +283,7 @@ def _group(network: Evaluated, attribute: str, values: Mapping[str, Any]) -> Tab
         texts(attribute, itemgetter("value")),
         figures("cases", itemgetter("cases"), 0),
         figures("patients", itemgetter("patients"), 0),
-        FAILURES,
+        *_faults(network),
         *_dice(network),
         *(_mean(name, f"hd95_mm_{name}", 1, f"HD95, {network.unit}") for name in network.classes),
     ]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
+
+from ..evaluation.case_report import FAULTS, fault_texts
 
 NOTHING = "\N{EN DASH}"  # in the place of what was not measured
 _LONG = 22  # characters of a name that may stay on one line
@@ -143,6 +145,28 @@ def interval(low: float | None, high: float | None, digits: int, sign: bool = Fa
     if any(end.value is None for end in ends):
         return Cell(NOTHING)
     return Cell(f"{ends[0].text} to {ends[1].text}", low)
+
+
+def fault_columns(
+    of: Callable[[Any], Mapping[str, Any]], places: Callable[[Any], int], group: str = ""
+) -> list[Column]:
+    """Missed structures and false alarms, each with what it could have been (``7 of 44``), marked where there are any.
+
+    Args:
+        of: the counts of a row's item, see :func:`..evaluation.case_report.fault_texts`.
+        places: cases times classes of it.
+        group: the head above.
+    """
+
+    def column(kind: str, title: str) -> Column:
+        return Column(title.lower(), lambda item: fault_cell(of(item), places(item), kind), group)
+
+    return [column(kind, title) for kind, title in FAULTS.items()]
+
+
+def fault_cell(counts: Mapping[str, Any], places: int, kind: str) -> Cell:
+    """``7 of 44``, marked where there are any; ``kind`` is one of :data:`~..evaluation.case_report.COUNTS`."""
+    return Cell(fault_texts(counts, places)[kind], counts[kind], bad=counts[kind] > 0)
 
 
 def bad_count(count: int) -> Cell:

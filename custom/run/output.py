@@ -9,7 +9,7 @@ import json
 import logging
 import platform
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -187,7 +187,9 @@ class Output:
             state = {key: value.detach().cpu() for key, value in network.state_dict().items()}
             write_atomically(self.models / f"{stem}{suffix}.pt", partial(torch.save, state))
 
-    def finish(self, networks: Mapping[str, nn.Module], best: Mapping[str, float]) -> None:
+    def finish(
+        self, networks: Mapping[str, nn.Module], best: Mapping[str, float], unlabelled_terms: Sequence[str] = ()
+    ) -> None:
         """Write the final weights beside the best ones and ``run.json``; then the trackers hear of the end."""
         if not self._writes:
             return
@@ -197,6 +199,7 @@ class Output:
             "best in validation": dict(best) if best["epoch"] else None,
             "epochs": len(self.rows),
             "amp": self._amp,
+            "terms that read unlabelled scans": list(unlabelled_terms),
             "sha256 of the scans, names and voxels": self._data,
             "versions": {
                 "torch": str(torch.__version__),

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from ..methods import Method
+from .unlabelled import empty_teacher, weak_terms
 
 logger = logging.getLogger(__name__)
 
@@ -68,16 +69,30 @@ def terms_at_zero(rows: Sequence[Mapping[str, float]], epochs: int) -> dict[str,
 
 
 class Advice:
-    """Warnings about a run's rows, each given once: a term that seems to harm, a term that adds nothing."""
+    """Warnings about a run's rows, each given once: a term that seems to harm, one that adds nothing, unlabelled scans that
+    hardly count, a teacher that finds nothing."""
 
     def __init__(self) -> None:
         self._given: set[str] = set()
 
-    def give(self, rows: Sequence[Mapping[str, float]], epochs: int, method: Method) -> None:
+    def give(
+        self, rows: Sequence[Mapping[str, float]], epochs: int, method: Method, later: Mapping[str, float]
+    ) -> None:
+        """Log what is new.
+
+        Args:
+            rows: of ``metrics.csv``, up to now.
+            epochs: of the whole run.
+            method: what is trained.
+            later: the weights of the terms at the end of the run.
+        """
         networks = method.serving().items()
         trained = [name for name, network in networks if any(p.requires_grad for p in network.parameters())]
         harm = {"": falling_while_rising(rows, trained, method.unlabelled_terms)}
-        for about, text in {**harm, **terms_at_zero(rows, epochs)}.items():
+        unlabelled = {"an empty teacher": empty_teacher(rows, epochs)}
+        if 2 * len(rows) >= epochs:
+            unlabelled["weak terms"] = weak_terms(rows, method.unlabelled_terms, later)
+        for about, text in {**harm, **terms_at_zero(rows, epochs), **unlabelled}.items():
             if text and about not in self._given:
                 logger.warning(text)
                 self._given.add(about)

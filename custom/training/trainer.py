@@ -371,7 +371,7 @@ class DualStreamTrainer(Trainer):
         if self.output is not None:
             self.output.log(row)
             if scored or last:
-                self._advice.give(self.output.rows, self.state.max_epochs, self.method)
+                self._advice.give(self.output.rows, self.state.max_epochs, self.method, self.weights.at(1.0))
             self.output.checkpoint(self.state_dict(), epoch, self.data_digest(), precision.name(self.dtype))
 
     def _row(self) -> dict[str, float]:
@@ -405,7 +405,7 @@ class DualStreamTrainer(Trainer):
         start = time.perf_counter()
         networks = self.method.serving()
         with applied(self.statistics, networks):
-            self.output.finish(networks, self.best)
+            self.output.finish(networks, self.best, self.method.unlabelled_terms)
         end = time.perf_counter() - start
         whole, part = (sum(row.get(k, 0.0) for row in self.output.rows) for k in ("seconds", "validation_seconds"))
         logger.info(
