@@ -171,6 +171,7 @@ def test_lists_in_memory_are_judged(run_bundle, phantoms):
     assert "in training and in validation. Keep all scans of a patient in one part" in str(error.value.__cause__)
 
 
+@pytest.mark.slow  # test_release does so with what comes out of a zip
 @each_bundle("mean_teacher")
 def test_a_copy_with_real_files_works_alone(bundle, tmp_path, phantoms):
     """As a released zip: no link, no repository round it; through the command line as a user would."""

@@ -144,13 +144,13 @@ def test_rank_0_judges_the_scans_and_every_rank_ends_with_its_text(ranks):
 # through torchrun
 
 TORN = f"""
-import os, signal, sys, time
+import os, signal, sys
 sys.path.insert(0, {str(ROOT)!r})
 import torch
 from custom import distributed
 first, rank = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0", int(os.environ["RANK"])
-if rank == 0 and not first:
-    time.sleep(2)  # the other rank looks for this one's address before it is there
+if not first:  # the other rank looks for the address of rank 0 before it is there
+    open("ready", "r" if rank == 0 else "w").close()
 distributed.start()
 if first:
     os.kill(os.getpid(), signal.SIGKILL) if rank == 1 else signal.pause()
@@ -164,6 +164,7 @@ distributed.stop()
 @pytest.mark.fault("14", "the group restarted, its old addresses still in torchrun's store")
 def test_a_restarted_group_does_not_look_for_processes_that_are_gone(tmp_path):
     (tmp_path / "torn.py").write_text(TORN)
+    os.mkfifo(tmp_path / "ready")  # opening one end waits for the other
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "--max-restarts"]
     with subprocess.Popen([*command, "1", "torn.py"], cwd=tmp_path) as group:
         try:

@@ -348,6 +348,7 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
 # a build again, and builds that are refused
 
 
+@pytest.mark.slow
 def test_built_in_another_clone_the_bytes_are_the_same(made, tmp_path):
     """Another folder, another process, one bundle of three: nothing of these is in the bytes."""
     clone = tmp_path / "elsewhere/clone"
