@@ -16,6 +16,7 @@ from .errors import CohortError
 from .facts import Facts, Record, ScanFault
 from .names import case_names, first_file, stem
 from .overlaps import judge_list
+from .resampling import unfit
 from .transforms import displaced
 from .words import first_names, number, plural
 
@@ -27,7 +28,7 @@ REMEDIES = {
     "Files that cannot be read": "Files that cannot be read (copy them again from their source, or export anew)"
 }
 OF_A_TASK = ("channels", "classes", "label_values", "dimensions", "slices", "fill_nonfinite", "shared_scans",
-             "missing_channels", "modalities_alone")  # fmt: skip
+             "missing_channels", "modalities_alone", "spacing_mm")  # fmt: skip
 
 
 class Settings(Protocol):
@@ -93,6 +94,7 @@ class Check:
         shared_scans: a scan may be labelled and unlabelled at once.
         missing_channels: scans for training may lack all modalities except one; the log says how many do.
         modalities_alone: a network reads one modality: scans of every part may lack the others.
+        spacing_mm: that images are resampled to, an axis at a time; -1 keeps one; None: none is resampled.
         needs: parts that may not be empty, where they are given.
         unread: parts whose files are not opened (the test part in training): their patients and paths are compared,
             and what the record knows of their voxels.
@@ -114,6 +116,7 @@ class Check:
         shared_scans: bool = False,
         missing_channels: bool = True,
         modalities_alone: bool = False,
+        spacing_mm: Sequence[float] | float | None = None,
         needs: Collection[str] = ("labelled",),
         unread: Mapping[str, Sequence[Mapping]] | None = None,
         record: str | Path | None = None,
@@ -126,6 +129,7 @@ class Check:
             )
         axes = 3 if slices else dimensions
         self.task = Task(tuple(channels), values, axes, slices, fill_nonfinite, missing_channels, modalities_alone)
+        self.spacing_mm = spacing_mm
         self.names = dict(zip(values, classes, strict=True)) if classes else {}
         self.shared_scans, self.needs, self.unread = shared_scans, tuple(needs), dict(unread or {})
         self.record, self.workers = Record(record), workers
@@ -161,7 +165,8 @@ class Check:
             broken = [file for file in case.paths() if isinstance(found.get(file), ScanFault)]
             damaged = [("Files that cannot be read", f"{case.kind(file)}{found[file]}") for file in broken]
             elsewhere, fitted = displaced(case, facts)
-            for kind, fault in (*damaged, *elsewhere, *self.task.faults(case, {**facts, **fitted})):
+            own = self.task.faults(case, {**facts, **fitted})
+            for kind, fault in (*damaged, *elsewhere, *own, *self._resampling(case, facts)):
                 report.faults[kind].append(f"{case}: {fault}")
         known = {file: scan for case in cases for file in case.files.values()
                  if (scan := facts.get(file) or self.record.known(file))}  # fmt: skip
@@ -187,6 +192,13 @@ class Check:
         lines += [f"no {part} scans; at least one is needed. Add entries under '{part}' in the data list"
                   for part in self.needs if part in judged and not entries[part]]  # fmt: skip
         return {"The list": lines} if lines else {}
+
+    def _resampling(self, case: Case, facts: Mapping[str, Facts]) -> Iterator[tuple[str, str]]:
+        """Of a case's first image: the others share its grid."""
+        for file in [file for file in case.files.values() if file in facts][:1]:
+            volumes = max(len(self.task.channels), facts[file].channels) + len(self.task.values)
+            if self.spacing_mm is not None and (fault := unfit(facts[file], self.spacing_mm, volumes)):
+                yield "Resampling", f"{Path(file).name} {fault}"
 
     # ---- one scan in two places -------------------------------------------------------------------------------------
 
