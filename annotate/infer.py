@@ -13,6 +13,7 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
 from annotate.bundle import Served
 from annotate.versions import Versions
+from custom.cohort.formats.itk_image import is_picture
 from custom.errors import UserError
 
 RESULTS = (".nii.gz", ".nii", ".nrrd", ".png")
@@ -60,12 +61,18 @@ class BundleInfer(InferTask):
 
         Raises:
             NoWeights: nothing was trained yet.
-            UnknownForm: another ``result_extension``.
+            UnknownForm: another ``result_extension``; PNG for an image of another kind than PNG and JPEG.
         """
-        suffix = request.get("result_extension") or (".png" if self.served.pictures else ".nii.gz")
+        picture = is_picture(request["image"])
+        suffix = request.get("result_extension") or (".png" if picture else ".nii.gz")
         if suffix not in RESULTS:
             raise UnknownForm(
                 f"result_extension is {suffix!r}, expected one of {', '.join(RESULTS)}. Leave it out or correct it"
+            )
+        if suffix == ".png" and not picture:
+            raise UnknownForm(
+                f"result_extension is '.png', but {Path(request['image']).name} is no picture, and a PNG holds no voxel "
+                "sizes. Leave it out"
             )
         start = time.monotonic()
         versions = Versions(self.served.root)
