@@ -74,7 +74,7 @@ class Served:
 
     @property
     def pictures(self) -> bool:
-        """Whether images have two axes: results are then PNG, else NIfTI."""
+        """Whether images have two axes; the results of PNG and JPEG are then PNG, else NIfTI."""
         return self.dimensions == 2 and not self.slices
 
     def networks(self) -> dict[str, Path]:
@@ -133,10 +133,12 @@ class Served:
             writer.write(str(path))
             return
         # ITK writes NRRD, the bundle's writer does not
-        first = path.with_name(f"{path.stem}.first{'.png' if self.pictures else '.nii.gz'}")
+        formats = self.module("cohort.formats.itk_image")
+        picture = formats.is_picture(str(pred.meta["filename_or_obj"]))
+        first = path.with_name(f"{path.stem}.first{'.png' if picture else '.nii.gz'}")
         try:
             writer.write(str(first))
-            itk = self.module("cohort.formats.itk_image").quiet_itk()
+            itk = formats.quiet_itk()
             itk.imwrite(itk.imread(str(first)), str(path), compression=True)
         finally:
             first.unlink(missing_ok=True)

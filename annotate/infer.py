@@ -15,7 +15,7 @@ from annotate.bundle import Served
 from annotate.uploads import turned
 from annotate.versions import Versions
 from custom.cohort.formats.exif import orientation
-from custom.cohort.formats.itk_image import PICTURES
+from custom.cohort.formats.itk_image import is_picture
 from custom.errors import UserError
 
 RESULTS = (".nii.gz", ".nii", ".nrrd", ".png")
@@ -67,16 +67,21 @@ class BundleInfer(InferTask):
 
         Raises:
             NoWeights: nothing was trained yet.
-            UnknownForm: another ``result_extension``.
+            UnknownForm: another ``result_extension``; PNG for an image of another kind than PNG and JPEG.
             TurnedPicture: a picture that viewers show in another way than 3D Slicer.
         """
         image = Path(request["image"])
-        if image.suffix.lower() in PICTURES and orientation(image) != 1:
+        if (picture := is_picture(image)) and orientation(image) != 1:
             raise TurnedPicture(turned(image))
-        suffix = request.get("result_extension") or (".png" if self.served.pictures else ".nii.gz")
+        suffix = request.get("result_extension") or (".png" if picture else ".nii.gz")
         if suffix not in RESULTS:
             raise UnknownForm(
                 f"result_extension is {suffix!r}, expected one of {', '.join(RESULTS)}. Leave it out or correct it"
+            )
+        if suffix == ".png" and not picture:
+            raise UnknownForm(
+                f"result_extension is '.png', but {Path(request['image']).name} is no picture, and a PNG holds no voxel "
+                "sizes. Leave it out"
             )
         start = time.monotonic()
         versions = Versions(self.served.root)

@@ -17,7 +17,7 @@ from monai.transforms import AsDiscreted, Compose, Invertd, LoadImage, LoadImage
 from PIL import Image
 from scan_files import OBLIQUE, SPACING, affine_ras, picture, write_itk, write_nifti, write_series
 
-from custom.cohort.formats.itk_image import read_image
+from custom.cohort.formats.itk_image import quiet_itk, read_image
 from custom.cohort.reader import ScanReader
 from custom.inference.writer import GEOMETRY, GridWriter, case_name
 
@@ -254,12 +254,26 @@ def test_another_shape_or_affine_is_refused(tmp_path):
     assert not list((tmp_path / "out").rglob("*.nii.gz"))
 
 
-def test_a_volume_is_no_picture(tmp_path):
-    image = loaded(write_nifti(tmp_path / "p01.nii.gz", VOXELS))
-    with pytest.raises(
-        RuntimeError, match=r"a picture has two axes, found 12x10x6 voxels; set output_ext to \.nii\.gz"
-    ):
-        save(image > 0, dict(image.meta), tmp_path / "out", output_ext=".png")
+@pytest.mark.parametrize("name", ["p01.nii.gz", "p01.nii"])
+def test_the_prediction_of_a_nifti_of_two_axes_is_one_with_its_axes_and_spacing(tmp_path, name):
+    """A bundle of pictures writes PNG, which would lie transposed and without its spacing."""
+    image = write_nifti(tmp_path / name, VOXELS[:, :, 4], np.diag([0.3, 0.15, 1.0, 1.0]))
+    written = predict(image, tmp_path / "out", resample=None, suffix=".png")
+    assert written.name == "p01_pred.nii.gz"
+    mine, its = nib.load(written), nib.load(image)
+    np.testing.assert_array_equal(np.asarray(mine.dataobj), VOXELS[:, :, 4] > 0)
+    np.testing.assert_allclose(mine.header.get_zooms(), (0.3, 0.15), rtol=1e-6)
+    np.testing.assert_array_equal(mine.affine, its.affine)
+
+
+def test_the_prediction_of_an_nrrd_of_two_axes_keeps_its_spacing(tmp_path):
+    itk = quiet_itk()
+    image = itk.image_from_array(np.ascontiguousarray(VOXELS[:, :, 4].T))
+    image.SetSpacing([0.3, 0.15])
+    itk.imwrite(image, str(tmp_path / "p01.nrrd"))
+    mine = nib.load(predict(tmp_path / "p01.nrrd", tmp_path / "out", resample=None, suffix=".png"))
+    np.testing.assert_array_equal(np.asarray(mine.dataobj), VOXELS[:, :, 4] > 0)
+    np.testing.assert_allclose(mine.header.get_zooms(), (0.3, 0.15), rtol=1e-6)
 
 
 @pytest.mark.parametrize(

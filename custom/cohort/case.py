@@ -10,7 +10,7 @@ from pathlib import Path
 from ..errors import nearest
 from .facts import Facts
 from .formats.itk_image import is_picture
-from .grids import along, difference, orientation, times
+from .grids import along, as_seen, difference, orientation, times
 from .words import number, plural, span, value_list
 
 TRAINING = ("labelled", "unlabelled")
@@ -140,16 +140,16 @@ class Task:
 
     def _thick(self, found: Facts) -> str:
         """A volume that is thick along another axis than the one that is cut into slices, once it is turned."""
-        codes = orientation(found.affine)
-        last = codes.index(next(code for code in codes if along(code) == along(self.orientation[-1:] or codes[-1])))
-        thick = max(range(3), key=lambda axis: found.spacing_mm[axis])
-        if found.spacing_mm[thick] < THICK * found.spacing_mm[last]:
+        seen = as_seen(found, self.orientation)
+        codes = orientation(seen.affine)
+        thick = max(range(3), key=lambda axis: seen.spacing_mm[axis])
+        if seen.spacing_mm[thick] < THICK * seen.spacing_mm[2]:
             return ""
-        others = [code for code in self.orientation or codes if along(code) != along(codes[thick])]
+        fitting = [self.orientation[axis] if self.orientation else codes[axis] for axis in range(3) if axis != thick]
         return (
-            f"is thick along {along(codes[thick])} ({found.spacing_mm[thick]:.4g} mm), and the network sees slices across "
-            f"{along(codes[last])} ({found.spacing_mm[last]:.4g} mm). Remove the entry, or, if all "
-            f"volumes are so, set orientation to {''.join(others)}{codes[thick]}"
+            f"is thick along {along(codes[thick])} ({seen.spacing_mm[thick]:.4g} mm), and the network sees slices across "
+            f"{along(codes[2])} ({seen.spacing_mm[2]:.4g} mm). Remove the entry, or, if all volumes are so, set orientation "
+            f"to {''.join(fitting)}{codes[thick]}"
         )
 
     def _grids(self, case: Case, facts: Mapping[str, Facts]) -> Iterator[tuple[str, str]]:

@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from . import resampling
 from .case import TRAINING, Case, Task, nonfinite
 from .data_list import PARTS, listed, record
 from .errors import CohortError
 from .facts import Facts, Record, ScanFault
 from .formats.itk_image import is_picture
-from .grids import orientation
+from .grids import as_seen, orientation
 from .label_formats import EXACT, OF_PICTURES, smallest, unfit
 from .names import case_names, first_file, stem
 from .overlaps import judge_list
@@ -29,8 +30,8 @@ NAMES = 48  # of the cases beyond these are given
 REMEDIES = {
     "Files that cannot be read": "Files that cannot be read (copy them again from their source, or export anew)"
 }
-OF_A_TASK = ("channels", "classes", "label_values", "dimensions", "slices", "orientation", "fill_nonfinite",
-             "shared_scans", "missing_channels", "modalities_alone")  # fmt: skip
+OF_A_TASK = ("channels", "classes", "label_values", "dimensions", "slices", "orientation", "spacing_mm",
+             "fill_nonfinite", "shared_scans", "missing_channels", "modalities_alone")  # fmt: skip
 
 
 class Settings(Protocol):
@@ -98,6 +99,7 @@ class Check:
         shared_scans: a scan may be labelled and unlabelled at once.
         missing_channels: scans for training may lack all modalities except one; the log says how many do.
         modalities_alone: a network reads one modality: scans of every part may lack the others.
+        spacing_mm: that images are resampled to, an axis at a time; -1 keeps one; None: none is resampled.
         needs: parts that may not be empty, where they are given.
         unread: parts whose files are not opened (the test part in training): their patients and paths are compared,
             and what the record knows of their voxels.
@@ -120,6 +122,7 @@ class Check:
         shared_scans: bool = False,
         missing_channels: bool = True,
         modalities_alone: bool = False,
+        spacing_mm: Sequence[float] | float | None = None,
         needs: Collection[str] = ("labelled",),
         unread: Mapping[str, Sequence[Mapping]] | None = None,
         record: str | Path | None = None,
@@ -137,6 +140,7 @@ class Check:
             channels=tuple(channels), values=values, axes=axes, slices=slices, orientation=orientation,
             fill_nonfinite=fill_nonfinite, missing_channels=missing_channels, modalities_alone=modalities_alone,
         )  # fmt: skip
+        self.spacing_mm = spacing_mm
         self.names = dict(zip(values, classes, strict=True)) if classes else {}
         self.shared_scans, self.needs, self.unread = shared_scans, tuple(needs), dict(unread or {})
         self.record, self.workers = Record(record), workers
@@ -175,7 +179,8 @@ class Check:
             broken = [file for file in case.paths() if isinstance(found.get(file), ScanFault)]
             damaged = [("Files that cannot be read", f"{case.kind(file)}{found[file]}") for file in broken]
             elsewhere, fitted = displaced(case, facts)
-            for kind, fault in (*damaged, *elsewhere, *self.task.faults(case, {**facts, **fitted})):
+            own = self.task.faults(case, {**facts, **fitted})
+            for kind, fault in (*damaged, *elsewhere, *own, *self._resampling(case, facts)):
                 report.faults[kind].append(f"{case}: {fault}")
         known = {file: scan for case in cases for file in case.files.values()
                  if (scan := facts.get(file) or self.record.known(file))}  # fmt: skip
@@ -202,6 +207,14 @@ class Check:
         lines += [f"no {part} scans; at least one is needed. Add entries under '{part}' in the data list"
                   for part in self.needs if part in judged and not entries[part]]  # fmt: skip
         return {"The list": lines} if lines else {}
+
+    def _resampling(self, case: Case, facts: Mapping[str, Facts]) -> Iterator[tuple[str, str]]:
+        """Of a case's first image: the others share its grid."""
+        for file in [file for file in case.files.values() if file in facts][:1]:
+            volumes = max(len(self.task.channels), facts[file].channels) + len(self.task.values)
+            seen = as_seen(facts[file], self.task.orientation)
+            if self.spacing_mm is not None and (fault := resampling.unfit(seen, self.spacing_mm, volumes)):
+                yield "Resampling", f"{Path(file).name} {fault}"
 
     # ---- one scan in two places -------------------------------------------------------------------------------------
 

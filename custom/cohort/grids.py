@@ -61,6 +61,18 @@ def orientation(affine: Sequence[Sequence[float]] | NDArray) -> str:
     return "".join(aff2axcodes(np.asarray(affine, dtype=float)))
 
 
+def as_seen(scan: Facts, wanted: str) -> Facts:
+    """A volume with its axes in the order of an orientation, ``RAS``; the order alone is meant, not their directions.
+    As it is stored where none is wanted, or where a scan has two axes."""
+    if not wanted or len(scan.shape) != 3:
+        return scan
+    stored = [along(code) for code in orientation(scan.affine)]
+    order = [stored.index(along(code)) for code in wanted]
+    affine = tuple((*(row[axis] for axis in order), row[3]) for row in scan.affine)
+    return replace(scan, shape=tuple(scan.shape[axis] for axis in order),
+                   spacing_mm=tuple(scan.spacing_mm[axis] for axis in order), affine=affine)  # fmt: skip
+
+
 def along(code: str) -> str:
     """The axis of the body that an end belongs to: ``left-right`` of ``L`` and of ``R``."""
     return next(axis for ends, axis in BODY_AXES.items() if code in ends)

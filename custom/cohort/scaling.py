@@ -31,7 +31,8 @@ class ScalePercentiles(ScaleIntensityRangePercentiles):
                 "relative scaling is not for ScalePercentiles; use MONAI's ScaleIntensityRangePercentilesd"
             )
         low, high = self._range(img)
-        return ScaleIntensityRange(low, high, self.b_min, self.b_max, self.clip, self.dtype)(img).as_tensor()
+        scaled: Any = ScaleIntensityRange(low, high, self.b_min, self.b_max, self.clip, self.dtype)(img)
+        return scaled.as_tensor()
 
     def _range(self, img: Tensor) -> tuple[float, float]:
         low, high = (float(percentile(img, q)) for q in (self.lower, self.upper))

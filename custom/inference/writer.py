@@ -16,7 +16,7 @@ from monai.data.image_writer import ImageWriter
 from monai.data.utils import to_affine_nd
 from monai.utils import convert_to_numpy
 
-from ..cohort.formats.itk_image import quiet_itk
+from ..cohort.formats.itk_image import is_picture, quiet_itk
 from ..cohort.formats.nifti import own_header
 from ..cohort.formats.opened import by
 from ..cohort.label_formats import OF_FILES, OF_PICTURES, smallest, unfit
@@ -44,6 +44,9 @@ class ValuesError(UserError, ValueError):
 
 class GridWriter(ImageWriter):
     """Writes a label map as NIfTI, or a picture's as grey PNG, with the values as they are.
+
+    The form is the image's: a name that ends in ``.png`` is for pictures, and is changed to ``.nii.gz`` for an image of two
+    axes from any other format, since a PNG holds neither the size of pixels nor their place.
 
     For an image from a NIfTI file the geometry is copied from that file's header, both of its transforms with their
     codes, so that any viewer lays one on the other even where the header contradicts itself. For other formats it is
@@ -86,12 +89,15 @@ class GridWriter(ImageWriter):
         super().write(filename, verbose=verbose)
         source = Path(str(self.meta.get("filename_or_obj", "")))
         self._judge(source.name)
-        picture = str(filename).lower().endswith(".png")
+        name = str(filename)
+        picture = name.lower().endswith(".png") and is_picture(source)
         self.data_obj = self._whole(np.asarray(self.data_obj), source.name, OF_PICTURES if picture else OF_FILES)
         if picture:
-            self._write_picture(str(filename))
+            self._write_picture(name)
+        elif not name.lower().endswith(".png"):
+            self._write_nifti(name, source)
         else:
-            self._write_nifti(str(filename), source)
+            self._write_nifti(name[: -len(".png")] + ".nii.gz", source)
 
     def _judge(self, name: str) -> None:
         """The transforms must have been undone: Invertd gives back the shape and the affine that were read."""

@@ -1,0 +1,65 @@
+"""Whether a scan can be resampled to a task's spacing: told before it is tried, from the header alone."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+
+import numpy as np
+
+from .facts import Facts
+from .formats.opened import by
+
+MOST = 64  # times as many voxels as the scan has
+FLAT = 8  # voxels of an axis that may not become a single one
+FLOAT_BYTES = 4
+REMEDY = "Correct the voxel sizes, or their unit, in its header, or set spacing_mm in the task to what the scans are"
+
+
+def resampled_shape(
+    shape: Sequence[int], spacing_mm: Sequence[float], wanted_mm: Sequence[float] | float
+) -> tuple[int, ...]:
+    """Voxels along each axis after MONAI's ``Spacing``: a size that is not above 0 keeps its axis, the last one is also
+    for the axes behind it."""
+    wanted = np.atleast_1d(wanted_mm).tolist()
+    wanted += wanted[-1:] * len(shape)
+    return tuple(
+        round((length - 1) * size / new + 1) if new > 0 else length
+        for length, size, new in zip(shape, spacing_mm, wanted, strict=False)
+    )
+
+
+def unfit(found: Facts, wanted_mm: Sequence[float] | float, volumes: int, memory_bytes: int | None = None) -> str:
+    """What is wrong with resampling a scan, in a sentence that lacks the scan's name; empty where it can be done.
+
+    Args:
+        volumes: that are held as float32 at once: channels and classes.
+        memory_bytes: of the machine; None asks it.
+    """
+    shape = resampled_shape(found.shape, found.spacing_mm, wanted_mm)
+    factor = math.prod(shape) / math.prod(found.shape)
+    needed, memory = math.prod(shape) * FLOAT_BYTES * volumes, memory_bytes or physical_memory()
+    if factor > MOST:
+        why = f"{factor:.3g} times as many, more than {MOST}"
+    elif needed > memory:
+        why = f"more than this machine's {_gigabytes(memory)} of memory"
+    elif any(before >= FLAT and after == 1 for before, after in zip(found.shape, shape, strict=True)):
+        why = "nothing to be seen"
+    else:
+        return ""
+    target, size = by(np.atleast_1d(wanted_mm).tolist()), f"{_gigabytes(needed)} for channels and classes"
+    return (f"has {by(found.shape)} voxels of {by(found.spacing_mm)} mm; resampled to spacing_mm {target} it would have "
+            f"{by(shape)} ({size}): {why}. {REMEDY}")  # fmt: skip
+
+
+def physical_memory() -> float:
+    """Of the machine, bytes; infinite where it is not told."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return math.inf
+
+
+def _gigabytes(number: float) -> str:
+    return f"{number / 1e9:.3g} GB"

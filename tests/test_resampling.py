@@ -1,0 +1,72 @@
+"""The promises of custom/cohort/resampling.py: a resampling that makes no sense is told before it is made."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from cohort_files import Cohort, lump, noise
+from monai.data import MetaTensor
+from monai.transforms import Spacing
+from scan_files import write_nifti
+
+from custom.cohort import resampling
+from custom.cohort.resampling import resampled_shape
+
+
+@pytest.fixture
+def cohort(tmp_path) -> Cohort:
+    return Cohort(tmp_path)
+
+
+@pytest.mark.parametrize("wanted", [(1.5, 1.5, 1.5), (1.5, 1.5, -1), (0.7, 2.0, 3.3), (2.0,), 1.25])
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (0.7, 0.8, 5.0)])
+def test_the_shape_is_that_of_monai(spacing, wanted):
+    image = MetaTensor(torch.zeros(1, 20, 17, 9), affine=np.diag([*spacing, 1.0]))
+    assert resampled_shape((20, 17, 9), spacing, wanted) == tuple(Spacing(wanted)(image).shape[1:])
+
+
+def put(cohort: Cohort, spacing: float, unit: int = 0) -> None:
+    """p2 with voxels of another size."""
+    for name, voxels in (("images/p2.nii.gz", noise("p2")), ("labels/p2.nii.gz", lump())):
+        write_nifti(cohort.folder / name, voxels, np.diag([spacing] * 3 + [1]), xyzt_units=unit)
+
+
+REMEDY = "Correct the voxel sizes, or their unit, in its header, or set spacing_mm in the task to what the scans are"
+
+
+@pytest.mark.fault("5k", "a volume of 35 mm a voxel, to be resampled to 1.5 mm")
+def test_a_volume_that_would_become_more_than_64_times_larger_is_refused(cohort):
+    put(cohort, 35)
+    assert cohort.faults(spacing_mm=[1.5, 1.5, 1.5]) == [
+        "Resampling: labelled, p2: p2.nii.gz has 16x16x16 voxels of 35x35x35 mm; resampled to spacing_mm 1.5x1.5x1.5 it "
+        "would have 351x351x351 (0.519 GB for channels and classes): 1.06e+04 times as many, more than 64. " + REMEDY
+    ]
+
+
+def test_64_times_as_many_are_allowed(cohort):
+    put(cohort, 4)
+    cohort.check(spacing_mm=[1.0, 1.0, 1.0])  # 61 of 16 voxels along each axis: 55 times
+    assert len(cohort.faults(spacing_mm=[0.9, 0.9, 0.9])) == 1  # of p2: 68 of 16, 77 times
+
+
+@pytest.mark.fault("5k", "a volume that does not fit in memory")
+def test_a_volume_that_does_not_fit_in_memory_is_refused(cohort, monkeypatch):
+    monkeypatch.setattr(resampling, "physical_memory", lambda: 1e5)
+    put(cohort, 2)
+    (line,) = cohort.faults(spacing_mm=[1.0, 1.0, 1.0])
+    assert "it would have 31x31x31 (0.000357 GB for channels and classes): more than this machine's 0.0001 GB" in line
+
+
+@pytest.mark.fault("5k", "a volume of which nothing would be left")
+def test_a_volume_of_which_one_voxel_would_be_left_is_refused(cohort):
+    put(cohort, 35, unit=3)
+    (line,) = cohort.faults(spacing_mm=[1.5, 1.5, 1.5])
+    assert "16x16x16 voxels of 0.035x0.035x0.035 mm; resampled to spacing_mm 1.5x1.5x1.5 it would have 1x1x1 " in line
+    assert line.endswith(f"nothing to be seen. {REMEDY}")
+
+
+def test_an_axis_that_is_kept_cannot_grow(cohort):
+    put(cohort, 35)
+    cohort.check(spacing_mm=[-1, -1, -1])
+    cohort.check()
