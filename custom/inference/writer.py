@@ -16,9 +16,9 @@ from monai.data.utils import to_affine_nd
 from monai.utils import convert_to_numpy
 
 from ..cohort.formats.itk_image import quiet_itk
+from ..cohort.formats.nifti import is_nifti
 from ..cohort.formats.opened import by
 from ..cohort.names import SUFFIXES, stem
-from ..cohort.reader import is_nifti
 from ..errors import UserError
 
 # What places voxels in space; not the descriptions of a header, nor the range of grey that it asks to be shown.

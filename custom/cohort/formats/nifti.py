@@ -22,6 +22,11 @@ HEADER_BYTES = 544  # of NIfTI-2, with its flag of extensions; NIfTI-1 has 352
 PIECE = 2**20
 
 
+def is_nifti(path: Path) -> bool:
+    """Whether nibabel reads it, by its name; ITK reads the rest."""
+    return path.name.lower().endswith((".nii", ".nii.gz"))
+
+
 def open_nifti(path: Path, max_voxels: int) -> Opened:
     """Read a .nii or .nii.gz file.
 
