@@ -27,8 +27,8 @@ class FileError(UserError, RuntimeError):
 
 
 def under(root: str | Path, path: str | Path) -> Path:
-    """``path`` if it is absolute, else below ``root``."""
-    return (Path(root) / path).resolve()
+    """``path`` if it is absolute, or in a home folder (``~``: a shell leaves that behind a ``=``), else below ``root``."""
+    return (Path(root) / Path(path).expanduser()).resolve()
 
 
 def write_atomically(

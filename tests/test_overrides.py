@@ -8,9 +8,13 @@ from typing import Any
 
 import pytest
 from conftest import ROOT
+from fire.parser import DefaultParseValue
 from monai.bundle import ConfigParser, ConfigWorkflow
 
+from custom.cohort.data_list import list_path
+from custom.files import under
 from custom.run.config import running
+from custom.run.overrides import ConfigError, judge_paths
 
 BUNDLE = ROOT / "bundles/mean_teacher"
 KEPT: list[Any] = []  # configs that the runs below append to
@@ -144,3 +148,55 @@ def test_a_workflow_made_by_hand_is_not_judged(bundle_cwd, tmp_path):
 def test_running_outside_of_a_config_is_an_error():
     with pytest.raises(RuntimeError, match="no ConfigParser is evaluating it"):
         running()
+
+
+# paths
+
+
+def reads(*words: str) -> dict[str, Any]:
+    """The overrides that python-fire makes of a command line."""
+    return {word.partition("=")[0].lstrip("-"): DefaultParseValue(word.partition("=")[2]) for word in words}
+
+
+WRONG = {
+    "2024": "2024",
+    "runs#2": "'runs'",
+    "1e5": "100000.0",
+    "0x10": "16",
+    "a,b": "('a', 'b')",
+    "True": "True",
+}
+
+
+@pytest.mark.fault("8b", "a folder 2024, runs#2, 1e5 on the command line (python-fire#452)")
+@pytest.mark.parametrize("name", ["output_dir", "data_list", "dataset_dir"])
+@pytest.mark.parametrize(("path", "read"), WRONG.items(), ids=WRONG)
+def test_a_path_that_the_command_line_reads_as_something_else_is_refused_with_what_to_write(name, path, read):
+    for words in ([f"--{name}={path}"], [f"--{name.replace('_', '-')}", path]):
+        with pytest.raises(ConfigError) as error:
+            judge_paths(reads(f"--{name}={path}"), words)
+        first, line = str(error.value).split("\n  ")
+        assert first == "Paths that the command line reads as something else, nothing was started:"
+        assert line == f"--{name} {path} is read as {read}: write ./{path}, or the whole path"
+    assert judge_paths(reads(f"--{name}=./{path}"), [f"--{name}=./{path}"]) is None, "as the text says"
+    assert reads(f"--{name}=./{path}") == {name: f"./{path}"}
+
+
+@pytest.mark.parametrize(
+    "path", ["2024/list.json", "/data/2024", "a b", "Größe", "~/x", "/d/runs#2", "'2024'", "phantom:2d"]
+)
+def test_a_path_that_arrives_as_it_was_written_passes(path):
+    judge_paths(reads(f"--data_list={path}"), [f"--data_list={path}"])
+
+
+@pytest.mark.fault("8b", "a folder 2024 on the command line (python-fire#452)")
+def test_a_number_as_output_dir_stops_the_run(look):
+    with pytest.raises(RuntimeError) as error:
+        look(dataset_dir=2024)
+    assert "--dataset_dir 2024 is read as 2024: write ./2024, or the whole path" in str(error.value.__cause__)
+
+
+def test_a_home_folder_is_found_where_the_shell_leaves_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert under("/bundle", "~/out") == list_path("~/out", root="/bundle") == tmp_path / "out"
+    assert under("/bundle", "out") == Path("/bundle/out")

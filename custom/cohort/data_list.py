@@ -42,7 +42,7 @@ def list_path(data_list: str | Path, dataset_dir: str | Path = "data", root: str
     """The file of a data list, whether it is there yet or not; arguments as of :func:`read`."""
     if str(data_list).startswith("phantom:"):
         return under(root, dataset_dir) / f"phantom_{str(data_list).removeprefix('phantom:')}" / "list.json"
-    return located(Path(root) / data_list)
+    return located(Path(root) / Path(data_list).expanduser())
 
 
 def located(data_list: Path) -> Path:

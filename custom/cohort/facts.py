@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..files import FileError, write_text
-from .formats import TURNED, ScanFault, files_of, open_scan
+from .formats import TURNED, ScanFault, files_of, load_libraries, open_scan
 
 __all__ = ["Facts", "Record", "ScanFault", "read"]
 
@@ -173,6 +173,7 @@ class Record:
         wanted = list(dict.fromkeys(str(path) for path in paths))
         found: dict[str, Facts | ScanFault] = {path: known for path in wanted if (known := self.known(path))}
         unread = [path for path in wanted if path not in found]
+        load_libraries(unread)
         with ThreadPoolExecutor(max(workers, 1)) as pool:
             # taken before reading: a file that is written meanwhile has changed
             signatures = {path: _signature(path) for path in unread}

@@ -265,7 +265,7 @@ def _folders(folders: Sequence[str]) -> Path | dict[str, Path]:
     wrong = [item for item, (name, _, folder) in zip(folders, named, strict=True) if not (name and folder)]
     if wrong or len({name for name, _, _ in named}) < len(named):
         raise CohortError(f"--images takes one folder, or NAME=FOLDER for each modality, got {' '.join(folders)}")
-    return {name: Path(folder) for name, _, folder in named}
+    return {name: Path(folder).expanduser() for name, _, folder in named}  # a shell leaves NAME=~/x as it is
 
 
 def _number(text: str) -> int:

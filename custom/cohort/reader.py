@@ -15,7 +15,7 @@ from monai.data import ImageReader
 from monai.utils import ensure_tuple
 
 from .formats.itk_image import image_data, read_image
-from .formats.nifti import read_nifti
+from .formats.nifti import is_nifti, read_nifti
 from .formats.opened import ScanFault
 
 
@@ -80,8 +80,3 @@ def filled(voxels: np.ndarray) -> np.ndarray:
     if known.all():
         return voxels
     return np.where(known, voxels, voxels[known].min() if known.any() else 0).astype(voxels.dtype)
-
-
-def is_nifti(path: Path) -> bool:
-    """Return whether nibabel reads it, by its name; ITK reads the rest."""
-    return path.name.lower().endswith((".nii", ".nii.gz"))

@@ -17,11 +17,10 @@ from monai.data.utils import to_affine_nd
 from monai.utils import convert_to_numpy
 
 from ..cohort.formats.itk_image import is_picture, quiet_itk
-from ..cohort.formats.nifti import own_header
+from ..cohort.formats.nifti import is_nifti, own_header
 from ..cohort.formats.opened import by
 from ..cohort.label_formats import OF_FILES, OF_PICTURES, smallest, unfit
 from ..cohort.names import SUFFIXES, stem
-from ..cohort.reader import is_nifti
 from ..cohort.words import span, value_list
 from ..errors import UserError
 

@@ -15,7 +15,7 @@ from monai.utils import ensure_tuple
 from .. import distributed
 from ..errors import show_plainly
 from ..seeds import derive
-from .overrides import TRACKING, callers, judge, overrides_and_files, read_truths
+from .overrides import TRACKING, callers, judge, judge_paths, overrides_and_files, read_truths
 from .process import keep_freed_memory, quiet_known_noise
 
 logger = logging.getLogger(__name__)
@@ -30,13 +30,14 @@ def running() -> RunConfig:
 
     Raises:
         RuntimeError: called from anywhere else.
-        ConfigError: misspelt overrides of the command line, all in one text.
+        ConfigError: misspelt overrides of the command line, or paths that it reads as something else, all in one text.
     """
     show_plainly()
     parser, arguments = callers()
     if parser is None:
         raise RuntimeError("running() is for an expression of a bundle's config: no ConfigParser is evaluating it")
     overrides, files = overrides_and_files(arguments) if arguments else ({}, ())
+    judge_paths(overrides)
     if files:
         judge(overrides, files)
     read_truths(parser, overrides)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from pydoc import locate
 from types import FrameType
 from typing import Any
@@ -18,6 +20,9 @@ from ..methods.schedule import TermWeights
 _TRACKERS: dict[str, dict[str, Any]] = DEFAULT_EXP_MGMT_SETTINGS
 TRACKING = tuple(key for s in _TRACKERS.values() for key in s["configs"] if key not in s["handlers_id"])
 """Settings that ``--tracking`` brings with it; its handlers (trainer, validator, evaluator) are no ids of a config."""
+
+
+PATHS = ("dataset_dir", "data_list", "output_dir", "bundle_root", "model_file", "initial_weights")
 
 
 class ConfigError(UserError, ValueError):
@@ -88,6 +93,42 @@ def judge(overrides: Mapping[str, Any], files: Any) -> None:
             faults.append(f"--{name}: {parent} takes no argument {leaf!r}{nearest(leaf, arguments)}")
     if faults:
         raise ConfigError("Misspelt overrides, nothing was started:\n  " + "\n  ".join(faults))
+
+
+def judge_paths(overrides: Mapping[str, Any], typed: Sequence[str] | None = None) -> None:
+    """Refuse a path that the command line has made another thing of: python-fire reads each value as Python, so that a
+    folder ``2024`` is a number, and what follows a ``#`` in ``runs#2`` a comment, which is lost (python-fire#452).
+
+    Args:
+        typed: the words of the command line; by default this process's.
+
+    Raises:
+        ConfigError: all of them in one text, each with what to write.
+    """
+    words = sys.argv[1:] if typed is None else list(typed)
+    faults = []
+    for name in PATHS:
+        value = overrides.get(name)
+        written = _written(name, words)
+        if value is None or isinstance(value, Path) or (isinstance(value, str) and written in (None, value)):
+            continue
+        if written is None or written.strip("'\"") != value:
+            text = str(value) if written is None else written
+            faults.append(f"--{name} {text} is read as {value!r}: write ./{text}, or the whole path")
+    if faults:
+        raise ConfigError(
+            "Paths that the command line reads as something else, nothing was started:\n  " + "\n  ".join(faults)
+        )
+
+
+def _written(name: str, words: Sequence[str]) -> str | None:
+    """What stands behind ``--name`` on a command line, the last time; None where it is not there."""
+    found = None
+    for word, after in zip(words, [*words[1:], None], strict=True):
+        option, equals, value = word.partition("=")
+        if option.startswith("-") and option.lstrip("-").replace("-", "_") == name:
+            found = value if equals else after
+    return found
 
 
 def _ids(config: Any, prefix: str = "") -> Iterator[str]:

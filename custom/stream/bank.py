@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from ..cohort.formats import load_libraries
 from ..cohort.formats.itk_image import is_picture
 from ..cohort.names import case_names
 from ..errors import UserError
@@ -220,6 +222,8 @@ class Bank(Dataset):
 
     def _read_all(self) -> list[Scan]:
         """Read all cases in order, whatever the number of threads; the bar shows only in a terminal, after two seconds."""
+        if self.workers:
+            load_libraries(file for case in self.data for key in self.keys for file in _paths(case[key]))
         with ThreadPoolExecutor(max(self.workers, 1)) as pool:
             reader = pool.map if self.workers else map
             progress = tqdm(
@@ -361,6 +365,12 @@ def _overlap(
         source.append(slice(low, high))
         target.append(slice(low - start, high - start))
     return tuple(source), tuple(target)
+
+
+def _paths(value: Any) -> list[str | Path]:
+    """The files of an entry's image or label."""
+    files = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else [value]
+    return [file for file in files if isinstance(file, str | Path)]
 
 
 def _plain(value: Any) -> Tensor:

@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Iterable
 from pathlib import Path
 
 from ...placeholders import placeholder
 from ..words import plural
-from .nifti import open_nifti
+from .itk_image import is_picture, quiet_itk
+from .nifti import is_nifti, open_nifti
 from .opened import TURNED, Opened, ScanFault, files_of, judge, lost_files
 from .other import open_other
 
-__all__ = ["TURNED", "Opened", "ScanFault", "files_of", "open_scan"]
+__all__ = ["TURNED", "Opened", "ScanFault", "files_of", "load_libraries", "open_scan"]
+
+
+def load_libraries(paths: Iterable[str | Path]) -> None:
+    """Import what reading these scans needs; before threads read them, as two that import at once may wait for each other.
+
+    Whatever a reader imports inside a function stands here too.
+    """
+    kinds = {"nifti" if is_nifti(Path(p)) else "picture" if is_picture(p) else "itk" for p in paths}
+    if not kinds:
+        return
+    importlib.import_module("monai.data")
+    if "nifti" in kinds:
+        importlib.import_module("nibabel")
+    if kinds != {"nifti"}:
+        quiet_itk()
+    if "picture" in kinds:
+        importlib.import_module("PIL.PngImagePlugin")
 
 
 def open_scan(path: Path, max_voxels: int) -> Opened:
-    """Open a file, or the folder of a DICOM series, by its name.
+    """Open a file, or the folder of a DICOM series, by its name; :func:`load_libraries` first, where threads do.
 
     Raises:
         ScanFault: it is missing, or something lies in its place; it is truncated, damaged, of zero or absurd size; its
@@ -22,7 +42,7 @@ def open_scan(path: Path, max_voxels: int) -> Opened:
     """
     try:
         _judge_presence(path)
-        open_one = open_nifti if path.name.lower().endswith((".nii", ".nii.gz")) else open_other
+        open_one = open_nifti if is_nifti(path) else open_other
         scan = open_one(path, max_voxels)
     except OSError as error:
         raise ScanFault(f"{path.name} cannot be read: {error.strerror or error}.") from error

@@ -102,6 +102,11 @@ def _corrected(image: Any) -> Any:
     return correct_nifti_header_if_necessary(image)
 
 
+def is_nifti(path: Path) -> bool:
+    """Whether nibabel reads it, by its name; ITK reads the rest."""
+    return path.name.lower().endswith((".nii", ".nii.gz"))
+
+
 def open_nifti(path: Path, max_voxels: int) -> Opened:
     """Read a .nii or .nii.gz file.
 
