@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..evaluation.compare import comparison, read_cases
+from ..evaluation.same_settings import only_unlabelled_differs
 from . import compare_report, write_report
 
 
@@ -19,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("paths", type=Path, nargs="+", metavar="FOLDER | BASELINE.csv OURS.csv",
                         help="evaluation/<part> of a run, or the tables of cases of two")  # fmt: skip
     parser.add_argument("--title", help="of the page of one run; by default its folder and the part")
-    parser.add_argument("--names", nargs=2, default=["supervised", "semi-supervised"], metavar=("BASELINE", "OURS"))
+    parser.add_argument("--names", nargs=2, default=["the first", "the second"], metavar=("BASELINE", "OURS"))
     parser.add_argument("--metric", default="dice_mean", help="column that is compared (default: %(default)s)")
     parser.add_argument("--html", type=Path, metavar="PAGE", help="of two runs, also a page case by case")
     options = parser.parse_args(arguments)
@@ -43,7 +44,8 @@ def _page(folder: Path, title: str | None) -> Path:
 
 
 def _compare(baseline: Path, ours: Path, names: tuple[str, str], metric: str, html: Path | None) -> None:
-    print(comparison(read_cases(baseline), read_cases(ours), names, metric))
+    unlabelled = only_unlabelled_differs(baseline, ours)
+    print(comparison(read_cases(baseline), read_cases(ours), names, metric, unlabelled=unlabelled))
     if html:
         html.resolve().parent.mkdir(parents=True, exist_ok=True)
         print(f"Case by case: {compare_report(baseline, ours, names, html)}")

@@ -197,6 +197,7 @@ class Output:
             "best in validation": dict(best) if best["epoch"] else None,
             "epochs": len(self.rows),
             "amp": self._amp,
+            "initial_weights": str(self.config.resolved("initial_weights") or "") if self.config is not None else "",
             "sha256 of the scans, names and voxels": self._data,
             "versions": {
                 "torch": str(torch.__version__),
