@@ -111,9 +111,9 @@ def result(results: Mapping[str, Sequence[dict[str, Any]]], classes: Sequence[st
     return "\n".join([
         "RESULT on {test} test scans ({labelled} labelled and {unlabelled} unlabelled scans to learn from)".format(**counts),
         "", model_table(dict(results), classes), "", MEANING, "",
-        "Did the unlabelled scans help?",
-        f"  Mean teacher against supervised: {verdict(by_method)}",
-        f"  Both without averaging: {verdict(by_step)}",
+        "Is mean teacher, which learns from the unlabelled scans too, better?",
+        f"  As they serve: {verdict(by_method, ('supervised', 'mean teacher'))}",
+        f"  Both without averaging: {verdict(by_step, ('supervised', 'mean teacher'))}",
         INTERVAL.format(**counts),
     ])  # fmt: skip
 

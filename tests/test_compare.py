@@ -32,11 +32,11 @@ def write_csv(path, table_rows):
     ("mean", "low", "high", "patients", "sentence"),
     [
         (0.021, 0.008, 0.034, 60,
-         "The unlabelled scans helped by 2.1 Dice points (95 % interval 0.8 to 3.4, 60 patients)."),
+         "B is better than A by 2.1 Dice points (95 % interval 0.8 to 3.4, 60 patients)."),
         (0.003, -0.009, 0.014, 60,
          "No evidence either way: the difference is 0.3 Dice points (95 % interval -0.9 to 1.4, 60 patients)."),
         (-0.012, -0.021, -0.003, 60,
-         "The unlabelled scans harmed by 1.2 Dice points (95 % interval 0.3 to 2.1, 60 patients)."),
+         "B is worse than A by 1.2 Dice points (95 % interval 0.3 to 2.1, 60 patients)."),
         (-0.004, -0.010, 0.002, 20,
          "No evidence either way: the difference is -0.4 Dice points (95 % interval -1.0 to 0.2, 20 patients)."),
         (0.010, 0.0, 0.020, 20,  # touches 0
@@ -46,7 +46,7 @@ def write_csv(path, table_rows):
         (-0.010, -0.020, -0.0004, 20,
          "No evidence either way: the difference is -1.0 Dice points (95 % interval -2.0 to 0.0, 20 patients)."),
         (0.021, 0.008, 0.034, 6,  # all of six the same sign: p = 2 / 2^6 = 0.031
-         "The unlabelled scans helped by 2.1 Dice points (95 % interval 0.8 to 3.4, 6 patients)."),
+         "B is better than A by 2.1 Dice points (95 % interval 0.8 to 3.4, 6 patients)."),
         (0.021, 0.008, 0.034, 5,  # all of five: 2 / 2^5 = 0.062
          "No evidence either way: the difference is 2.1 Dice points (95 % interval 0.8 to 3.4, 5 patients: too few "
          "patients to tell)."),
@@ -59,12 +59,20 @@ def write_csv(path, table_rows):
     ],
 )  # fmt: skip
 def test_verdict_is_one_of_three_sentences(mean, low, high, patients, sentence):
-    assert verdict(Difference(mean, low, high, 2 * patients, patients)) == sentence
+    assert verdict(Difference(mean, low, high, 2 * patients, patients), ("A", "B")) == sentence
+
+
+def test_where_nothing_else_differs_the_unlabelled_scans_are_named():
+    for mean, low, high, word in ((0.1, 0.05, 0.15, "helped"), (-0.1, -0.15, -0.05, "harmed")):
+        text = verdict(Difference(mean, low, high, 20, 20), ("A", "B"), unlabelled=True)
+        assert text.endswith(f", 20 patients). The runs differ in the unlabelled scans alone: these {word}.")
+    even = verdict(Difference(0.1, -0.05, 0.15, 20, 20), ("A", "B"), unlabelled=True)
+    assert "unlabelled" not in even
 
 
 def test_verdict_is_of_dice_only():
     with pytest.raises(ValueError, match="the verdict is in Dice points, this difference is of hd95_mm_A"):
-        verdict(Difference(-1.0, -2.0, -0.5, 10, 10, metric="hd95_mm_A"))
+        verdict(Difference(-1.0, -2.0, -0.5, 10, 10, metric="hd95_mm_A"), ("A", "B"))
 
 
 def test_difference_is_ours_minus_the_baseline_paired_by_name():
@@ -73,8 +81,8 @@ def test_difference_is_ours_minus_the_baseline_paired_by_name():
     difference = paired_difference(ours, baseline)
     assert (difference.mean, difference.low, difference.high) == pytest.approx((0.1, 0.1, 0.1))
     assert (difference.cases, difference.patients) == (6, 6)
-    assert verdict(difference).startswith("The unlabelled scans helped by 10.0 Dice points")
-    assert verdict(paired_difference(baseline, ours)).startswith("The unlabelled scans harmed by 10.0 Dice points")
+    assert verdict(difference, ("A", "B")).startswith("B is better than A by 10.0 Dice points")
+    assert verdict(paired_difference(baseline, ours), ("A", "B")).startswith("B is worse than A by 10.0 Dice points")
 
 
 def test_interval_is_over_patients_not_over_cases():
@@ -252,19 +260,17 @@ def test_command_prints_table_difference_sentence_and_what_it_does_not_judge(tmp
     main([str(baseline), str(ours)])
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("| Model ")
-    assert lines[-5].startswith(
-        "semi-supervised minus supervised, paired over 6 cases: +2.0 Dice points (95 % interval"
-    )
+    assert lines[-5].startswith("the second minus the first, paired over 6 cases: +2.0 Dice points (95 % interval")
     assert lines[-5].endswith("6 patients); Wilcoxon signed-rank test over patients p = 0.031.")
-    assert lines[-4].startswith("The unlabelled scans helped by 2.0 Dice points (95 % interval 1.")
+    assert lines[-4].startswith("the second is better than the first by 2.0 Dice points (95 % interval 1.")
     assert lines[-4].endswith(", 6 patients).")
     assert lines[-3] == "That is by Dice alone, over the 6 of 6 cases whose label has the structure (A)."
     assert lines[-2] == (
-        "Missed structures and false alarms: supervised missed 0 of 6, false alarms 0 of 0; semi-supervised missed 0 of 6, "
+        "Missed structures and false alarms: the first missed 0 of 6, false alarms 0 of 0; the second missed 0 of 6, "
         "false alarms 0 of 0."
     )
     assert lines[-1] == (
-        "Not judged, semi-supervised minus supervised: HD95 +1.00 mm (95 % interval 1.00 to 1.00, p = 0.031, 6 cases); "
+        "Not judged, the second minus the first: HD95 +1.00 mm (95 % interval 1.00 to 1.00, p = 0.031, 6 cases); "
         "ASD +0.50 mm (95 % interval 0.50 to 0.50, p = 0.031, 6 cases)."
     )
 
@@ -349,7 +355,7 @@ def test_command_compares_another_metric_in_its_own_unit(tmp_path, capsys):
     main([*tables, "--metric", "boundary_dice"])
     *_, last = capsys.readouterr().out.strip().splitlines()
     assert last == (
-        "semi-supervised minus supervised, paired over 6 cases: +0.250 of boundary_dice (95 % interval 0.250 to 0.250, "
+        "the second minus the first, paired over 6 cases: +0.250 of boundary_dice (95 % interval 0.250 to 0.250, "
         "6 patients); Wilcoxon signed-rank test over patients p = 0.031."
     )  # and no verdict, which is in Dice points
 
@@ -359,7 +365,9 @@ def test_command_names_a_class_whose_dice_it_compares(tmp_path, capsys):
     main([*tables, "--metric", "dice_A"])
     printed = capsys.readouterr().out
     assert "+10.0 Dice points of dice_A (95 % interval 10.0 to 10.0, 6 patients)" in printed
-    assert "\nThe unlabelled scans helped by 10.0 Dice points (95 % interval 10.0 to 10.0, 6 patients)." in printed
+    assert (
+        "\nthe second is better than the first by 10.0 Dice points (95 % interval 10.0 to 10.0, 6 patients)." in printed
+    )
 
 
 def test_command_names_the_columns_there_are(tmp_path, capsys):

@@ -33,8 +33,8 @@ def test_every_column_and_row_of_the_table_is_explained() -> None:
 def test_both_verdicts_are_of_mean_teacher() -> None:
     dice = dict(zip(MODELS, (0.5, 0.7, 0.6, 0.6), strict=True))
     text = demo.result({name: cases(value) for name, value in dice.items()}, ["left"], COUNTS)
-    assert "against supervised: The unlabelled scans helped by 10.0 Dice points" in text
-    assert re.search(r"without averaging: The unlabelled scans harmed by 10.0 Dice points", text)
+    assert "As they serve: mean teacher is better than supervised by 10.0 Dice points" in text
+    assert "Both without averaging: mean teacher is worse than supervised by 10.0 Dice points" in text
 
 
 def test_the_plan_names_the_cohort_and_fits_a_terminal() -> None:

@@ -1,4 +1,4 @@
-"""The honest verdict: did the unlabelled scans help, harm, or is there no evidence either way?
+"""The honest verdict: is one model better than another, worse, or is there no evidence either way?
 
 Both models are scored on the same cases (:mod:`.evaluate` writes the files). The difference is taken case by case,
 and its interval resamples patients. To compare two files:
@@ -23,6 +23,8 @@ from .case_table import by_case, classes_of, listed
 
 FEW_PATIENTS = 6  # all of six sharing a sign has p = 2 / 2**6 = 0.031 in the two-sided sign test; all of five, 0.062
 _OTHERS = {BOUNDARY: "boundary Dice", "hd95_mm_mean": "HD95", "asd_mm_mean": "ASD"}  # measures that no verdict judges
+UNLABELLED = " The runs differ in the unlabelled scans alone: these {}."
+_NAMES_SHOWN = 10
 _ROUNDING = 1e-12  # a smaller difference is one of rounding
 
 
@@ -99,12 +101,18 @@ def case_difference(ours: Row, baseline: Row, metric: str = "dice_mean") -> floa
     return float(ours[metric]) - float(baseline[metric])
 
 
-def verdict(difference: Difference) -> str:
-    """Say one of three sentences: helped, harmed, or no evidence either way.
+def verdict(difference: Difference, names: Sequence[str], unlabelled: bool = False) -> str:
+    """Say one of three sentences: ours is better, ours is worse, or no evidence either way.
 
     A point is 1/100 of Dice. Judged as it is printed, to 0.1 point: an interval that touches 0.0 contains 0. When
-    the scans harmed, the bounds are those of the harm, so they are positive and the smaller comes first. With fewer
+    ours is worse, the bounds are those of the loss, so they are positive and the smaller comes first. With fewer
     than six patients there is no evidence, whatever the interval, and the sentence says why.
+
+    Args:
+        difference: ours minus the baseline.
+        names: what they are called, the baseline first.
+        unlabelled: the two differ in the use of unlabelled scans alone, see
+            :func:`~.same_settings.only_unlabelled_differs`: a second sentence names these as the cause.
 
     Raises:
         ValueError: a difference of something else than Dice, or one that is not a number.
@@ -115,10 +123,13 @@ def verdict(difference: Difference) -> str:
         raise ValueError(f"the difference is {difference.mean}: there is nothing to judge")
     mean, low, high = (_points(value) for value in (difference.mean, difference.low, difference.high))
     enough = difference.patients >= FEW_PATIENTS
+    theirs, ours = names
     if enough and low > 0:
-        return f"The unlabelled scans helped by {mean:.1f} Dice points ({_basis(low, high, difference.patients)})."
+        basis, cause = _basis(low, high, difference.patients), UNLABELLED.format("helped") if unlabelled else ""
+        return f"{ours} is better than {theirs} by {mean:.1f} Dice points ({basis}).{cause}"
     if enough and high < 0:
-        return f"The unlabelled scans harmed by {-mean:.1f} Dice points ({_basis(-high, -low, difference.patients)})."
+        basis, cause = _basis(-high, -low, difference.patients), UNLABELLED.format("harmed") if unlabelled else ""
+        return f"{ours} is worse than {theirs} by {-mean:.1f} Dice points ({basis}).{cause}"
     return (
         f"No evidence either way: the difference is {mean:.1f} Dice points ({_basis(low, high, difference.patients)})."
     )
@@ -174,8 +185,10 @@ def comparison(
     names: Sequence[str],
     metric: str = "dice_mean",
     unit: str = "mm",
+    unlabelled: bool = False,
 ) -> str:
-    """Return table, paired difference and verdict of two models on the same cases, as plain text."""
+    """Return table, paired difference and verdict of two models on the same cases, as plain text; ``unlabelled`` as in
+    :func:`verdict`."""
     difference = paired_difference(ours, baseline, metric)
     classes = classes_of(baseline)
     lines = [
@@ -192,7 +205,7 @@ def comparison(
         lines.append(f"Left out, {why}: {listed(difference.dropped)}.")
     if not _is_dice(metric):
         return "\n".join(lines)
-    lines += [verdict(difference), *beside_dice(baseline, ours, names, difference, unit)]
+    lines += [verdict(difference, names, unlabelled), *beside_dice(baseline, ours, names, difference, unit)]
     if len(classes) > 1:
         lines += [f"{name}: {_both_faults(baseline, ours, names, [name])}." for name in classes]
     return "\n".join(lines)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..evaluation.case_table import read_cases, unit_of
 from ..evaluation.compare import comparison
+from ..evaluation.same_settings import only_unlabelled_differs
 from . import compare_report, write_report
 from .unlabelled import notes
 
@@ -21,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("paths", type=Path, nargs="+", metavar="FOLDER | BASELINE.csv OURS.csv",
                         help="evaluation/<part> of a run, or the tables of cases of two")  # fmt: skip
     parser.add_argument("--title", help="of the page of one run; by default its folder and the part")
-    parser.add_argument("--names", nargs=2, default=["supervised", "semi-supervised"], metavar=("BASELINE", "OURS"))
+    parser.add_argument("--names", nargs=2, default=["the first", "the second"], metavar=("BASELINE", "OURS"))
     parser.add_argument("--metric", default="dice_mean", help="column that is compared (default: %(default)s)")
     parser.add_argument("--html", type=Path, metavar="PAGE", help="of two runs, also a page case by case")
     options = parser.parse_args(arguments)
@@ -45,7 +46,8 @@ def _page(folder: Path, title: str | None) -> Path:
 
 
 def _compare(baseline: Path, ours: Path, names: tuple[str, str], metric: str, html: Path | None) -> None:
-    print(comparison(read_cases(baseline), read_cases(ours), names, metric, unit_of([baseline, ours])))
+    unlabelled = only_unlabelled_differs(baseline, ours)
+    print(comparison(read_cases(baseline), read_cases(ours), names, metric, unit_of([baseline, ours]), unlabelled))
     for path, name in zip((baseline, ours), names, strict=True):
         for note in notes(path, name):
             print(note)

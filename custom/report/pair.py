@@ -15,6 +15,7 @@ from markupsafe import Markup
 from ..evaluation.case_report import BOUNDARY, BY_CONTRAST, FAULTS, GROUP, NOT_GIVEN, Row
 from ..evaluation.compare import Difference, beside_dice, case_difference, paired_difference, verdict
 from ..evaluation.hardness import lowest_quartile
+from ..evaluation.same_settings import only_unlabelled_differs
 from ..files import write_text
 from . import charts, page
 from .inputs import Evaluated, ReportError, read_evaluated
@@ -52,7 +53,7 @@ def compare_report(baseline_csv: Path, ours_csv: Path, names: tuple[str, str], o
         baseline=names[0],
         ours=names[1],
         dice=pair.dice,
-        verdict=verdict(pair.dice),
+        verdict=verdict(pair.dice, names, only_unlabelled_differs(Path(baseline_csv), Path(ours_csv))),
         beside=[
             *beside_dice(pair.baseline, pair.ours, names, pair.dice, pair.unit),
             *(note for path, name in zip((baseline_csv, ours_csv), names, strict=True) for note in notes(path, name)),

@@ -200,6 +200,7 @@ class Output:
             "epochs": len(self.rows),
             "amp": self._amp,
             "terms that read unlabelled scans": list(unlabelled_terms),
+            "initial_weights": str(self.config.resolved("initial_weights") or "") if self.config is not None else "",
             "sha256 of the scans, names and voxels": self._data,
             "versions": {
                 "torch": str(torch.__version__),
