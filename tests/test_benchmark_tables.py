@@ -23,6 +23,18 @@ def test_markdown_gives_mean_sd_and_number_of_seeds():
     assert b[13] == "1"
 
 
+def test_nothing_is_the_best_where_there_was_no_validation(tmp_path):
+    found = families([row(name, [0.5] * 6, best_in_validation=None) for name in ("supervised", "a")], SIZES)
+    (a,) = lines_of(table.markdown(found), "a")
+    assert a[1:3] == ["0.500 (1 seed)", "0.0"]
+    assert a[6:10] == ["-"] * 4
+    (tmp_path / "page.html").write_text(html(found), encoding="utf-8")
+    page = Page(tmp_path / "page.html")
+    (line,) = [cells for cells in page.rows("screen: acdc, 7 labelled: the network that serves") if cells[0] == "a"]
+    assert (line[2], line[7:12]) == ("0.500 (1 seed)", ["\N{EN DASH}"] * 5)
+    assert [cells[3:5] for cells in page.rows("Every run")[2:]] == [["0.500", "\N{EN DASH}"]] * 2
+
+
 def test_csv_has_a_line_a_file_of_weights_and_one_for_what_is_missing():
     rows = [*three_seeds(), row("supervised", [0.5] * 6, task="lgg", labels="5")]
     lines = list(csv.DictReader(io.StringIO(table.csv_text(families(rows, SIZES)))))

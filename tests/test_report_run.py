@@ -241,3 +241,13 @@ def test_files_that_are_missing_or_wrong_are_named(run, spoil, says):
         write_report(run, "My run")
     assert isinstance(caught.value, UserError)
     assert not (run / "report.html").exists()
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_networks_with_the_same_weights_are_named_together(tmp_path):
+    for name in ("model", "model_final"):
+        evaluate(tmp_path, {"c0": (1, 1)}, name=name)
+    change(tmp_path, name="model_final", same_as="model")
+    page = Page(write_report(tmp_path, "My run"))
+    assert [row[0] for row in page.rows("Every network of the run")[2:]] == ["model", "model_final = model"]
+    assert "Names joined by = have the same weights, scored once." in page.text

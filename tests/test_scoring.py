@@ -61,15 +61,18 @@ def write_cases(folder: Path) -> list[dict]:
     return entries
 
 
-def evaluate(folder: Path, spacing_mm: tuple[float, ...] = (1.5, 1.2, 3.0), sharpness: float = 20.0) -> Path:
-    """As ``evaluate.yaml`` does it; returns the folder of the scores."""
+def evaluate(
+    folder: Path, spacing_mm: tuple[float, ...] = (1.5, 1.2, 3.0), sharpness: float = 20.0, **more: float
+) -> Path:
+    """As ``evaluate.yaml`` does it; returns the folder of the scores. ``more`` are other files of weights."""
     prepare = Compose([LoadImaged("image"), EnsureChannelFirstd("image"), Orientationd("image", "RAS", labels=None),
                        Spacingd("image", spacing_mm, mode="bilinear")])  # fmt: skip
     own = ["reference", "picture"]
     read = Compose([CopyItemsd("image", names="picture"), prepare, LoadImaged(own), EnsureChannelFirstd(own)])
     back = Invertd("pred", prepare, "image", nearest_interp=False, to_tensor=True)
     (folder / "models").mkdir()
-    torch.save({"sharpness": torch.tensor(sharpness)}, folder / "models/model.pt")
+    for name, value in {"model": sharpness, **more}.items():
+        torch.save({"sharpness": torch.tensor(value)}, folder / f"models/{name}.pt")
     network, report = Perfect(), ReportHandler(["outer", "inner"])
     evaluator = SupervisedEvaluator(
         torch.device("cpu"), DataLoader(Dataset(references(write_cases(folder)), read), batch_size=1), network,
@@ -148,6 +151,32 @@ def test_probabilities_are_those_of_the_network_that_is_scored():
         handed(report, logits, label)
         errors.append(report.report.calibration.ece)
     assert errors == pytest.approx([1 - 0.5, 1 - 1 / (1 + 0.3 / 0.7 + 0.2 / 0.8)])
+
+
+def test_the_same_weights_are_scored_once_and_named(tmp_path, caplog, monkeypatch):
+    runs: list[int] = []
+    plain = SupervisedEvaluator.run
+    monkeypatch.setattr(SupervisedEvaluator, "run", lambda self: runs.append(1) or plain(self))
+    (tmp_path / "run.json").write_text('{"networks": {"model": "teacher"}, "best in validation": null}')
+    with caplog.at_level(logging.INFO):
+        folder = evaluate(tmp_path, sharpness=20.0, model_final=20.0, student=21.0)
+    assert len(runs) == 2
+    lines = [r.getMessage() for r in caplog.records if r.name == "custom.evaluation.evaluate"][1:4]
+    assert lines[0].startswith("model         (teacher, final weights)  Dice")  # nothing was chosen in validation
+    assert lines[1] == "model_final   (teacher, final weights)  the same weights as model"
+    assert lines[2].startswith("student       (student, final weights)  Dice")
+    assert list(json.loads((folder / "summary.json").read_text())) == ["model", "student", "model_final"]
+    one, twin = (json.loads((folder / f"{name}.json").read_text()) for name in ("model", "model_final"))
+    assert twin == {**one, "same_as": "model"}
+    assert (folder / "model_final.csv").read_text() == (folder / "model.csv").read_text()
+    assert (folder / "model_final.md").read_text().endswith("\nThe same weights as model, scored once.\n")
+
+
+def test_the_line_of_a_network_says_that_it_was_chosen_in_validation_where_it_was(tmp_path, caplog):
+    (tmp_path / "run.json").write_text('{"networks": {"model": "teacher"}, "best in validation": {"score": 0.5}}')
+    with caplog.at_level(logging.INFO):
+        evaluate(tmp_path)
+    assert any(text.startswith("model         (teacher, best in validation)  Dice") for text in caplog.messages)
 
 
 def test_distances_of_pictures_are_in_pixels(tmp_path):

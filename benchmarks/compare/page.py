@@ -148,10 +148,13 @@ def _main(family: Family) -> Table:
 
 
 def _judged(file: str, head: str) -> list[Column]:
+    def there(entry: Entry) -> bool:
+        return not entry.rows or entry.chosen or file != SERVED["best"]
+
     return [
-        Column("mean", lambda entry: _dice(entry, file), head),
-        *_change(lambda entry: entry.changes.get(file), head, ""),
-        Column("p (Holm)", lambda entry: _p(entry.holm.get(file, math.nan)), head),
+        Column("mean", lambda entry: _dice(entry, file) if there(entry) else Cell(NOTHING), head),
+        *_change(lambda entry: entry.changes.get(file) if there(entry) else None, head, ""),
+        Column("p (Holm)", lambda entry: _p(entry.holm.get(file, math.nan) if there(entry) else math.nan), head),
     ]
 
 
@@ -227,7 +230,8 @@ def _runs(found: Sequence[Family]) -> Table:
         texts("task", itemgetter(0)),
         words("method", itemgetter("name")),
         figure("seed", itemgetter("seed"), 0),
-        *(figure(f"Dice, {which}", dice(file), 3) for which, file in SERVED.items()),
+        figure("Dice, final", dice(SERVED["final"]), 3),
+        figure("Dice, best", lambda row: dice(SERVED["best"])(row) if row.get("best_in_validation") else None, 3),
         figure("best in validation", lambda row: (row.get("best_in_validation") or {}).get("score"), 3),
         figure("steps", itemgetter("steps"), 0),
         figure("all", lambda row: row["seconds"] / 60, 1, "minutes"),
@@ -250,7 +254,7 @@ def _differences(family: Family) -> Markup | None:
         f"{entry.name}, {which}": charts.Mean(*(100 * value for value in (found.mean, found.low, found.high)))
         for entry in family.compared
         for which, file in SERVED.items()
-        if file in entry.changes
+        if file in entry.changes and (entry.chosen or file != SERVED["best"])
         for found in [entry.changes[file].mean]
     }
     if not lanes:

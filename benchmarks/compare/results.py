@@ -86,6 +86,11 @@ class Entry:
         counts = {key: sum(summary[key] for summary in found) for key in (*COUNTS, "empty_labels")}
         return {**counts, "places": sum(summary["cases"] * len(summary["classes"]) for summary in found)}
 
+    @property
+    def chosen(self) -> bool:
+        """Whether validation chose an epoch in any of its runs: without it the weights that serve are the final ones."""
+        return any(row.get("best_in_validation") for row in self.rows)
+
     def average(self, key: str) -> float:
         """Mean over seeds of a number of the row, such as ``seconds``; NaN where there is no row."""
         return statistics.fmean(row[key] for row in self.rows) if self.rows else math.nan

@@ -36,12 +36,15 @@ def _line(entry: Entry) -> list[str]:
     if not entry.rows:
         return [entry.name, entry.absence, *[GAP] * 14]
     final, best = (change_texts(entry, file) for file in SERVED.values())
+    best_dice = dice_text(entry, SERVED["best"])
+    if not entry.chosen:
+        best, best_dice = (GAP,) * 4, GAP
     hd95, _ = mean_and_sd(entry.means(SERVED["final"], "hd95_mm_mean"))
     return [
         entry.name,
         dice_text(entry, SERVED["final"]),
         *final,
-        dice_text(entry, SERVED["best"]),
+        best_dice,
         *(best[i] for i in (0, 1, 3)),
         number_text(hd95, 1),
         *fault_texts(faults := entry.faults(SERVED["final"]), faults["places"]).values(),

@@ -11,7 +11,8 @@ from .results import Entry, mean_and_sd
 GAP = "-"  # in the place of a number that is not there
 MEANING = (
     "Dice on the test part: the mean over cases of the mean over classes, of the network that serves; mean and standard "
-    "deviation (n - 1) over seeds. “Final” are the weights of the last step, “best” those of the best epoch in validation.",
+    "deviation (n - 1) over seeds. “Final” are the weights of the last step, “best” those of the best epoch in validation; none "
+    "where there was no validation.",
     "Difference: the method minus its baseline (supervised training unless another is named), in points (1/100) of Dice, "
     "from the same seed and on the same cases. A case's differences are averaged over the seeds first; then come the "
     "mean over cases, its 95 % bootstrap interval over patients, and Wilcoxon's signed-rank test over patients. So interval "

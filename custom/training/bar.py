@@ -1,20 +1,56 @@
-"""A bar for whatever takes longer than a few seconds."""
+"""How far a run is, for whatever takes longer than a few seconds."""
 
 from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable
+from datetime import timedelta
 
 from ignite.engine import Engine, Events
 from ignite.handlers import ProgressBar
 
+logger = logging.getLogger(__name__)
+
+EVERY_S = 30.0  # between two lines of a log
+
 
 class Bar:
-    """Ignite's progress bar over the whole run, in a terminal only: in a log file it would be a wall of lines.
+    """Ignite's progress bar over the whole run in a terminal; in a log, where it would be a wall of lines, one line every half
+    minute with the step and the time left.
 
     Args:
         unit: what one iteration is.
+        clock: seconds, from any start.
     """
 
-    def __init__(self, unit: str = "step") -> None:
+    def __init__(self, unit: str = "step", clock: Callable[[], float] = time.monotonic) -> None:
         self.bar = ProgressBar(persist=False, desc="", unit=unit, disable=None)
+        self.unit, self.clock = unit, clock
+        self._began, self._said, self._first = 0.0, 0.0, -1
 
     def attach(self, engine: Engine) -> None:
         self.bar.attach(engine, event_name=Events.ITERATION_COMPLETED, closing_event_name=Events.EPOCH_COMPLETED)
+        if not sys.stderr.isatty():  # where ignite's bar is drawn
+            engine.add_event_handler(Events.STARTED, self._forget)
+            engine.add_event_handler(Events.ITERATION_STARTED, self._begin)
+            engine.add_event_handler(Events.ITERATION_COMPLETED, self._say)
+
+    def _forget(self, engine: Engine) -> None:
+        self._first = -1
+
+    def _begin(self, engine: Engine) -> None:
+        """Note time and place of the first step: what a run does at its start is over then, its resume too."""
+        if self._first < 0:
+            self._first, self._began = engine.state.iteration - 1, self.clock()
+            self._said = self._began
+
+    def _say(self, engine: Engine) -> None:
+        now, state = self.clock(), engine.state
+        if now - self._said < EVERY_S:
+            return
+        self._said = now
+        total, done = (state.max_epochs or 1) * (state.epoch_length or 0), state.iteration - self._first
+        left = (now - self._began) / done * (total - state.iteration)
+        logger.info("%s %d of %d, about %s left", self.unit, state.iteration, total, timedelta(seconds=round(left)))
