@@ -59,9 +59,8 @@ How to read the table
 INTERVAL = """\
   The 95 % interval is where the true difference plausibly lies, as only {test} scans were tested. If it
   contains 0, chance alone may explain the difference. This is one short run, and another seed moves the
-  result by more than a point: a demonstration, not a finding. What these scans lack, one kind of
-  contrast that no labelled patient has, no unlabelled scan can say. On real scans of the heart the
-  unlabelled ones help: docs/results.md.\
+  result by a point or two: a demonstration, not a finding. How much unlabelled scans of real hearts and
+  other organs help, and where not: docs/results.md.\
 """
 
 NEXT = """\
@@ -111,9 +110,9 @@ def result(results: Mapping[str, Sequence[dict[str, Any]]], classes: Sequence[st
     return "\n".join([
         "RESULT on {test} test scans ({labelled} labelled and {unlabelled} unlabelled scans to learn from)".format(**counts),
         "", model_table(dict(results), classes), "", MEANING, "",
-        "Is mean teacher, which learns from the unlabelled scans too, better?",
-        f"  As they serve: {verdict(by_method, ('supervised', 'mean teacher'))}",
-        f"  Both without averaging: {verdict(by_step, ('supervised', 'mean teacher'))}",
+        "Did the unlabelled scans help?",
+        f"  As they serve: {verdict(by_method, ('supervised', 'mean teacher'), unlabelled=True)}",
+        f"  Both without averaging: {verdict(by_step, ('supervised', 'mean teacher'), unlabelled=True)}",
         INTERVAL.format(**counts),
     ])  # fmt: skip
 
