@@ -13,6 +13,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 
 from custom.cohort.data_list import list_path
 from custom.files import under
+from custom.run.bundle import _local_values
 from custom.run.config import running
 from custom.run.overrides import ConfigError, judge_paths
 
@@ -194,6 +195,15 @@ def test_a_number_as_output_dir_stops_the_run(look):
     with pytest.raises(RuntimeError) as error:
         look(dataset_dir=2024)
     assert "--dataset_dir 2024 is read as 2024: write ./2024, or the whole path" in str(error.value.__cause__)
+
+
+@pytest.mark.fault("8b", "a # in a path, of which MONAI makes ::")
+def test_a_path_keeps_its_hash_signs(look):
+    images = [{"image": "/d/@a #1/p#1.nii.gz"}]
+    config = look(data_list="/d/a #1/l.json", **{"train::dataset::data": images})
+    assert config.resolved("data_list") == "/d/a #1/l.json"
+    assert config._parser.get_parsed_content("train::dataset::data") == images
+    assert _local_values(config)["data_list"] == r"$'/d/a \x231/l.json'"
 
 
 def test_a_home_folder_is_found_where_the_shell_leaves_it(tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ from ruamel.yaml import YAML, RoundTripRepresenter
 from ..cohort.data_list import list_path
 from ..files import under, write_text
 from .config import PROCESS, RunConfig, references, without_idle
-from .overrides import TRACKING
+from .overrides import TRACKING, escaped
 
 CONFIGS = ("train.yaml", "inference.yaml", "evaluate.yaml", "multi_gpu_train.yaml")
 # What inference.yaml says differently; every other id that both files have follows the run.
@@ -86,8 +86,8 @@ def _local_values(config: RunConfig) -> dict[str, Any]:
         **machine,  # another machine's device, a tracker's address and an annotator's handlers are not the run's
         **handlers,
         "bundle_root": ".",
-        "dataset_dir": str(under(root, str(config.resolved("dataset_dir")))),
-        "data_list": data_list,
+        "dataset_dir": escaped(str(under(root, str(config.resolved("dataset_dir"))))),
+        "data_list": escaped(data_list),
         "output_dir": "$@bundle_root + '/eval'",
         "resume": False,
         "initial_weights": "$@bundle_root + '/models/model.pt'",

@@ -15,7 +15,7 @@ from monai.utils import ensure_tuple
 from .. import distributed
 from ..errors import show_plainly
 from ..seeds import derive
-from .overrides import TRACKING, callers, judge, judge_paths, overrides_and_files, read_truths
+from .overrides import TRACKING, callers, judge, judge_paths, overrides_and_files, restore
 from .process import keep_freed_memory, quiet_known_noise
 
 logger = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ def running() -> RunConfig:
     judge_paths(overrides)
     if files:
         judge(overrides, files)
-    read_truths(parser, overrides)
+    restore(parser, overrides)
     return RunConfig(parser, files)
 
 

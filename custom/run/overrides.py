@@ -54,22 +54,35 @@ def overrides_and_files(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], A
     return {k: v for k, v in {**defaults, **arguments.get("override", {})}.items() if k not in own}, files
 
 
-def read_truths(parser: ConfigParser, overrides: Mapping[str, Any]) -> None:
-    """Make booleans of the texts "true" and "false": ``--gates false`` reaches MONAI as a text, which Python holds true.
+def restore(parser: ConfigParser, overrides: Mapping[str, Any]) -> None:
+    """Give overrides back what they lose on the way: booleans, and each ``#`` of a path, of which MONAI makes ``::``.
 
-    What is resolved already stays: the config is being resolved at this moment.
+    ``--gates false`` reaches MONAI as a text, which Python holds true. What is resolved already stays: the config is being
+    resolved at this moment.
     """
-    truths = {
-        name.replace("#", "::"): value.lower() == "true"
-        for name, value in overrides.items()
-        if isinstance(value, str) and value.lower() in ("true", "false")
-    }
-    if not truths:
+    restored = {name.replace("#", "::"): _truth(escaped(value)) for name, value in overrides.items()
+                if name[0] != "+" and _truth(escaped(value)) != value}  # fmt: skip
+    if not restored:
         return
     resolved = parser.ref_resolver.resolved_content
-    parser.update(truths)
+    parser.update(restored)
     parser.parse(reset=True)
-    parser.ref_resolver.resolved_content = {name: value for name, value in resolved.items() if name not in truths}
+    parser.ref_resolver.resolved_content = {name: value for name, value in resolved.items() if name not in restored}
+
+
+def _truth(value: Any) -> Any:
+    return value.lower() == "true" if isinstance(value, str) and value.lower() in ("true", "false") else value
+
+
+def escaped(value: Any) -> Any:
+    """A text with a ``#``, or all of them in lists and dicts, as an expression of a config that gives it back unchanged."""
+    if isinstance(value, Mapping):
+        return {key: escaped(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(escaped, value))
+    if isinstance(value, str) and "#" in value and value[0] not in "$@%":
+        return "$" + repr(value).replace("#", "\\x23").replace("@", "\\x40")
+    return value
 
 
 def judge(overrides: Mapping[str, Any], files: Any) -> None:
