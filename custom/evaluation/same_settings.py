@@ -31,7 +31,7 @@ def only_unlabelled_differs(baseline_csv: Path, ours_csv: Path) -> bool:
     both = [_said(path.resolve().parents[2] / "bundle") for path in (baseline_csv, ours_csv)]
     if both[0] is None or both[1] is None:
         return False
-    (before, about_before), (now, about_now) = both
+    (before, about_before), (now, about_now) = both[0], both[1]
     terms = _unlabelled_terms(now)
     free = (*RunConfig.FREE, *(f"weights::{term}" for term in terms))
     return (
