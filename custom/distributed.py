@@ -74,6 +74,13 @@ def average_buffers(module: nn.Module) -> None:
             buffer.div_(world_size())
 
 
+def any_rank(flag: torch.Tensor) -> torch.Tensor:
+    """Set a flag of 0 or 1 on every rank where any rank has it set, in place; nothing waits for the device."""
+    if active():
+        dist.all_reduce(flag, op=dist.ReduceOp.MAX)
+    return flag
+
+
 def gather(rows: list[Any]) -> list[Any]:
     """The rows of all ranks, by rank, on every rank."""
     if not active():

@@ -72,6 +72,19 @@ def test_two_cells_of_the_phantom_become_rows_and_a_table(bench, capsys):
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("lost", ["bundle/run.json", "cost.json"])
+def test_a_training_that_was_killed_in_its_last_files_is_done_again(bench, lost):
+    """Final weights are there, what the row is made of is not."""
+    assert bench("--bundles", "supervised") == 0
+    folder = bench.folder / "output/screen_phantom_2d_supervised_seed0"
+    (folder / lost).unlink()
+    (bench.folder / "rows/screen_phantom_2d_supervised_seed0.json").unlink()
+    assert (folder / "bundle/models/model_final.pt").is_file()
+    assert bench("--bundles", "supervised", "--continue") == 0
+    assert ("supervised", "training", True) in bench.calls
+    assert (folder / lost).is_file()
+
+
 def test_a_command_that_fails_is_reported_and_the_others_go_on(bench, monkeypatch, capsys):
     def fails(bundle, *_):
         raise RuntimeError(f"training ended with 1: {bundle}")

@@ -24,6 +24,7 @@ from test_trainer import ALL, Toy
 from custom import distributed
 from custom.cohort.errors import CohortError
 from custom.errors import UserError
+from custom.training.guard import Guard, NotFinite
 from custom.training.trainer import DualStreamTrainer
 
 
@@ -50,6 +51,19 @@ def judged(folder: Path) -> tuple[int, str]:
     with pytest.raises(UserError) as caught:
         tiny.trainer("mean_teacher", folder, check=check).run()
     return check.asked, f"{caught.typename}: {caught.value}"
+
+
+def guarded(rank: int) -> tuple[float, str]:
+    """A step whose term is NaN on rank 1 alone, as on a GPU: the weight after it, and what the guard says then."""
+    weight = torch.nn.Parameter(torch.ones(1))
+    optimizer = torch.optim.SGD([weight], 0.1, fused=True)
+    guard, empty = Guard(optimizer, interval=100), tiny.trainer("supervised").labelled.empty()
+    guard.check({"supervised": torch.tensor(float("nan") if rank else 1.0)}, 1, empty, empty, on_device=True)
+    weight.grad = torch.full((1,), float("nan"))  # the mean over ranks, which DDP gives to both
+    optimizer.step()
+    with pytest.raises(NotFinite) as caught:
+        guard.read(1)
+    return weight.item(), str(caught.value)
 
 
 def worker(rank: int, port: int, out: str) -> None:
@@ -81,6 +95,7 @@ def worker(rank: int, port: int, out: str) -> None:
     found["averaged"] = [norm.running_mean.item(), norm.num_batches_tracked.item()]
     found["statistics"] = straight.method.one.down[0][1].running_mean.clone()
     found["judged"] = judged(folder / "judged")
+    found["guarded"] = guarded(rank)
     torch.save(found, folder / f"rank{rank}.pt")
     dist.destroy_process_group()
 
@@ -118,6 +133,15 @@ def test_ranks_draw_different_batches(ranks):
     (first, second), _ = ranks
     assert first["apart"]
     assert not torch.equal(first["statistics"], second["statistics"])
+
+
+@pytest.mark.fault("4", "NaN on one rank of two")
+def test_a_term_that_is_nan_on_one_rank_changes_no_weight_on_any(ranks):
+    (first, second), _ = ranks
+    assert first["guarded"] == second["guarded"]
+    weight, said = first["guarded"]
+    assert weight == 1.0
+    assert said.startswith("a term was not finite within the 100 steps before step 2. No weight was changed by it or")
 
 
 @pytest.mark.fault("14", "two ranks stopped and resumed")

@@ -357,6 +357,13 @@ def infer_with_bundle(run_bundle: Callable[..., Path], tmp_path: Path) -> Callab
     return go
 
 
+def test_a_modality_whose_name_holds_auto_keeps_its_name(tmp_path):
+    (tmp_path / "p1.nii.gz").touch()
+    names = ["autofluorescence", "fluorescence"]
+    found = images_alone(tmp_path, names, "autofluorescence")
+    assert found == [{"image": {"autofluorescence": str(tmp_path / "p1.nii.gz")}, "modality": "autofluorescence"}]
+
+
 def test_inference_takes_whichever_modality_is_there(infer_with_bundle, phantoms, tmp_path, caplog):
     """Each alone by its name, or of each case the first one that it has; nothing overwrites anything."""
     here, images = phantoms / "phantom_two_channels/images", tmp_path / "images"

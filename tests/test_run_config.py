@@ -139,6 +139,20 @@ def test_a_filled_config_has_numbers_where_settings_are_referred_to():
     assert config.filled() == {"a": 3, "b": {"_target_": "x.Y", "lr": 3, "net": "@b", "all": [3, "$@a + 1"]}}
 
 
+@pytest.mark.parametrize(("device", "asked"), [("cuda", [True]), ("cuda:1", [True]), ("cpu", [])])
+def test_on_a_gpu_pytorch_decides_what_repeats(monkeypatch, device, asked):
+    """What has a deterministic form takes it; the rest is a warning, not an error."""
+    calls = []
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
+    monkeypatch.setattr(
+        torch, "use_deterministic_algorithms", lambda mode, *, warn_only: calls.append(mode and warn_only)
+    )
+    with torch.random.fork_rng():
+        RunConfig(ConfigParser({"seed": 0, "device": f"$torch.device('{device}')"})).start()
+    assert calls == asked
+
+
 def test_nothing_is_built_to_find_the_settings():
     broken = {"b": {"_target_": "no.such.Thing"}, "c": "$1 / 0", "d": ["@b"], "e": {"f": "$1 / 0"}}
     assert RunConfig(ConfigParser({"a": 1, **broken})).settings() == {"a": 1}

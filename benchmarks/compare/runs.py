@@ -24,7 +24,7 @@ from custom.files import write_text
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZES = ROOT / "benchmarks/sizes.yaml"
-FINAL = "bundle/models/model_final.pt"
+DONE = ("bundle/run.json", "cost.json")  # the last files of a training and of its call
 VARIANT = ("bundle", "overrides", "published", "times", "baseline", "tasks")
 _GRACE = 30  # seconds from SIGTERM to SIGKILL
 
@@ -127,7 +127,7 @@ def run(job: Job, lists: Path, folder: Path, deadline: float, go_on: bool) -> di
     overrides |= {"data_list": lists / f"{job.data}.json"} if job.labels else {"dataset_dir": lists}
     overlay = ["configs/published.yaml"] if job.published else []
     files = ["configs/train.yaml", *overlay, f"scripts/tasks/{job.task}.yaml"]
-    if not (folder / FINAL).exists():
+    if not all((folder / name).exists() for name in DONE):
         resume = go_on and any(folder.glob("last_*.pt"))
         earlier = json.loads((folder / "cost.json").read_text()) if resume and (folder / "cost.json").exists() else {}
         try:

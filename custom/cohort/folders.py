@@ -81,7 +81,7 @@ def _by_name(scans: Mapping[str, Path], channels: Sequence[str], modality: str) 
     for name, file in scans.items():
         channel = next((channel for channel in channels if name.endswith(f"_{channel}")), "")
         case = name.removesuffix(f"_{channel}")
-        found.setdefault(channel or modality.replace(AUTO, ""), {})[case] = file
+        found.setdefault(channel or ("" if modality == AUTO else modality), {})[case] = file
     return found
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import nearest
@@ -118,17 +118,13 @@ class TermWeights:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where the run stands: ``step`` is the optimiser step under way, counted from 0; ``epoch`` is counted from 1.
-
-    ``asked`` are the terms that were asked for and wanted, in order: the last one is the one being computed.
-    """
+    """Where the run stands: ``step`` is the optimiser step under way, counted from 0; ``epoch`` is counted from 1."""
 
     step: int
     steps: int
     epoch: int
     epochs: int
     weights: TermWeights | None = None
-    asked: list[str] = field(default_factory=list, compare=False, repr=False)
 
     @property
     def fraction(self) -> float:
@@ -144,10 +140,7 @@ class Progress:
         Raises:
             KeyError: a term that the run's weights do not name.
         """
-        wanted = self.weights is None or self.weights.weights[term].at(self.fraction) > 0
-        if wanted:
-            self.asked.append(term)
-        return wanted
+        return self.weights is None or self.weights.weights[term].at(self.fraction) > 0
 
 
 class PolyDecay:

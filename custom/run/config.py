@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.utils.deterministic
 from monai.bundle import ConfigParser
 from monai.utils import ensure_tuple
 
@@ -85,6 +87,8 @@ class RunConfig:
         torch.manual_seed(derive(seed, "network"))
         torch.backends.cudnn.deterministic = True  # exact resume
         torch.backends.cudnn.benchmark = False
+        if torch.device(self.resolved("device", "cpu")).type == "cuda":
+            _repeat_where_possible()
         quiet_known_noise()
         if distributed.rank() > 0:  # one rank reports; warnings come from all
             logging.getLogger(__name__.partition(".")[0]).setLevel(logging.WARNING)
@@ -126,6 +130,13 @@ class RunConfig:
         ]
         own = " and ".join(files)
         return [f"Settings that differ from {own}:" if lines else f"Settings: all as in {own}.", *lines]
+
+
+def _repeat_where_possible() -> None:
+    """On a GPU: the deterministic form of every operation that has one, and a warning of PyTorch that names the others."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # asked for by cuBLAS, before its first call
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # costs time, and nothing reads such memory
+    torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 ABSENT = object()

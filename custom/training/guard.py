@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from .. import distributed
 from ..errors import UserError
 from ..methods.batch import Batch
 
@@ -21,7 +22,8 @@ class Guard:
 
     On a CPU a term that is not finite raises at once. On a GPU that would wait for the device in every step: there,
     with a fused optimiser, a flag stays on the device, the optimiser skips the whole step where it is set (``found_inf``,
-    the seam of the loss scaler), and the host reads it every ``interval`` steps and before any file is written.
+    the seam of the loss scaler), and the host reads it every ``interval`` steps and before any file is written. The flag
+    is that of all ranks: each would take the step of a gradient that is not finite on one.
 
     Args:
         optimizer: of the run.
@@ -42,7 +44,7 @@ class Guard:
         """
         values = torch.stack([term.detach() for term in terms.values()])
         if on_device and getattr(self.optimizer, "_step_supports_amp_scaling", False):
-            now = (~values.isfinite()).any().float()
+            now = distributed.any_rank((~values.isfinite()).any().float())  # DDP gives its gradient to all ranks
             self._flag = now if self._flag is None else torch.maximum(self._flag, now)
             self.optimizer.found_inf, self.optimizer.grad_scale = self._flag, None  # type: ignore[attr-defined]
             if step % self.interval == 0:

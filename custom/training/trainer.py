@@ -259,7 +259,10 @@ class DualStreamTrainer(Trainer):
             self.optimizer.zero_grad(set_to_none=True)
             self._set_learning_rate(progress)
         with self._no_sync(window.last):
-            with autocast(self.dtype, self.device), self._memory(lambda: _under_way(progress)):
+            with (
+                autocast(self.dtype, self.device),
+                self._memory(lambda: "computing " + ", ".join(self._wanted_terms(progress))),
+            ):
                 terms = self.network(labelled, unlabelled, progress)
             total = self._weigh(terms, progress)
             on_device = self.device.type == "cuda" and self.scaler is None
@@ -303,9 +306,11 @@ class DualStreamTrainer(Trainer):
             )
         )
 
+    def _wanted_terms(self, progress: Progress) -> list[str]:
+        return [name for name, weight in self.weights.at(progress.fraction).items() if weight > 0]
+
     def _weigh(self, terms: dict[str, Tensor], progress: Progress) -> Tensor:
-        weights = self.weights.at(progress.fraction)
-        wanted = {name for name, weight in weights.items() if weight > 0}
+        weights, wanted = self.weights.at(progress.fraction), set(self._wanted_terms(progress))
         if set(terms) != wanted:
             raise ValueError(
                 f"{type(self.method).__name__} returned the terms {sorted(terms)}, wanted at step {progress.step} "
@@ -448,10 +453,6 @@ class _Window:
 
     def __init__(self, size: int, first: bool, last: bool) -> None:
         self.size, self.first, self.last = size, first, last
-
-
-def _under_way(progress: Progress) -> str:
-    return f"computing {progress.asked[-1]}" if progress.asked else "in the forward pass before the first term"
 
 
 def _give_momentum_to_all(optimizer: torch.optim.Optimizer) -> None:
