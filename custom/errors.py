@@ -12,6 +12,10 @@ class UserError(Exception):
     """Base of the errors whose text says which case, what was found, what was expected, what to do."""
 
 
+class MissingPackages(UserError, ImportError):
+    """The Python that runs lacks what everything here needs."""
+
+
 def nearest(name: str, known: Collection[str]) -> str:
     """`` (did you mean 'x'?)`` for error texts, or nothing where no known name is close."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)

@@ -57,3 +57,17 @@ def test_every_report_of_ours_is_one(module, names):
 
     for name in names.split():
         assert issubclass(getattr(importlib.import_module(f"custom.{module}"), name), UserError)
+
+
+@pytest.mark.parametrize(
+    "module", ["custom.cohort", "custom.report", "custom.phantom", "benchmarks.demo", "distribution.configs"]
+)
+def test_a_python_without_monai_says_so_in_one_sentence(module):
+    """As where the virtual environment is not active: ``-S`` hides what is installed."""
+    ended = subprocess.run([sys.executable, "-S", "-m", module], cwd=ROOT, capture_output=True, text=True, env={})
+    assert ended.returncode == 1
+    (line,) = ended.stderr.strip().splitlines()
+    assert line == (
+        f"error: this Python ({sys.executable}) has no torch and no monai. Activate the virtual environment (source "
+        ".venv/bin/activate), or install what is needed: pip install -r requirements.txt"
+    )
