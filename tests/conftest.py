@@ -232,6 +232,7 @@ FAULTS = {
     "5i": "DICOM whose frames differ",
     "5j": "two answers in one NIfTI header",
     "5k": "other units than mm, a resampling that does not fit",
+    "5o": "another orientation, slices across another axis",
     "6a": "no labelled or unlabelled scans, fewer than a batch",
     "6b": "one scan in two parts",
     "6c": "labels of unlabelled scans leak in",

@@ -261,9 +261,7 @@ def test_weights_that_were_not_fetched_are_named_and_no_others_serve_in_their_pl
 # labels that fit no image
 
 
-@pytest.mark.fault(
-    "8b", "a label whose name differs by case, or fits no image, in the first lines of make (labelme#1529)"
-)
+@pytest.mark.fault("8b", "a label whose name differs by case, or fits no image, in the first lines of make")
 def test_a_label_without_an_image_is_in_the_first_lines(tmp_path, capsys):
     fill(tmp_path / "images", "p1.nii.gz", "p2.nii.gz", "p3.nii.gz")
     fill(tmp_path / "labels", "P1.nii.gz", "p2.nii.gz", "p3 .nii.gz", "p9.nii.gz")

@@ -1,4 +1,4 @@
-"""One scan, stored in every way: nnUNet#2897, MONAI#1711 and others report that what is stored otherwise is segmented wrongly.
+"""One scan, stored in every way: nnUNet#2897 and #2768 report that what is stored otherwise is segmented wrongly.
 
 A block is bright in one corner of the body; the oracle says in which half of each axis of *what it sees* a bright voxel
 lies, so that its answer names the corner, or betrays a wrong turn.
@@ -54,6 +54,7 @@ def written(image: nib.Nifti1Image, path: Path) -> Path:
 CORNER = 1 + 1 + 2  # right and in front, whatever the slice; in 3D the third bit is that of the foot: 0
 
 
+@pytest.mark.fault("5o", "one body in all 48 orders of voxels, and by ITK (nnUNet#2897, #2768)")
 @pytest.mark.parametrize("dimensions", [2, 3])
 def test_all_48_ways_to_store_a_volume_are_segmented_alike(run_bundle, tmp_path, dimensions, caplog):
     images, out = tmp_path / "images", tmp_path / "out"
@@ -83,6 +84,7 @@ def test_all_48_ways_to_store_a_volume_are_segmented_alike(run_bundle, tmp_path,
     assert "; they are turned to RAS when they are read" in caplog.text
 
 
+@pytest.mark.fault("5o", "slices across another axis")
 def test_slices_that_lie_across_another_axis_are_refused_with_both_axes(run_bundle, tmp_path):
     written(body((1, 1, 8)), tmp_path / "images/axial.nii.gz")
     written(stored(body((1, 1, 8)), "SAR"), tmp_path / "images/axial_first.nii.gz")  # the same body: no fault
@@ -98,6 +100,7 @@ def test_slices_that_lie_across_another_axis_are_refused_with_both_axes(run_bund
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.fault("5o", "the thick axis stored first")
 def test_a_stack_stored_with_its_thick_axis_first_is_cut_across_it(run_bundle, tmp_path):
     image = written(stored(body((1, 1, 8)), "SAR"), tmp_path / "images/p01.nii.gz")
     infer(run_bundle, tmp_path / "images", tmp_path / "out", 2, [16, 16])

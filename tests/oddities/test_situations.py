@@ -108,7 +108,7 @@ SITUATIONS = {
     "negative label values": Situation(
         nifti(block()), np.arange(0, -9, -1)[FOUND], "int16", task={"label_values": [-k for k in range(9)]}
     ),
-    "nnUNet#2400: nearly every voxel is 0": Situation(nifti(np.where(np.arange(SIDE) == 4, block(), 0)),
+    "nearly every voxel is 0": Situation(nifti(np.where(np.arange(SIDE) == 4, block(), 0)),
                                                       np.where(np.arange(SIDE) == 4, FOUND, 0)),
     "a NIfTI of two axes, .3 x .15 mm": Situation(
         nifti(block(SIDE, SIDE), np.diag([0.3, 0.15, 1, 1])), (block(SIDE, SIDE) > 0) * CORNER, axes=2
@@ -116,7 +116,7 @@ SITUATIONS = {
     "labelme#1529: a photograph that says in EXIF how it is to be turned": Situation(photograph, PICTURE, suffix=".png", axes=2),
     "Slicer#6773: an enhanced file whose frames are out of order": Situation(
         frames_out_of_order, (block(SIDE, SIDE, 8) > 0) * np.where(np.arange(8) < 4, CORNER, CORNER + 4)),
-    "MONAI#6721: a quaternion rounded to just over 1": Situation(
+    "fmriprep#845: a quaternion rounded to just over 1": Situation(
         raw_header(256, np.array([0.6, 0.8, 1e-4])), FOUND, task={"orientation": "RSP"}),
     "voxels of 35 micron": Situation(nifti(block(), np.diag([35.0, 35, 35, 1]), xyzt_units=3), FOUND,
                                      task={"spacing_mm": [0.035] * 3}),
