@@ -116,11 +116,15 @@ class Served:
         return self._infer(image, weights)["pred"].as_tensor()
 
     @torch.no_grad()
-    def predict(self, image: str | Path, weights: str | Path | None = None) -> MetaTensor:
-        """Class indices ``(1, *spatial)`` on the image's own grid; raises as :meth:`logits`."""
+    def predict(self, image: str | Path, weights: str | Path | None = None, judged: bool = False) -> MetaTensor:
+        """Class indices ``(1, *spatial)`` on the image's own grid; raises as :meth:`logits`.
+
+        Args:
+            judged: refuse an image of which the network would see nonsense, and log one unlike the scans in training.
+        """
         steps: Compose = self._parser.get_parsed_content("postprocessing")
         return Compose([s for s in steps.transforms if not isinstance(s, (SaveImage, SaveImaged))])(
-            self._infer(image, weights)
+            self._infer(image, weights, judged)
         )["pred"]
 
     def write(self, pred: MetaTensor, path: Path) -> None:
@@ -165,9 +169,12 @@ class Served:
         reader = self.module("cohort.reader").ScanReader()
         return np.asarray(reader.get_data(reader.read(path))[0]).round().astype(np.int32)
 
-    def _infer(self, image: str | Path, weights: str | Path | None) -> dict[str, Any]:
+    def _infer(self, image: str | Path, weights: str | Path | None, judged: bool = False) -> dict[str, Any]:
         network = self._network(weights)
         data = self._parser.get_parsed_content("preprocessing")({"image": str(image)})
+        if judged and (self.root / "scripts/inference/intensities.py").is_file():  # bundles of earlier versions lack it
+            check = self.module("inference.intensities").IntensityCheck(self.root / "models", self.channels)
+            check.judge(data["image"], self.channels, Path(image).name)
         inferer = self._parser.get_parsed_content("inferer")
         logits = inferer(data["image"].as_tensor()[None].to(self.device), network)[0].float().cpu()
         return {**data, "pred": MetaTensor(logits)}  # Invertd leaves plain tensors as they are

@@ -68,6 +68,7 @@ class BundleInfer(InferTask):
         Raises:
             NoWeights: nothing was trained yet.
             UnknownForm: another ``result_extension``; PNG for an image of another kind than PNG and JPEG.
+            IntensityError: the network would see nonsense.
             TurnedPicture: a picture that viewers show in another way than 3D Slicer.
         """
         image = Path(request["image"])
@@ -87,7 +88,7 @@ class BundleInfer(InferTask):
         versions = Versions(self.served.root)
         while True:  # a training may end meanwhile; the reply names the version that made it
             version, weights = versions.served(), self.served.version()
-            pred = self.served.predict(request["image"])
+            pred = self.served.predict(request["image"], judged=True)
             if versions.served() == version:
                 break
         with tempfile.NamedTemporaryFile(suffix=suffix, delete=False) as file:

@@ -21,6 +21,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from custom.cohort.intensities import FILE
 from custom.errors import UserError, show_plainly
 
 NUMBER = re.compile(r"\d{4,}")
@@ -61,7 +62,8 @@ class Versions:
         return {scan for name in self.names() for scan in self.record(name)["labelled"]}
 
     def add(self, networks: Mapping[str, Path], **known: Any) -> str:
-        """Copy the networks (``{"model": path, ...}``) into a new version, which does not serve yet; returns its number.
+        """Copy the networks (``{"model": path, ...}``), and what lies beside them of the intensities in training, into a new
+        version, which does not serve yet; returns its number.
 
         Args:
             known: what its record says beside date and SHA-256; ``labelled``: ids of the scans it was trained on.
@@ -71,6 +73,8 @@ class Versions:
         aside.mkdir(parents=True)
         try:
             sums = {f"{stem}.pt": _copy(path, aside / f"{stem}.pt") for stem, path in networks.items()}
+            if networks and (seen := next(iter(networks.values())).with_name(FILE)).is_file():
+                _copy(seen, aside / FILE)
             date = datetime.now().astimezone().isoformat(timespec="seconds")
             record = {"version": name, "date": date, "labelled": [], **known, "sha256": sums}
             _write(aside / RECORD, json.dumps(record, indent=2, allow_nan=False) + "\n")

@@ -24,6 +24,7 @@ from typing import Any
 import torch
 import yaml
 
+from custom.cohort.intensities import FILE
 from custom.errors import show_plainly
 from custom.evaluation.case_report import COUNTS
 from custom.evaluation.earlier import summary_of_today
@@ -90,6 +91,8 @@ def adopt(run: Path, name: str, folder: Path = PRETRAINED, **given: Any) -> Card
     models.mkdir(parents=True, exist_ok=True)
     for file in names:
         shutil.copyfile(run / "bundle/models" / file, models / file)
+    if (seen := run / "bundle/models" / FILE).is_file():
+        shutil.copyfile(seen, models / FILE)
     (folder / name).mkdir(parents=True, exist_ok=True)
     _write(folder / name / "card.yaml", content)
     card = read(folder / name / "card.yaml")

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 from monai.bundle import ConfigParser
 
+from custom.cohort.intensities import FILE
 from custom.run.bundle import rewrite, write_bundle
 from custom.run.config import RunConfig
 
@@ -60,6 +61,8 @@ def assemble(card: Card, folder: Path) -> Path:
     (folder / "models").mkdir()
     for path in card.files:
         shutil.copyfile(path, folder / "models" / path.name)
+    if (card.models / FILE).is_file():
+        shutil.copyfile(card.models / FILE, folder / "models" / FILE)
     (folder / "docs/README.md").write_text(model_card.readme(card, config.settings(), metadata), encoding="utf-8")
     (folder / "docs/data_license.txt").write_text(model_card.data_license(card), encoding="utf-8")
     return folder

@@ -254,6 +254,7 @@ FAULTS = {
     "30": "label values that the usual number format does not hold",
     "31": "a picture that says how it is to be turned",
     "32": "intensities unlike those of training",
+    "33": "a mask in stairs where an image was shrunk",
 }
 
 _done: dict[str, dict[str, None]] = {row: {} for row in FAULTS}  # what was done to a row, in order

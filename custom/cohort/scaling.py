@@ -11,6 +11,7 @@ from typing import Any
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, ScaleIntensityRange, ScaleIntensityRangePercentiles
 from monai.transforms.utils_pytorch_numpy_unification import percentile
+from monai.utils import convert_to_tensor
 from torch import Tensor
 
 
@@ -31,8 +32,8 @@ class ScalePercentiles(ScaleIntensityRangePercentiles):
                 "relative scaling is not for ScalePercentiles; use MONAI's ScaleIntensityRangePercentilesd"
             )
         low, high = self._range(img)
-        scaled: Any = ScaleIntensityRange(low, high, self.b_min, self.b_max, self.clip, self.dtype)(img)
-        return scaled.as_tensor()
+        scaler = ScaleIntensityRange(low, high, self.b_min, self.b_max, self.clip, self.dtype)
+        return convert_to_tensor(scaler(img), track_meta=False)
 
     def _range(self, img: Tensor) -> tuple[float, float]:
         low, high = (float(percentile(img, q)) for q in (self.lower, self.upper))

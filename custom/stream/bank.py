@@ -6,7 +6,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from ..cohort.formats import load_libraries
 from ..cohort.formats.itk_image import is_picture
+from ..cohort.intensities import Intensities, measure
 from ..cohort.names import case_names
 from ..errors import UserError
 
@@ -42,19 +43,21 @@ class Scan:
         label: ``(*spatial)`` uint8, or ``(Z, X, Y)`` with slices, or None.
         present: ``(C,)`` bool, False for a modality that the case lacks.
         spacing_mm: of the voxels, an entry an axis; None where it is not known.
+        intensities: of each channel that is there.
     """
 
     image: Tensor
     label: Tensor | None
     present: Tensor
     spacing_mm: tuple[float, ...] | None = None
+    intensities: dict[str, Intensities] = field(default_factory=dict)
 
     def tensors(self) -> list[Tensor]:
         return [self.image] if self.label is None else [self.image, self.label]
 
     def to(self, device: torch.device) -> Scan:
         label = None if self.label is None else self.label.to(device)
-        return Scan(self.image.to(device), label, self.present, self.spacing_mm)
+        return replace(self, image=self.image.to(device), label=label)
 
 
 class Bank(Dataset):
@@ -134,6 +137,10 @@ class Bank(Dataset):
     def spacing_mm(self, case: int) -> tuple[float, ...] | None:
         """Length of a voxel along each axis as the transform left it; None of PNG and JPEG, and without an affine."""
         return self._scan(case).spacing_mm
+
+    def intensities(self, case: int) -> dict[str, Intensities]:
+        """Of each channel that the case has, as the transform left them; channels without a name by their number."""
+        return self._scan(case).intensities
 
     def foreground(self, item: int) -> dict[int, Tensor]:
         """Class -> ``(n,)`` int32, row-major positions of foreground voxels in the item; at most 2,000 a class."""
@@ -241,12 +248,16 @@ class Bank(Dataset):
             image = self._image(_plain(tensors["image"]), present)
             label = self._label(_plain(tensors["label"]), image) if self.labelled else None
             spacing = _spacing_mm(tensors["image"], files)
+            there = self._present(image, present)
+            seen = {
+                name: known for (name, known), has in zip(self._measured(image), there.tolist(), strict=True) if has
+            }
             if not self.slices:
-                return Scan(image, label, self._present(image, present), spacing)
+                return Scan(image, label, there, spacing, seen)
             if image.ndim != 4:
                 raise ValueError(f"slices needs a volume (C, X, Y, Z), found {tuple(image.shape)}; set slices to false")
             label = None if label is None else label.movedim(-1, 0).contiguous()
-            return Scan(image.movedim(-1, 0).contiguous(), label, self._present(image, present), spacing)
+            return Scan(image.movedim(-1, 0).contiguous(), label, there, spacing, seen)
         except Exception as error:
             paths = ", ".join(str(case[key]) for key in self.keys)
             text = f"{self.name} case {self.names[index]}: cannot use {paths}: {_root(error)}"
@@ -292,6 +303,9 @@ class Bank(Dataset):
             wrong = label[0][small.to(label.dtype) != label[0]].unique()[:5].tolist()
             raise ValueError(f"the label has the values {wrong}, expected whole numbers 0..255; resample by nearest")
         return small.contiguous()
+
+    def _measured(self, image: Tensor) -> list[tuple[str, Intensities]]:
+        return list(measure(image, self.channels or [str(number) for number in range(len(image))]).items())
 
     @staticmethod
     def _present(image: Tensor, present: list[bool]) -> Tensor:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from .. import distributed
+from ..cohort.intensities import Intensities, nonsense, seen, unlike
 from ..cohort.overlaps import refuse_overlaps
 from ..methods import Method
 from ..methods.batch import Batch
@@ -25,6 +26,7 @@ from ..methods.schedule import PolyDecay, Progress, TermWeights
 from ..run.mlflow import ours_for_monais
 from ..run.output import Output
 from ..seeds import derive
+from ..stream.bank import Bank
 from ..stream.stream import Stream
 from . import memory, precision
 from .advice import Advice
@@ -35,6 +37,8 @@ from .statistics import CleanStatistics, applied
 from .validation import ServingEvaluator
 
 logger = logging.getLogger(__name__)
+
+ODD_SCANS = 12  # are named in full
 
 
 class DualStreamTrainer(Trainer):
@@ -206,6 +210,7 @@ class DualStreamTrainer(Trainer):
             self._resume(self.output)
         if self.output is not None:
             self.output.begin()
+            self.output.keep_intensities(self._judge_intensities())
         if self.step == 0:
             self.method.begin()
         self.method.train()
@@ -213,6 +218,21 @@ class DualStreamTrainer(Trainer):
             self.network = DistributedDataParallel(
                 self.method, forward_sync_buffers=False, find_unused_parameters=self.weights.sometimes_off()
             )
+
+    def _judge_intensities(self) -> dict[str, dict[str, tuple[float, float]]]:
+        """What the networks see of the scans that they are trained on; scans unlike the others are named."""
+        banks = [self.labelled.bank, *([self.unlabelled.bank] if self.unlabelled is not None else [])]
+        known = {name: scan for bank in banks for name, scan in _intensities(bank)}
+        record = seen(list(known.values()))
+        odd = [f"{name}: {text}" for name, scan in known.items() if (text := nonsense(scan, {}))]
+        if self.validator is not None:
+            for name, scan in _intensities(self.validator.dataset):
+                odd += [f"{name}: {text}" for text in [nonsense(scan, record) or unlike(scan, record)] if text]
+        for text in odd[:ODD_SCANS]:
+            logger.warning("Intensities of %s.", text)
+        if len(odd) > ODD_SCANS:
+            logger.warning("And %d more scans like these.", len(odd) - ODD_SCANS)
+        return record
 
     def _resume(self, output: Output) -> None:
         found = output.newest_checkpoint(self.data_digest(), precision.name(self.dtype))
@@ -446,6 +466,10 @@ class DualStreamTrainer(Trainer):
         self.best = dict(state_dict["best"])
         self.state.epoch = state_dict["epoch"]
         self.state.iteration = self.state.epoch * self.state.epoch_length
+
+
+def _intensities(bank: Bank) -> list[tuple[str, dict[str, Intensities]]]:
+    return [(f"{bank.name} {bank.case_name(case)}", bank.intensities(case)) for case in range(len(bank))]
 
 
 class _Window:

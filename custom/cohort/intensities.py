@@ -1,0 +1,147 @@
+"""Intensities as a network sees them, after preprocessing, and whether those of a case are like those it was trained on."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from ..errors import UserError
+
+FILE = "intensities.json"  # beside the weights
+SAMPLE = 2**18  # voxels that the median is taken of
+MARGIN = 0.5, 0.05  # beyond what training had, before a case is named: of the width of that, of the whole range
+BEYOND = 1.0, 100.0  # widths of the whole range: half of the voxels so far outside, or one voxel: nonsense
+FLAT = 0.05  # of the smallest contrast in training: nonsense
+BRIGHTEST = 0.25, 0.5  # share of all voxels, above that in training, and of those that are not darkest: nonsense
+ALL_BRIGHTEST = 0.95
+REMEDY = "Save it with the range of values that the scans in training had (the same bits and unit), or remove it"
+
+
+class IntensityError(UserError, ValueError):
+    """A network would see nonsense."""
+
+
+@dataclass(frozen=True)
+class Intensities:
+    """Of one channel of a case after preprocessing.
+
+    Args:
+        finite: whether all voxels are.
+        low, high, mean, deviation, median: of the finite voxels.
+        darkest, brightest: shares of the voxels that have the lowest and the highest value.
+    """
+
+    finite: bool
+    low: float
+    high: float
+    mean: float
+    deviation: float
+    median: float
+    darkest: float
+    brightest: float
+
+
+Case = Mapping[str, Intensities]
+"""By channel; without those that the case lacks."""
+Record = Mapping[str, Mapping[str, tuple[float, float]]]
+"""By channel and name of :class:`Intensities`, the smallest and the largest of all cases in training."""
+
+
+def measure(image: Tensor, channels: Sequence[str]) -> dict[str, Intensities]:
+    """What a network sees of a case.
+
+    Args:
+        image: ``(C, *spatial)``.
+        channels: C names.
+    """
+    return {name: _of(voxels) for name, voxels in zip(channels, image, strict=True)}
+
+
+def _of(voxels: Tensor) -> Intensities:
+    flat = voxels.flatten().float()
+    known = flat[flat.isfinite()]
+    if not known.numel():
+        return Intensities(False, *[math.nan] * 7)
+    low, high = known.min(), known.max()
+    step = max(known.numel() // SAMPLE, 1) | 1  # odd: even ones might run down a few columns alone
+    values = (low, high, known.double().mean(), known.double().std(correction=0), known[::step].median())
+    shares = ((known == end).double().mean() for end in (low, high))
+    return Intensities(known.numel() == flat.numel(), *(float(value) for value in (*values, *shares)))
+
+
+def seen(cases: Sequence[Case]) -> dict[str, dict[str, tuple[float, float]]]:
+    """The range of each number over the cases of a training."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for case in cases:
+        for channel, intensities in case.items():
+            for name, value in asdict(intensities).items():
+                if name != "finite":
+                    found.setdefault(channel, {}).setdefault(name, []).append(value)
+    return {c: {name: (min(values), max(values)) for name, values in named.items()} for c, named in found.items()}
+
+
+def load(models: Path) -> Record:
+    """The record beside weights; an empty one where there is none."""
+    path = models / FILE
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def nonsense(case: Case, record: Record) -> str:
+    """Why a network would see nothing that means anything, with a remedy; empty where it may."""
+    for channel, now in case.items():
+        if not now.finite:
+            return f"{channel} has values that are not finite after preprocessing. Correct the file, or remove it"
+        if now.low == now.high:
+            return f"{channel} is {now.low:g} all over after preprocessing: nothing can be found in it. Remove it"
+        if fault := _nonsense(now, record.get(channel)):
+            return f"{channel} {fault}. {REMEDY}"
+    return ""
+
+
+def _nonsense(now: Intensities, trained: Mapping[str, tuple[float, float]] | None) -> str:
+    white = f"has its highest value in {now.brightest:.0%} of all voxels after preprocessing"
+    if trained is None:
+        return white if now.brightest >= ALL_BRIGHTEST else ""
+    low, high, contrast = _extent(trained)
+    above = now.brightest / (1 - now.darkest)
+    if now.brightest > trained["brightest"][1] + BRIGHTEST[0] and above > BRIGHTEST[1]:
+        return f"{white}, in training in at most {trained['brightest'][1]:.0%}"
+    half, one = (reach * (high - low) for reach in BEYOND)
+    if not low - half <= now.median <= high + half or now.low < low - one or now.high > high + one:
+        return (
+            f"runs from {now.low:.4g} to {now.high:.4g} after preprocessing (median {now.median:.3g}), in training from "
+            f"{low:.3g} to {high:.3g}"
+        )
+    if now.high - now.low < FLAT * contrast:
+        return f"runs from {now.low:.3g} to {now.high:.3g} after preprocessing, in training over no less than {contrast:.3g}"
+    return ""
+
+
+def _extent(trained: Mapping[str, tuple[float, float]]) -> tuple[float, float, float]:
+    """The lowest and the highest value of all cases, and the least that lies between those of a case."""
+    low, high = trained["low"], trained["high"]
+    return low[0], high[1], max(high[0] - low[1], 0.0)
+
+
+def unlike(case: Case, record: Record) -> str:
+    """What of a case lies outside of what training had, in words; empty where nothing does."""
+    found = []
+    for channel in case.keys() & record.keys():
+        now, trained = asdict(case[channel]), record[channel]
+        low, high, _ = _extent(trained)
+        for name in ("low", "high", "mean", "deviation", "brightest"):
+            least, most = trained[name]
+            whole = 1.0 if name == "brightest" else high - low
+            margin = MARGIN[0] * (most - least) + MARGIN[1] * whole
+            if not least - margin <= now[name] <= most + margin:
+                found.append(f"{channel}: {WORDS[name]} {now[name]:.3g}, in training {least:.3g} to {most:.3g}")
+    return "; ".join(sorted(found))
+
+
+WORDS = {"low": "lowest value", "high": "highest value", "mean": "mean", "deviation": "standard deviation",
+         "brightest": "share of the highest value"}  # fmt: skip

@@ -1,0 +1,175 @@
+"""The promises of custom/cohort/intensities.py and of the handler that asks it: who is named, who is refused, in which words."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from types import SimpleNamespace
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+from monai.transforms import ScaleIntensityRange, ScaleIntensityRangePercentiles
+from tiny import trainer
+
+from custom.cohort.intensities import FILE, IntensityError, measure, nonsense, seen, unlike
+from custom.inference.intensities import IntensityCheck
+
+PICTURE = ScaleIntensityRange(0, 255, 0.0, 1.0, clip=True)  # as the tasks of pictures do
+LIKE = "Save it with the range of values that the scans in training had (the same bits and unit), or remove it"
+
+
+def picture(seed: int, black: float = 0.3) -> torch.Tensor:
+    """``(1, 64, 64)``, 0 to 255: a part is black, the rest grey."""
+    numbers = np.random.default_rng(seed)
+    grey = numbers.normal(100 + 5 * (seed % 5), 30, (1, 64, 64)).clip(1, 254).round()
+    return torch.from_numpy(np.where(numbers.random(grey.shape) < black, 0, grey)).float()
+
+
+def of(image: torch.Tensor) -> dict:
+    return measure(image, ["image"])
+
+
+TRAINED = seen([of(PICTURE(picture(seed))) for seed in range(5)])
+
+
+def test_what_is_measured_in_closed_form():
+    (found,) = measure(torch.tensor([[0.0, 0.0, 1.0, 3.0]]), ["a"]).values()
+    assert (found.low, found.high, found.mean, found.median) == (0.0, 3.0, 1.0, 0.0)
+    assert (found.deviation, found.darkest, found.brightest, found.finite) == (1.5**0.5, 0.5, 0.25, True)
+
+
+def test_the_record_is_the_range_over_the_cases_of_each_channel():
+    cases = [measure(torch.tensor([[0.0, 1.0], [2.0, 4.0]]), ["a", "b"]), measure(torch.tensor([[-1.0, 3.0]]), ["a"])]
+    found = seen(cases)
+    assert (found["a"]["low"], found["a"]["high"], found["a"]["mean"]) == ((-1, 0), (1, 3), (0.5, 1))
+    assert (found["b"]["low"], found["b"]["high"]) == ((2, 2), (4, 4))
+
+
+def test_scans_like_those_of_training_are_not_named():
+    for seed in range(5):
+        assert nonsense(of(PICTURE(picture(seed))), TRAINED) == unlike(of(PICTURE(picture(seed))), TRAINED) == ""
+    assert unlike(of(PICTURE(picture(9, black=0.35))), TRAINED) == ""
+
+
+@pytest.mark.fault(
+    "32", "16 bits for a bundle of 8, full and 12 bits deep, half of it black; 0 to 1 for 0 to 255; another unit"
+)
+@pytest.mark.parametrize(
+    ("image", "text"),
+    [
+        (picture(0) * 257, "image has its highest value in 69% of all voxels after preprocessing, in training in at most 0%"),
+        (picture(0, 0.6) * 256, "image has its highest value in 40% of all voxels"),
+        (picture(0) * 16, "image has its highest value in"),
+        (picture(0) / 255, "image runs from 0 to 0.00"),
+        (picture(0) * 0 + 9, "image is 0.0352941 all over after preprocessing: nothing can be found in it. Remove it"),
+        (picture(0) * float("nan"), "image has values that are not finite after preprocessing. Correct the file"),
+    ],
+)  # fmt: skip
+def test_what_a_network_cannot_read_is_refused(image, text):
+    assert nonsense(of(PICTURE(image)), TRAINED).startswith(text)
+
+
+def test_values_far_beyond_those_of_training_are_refused():
+    assert nonsense(of(picture(0)), TRAINED) == (
+        "image runs from 0 to 198 after preprocessing (median 82), in training from 0 to 0.855. " + LIKE
+    )
+    wild = of(torch.nn.functional.pad(torch.tensor([[2549.0]]), (0, 9999)))  # what MONAI makes of one bright voxel
+    assert nonsense(wild, TRAINED).startswith("image runs from 0 to 2549 after preprocessing (median 0), in training")
+
+
+def test_a_scan_of_few_bright_voxels_is_unlike_and_not_nonsense():
+    """Percentiles of the whole are 0 in it; scaled by the others it is read."""
+    sparse = of(torch.nn.functional.pad(torch.ones(1, 20), (0, 9980)))
+    assert nonsense(sparse, TRAINED) == ""
+    assert unlike(sparse, TRAINED) == (
+        "image: highest value 1, in training 0.776 to 0.855; image: mean 0.002, in training 0.272 to 0.329; image: standard "
+        "deviation 0.0447, in training 0.205 to 0.237"
+    )
+
+
+def test_without_a_record_only_what_no_network_can_read_is_refused():
+    assert nonsense(of(PICTURE(picture(0) * 16)), {}) == unlike(of(PICTURE(picture(0) * 257)), {}) == ""
+    assert nonsense(of(PICTURE(picture(0, black=0.02) * 257)), {}) == (
+        f"image has its highest value in 98% of all voxels after preprocessing. {LIKE}"
+    )
+    assert nonsense(of(torch.zeros(1, 4, 4)), {}).startswith("image is 0 all over")
+
+
+def test_a_usual_scan_scaled_by_percentiles_is_not_named():
+    scale = ScaleIntensityRangePercentiles(0.5, 99.5, 0.0, 1.0, clip=True)
+    record = seen([of(scale(picture(seed))) for seed in range(3)])
+    assert nonsense(of(scale(picture(4) * 1000)), record) == unlike(of(scale(picture(4) * 1000)), record) == ""
+
+
+# in a run
+
+
+def engine(image: torch.Tensor, **batch: object) -> SimpleNamespace:
+    file = {"filename_or_obj": ["/data/p01.nii.gz"]}
+    return SimpleNamespace(state=SimpleNamespace(batch={"image": MetaTensor(image[None], meta=file), **batch}))
+
+
+@pytest.fixture
+def check(tmp_path) -> IntensityCheck:
+    (tmp_path / FILE).write_text(json.dumps(TRAINED))
+    return IntensityCheck(tmp_path / "model.pt", ["image"])
+
+
+def test_the_handler_names_the_case_and_refuses_it(check, caplog):
+    check(engine(PICTURE(picture(1))))
+    assert caplog.messages == []
+    check(engine(PICTURE(picture(1) * 1.5), case=["p07"]))
+    (text,) = caplog.messages
+    assert text.startswith(
+        "case p07 is unlike the scans in training after preprocessing: image: highest value 1, in training 0."
+    )
+    assert "image: mean 0.436, in training 0.272 to 0.329" in text
+    with pytest.raises(IntensityError, match=r"^case p07: image has its highest value in 7.% .*, or remove it\.$"):
+        check(engine(PICTURE(picture(1) * 257), case=["p07"]))
+
+
+def test_of_a_case_with_some_modalities_those_are_judged(tmp_path):
+    record = seen(
+        [measure(torch.stack([PICTURE(picture(s))[0], torch.rand(64, 64) - 9]), ["a", "b"]) for s in range(3)]
+    )
+    (tmp_path / FILE).write_text(json.dumps(record))
+    check = IntensityCheck(tmp_path, ["a", "b"])
+    second = torch.rand(1, 64, 64) - 9
+    check(engine(second, modality=["b"]))
+    check(engine(second, present={"a": torch.tensor([False]), "b": torch.tensor([True])}))
+    with pytest.raises(IntensityError, match=r"a runs from -9 to -8"):
+        check(engine(second, modality=["a"]))
+
+
+def test_a_training_leaves_what_it_saw_beside_the_weights(tmp_path, caplog):
+    caplog.set_level(logging.WARNING)
+    made = trainer("mean_teacher", tmp_path, epochs=1)
+    made.run()
+    record = json.loads((tmp_path / "bundle/models" / FILE).read_text())
+    banks = [made.labelled.bank, made.unlabelled.bank]
+    highs = [bank[case]["image"].max().item() for bank in banks for case in range(len(bank))]
+    assert record["0" if "0" in record else "image"]["high"] == [min(highs), max(highs)]
+    assert not [text for text in caplog.messages if "Intensities" in text]
+
+
+@pytest.mark.fault("32", "a blank scan in inference, after a training of the bundle's own")
+def test_inference_refuses_a_scan_by_name_and_take_those_like_training(finished, run_bundle, phantoms, tmp_path):
+    bundle = finished("supervised", tmp_path / "run") / "bundle"
+    assert set(json.loads((bundle / "models" / FILE).read_text())) == {"image"}
+    scan = sorted((phantoms / "phantom_2d/images").iterdir())[0]
+    (tmp_path / "images").mkdir()
+    shutil.copy(scan, tmp_path / "images")
+    where = {"dataset_dir": str(tmp_path / "images"), "output_dir": str(tmp_path / "predictions")}
+    run_bundle(bundle, "run", "configs/inference.yaml", **where)
+    (written,) = (tmp_path / "predictions").iterdir()
+    assert nib.load(written).shape == nib.load(scan).shape
+    blank = nib.Nifti1Image(np.full((20, 20, 3), 7, np.int16), np.eye(4))
+    nib.save(blank, tmp_path / "images/a_blank.nii.gz")
+    with pytest.raises(RuntimeError) as error:
+        run_bundle(bundle, "run", "configs/inference.yaml", **where)
+    text = "case a_blank: image is 0 all over after preprocessing: nothing can be found in it. Remove it."
+    assert str(error.value.__cause__) == text
