@@ -114,15 +114,17 @@ def explained(gaps: Mapping[str, float], attribute: Mapping[str, float | str]) -
     return max(shares)
 
 
-def seeds(out: Path, numbers: Sequence[int]) -> None:
+def seeds(out: Path, form: str, numbers: Sequence[int]) -> None:
     from custom.evaluation.compare import paired_difference
     from custom.phantom import ensure
 
-    ensure("2d", out / "data/phantom_2d")
+    ensure(form, out / f"data/phantom_{form}")
     rows = []
     for seed in numbers:
         runs = {
-            name: train_and_evaluate(name, out / f"{name}_{seed}", dataset_dir=out / "data", seed=seed)
+            name: train_and_evaluate(
+                name, out / f"{form}_{name}_{seed}", dataset_dir=out / "data", data_list=f"phantom:{form}", seed=seed
+            )
             for name in TITLES
         }
         row: dict[str, Any] = {"seed": seed}
@@ -152,13 +154,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     parser.add_argument("what", choices=("criterion", "seeds"))
     parser.add_argument("--output", type=Path, default=ROOT / "runs/phantom", help="default: runs/phantom/")
-    parser.add_argument("--form", default="2d", help="of the phantom, for criterion (default: 2d)")
+    parser.add_argument("--form", default="2d", help="of the phantom (default: 2d)")
     parser.add_argument("--seeds", type=int, nargs="+", help="default: 0 to 4, for criterion 0 to 2")
     options = parser.parse_args(arguments)
     out = options.output.resolve()
     out.mkdir(parents=True, exist_ok=True)
     if options.what == "seeds":
-        seeds(out, options.seeds or range(5))
+        seeds(out, options.form, options.seeds or range(5))
     else:
         criterion(out, options.form, options.seeds or range(3))
 
