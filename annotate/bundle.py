@@ -41,8 +41,8 @@ class Served:
     of ``sys.modules`` around whatever it does with a bundle, cannot pull a module away from under an import inside of a
     function. It works because modules of ``scripts`` name each other relatively alone.
 
-    Predictions and labels are class indices, 0 the background, whatever ``label_values`` the bundle's own label files
-    have: that is how annotators' programs number segments.
+    Predictions and labels have the bundle's own ``label_values``. Annotators' programs number segments from 1 instead: in the
+    order of ``segments``.
 
     Args:
         root: the bundle's folder, with ``configs``, ``scripts`` and ``models``.
@@ -57,10 +57,15 @@ class Served:
         self._config: dict[str, Any] = config
         self.classes: list[str] = list(config["classes"])
         self.channels: list[str] = list(config["channels"])
+        self.label_values: list[int] = list(config["label_values"])
         self.fill_nonfinite = bool(config.get("fill_nonfinite"))
         self.dimensions, self.slices = int(config["dimensions"]), bool(config["slices"])
+<<<<<<< HEAD
         self.orientation: str = config.get("orientation", "")
         config |= {"bundle_root": str(self.root), "device": str(self.device), "label_values": self.label_values}
+=======
+        config |= {"bundle_root": str(self.root), "device": str(self.device)}
+>>>>>>> w_values
         self._parser = ConfigParser(config)
         self._networks: dict[Path, tuple[tuple[int, ...], nn.Module]] = {}
         self._sums: dict[Path, tuple[tuple[int, ...], str]] = {}
@@ -68,9 +73,9 @@ class Served:
     # ---- what there is ---------------------------------------------------------------------------------------------
 
     @property
-    def label_values(self) -> list[int]:
-        """Values of the classes in an annotator's label: their indices."""
-        return list(range(len(self.classes)))
+    def segments(self) -> dict[str, int]:
+        """Names of the classes and their values in label files, in the order of the values: that of a program's segments."""
+        return dict(sorted(zip(self.classes, self.label_values, strict=True), key=lambda item: item[1]))
 
     @property
     def pictures(self) -> bool:
@@ -117,7 +122,7 @@ class Served:
 
     @torch.no_grad()
     def predict(self, image: str | Path, weights: str | Path | None = None, judged: bool = False) -> MetaTensor:
-        """Class indices ``(1, *spatial)`` on the image's own grid; raises as :meth:`logits`.
+        """The classes' values ``(1, *spatial)`` on the image's own grid; raises as :meth:`logits`.
 
         Args:
             judged: refuse an image of which the network would see nonsense, and log one unlike the scans in training.

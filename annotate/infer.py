@@ -44,7 +44,7 @@ class BundleInfer(InferTask):
     """
 
     def __init__(self, name: str, served: Served) -> None:
-        labels = {label.lower(): index for index, label in enumerate(served.classes) if index}
+        labels = {name.lower(): value for name, value in served.segments.items() if value}
         dimension = 2 if served.pictures else 3  # of images, not of the network
         super().__init__(InferType.SEGMENTATION, labels, dimension, served.metadata.get("description", ""))
         self.name, self.served = name, served

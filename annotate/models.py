@@ -159,13 +159,19 @@ def judge_model(bundle: Path, image: Path) -> None:
     """Refuse a model that cannot read the images, judged by the first of them.
 
     Raises:
-        StartError: it needs a file for each of several modalities; the image is not of its kind.
+        StartError: its labels cannot be drawn in 3D Slicer; it needs a file for each of several modalities; the image is not
+            of its kind.
     """
     from custom.cohort.case import Case, Task
     from custom.cohort.facts import read
 
     config = yaml.safe_load((bundle / "configs/inference.yaml").read_text(encoding="utf-8"))
     channels = list(config["channels"])
+    if config["label_values"][0] != 0 or min(config["label_values"]) < 0:
+        raise StartError(
+            f"{bundle.name} has label_values {config['label_values']}: 3D Slicer takes 0 for the background and numbers above it "
+            "for segments. Choose a model whose first value is 0 and the smallest"
+        )
     several = "networks" in json.loads((bundle / "configs/metadata.json").read_text(encoding="utf-8"))
     facts = read(image)
     if several or (facts.channels == 1 and len(channels) > 1):

@@ -113,7 +113,11 @@ def train_rules(config: Mapping[str, Any]) -> dict[str, Rule]:
 
 
 def label_rules(classes: Sequence[str]) -> dict[str, Rule]:
-    """Rules of a label that is saved: who drew it, and what Slicer says of its segments."""
+    """Rules of a label that is saved: who drew it, and what Slicer says of its segments.
+
+    Args:
+        classes: names, background first, in the order of their values.
+    """
     return {
         "label_info": Rule(
             f"a list of at most {SEGMENTS} segments {{name, idx}}, those named like a class with its number: "

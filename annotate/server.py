@@ -57,7 +57,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from . import requests_check as check
 from .guard import TOKEN, Guard, refusal
 from .requests_check import BadRequest, Rule
-from .uploads import judge_image, judge_label
+from .uploads import judge_image, take_label
 
 MAX_JSON = 2**16
 HELLO = "MONAI Label. Give this address to the MONAI Label module of 3D Slicer; /info/ says what is served.\n"
@@ -282,11 +282,13 @@ def save_label(fields: Form, asked: Annotated[Query, query(image=check.NAME, tag
     instance = app_instance()
     image = _image(asked.get("image", ""))
     served = instance.served
-    given = check.checked(params(fields, "label"), check.label_rules(served.classes), "label")
+    given = check.checked(params(fields, "label"), check.label_rules(list(served.segments)), "label")
     file = upload(fields, "label")
     suffix = check.file_suffix(file.filename, check.LABEL_SUFFIXES, "label")
     with _received(file, f"{image}{suffix}") as path, _computing, errors_as_replies():
-        judge_label(path, Path(instance.datastore().get_image_uri(image)), served)
+        take_label(
+            path, Path(instance.datastore().get_image_uri(image)), served, numbered=bool(given.get("label_info"))
+        )
         place = Path(settings.MONAI_LABEL_STUDIES) / "labels/final" / path.name
         if place.is_symlink():  # the label goes into the study, not to where a link of the study leads
             place.unlink()

@@ -203,7 +203,6 @@ class BundleTrain(BundleTrainTask):
             "data_list": str(self.folder / "list.json"),
             "output_dir": str(self.candidate),
             "initial_weights": str(self._weights or ""),
-            "label_values": self.served.label_values,
         }
         if "unlabelled_dataset" in self.bundle_config.get("train"):  # a supervised bundle has no such stream
             overrides["train#unlabelled_dataset#data"] = self._parts["unlabelled"]

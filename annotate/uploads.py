@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
+
+import nibabel
+import numpy as np
 
 from custom.cohort.case import Case, Task
 from custom.cohort.facts import Facts, ScanFault, read
+from custom.cohort.formats.itk_image import is_picture, quiet_itk, read_image
+from custom.cohort.label_formats import OF_FILES, OF_PICTURES, smallest
+from custom.cohort.reader import is_nifti
 
 from .requests_check import BadRequest
 
@@ -17,7 +24,7 @@ class Form(Protocol):
     """What is asked of the served bundle (:class:`annotate.bundle.Served`)."""
 
     channels: list[str]
-    classes: list[str]
+    label_values: list[int]
     dimensions: int
     slices: bool
     orientation: str
@@ -33,20 +40,47 @@ def judge_image(image: Path, form: Form) -> None:
     _judge(Case("upload", image.name, image.name, {"": str(image)}, ""), form, {str(image): _read(image)})
 
 
-def judge_label(label: Path, image: Path, form: Form) -> None:
-    """Read a label to its end, and its image.
+def take_label(label: Path, image: Path, form: Form, numbered: bool = False) -> None:
+    """Read a label to its end, and its image; a label from a program that numbers its segments gets the task's values.
+
+    Args:
+        numbered: its values are 1, 2, ... in the order of the task's values above 0, as 3D Slicer writes segments; else they
+            are those values.
 
     Raises:
         BadRequest: it cannot be read, is not on the image's grid, or has a value that is no class.
     """
+    values = sorted(form.label_values)
+    numbers = list(range(len(values)))
     facts = {str(image): _read(image), str(label): _read(label)}
-    _judge(Case("upload", image.name, image.name, {"": str(image)}, str(label)), form, facts)
+    case = Case("upload", image.name, image.name, {"": str(image)}, str(label))
+    _judge(case, form, facts, numbers if numbered else form.label_values)
+    if numbered and numbers != values:
+        _renumber(label, values)
 
 
-def _judge(case: Case, form: Form, facts: dict[str, Facts]) -> None:
+def _renumber(label: Path, values: Sequence[int]) -> None:
+    """Write a label of the numbers 0, 1, ... anew with these values, on its grid."""
+    kind = smallest(values, OF_PICTURES if is_picture(label) else OF_FILES)
+    table = np.asarray(values, kind)
+    if is_nifti(label):
+        found: Any = nibabel.load(label)
+        voxels = table[np.asarray(found.dataobj).round().astype(int)]
+        header = found.header.copy()
+        header.set_data_dtype(kind)
+        header.set_slope_inter(1, 0)
+        nibabel.save(type(found)(voxels, None, header), label)
+        return
+    itk, found = quiet_itk(), read_image(label)
+    image = itk.image_from_array(table[itk.array_from_image(found).round().astype(int)])
+    image.CopyInformation(found)
+    itk.imwrite(image, str(label), compression=not is_picture(label))
+
+
+def _judge(case: Case, form: Form, facts: dict[str, Facts], values: Sequence[int] = ()) -> None:
     task = Task(
         channels=tuple(form.channels),
-        values=tuple(range(len(form.classes))),
+        values=tuple(values),
         axes=3 if form.slices else form.dimensions,
         slices=form.slices,
         orientation=form.orientation,

@@ -255,6 +255,7 @@ FAULTS = {
     "31": "a picture that says how it is to be turned",
     "32": "intensities unlike those of training",
     "33": "a mask in stairs where an image was shrunk",
+    "34": "an annotator's numbers of segments and the values of label files",
 }
 
 _done: dict[str, dict[str, None]] = {row: {} for row in FAULTS}  # what was done to a row, in order

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -10,14 +11,16 @@ import pytest
 from PIL import Image
 
 from annotate.requests_check import BadRequest
-from annotate.uploads import judge_image, judge_label
+from annotate.uploads import judge_image, take_label
+from custom.cohort.facts import read
+from custom.cohort.formats.itk_image import quiet_itk
 
 
 @dataclass
 class Form:
     fill_nonfinite: bool
     channels: list[str] = field(default_factory=lambda: ["image"])
-    classes: list[str] = field(default_factory=lambda: ["background", "organ"])
+    label_values: list[int] = field(default_factory=lambda: [0, 1])
     dimensions: int = 3
     slices: bool = False
 
@@ -41,8 +44,50 @@ def test_a_picture_that_slicer_shows_otherwise_than_viewers_is_refused(tmp_path)
     Image.fromarray(pixels // 32).save(tmp_path / "label.png")
     text = "^b.png says in EXIF how it is to be turned, and 3D Slicer shows it as it is stored: .* Save it upright"
     judge_image(tmp_path / "a.png", form)
-    judge_label(tmp_path / "label.png", tmp_path / "a.png", form)
+    take_label(tmp_path / "label.png", tmp_path / "a.png", form)
     with pytest.raises(BadRequest, match=text):
         judge_image(tmp_path / "b.png", form)
     with pytest.raises(BadRequest, match=text):
-        judge_label(tmp_path / "label.png", tmp_path / "b.png", form)
+        take_label(tmp_path / "label.png", tmp_path / "b.png", form)
+
+
+VALUES = [0, 600, 205]  # in the order of the task's classes; 205 is the first segment, 600 the second
+
+
+def drawn(folder: Path, suffix: str, values: list[int]) -> tuple[Path, Path]:
+    """An image and a label of three stripes."""
+    pixels = np.repeat(np.asarray(values, np.uint16), 4)[:, None].repeat(6, axis=1)
+    image, label = folder / f"image{suffix}", folder / f"label{suffix}"
+    if suffix == ".png":
+        Image.fromarray(np.arange(72, dtype=np.uint8).reshape(12, 6)).save(image)
+        Image.fromarray(pixels).save(label)
+    else:
+        affine = np.diag([-2.0, 1.0, 3.0, 1.0])
+        nibabel.save(
+            nibabel.Nifti1Image(np.arange(72, dtype=np.int16).reshape(12, 6, 1).repeat(3, 2), affine), folder / "i.nii"
+        )
+        nibabel.save(nibabel.Nifti1Image(pixels[..., None].repeat(3, 2), affine), folder / "l.nii")
+        for source, target in (("i.nii", image), ("l.nii", label)):
+            itk = quiet_itk()
+            itk.imwrite(itk.imread(str(folder / source)), str(target))
+    return image, label
+
+
+@pytest.mark.fault("34", "segments by number and files by value, in each format; neither")
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nii", ".nrrd", ".mha", ".png"])
+def test_segments_get_the_tasks_values_and_files_keep_theirs(tmp_path, suffix):
+    form = Form(fill_nonfinite=False, dimensions=2 if suffix == ".png" else 3, label_values=VALUES)
+    for values, numbered in (([0, 1, 2], True), ([0, 205, 600], False)):
+        image, label = drawn(tmp_path, suffix, values)
+        before = read(label)
+        take_label(label, image, form, numbered)
+        found = read(label)
+        assert [value for value, _ in found.values] == [0, 205, 600]
+        assert [count for _, count in found.values] == [count for _, count in before.values]
+        assert (found.shape, found.affine) == (before.shape, before.affine)
+    image, label = drawn(tmp_path, suffix, [0, 1, 2])
+    with pytest.raises(BadRequest, match=r"has the values \{0, 1, 2\}, the task names \{0, 600, 205\}. Remap 1, 2"):
+        take_label(label, image, form)
+    image, label = drawn(tmp_path, suffix, [0, 205, 600])
+    with pytest.raises(BadRequest, match=r"has the values \{0, 205, 600\}, the task names 0..2"):
+        take_label(label, image, form, numbered=True)

@@ -96,12 +96,25 @@ def test_pictures_become_pictures(tmp_path: Path, phantoms: Path) -> None:
     picture = sorted((phantoms / "phantom_rgb/images").iterdir())[0]
     pred = served.predict(picture)
     assert served.pictures
-    assert set(pred.unique().tolist()) <= {0, 1}  # class indices, not the 0 and 255 of label files
+    assert set(pred.unique().tolist()) <= {0, 1}
     for suffix in (".png", ".nrrd"):
         served.write(pred, tmp_path / f"label{suffix}")
         np.testing.assert_array_equal(
             itk.array_from_image(itk.imread(str(tmp_path / f"label{suffix}"))).T, pred[0].numpy()
         )
+
+
+@pytest.mark.fault("34", "a prediction, and the Dice of a label with the task's values")
+def test_predictions_and_labels_have_the_values_of_the_tasks_label_files(tmp_path: Path, image: Path) -> None:
+    served = Served(made(tmp_path / "bundle", label_values=[0, 600, 205, 500]))
+    assert list(served.segments.items()) == [
+        ("background", 0), ("myocardium", 205), ("left ventricle", 500), ("right ventricle", 600)]  # fmt: skip
+    pred = served.predict(image)
+    assert len(pred.unique()) > 1
+    assert set(pred.unique().tolist()) <= {0, 205, 500, 600}
+    served.write(pred, tmp_path / "label.nii.gz")
+    np.testing.assert_array_equal(nibabel.load(tmp_path / "label.nii.gz").dataobj, pred[0].numpy())
+    assert served.dice([{"image": str(image), "label": str(tmp_path / "label.nii.gz")}]) == 1.0
 
 
 def test_networks_are_all_that_serve_the_first_in_front(bundle: Path) -> None:

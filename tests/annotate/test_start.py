@@ -61,6 +61,15 @@ def test_pictures_that_slicer_shows_otherwise_than_viewers_are_refused(tmp_path:
         judge_studies(tmp_path)
 
 
+def test_a_background_that_slicer_would_show_as_a_segment_is_refused(studies: Path, tmp_path: Path) -> None:
+    task = {**yaml.safe_load(TASK.read_text()), "label_values": [9, 1, 2, 3]}
+    (tmp_path / "odd.yaml").write_text(yaml.safe_dump(task))
+    with pytest.raises(
+        StartError, match=r"has label_values \[9, 1, 2, 3\]: 3D Slicer takes 0 for the background .* Choose"
+    ):
+        prepare(studies, f"mean_teacher:{tmp_path / 'odd.yaml'}", tmp_path / "work")
+
+
 def test_another_model_of_the_same_name_is_not_taken_for_the_first(studies: Path, tmp_path: Path) -> None:
     first, second = (finished(tmp_path / place / "run" / "bundle", place.encode()) for place in ("a", "b"))
     prepare(studies, str(first), tmp_path / "work")
