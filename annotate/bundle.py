@@ -60,12 +60,8 @@ class Served:
         self.label_values: list[int] = list(config["label_values"])
         self.fill_nonfinite = bool(config.get("fill_nonfinite"))
         self.dimensions, self.slices = int(config["dimensions"]), bool(config["slices"])
-<<<<<<< HEAD
         self.orientation: str = config.get("orientation", "")
-        config |= {"bundle_root": str(self.root), "device": str(self.device), "label_values": self.label_values}
-=======
         config |= {"bundle_root": str(self.root), "device": str(self.device)}
->>>>>>> w_values
         self._parser = ConfigParser(config)
         self._networks: dict[Path, tuple[tuple[int, ...], nn.Module]] = {}
         self._sums: dict[Path, tuple[tuple[int, ...], str]] = {}
