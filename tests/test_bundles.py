@@ -223,7 +223,7 @@ def test_no_setting_does_nothing(bundle, name):
         if isinstance(value, str)
         for found in re.findall(rf"{ID_REF_KEY}(\w+)", value)
     }
-    of_the_check = {"shared_scans"}  # which asks the config for it
+    of_the_check = {"shared_scans", "orientation"}  # which asks the config for it
     assert set(config) - named - of_the_check - {"run", "training", "_meta_"} == set()
 
 

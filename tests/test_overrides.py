@@ -190,6 +190,10 @@ def test_a_path_that_arrives_as_it_was_written_passes(path):
     judge_paths(reads(f"--data_list={path}"), [f"--data_list={path}"])
 
 
+def test_a_path_of_a_program_without_a_command_line_passes():
+    judge_paths({"data_list": "/data/list.json"}, [])
+
+
 @pytest.mark.fault("8b", "a folder 2024 on the command line (python-fire#452)")
 def test_a_number_as_output_dir_stops_the_run(look):
     with pytest.raises(RuntimeError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -137,7 +138,7 @@ def judge_paths(overrides: Mapping[str, Any], typed: Sequence[str] | None = None
 def _written(name: str, words: Sequence[str]) -> str | None:
     """What stands behind ``--name`` on a command line, the last time; None where it is not there."""
     found = None
-    for word, after in zip(words, [*words[1:], None], strict=True):
+    for word, after in itertools.zip_longest(words, words[1:]):
         option, equals, value = word.partition("=")
         if option.startswith("-") and option.lstrip("-").replace("-", "_") == name:
             found = value if equals else after
