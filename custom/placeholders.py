@@ -41,6 +41,8 @@ def placeholder(path: str | Path) -> str:
             start = file.read(8192)
     except PermissionError as error:
         return f"cannot be read ({error.strerror}); see its permissions"
+    except UnicodeEncodeError:  # no file system has such a name: whoever opens it says so
+        return ""
     except OSError:
         return _nowhere(path)
     if ANNEX.match(start):

@@ -63,7 +63,7 @@ def in_validation() -> float:
 def in_annotation() -> float:
     class Told(Served):
         def __init__(self) -> None:
-            self.classes = CLASSES
+            self.classes, self.label_values = CLASSES, [*range(len(CLASSES))]
 
         def predict(self, image: Any, weights: Any = None) -> Any:
             return torch.tensor([COHORT[int(image)][0]])

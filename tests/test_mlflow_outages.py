@@ -15,7 +15,7 @@ from custom.run.mlflow import _Server
 pytestmark = pytest.mark.usefixtures("mlflow_environment")
 
 MODELS = [f"bundle/models/{name}{suffix}.pt" for name in ("model", "network") for suffix in ("", "_final")]
-FILES = ["config.yaml", "metrics.csv", "bundle/run.json", *MODELS]
+FILES = ["config.yaml", "metrics.csv", "bundle/run.json", "bundle/models/intensities.json", *MODELS]
 BEFORE = ["experiment?", "experiment", "run?", "run", "run's state?", "settings", "file"]
 
 

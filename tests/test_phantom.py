@@ -182,7 +182,9 @@ def test_ensure_leaves_a_folder_alone_that_holds_something_else(tmp_path):
 
 @pytest.mark.parametrize("make", [phantom.draw, phantom.ensure])
 def test_an_unknown_form_is_answered_with_the_forms(make, tmp_path):
-    with pytest.raises(ValueError, match=r"form '4d' is unknown\. Choose one of 2d, 3d, two_channels, rgb"):
+    with pytest.raises(
+        ValueError, match=r"form '4d' is unknown\. Choose one of 2d, unseen_contrast, 3d, two_channels, rgb"
+    ):
         make("4d", tmp_path / "cohort")
     assert list(tmp_path.iterdir()) == []
 

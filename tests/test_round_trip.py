@@ -116,15 +116,15 @@ def test_without_resampling_orientation_and_flips_are_exact(trip, label, affine)
 
 @EXAMPLES
 @given(label=labels([0, 1, 2]), affine=affines(oblique=True), target=spacings)
-def test_a_label_resampled_there_and_back_is_itself_beyond_half_a_voxel_of_its_boundary(trip, label, affine, target):
+def test_a_label_resampled_there_and_back_is_itself_beyond_a_voxel_of_its_boundary(trip, label, affine, target):
     with tempfile.TemporaryDirectory() as folder:
         found = trip(label, affine, target, Path(folder))
         np.testing.assert_allclose(found.affine, affine, atol=1e-3)
         answer = np.asarray(found.dataobj)
         assert answer.shape == label.shape
         spacing = np.linalg.norm(affine[:3, :3], axis=0)
-        # half a voxel of the network's grid each way, in whole voxels of the file, rounded up
-        reach = [2 * math.ceil(0.5 * t / s + 1e-6) + 1 for t, s in zip(target, spacing, strict=True)]
+        # half a voxel of the network's grid each way, and half of one that an axis lacks that is turned: it begins at its other end
+        reach = [2 * math.ceil(t / s + 1e-6) + 1 for t, s in zip(target, spacing, strict=True)]
         far = maximum_filter(label, reach, mode="nearest") == minimum_filter(label, reach, mode="nearest")
         np.testing.assert_array_equal(answer[far], label[far])
 

@@ -23,6 +23,7 @@ class Form:
     label_values: list[int] = field(default_factory=lambda: [0, 1])
     dimensions: int = 3
     slices: bool = False
+    orientation: str = ""
 
 
 def test_a_nan_is_taken_where_the_bundle_fills_it_and_refused_where_it_does_not(tmp_path):

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from ..evaluation.case_table import read_cases, unit_of
 from ..evaluation.compare import comparison
-from ..evaluation.same_settings import only_unlabelled_differs
 from . import compare_report, write_report
 from .unlabelled import notes
 
@@ -46,6 +45,8 @@ def _page(folder: Path, title: str | None) -> Path:
 
 
 def _compare(baseline: Path, ours: Path, names: tuple[str, str], metric: str, html: Path | None) -> None:
+    from ..evaluation.same_settings import only_unlabelled_differs  # brings MONAI, which importing the report does not
+
     unlabelled = only_unlabelled_differs(baseline, ours)
     print(comparison(read_cases(baseline), read_cases(ours), names, metric, unit_of([baseline, ours]), unlabelled))
     for path, name in zip((baseline, ours), names, strict=True):

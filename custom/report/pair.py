@@ -15,7 +15,6 @@ from markupsafe import Markup
 from ..evaluation.case_report import BOUNDARY, BY_CONTRAST, FAULTS, GROUP, NOT_GIVEN, Row
 from ..evaluation.compare import Difference, beside_dice, case_difference, paired_difference, verdict
 from ..evaluation.hardness import lowest_quartile
-from ..evaluation.same_settings import only_unlabelled_differs
 from ..files import write_text
 from . import charts, page
 from .inputs import Evaluated, ReportError, read_evaluated
@@ -42,6 +41,8 @@ def compare_report(baseline_csv: Path, ours_csv: Path, names: tuple[str, str], o
         ValueError: the cases differ, or none has a Dice in both (see :func:`.evaluation.compare.paired_difference`).
         ImportError: matplotlib is not installed.
     """
+    from ..evaluation.same_settings import only_unlabelled_differs  # brings MONAI, which importing the report does not
+
     if names[0] == names[1]:
         raise ReportError(f"both networks are called {names[0]!r}: give two different names")
     pair = Pair(read_evaluated(Path(baseline_csv), names[0]), read_evaluated(Path(ours_csv), names[1]))
