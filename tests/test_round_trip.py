@@ -123,7 +123,7 @@ def test_a_label_resampled_there_and_back_is_itself_beyond_a_voxel_of_its_bounda
         answer = np.asarray(found.dataobj)
         assert answer.shape == label.shape
         spacing = np.linalg.norm(affine[:3, :3], axis=0)
-        # half a voxel of the network's grid each way, and half of one that an axis lacks that is turned: it begins at its other end
+        # half a voxel of the network's grid each way, and half of one that a turned axis lacks, which begins at its other end
         reach = [2 * math.ceil(t / s + 1e-6) + 1 for t, s in zip(target, spacing, strict=True)]
         far = maximum_filter(label, reach, mode="nearest") == minimum_filter(label, reach, mode="nearest")
         np.testing.assert_array_equal(answer[far], label[far])
