@@ -41,7 +41,7 @@ def placeholder(path: str | Path) -> str:
             start = file.read(8192)
     except PermissionError as error:
         return f"cannot be read ({error.strerror}); see its permissions"
-    except UnicodeEncodeError:  # no file system has such a name: whoever opens it says so
+    except ValueError:  # a null byte, a lone surrogate: no file system has such a name, whoever opens it says so
         return ""
     except OSError:
         return _nowhere(path)
