@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import logging
 import re
 import sys
 from collections.abc import Mapping
@@ -21,6 +22,8 @@ from torch import Tensor, nn
 
 from custom.dice import class_dice, mean_dice
 from custom.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 FINAL = "_final"  # weights of the last step, kept beside those that validation chose
 
@@ -175,7 +178,8 @@ class Served:
         data = self._parser.get_parsed_content("preprocessing")({"image": str(image)})
         if judged and (self.root / "scripts/inference/intensities.py").is_file():  # bundles of earlier versions lack it
             check = self.module("inference.intensities").IntensityCheck(self.root / "models", self.channels)
-            check.judge(data["image"], self.channels, Path(image).name)
+            if odd := check.judge(data["image"], self.channels, Path(image).name):
+                logger.warning("%s is unlike the scans in training after preprocessing: %s.", Path(image).name, odd)
         inferer = self._parser.get_parsed_content("inferer")
         logits = inferer(data["image"].as_tensor()[None].to(self.device), network)[0].float().cpu()
         return {**data, "pred": MetaTensor(logits)}  # Invertd leaves plain tensors as they are

@@ -32,8 +32,8 @@ WHAT THIS SHOWS, in about 10 minutes on 2 idle cores (longer on busy ones). Noth
   Question  Does a network that also looks at the {unlabelled} unlabelled scans outline the heart better
             than one that learns from the {labelled} labelled ones alone?
 
-  1  supervised    trains on the labelled scans alone                       about 6 minutes
-  2  mean teacher  trains on labelled and unlabelled scans                  about 3 minutes
+  1  supervised    trains on the labelled scans alone                       about 4 minutes
+  2  mean teacher  trains on labelled and unlabelled scans                  about 5 minutes
   3  pictures      both outline the worst, the median and the best case     less than a minute
 
 While a network trains, a line appears now and then. "supervised 0.12" is its error on the labelled

@@ -300,6 +300,13 @@ def test_a_cohort_of_two_orientations_is_named_and_whether_it_is_turned(tmp_path
     assert (report.notes, report.warnings(), report.faults) == (notes, warnings, {})
 
 
+@pytest.mark.parametrize("orientation", ["RA", "RAA", "RAX", "ras", "RASL"])
+def test_an_orientation_names_each_axis_of_the_body_once(orientation):
+    with pytest.raises(CohortError) as error:
+        Check(**TASK, orientation=orientation)
+    assert str(error.value) == f"orientation '{orientation}': expected one of L or R, P or A and I or S each, as in RAS"
+
+
 def test_of_one_orientation_a_run_says_nothing(tmp_path):
     check, parts = cohort(tmp_path, [GOOD] * 2, orientation="RAS")
     report = check.report(parts)

@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from ignite.engine import Engine
 from monai.data import MetaTensor
 from monai.transforms import ScaleIntensityRange, ScaleIntensityRangePercentiles
 from tiny import trainer
@@ -119,17 +120,33 @@ def check(tmp_path) -> IntensityCheck:
     return IntensityCheck(tmp_path / "model.pt", ["image"])
 
 
-def test_the_handler_names_the_case_and_refuses_it(check, caplog):
-    check(engine(PICTURE(picture(1))))
+def run(check: IntensityCheck, **cases: torch.Tensor) -> None:
+    """An evaluator's run over cases by name."""
+    evaluator = Engine(lambda *_: None)
+    check.attach(evaluator)
+    evaluator.run([engine(image, case=[name]).state.batch for name, image in cases.items()])
+
+
+def test_the_handler_names_the_cases_in_one_line_and_not_again_for_the_next_network(check, caplog):
+    run(check, p06=PICTURE(picture(1)))
     assert caplog.messages == []
-    check(engine(PICTURE(picture(1) * 1.5), case=["p07"]))
+    bright = {f"p{k}": PICTURE(picture(1) * 1.5) for k in range(1, 6)}
+    run(check, **bright)
+    run(check, **bright)
     (text,) = caplog.messages
     assert text.startswith(
-        "case p07 is unlike the scans in training after preprocessing: image: highest value 1, in training 0."
+        "Intensities: after preprocessing 5 of 6 scans unlike those in training: p1 (image: highest value 1, in training 0."
     )
-    assert "image: mean 0.436, in training 0.272 to 0.329" in text
+    assert text.count("mean 0.436, in training 0.272 to 0.329") == 3
+    assert text.endswith("), p4, p5.")
+
+
+def test_the_handler_refuses_a_case_and_names_those_before_it(check, caplog):
     with pytest.raises(IntensityError, match=r"^case p07: image has its highest value in 7.% .*, or remove it\.$"):
-        check(engine(PICTURE(picture(1) * 257), case=["p07"]))
+        run(check, p06=PICTURE(picture(1) * 1.5), p07=PICTURE(picture(1) * 257))
+    assert [text[:70] for text in caplog.messages] == [
+        "Intensities: after preprocessing 1 of 1 scan unlike those in training:"
+    ]
 
 
 def test_of_a_case_with_some_modalities_those_are_judged(tmp_path):

@@ -10,7 +10,7 @@ from pathlib import Path
 from ..errors import nearest
 from .facts import Facts
 from .formats.itk_image import is_picture
-from .grids import along, as_seen, difference, orientation, times
+from .grids import along, as_seen, difference, one_by_other_transform, orientation, times
 from .words import number, plural, span, value_list
 
 TRAINING = ("labelled", "unlabelled")
@@ -162,6 +162,11 @@ class Task:
                     remedy = "Draw or export it on the image, or resample it by nearest neighbour"
                     if facts[first].turned or facts[file].turned:
                         remedy = "Draw it on the picture as viewers show it, turned as its EXIF orientation says"
+                if one_by_other_transform(facts[file], facts[first]):
+                    # a tool that reads the qform where the sform is used here, or the reverse, wrote it with that one alone
+                    differs += "; by the other both lie on one grid"
+                    header = f"Copy the header of {_name(first)} to it, the voxels as they are"
+                    remedy = f"{header}: resampling would displace it"
                 yield "Grids", f"{case.called(file)} is not on the grid of {_name(first)}: {differs}. {remedy}"
 
     def _label(self, name: str, found: Facts) -> str:

@@ -10,17 +10,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from . import resampling
+from . import grids, resampling
 from .case import TRAINING, Case, Task, nonfinite
 from .data_list import PARTS, listed, record
 from .errors import CohortError
 from .facts import Facts, Record, ScanFault
 from .formats.itk_image import is_picture
-from .grids import as_seen, orientation
+from .grids import BODY_AXES, along, as_seen
 from .label_formats import EXACT, OF_PICTURES, smallest, unfit
 from .names import case_names, first_file, stem
 from .overlaps import judge_list
-from .transforms import displaced
 from .words import first_names, number, plural
 
 logger = logging.getLogger(__name__)
@@ -135,6 +134,8 @@ class Check:
             )
         if any(value % 1 or abs(value) > EXACT for value in values):
             raise CohortError(f"label_values {list(values)}: expected whole numbers from {-EXACT} to {EXACT}")
+        if orientation and sorted(map(along, orientation)) != sorted(BODY_AXES.values()):
+            raise CohortError(f"orientation {orientation!r}: expected one of L or R, P or A and I or S each, as in RAS")
         axes = 3 if slices else dimensions
         self.task = Task(
             channels=tuple(channels), values=values, axes=axes, slices=slices, orientation=orientation,
@@ -178,9 +179,7 @@ class Check:
         for case in judged:
             broken = [file for file in case.paths() if isinstance(found.get(file), ScanFault)]
             damaged = [("Files that cannot be read", f"{case.kind(file)}{found[file]}") for file in broken]
-            elsewhere, fitted = displaced(case, facts)
-            own = self.task.faults(case, {**facts, **fitted})
-            for kind, fault in (*damaged, *elsewhere, *own, *self._resampling(case, facts)):
+            for kind, fault in (*damaged, *self.task.faults(case, facts), *self._resampling(case, facts)):
                 report.faults[kind].append(f"{case}: {fault}")
         known = {file: scan for case in cases for file in case.files.values()
                  if (scan := facts.get(file) or self.record.known(file))}  # fmt: skip
@@ -278,7 +277,7 @@ class Check:
         for case in report.cases:
             scans = [report.facts[file] for file in case.files.values() if file in report.facts]
             if scans and len(scans[0].shape) == 3:
-                cases[orientation(scans[0].affine)].append(str(case))
+                cases[grids.orientation(scans[0].affine)].append(str(case))
         most, *others = sorted(cases, key=lambda code: (-len(cases[code]), code)) or [""]
         names = [f"{len(cases[code])} {code} ({first_names(cases[code])})" for code in others]
         report.orientations = ", ".join([f"{len(cases[most])} {most}", *names]) if most else ""

@@ -74,8 +74,8 @@ def as_seen(scan: Facts, wanted: str) -> Facts:
 
 
 def along(code: str) -> str:
-    """The axis of the body that an end belongs to: ``left-right`` of ``L`` and of ``R``."""
-    return next(axis for ends, axis in BODY_AXES.items() if code in ends)
+    """The axis of the body that an end belongs to: ``left-right`` of ``L`` and of ``R``; empty of any other letter."""
+    return next((axis for ends, axis in BODY_AXES.items() if code in ends), "")
 
 
 def times(numbers: Sequence[float]) -> str:

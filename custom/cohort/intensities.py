@@ -11,6 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from ..errors import UserError
+from .words import plural
 
 FILE = "intensities.json"  # beside the weights
 SAMPLE = 2**18  # voxels that the median is taken of
@@ -19,6 +20,7 @@ BEYOND = 1.0, 100.0  # widths of the whole range: half of the voxels so far outs
 FLAT = 0.05  # of the smallest contrast in training: nonsense
 BRIGHTEST = 0.25, 0.5  # share of all voxels, above that in training, and of those that are not darkest: nonsense
 ALL_BRIGHTEST = 0.95
+IN_FULL = 3
 REMEDY = "Save it with the range of values that the scans in training had (the same bits and unit), or remove it"
 
 
@@ -141,6 +143,17 @@ def unlike(case: Case, record: Record) -> str:
             if not least - margin <= now[name] <= most + margin:
                 found.append(f"{channel}: {WORDS[name]} {now[name]:.3g}, in training {least:.3g} to {most:.3g}")
     return "; ".join(sorted(found))
+
+
+def told(odd: Mapping[str, str], total: int) -> str:
+    """One line for all cases that are odd: how many, the first few in full, of the others the names.
+
+    Args:
+        odd: what :func:`unlike` or :func:`nonsense` says, by the case's name.
+        total: how many cases there are.
+    """
+    names = [f"{name} ({text})" if k < IN_FULL else name for k, (name, text) in enumerate(odd.items())]
+    return f"after preprocessing {len(odd)} of {plural(total, 'scan')} unlike those in training: {', '.join(names)}."
 
 
 WORDS = {"low": "lowest value", "high": "highest value", "mean": "mean", "deviation": "standard deviation",

@@ -12,14 +12,15 @@ from ignite.engine import Engine, Events
 from monai.data import MetaTensor
 from torch import Tensor
 
-from ..cohort.intensities import IntensityError, load, measure, nonsense, unlike
+from ..cohort.intensities import IntensityError, load, measure, nonsense, told, unlike
 from ..cohort.names import stem
 
 logger = logging.getLogger(__name__)
 
 
 class IntensityCheck:
-    """Handler of an evaluator: names each case whose intensities, after preprocessing, are unlike those in training.
+    """Handler of an evaluator: names the cases whose intensities, after preprocessing, are unlike those in training, in one
+    line at the end of a run; in the next run of the same cases, by another network, not again.
 
     What training had lies beside the weights; of weights without that record (those of earlier versions) only what no network
     can read is refused.
@@ -35,17 +36,31 @@ class IntensityCheck:
     def __init__(self, weights: str | Path, channels: Sequence[str]) -> None:
         path = Path(weights)
         self.record, self.channels = load(path if path.is_dir() else path.parent), list(channels)
+        self._seen: dict[str, str] = {}  # what is odd of each case, by its name; empty where nothing is
+        self._told: dict[str, str] = {}
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.ITERATION_STARTED, self)
+        engine.add_event_handler(Events.COMPLETED, self._tell)
 
     def __call__(self, engine: Engine) -> None:
         batch: Any = engine.state.batch
         for number, image in enumerate(batch["image"]):
-            self.judge(image, self._names(batch, number), _name(batch, image, number))
+            name = _name(batch, image, number)
+            try:
+                self._seen[name] = self.judge(image, self._names(batch, number), name)
+            except IntensityError:  # ends the run
+                self._tell()
+                raise
 
-    def judge(self, image: Tensor, channels: Sequence[str], name: str) -> None:
-        """Warn of an image ``(C, *spatial)`` with these C channels.
+    def _tell(self) -> None:
+        odd = {name: text for name, text in self._seen.items() if text}
+        if odd and odd != self._told:
+            logger.warning("Intensities: %s", told(odd, len(self._seen)))
+        self._told = odd
+
+    def judge(self, image: Tensor, channels: Sequence[str], name: str) -> str:
+        """What is unlike training in an image ``(C, *spatial)`` with these C channels; empty where nothing is.
 
         Raises:
             IntensityError: see the class.
@@ -53,8 +68,7 @@ class IntensityCheck:
         case = measure(torch.as_tensor(image), channels)
         if fault := nonsense(case, self.record):
             raise IntensityError(f"case {name}: {fault}.")
-        if odd := unlike(case, self.record):
-            logger.warning("case %s is unlike the scans in training after preprocessing: %s.", name, odd)
+        return unlike(case, self.record)
 
     def _names(self, batch: Mapping[str, Any], number: int) -> list[str]:
         """Of the channels that the case has."""

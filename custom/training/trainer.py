@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from .. import distributed
-from ..cohort.intensities import Intensities, nonsense, seen, unlike
+from ..cohort.intensities import Intensities, nonsense, seen, told, unlike
 from ..cohort.overlaps import refuse_overlaps
 from ..methods import Method
 from ..methods.batch import Batch
@@ -37,8 +37,6 @@ from .statistics import CleanStatistics, applied
 from .validation import ServingEvaluator
 
 logger = logging.getLogger(__name__)
-
-ODD_SCANS = 12  # are named in full
 
 
 class DualStreamTrainer(Trainer):
@@ -224,14 +222,11 @@ class DualStreamTrainer(Trainer):
         banks = [self.labelled.bank, *([self.unlabelled.bank] if self.unlabelled is not None else [])]
         known = {name: scan for bank in banks for name, scan in _intensities(bank)}
         record = seen(list(known.values()))
-        odd = [f"{name}: {text}" for name, scan in known.items() if (text := nonsense(scan, {}))]
-        if self.validator is not None:
-            for name, scan in _intensities(self.validator.dataset):
-                odd += [f"{name}: {text}" for text in [nonsense(scan, record) or unlike(scan, record)] if text]
-        for text in odd[:ODD_SCANS]:
-            logger.warning("Intensities of %s.", text)
-        if len(odd) > ODD_SCANS:
-            logger.warning("And %d more scans like these.", len(odd) - ODD_SCANS)
+        judging = dict(_intensities(self.validator.dataset)) if self.validator is not None else {}
+        found = {name: nonsense(scan, {}) for name, scan in known.items()}
+        found |= {name: nonsense(scan, record) or unlike(scan, record) for name, scan in judging.items()}
+        if odd := {name: text for name, text in found.items() if text}:
+            logger.warning("Intensities: %s", told(odd, len(found)))
         return record
 
     def _resume(self, output: Output) -> None:
