@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 
 import nibabel as nib
@@ -16,8 +17,9 @@ from monai.data import MetaTensor
 from monai.transforms import ScaleIntensityRange, ScaleIntensityRangePercentiles
 from tiny import trainer
 
-from custom.cohort.intensities import FILE, IntensityError, measure, nonsense, seen, unlike
+from custom.cohort.intensities import FILE, Intensities, IntensityError, measure, nonsense, seen, unlike
 from custom.inference.intensities import IntensityCheck
+from custom.stream.bank import Bank
 
 PICTURE = ScaleIntensityRange(0, 255, 0.0, 1.0, clip=True)  # as the tasks of pictures do
 LIKE = "Save it with the range of values that the scans in training had (the same bits and unit), or remove it"
@@ -171,6 +173,24 @@ def test_a_training_leaves_what_it_saw_beside_the_weights(tmp_path, caplog):
     highs = [bank[case]["image"].max().item() for bank in banks for case in range(len(bank))]
     assert record["0" if "0" in record else "image"]["high"] == [min(highs), max(highs)]
     assert not [text for text in caplog.messages if "Intensities" in text]
+
+
+def test_a_training_names_the_scans_that_judge_and_are_unlike_those_it_reads(tmp_path, caplog, monkeypatch):
+    made = trainer("mean_teacher", tmp_path, epochs=1)
+    bank, own = made.validator.dataset, Bank.intensities
+
+    def bright(self: Bank, case: int) -> dict[str, Intensities]:
+        more = 9 * (self is bank and case == 1)
+        return {name: replace(found, mean=found.mean + more) for name, found in own(self, case).items()}
+
+    monkeypatch.setattr(Bank, "intensities", bright)
+    with caplog.at_level(logging.WARNING):
+        made.run()
+    (text,) = [text for text in caplog.messages if "Intensities" in text]
+    name = bank.case_name(1)
+    assert text.startswith(
+        f"Intensities: after preprocessing 1 of 8 scans unlike those in training: validation {name} ("
+    )
 
 
 @pytest.mark.fault("32", "a blank scan in inference, after a training of the bundle's own")
