@@ -12,7 +12,7 @@ demo: $(VENV)/run.stamp  ## train both bundles on the phantom and compare them: 
 	$(VENV)/bin/python -m benchmarks.demo
 
 test: $(VENV)/dev.stamp  ## lint, types, tests
-	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy && $(VENV)/bin/lint-imports && $(PYTEST)
+	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(PYTEST)
 
 test-all: $(VENV)/dev.stamp  ## every test, the slow ones too
 	$(PYTEST) -m ""

@@ -187,7 +187,15 @@ def _quiet() -> None:
 # two workers (make test)
 
 LONGEST = (
-    *("test_server", "test_release", "test_bundle_runs", "test_bundles", "test_ablations", "test_distributed"),
+    *(
+        "test_server",
+        "test_architecture",
+        "test_release",
+        "test_bundle_runs",
+        "test_bundles",
+        "test_ablations",
+        "test_distributed",
+    ),
     *("test_limits", "test_readme", "test_holes", "test_resume", "test_test_part", "test_round_trip"),
 )
 """Files of minutes: they come first, so that the workers end together."""
