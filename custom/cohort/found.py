@@ -71,9 +71,15 @@ def unmatched(labels: Sequence[str], images: Sequence[str]) -> str:
     """
     alike = {_folded(name): name for name in images}
     differ = [f"{label} and {alike[_folded(label)]}" for label in labels if _folded(label) in alike]
-    guesses = [label if _folded(label) in alike else f"{label}{nearest(label, images)}" for label in labels]
+    guesses = [label if _folded(label) in alike else f"{label}{_nearest(label, images)}" for label in labels]
     text = f"{plural(len(labels), 'label')} without an image, not used: {some(guesses)}"
     return f"{text}. Letter case or blanks alone differ in {some(differ)}: give both one name" if differ else text
+
+
+def _nearest(label: str, images: Sequence[str]) -> str:
+    """Of ``p01_mask`` it is ``p01``, however long the end."""
+    begun = max((name for name in images if label.startswith(name)), key=len, default="")
+    return f" (did you mean '{begun}'?)" if begun else nearest(label, images)
 
 
 def not_read(folders: Sequence[Path]) -> list[str]:
