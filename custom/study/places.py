@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,9 +18,8 @@ RAS = ("left-right", "back-front", "foot-head")
 PICTURE = ("left-right", "top-bottom")
 ENDS = {"left-right": ("left", "right"), "back-front": ("back", "front"), "foot-head": ("foot", "head"),
         "top-bottom": ("top", "bottom")}  # fmt: skip
-FEWEST_OF_ONE = 4  # patients: by chance they lie on one side in 1 of 8 cohorts of four
-FEWEST_OF_TWO = 2  # patients, of two classes: a mirror image that exchanges them costs more than one that is missing
-MARGIN = 0.05  # of the extent
+SPREAD, COUNTED = 0.08, 3  # of places between patients, share of the extent, and as how many patients that counts
+CONFIDENCE = 0.975
 MOST = 60  # labels that are read
 
 
@@ -80,10 +80,8 @@ def volume(file: str) -> NDArray:
 
 
 def sides(places: Sequence[Place], names: Mapping[int, str], axes: Sequence[int]) -> list[Side]:
-    """Axes along which some class lies on one side of the middle, or of another class, in every patient and by a margin.
-
-    There a mirror image or a half turn shows what no scan shows. Of fewer than four patients the order of two classes
-    counts alone, of one patient nothing.
+    """Axes along which a class lies on one side of the middle, or of another class, in every patient, and the next patient
+    is expected to be so as well: see :func:`same_side`. There a mirror image or a half turn shows what no scan shows.
 
     Args:
         names: of the classes, by value.
@@ -96,15 +94,35 @@ def sides(places: Sequence[Place], names: Mapping[int, str], axes: Sequence[int]
     texts = RAS if places and len(places[0].centre) == 3 else PICTURE
     found = []
     for axis in axes:
-        for (first, second), offsets in _offsets(means).items():
-            along, fewest = offsets[:, axis], FEWEST_OF_ONE if second is None else FEWEST_OF_TWO
-            if len(along) >= fewest and (along.min() >= MARGIN or along.max() <= -MARGIN):
-                end = ENDS[texts[axis]][int(along.min() > 0)]
-                other = names.get(second, f"label {second}") if second is not None else "the middle"
-                name, every = names.get(first, f"label {first}"), plural(len(along), "labelled patient")
-                found.append(Side(axis, f"{name} lies to the {end} of {other} in all {every}"))
-                break
+        known = [(pair, rows[:, axis]) for pair, rows in _offsets(means).items() if same_side(rows[:, axis])]
+        for (first, second), along in known[:1]:
+            end = ENDS[texts[axis]][int(along.min() > 0)]
+            other = names.get(second, f"label {second}") if second is not None else "the middle"
+            name, every = names.get(first, f"label {first}"), plural(len(along), "labelled patient")
+            found.append(Side(axis, f"{name} lies to the {end} of {other} in all {every}"))
     return found
+
+
+def same_side(offsets: NDArray) -> bool:
+    r"""Whether all patients, at least two, and with 97.5 % the next one lie on one side of 0.
+
+    Student's prediction interval, with a spread :math:`s_0` that counts as :math:`k` patients: four tumours may lie left by
+    chance, and two patients say next to nothing of the spread of all.
+
+    .. math:: |\bar x| > t_{k+n-1} \sqrt{\frac{k s_0^2 + \sum_i (x_i - \bar x)^2}{k + n - 1} (1 + 1/n)}
+
+    Args:
+        offsets: ``(n,)``, a patient each, shares of the extent.
+    """
+    from scipy.special import stdtrit
+
+    n = len(offsets)
+    if n < 2 or offsets.min() <= 0 <= offsets.max():
+        return False
+    degrees = COUNTED + n - 1
+    variance = (COUNTED * SPREAD**2 + ((offsets - offsets.mean()) ** 2).sum()) / degrees
+    reach = stdtrit(degrees, CONFIDENCE) * math.sqrt(variance * (1 + 1 / n))
+    return bool(abs(offsets.mean()) > reach)
 
 
 def _offsets(means: Mapping[int, Mapping[str, NDArray]]) -> dict[tuple[int, int | None], NDArray]:

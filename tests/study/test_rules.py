@@ -259,30 +259,36 @@ def mirrored(seen: Seen, found: tuple[Place, ...]) -> tuple[Any, Any]:
 
 
 def test_a_class_with_a_side_is_neither_mirrored_nor_turned():
-    assert mirrored(LA, places((0.1, 0, 0))) == (15, 0.0)
-    assert mirrored(LA, places((0, 0, -0.1))) == (180, 0.0), "not in the plane of rotations"
-    assert mirrored(ACDC, places((0, 0, -0.1))) == (180, 0.5), "slices are never mirrored along their stack"
-    assert mirrored(LA, places((0.04, 0, 0))) == (180, 0.5), "no margin"
-    assert mirrored(LA, places((0.1, 0, 0), patients=3)) == (180, 0.5), "too few"
+    assert mirrored(LA, places((0.2, 0, 0))) == (15, 0.0)
+    assert mirrored(LA, places((0, 0, -0.2))) == (180, 0.0), "not in the plane of rotations"
+    assert mirrored(ACDC, places((0, 0, -0.2))) == (180, 0.5), "slices are never mirrored along their stack"
+    assert mirrored(LA, places((0.1, 0, 0))) == (180, 0.5), "not far enough for four patients"
+    assert mirrored(LA, places((0.1, 0, 0), patients=30)) == (15, 0.0)
     assert mirrored(HC18, places((0, 0.2))) == (15, 0.0)
     turned = volumes((9, 256, 216), (10, 1.5, 1.5))  # the network sees A, S
     assert mirrored(turned, places((0.2, 0, 0))) == (180, 0.5)
     assert mirrored(turned, places((0, 0, 0.2))) == (15, 0.0)
 
 
-def test_the_order_of_two_classes_is_a_side_from_two_patients_on():
+def test_the_order_of_two_classes_is_a_side():
+    """As the parts of the hippocampus lie in two patients, near the middle each."""
     seen = replace(LA, classes={0: "background", 1: "anterior", 2: "posterior"})
-    found = replace(seen, places=places((0, 0.2, 0), (0, -0.2, 0), patients=2))
-    reasons = numbers(found)
-    assert (reasons["rotate_degrees"].value, reasons["flip_prob"].value) == (15, 0.0)
-    assert reasons["flip_prob"].reason == "anterior lies to the front of posterior in all 2 labelled patients"
-    assert mirrored(seen, places((0, 0.2, 0), (0, -0.2, 0), patients=1)) == (180, 0.5)
-    either = (*places((0, 0.2, 0), (0, -0.2, 0), patients=2), Place("q", 1, (0, -0.2, 0)), Place("q", 2, (0, 0.2, 0)))
-    assert mirrored(seen, either) == (180, 0.5)
+    found = numbers(replace(seen, places=places((0, 0.15, 0), (0, -0.15, 0), patients=2)))
+    assert (found["rotate_degrees"].value, found["flip_prob"].value) == (15, 0.0)
+    assert found["flip_prob"].reason == "anterior lies to the front of posterior in all 2 labelled patients"
+    assert mirrored(seen, places((0, 0.15, 0), (0, -0.15, 0), patients=1)) == (180, 0.5)
+    either = places((0, 0.4, 0), (0, -0.4, 0), patients=8) + tuple(
+        Place("q", value, (0, y, 0)) for value, y in ((1, -0.1), (2, 0.1)))  # fmt: skip
+    assert mirrored(seen, either) == (180, 0.5), "one patient is otherwise"
 
 
-def test_left_and_right_of_one_class_are_one_patient_s_middle():
-    """Two scans of a patient, or both kidneys in one class: their mean counts."""
+def test_without_labelled_patients_enough_nothing_is_said_of_sides():
+    assert numbers(LA)["flip_prob"].reason == "nothing is known of sides"
+    free = numbers(replace(LA, places=places((0, 0, 0))))["flip_prob"]
+    assert (free.value, free.reason) == (0.5, "no class is known by its side in 4 labelled patients")
+
+
+def test_two_scans_of_a_patient_are_one_place_and_so_are_both_sides_of_a_class():
     pair = tuple(Place(f"p{i}", 1, (side, 0, 0)) for i in range(5) for side in (-0.3, 0.3))
     assert mirrored(LA, pair) == (180, 0.5)
 
