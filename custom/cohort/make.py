@@ -6,20 +6,19 @@ import argparse
 import csv
 import json
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..files import write_text
-from ..placeholders import placeholder
 from .data_list import PARTS, record_path
 from .errors import CohortError
 from .facts import Record
 from .fingerprint import describe, fingerprint, image_files
+from .found import patients as patients_of
+from .found import scans_of
 from .json_files import json_object, read_split, text_of
-from .names import SUFFIXES, is_scan, is_stray, stem, visible
 from .split import FoundScan, ScansByPatient, draw, fold, given, parts_of
 from .words import plural, some
 
@@ -77,69 +76,15 @@ def make(
     return _write(lists, paths, notes)
 
 
-# From files to cases
-
-
 def _find(
     images: Path | Mapping[str, Path], labels: Path, patient: str
 ) -> tuple[dict[str, list[FoundScan]], list[str]]:
     """Scans by patient, in the order of their names, and what the user should know of the rest."""
-    by_modality = images if isinstance(images, Mapping) else {"": images}
-    folders = {modality: _named(folder) for modality, folder in by_modality.items()}
-    label_of = _named(labels)
-    names = sorted({name for files in folders.values() for name in files})
-    without_image = sorted(set(label_of) - set(names))
-    if len(without_image) == len(label_of):
-        raise CohortError(f"no label in {labels} has the name of an image: labels are {some(without_image)}, images "
-                          f"are {some(names)}. Give files that belong together one name")  # fmt: skip
+    scans, notes = scans_of(images, labels)
     cases: dict[str, list[FoundScan]] = {}
-    for name, whose in zip(names, _patients(names, patient), strict=True):
-        found = {modality: files[name] for modality, files in folders.items() if name in files}
-        image = found.get("", found)  # a path, where there are no modalities
-        cases.setdefault(whose, []).append(FoundScan(name, image, label_of.get(name), len(found) == len(folders)))
-    strays = [path.name for folder in (*by_modality.values(), labels) for path in visible(folder) if is_stray(path)]
-    notes = [_unmatched(without_image, names)] if without_image else []
-    return cases, notes + ([f"not read, no image and no folder of a DICOM series: {some(strays)}"] if strays else [])
-
-
-def _unmatched(labels: Sequence[str], images: Sequence[str]) -> str:
-    """Labels that fit no image; where the image's name differs by letter case or blanks alone, it is named."""
-    alike = {_folded(name): name for name in images}
-    text = f"{plural(len(labels), 'label')} without an image, not used: {some(labels)}"
-    differ = [f"{label} and {alike[_folded(label)]}" for label in labels if _folded(label) in alike]
-    return f"{text}. Letter case or blanks alone differ in {some(differ)}: give both one name" if differ else text
-
-
-def _folded(name: str) -> str:
-    return "".join(name.split()).casefold()
-
-
-def _named(folder: Path) -> dict[str, Path]:
-    """The image files and the folders with a DICOM series in ``folder``, by name."""
-    if not Path(folder).is_dir():
-        raise CohortError(f"{folder} {why}" if (why := placeholder(folder)) else f"there is no folder {folder}")
-    found: dict[str, list[Path]] = {}
-    for path in visible(folder.resolve()):
-        if is_scan(path):
-            found.setdefault(unicodedata.normalize("NFC", stem(path)), []).append(path)
-    if not found:
-        raise CohortError(f"no images in {folder}: expected files {', '.join(SUFFIXES)}, or a folder with a DICOM "
-                          "series for each scan")  # fmt: skip
-    twins = [" and ".join(path.name for path in paths) for paths in found.values() if len(paths) > 1]
-    if twins:
-        raise CohortError(f"several images of one name in {folder}: {'; '.join(twins)}. Keep one of each")
-    return {name: path for name, (path,) in found.items()}
-
-
-def _patients(names: Sequence[str], pattern: str) -> list[str]:
-    try:
-        found = [re.search(pattern, name) for name in names]
-    except re.error as error:
-        raise CohortError(f"--patient {pattern!r} is no regular expression: {error}") from error
-    bad = [name for name, match in zip(names, found, strict=True) if not (match and match.groups() and match.group(1))]
-    if bad:
-        raise CohortError(f"--patient {pattern!r} does not match, or has no group in brackets that does: {some(bad)}")
-    return [match.group(1) for match in found if match]
+    for scan, whose in zip(scans, patients_of([scan.name for scan in scans], patient), strict=True):
+        cases.setdefault(whose, []).append(scan)
+    return cases, notes
 
 
 # From parts to lists
