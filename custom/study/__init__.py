@@ -1,0 +1,1 @@
+"""Two folders in, one page out: plan, run, verdict."""
