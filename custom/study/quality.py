@@ -1,4 +1,4 @@
-"""How good a network's label map of a scan without a label probably is, learnt from scans whose label it did not see."""
+"""How good a label map of a scan without a label probably is, learnt from scans whose label the network did not see."""
 
 from __future__ import annotations
 
@@ -125,11 +125,12 @@ def predict(held_out: Sequence[Scan], unlabelled: Sequence[Scan]) -> Quality:
     """Predict the Dice of scans without a label from agreement and confidence.
 
     The model is the one of three with the smallest mean absolute error on patients that it was not fitted to: the mean
-    (the naive guess), a line through both features (ridge, no slope below 0), or an isotonic regression on the agreement.
-    The error that is told is of the whole procedure: the patient who judges takes no part in the choice either, because the
-    smallest of three errors is too small an estimate of its own.
+    (the naive guess), a line through both features (ridge, no slope below 0), or an isotonic regression on the
+    agreement. The error that is told is of the whole procedure: the patient who judges takes no part in the choice
+    either, because the smallest of three errors is too small an estimate of its own.
 
-    Scans in which nothing was found, and scans whose label has none of the structures, teach nothing here and are left out.
+    Scans in which nothing was found, and scans whose label has none of the structures, teach nothing here and are left
+    out.
 
     Args:
         held_out: scans with a label, of networks that did not train on them.
@@ -172,8 +173,8 @@ def predict(held_out: Sequence[Scan], unlabelled: Sequence[Scan]) -> Quality:
 def _too_few(patients: int, without: int) -> str:
     left_out = f" ({plural(without, 'scan')} left out: nothing found, or no structure in the label)" if without else ""
     return (
-        f"{plural(patients, 'labelled patient')} to learn from, {FEWEST} are needed for a figure{left_out}: scans are in the "
-        "order of the networks' agreement"
+        f"{plural(patients, 'labelled patient')} to learn from, {FEWEST} are needed for a figure{left_out}: scans are "
+        "in the order of the networks' agreement"
     )
 
 
