@@ -60,11 +60,17 @@ def bootstrap_interval(
     tail = (1 - level) / 2
     mean = sums.sum() / sizes.sum()
     quantiles = np.quantile(_resampled_means(sums, sizes, seed, draws), [tail, 1 - tail])
-    low, high = mean + _widening(len(sums), 1 - tail) * (quantiles - mean)
+    low, high = mean + widening(len(sums), 1 - tail) * (quantiles - mean)
     return float(low), float(high)
 
 
-def _widening(groups: int, probability: float) -> float:
+def widening(groups: int, probability: float) -> float:
+    r"""Return :math:`\sqrt{n / (n - 1)} \, t_{n-1,\,p} / z_p`, by which the distance of a bound from the estimate grows.
+
+    Args:
+        groups: n >= 2.
+        probability: p of the upper bound, 0.975 of a 95 % interval.
+    """
     from scipy.special import ndtri, stdtrit
 
     return math.sqrt(groups / (groups - 1)) * float(stdtrit(groups - 1, probability) / ndtri(probability))
