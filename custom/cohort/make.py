@@ -203,13 +203,18 @@ def read_attributes(file: Path) -> dict[str, dict[str, Any]]:
     return {name: {row["patient"].strip(): row[name] for row in rows} for name in names if name and name != "patient"}
 
 
-def _folders(folders: Sequence[str]) -> Path | dict[str, Path]:
-    if len(folders) == 1 and ("=" not in folders[0] or Path(folders[0]).is_dir()):
-        return Path(folders[0])
-    named = [item.partition("=") for item in folders]
-    wrong = [item for item, (name, _, folder) in zip(folders, named, strict=True) if not (name and folder)]
+def folders(words: Sequence[str]) -> Path | dict[str, Path]:
+    """What ``--images`` says: one folder, or ``NAME=FOLDER`` for each modality.
+
+    Raises:
+        CohortError: neither.
+    """
+    if len(words) == 1 and ("=" not in words[0] or Path(words[0]).is_dir()):
+        return Path(words[0])
+    named = [item.partition("=") for item in words]
+    wrong = [item for item, (name, _, folder) in zip(words, named, strict=True) if not (name and folder)]
     if wrong or len({name for name, _, _ in named}) < len(named):
-        raise CohortError(f"--images takes one folder, or NAME=FOLDER for each modality, got {' '.join(folders)}")
+        raise CohortError(f"--images takes one folder, or NAME=FOLDER for each modality, got {' '.join(words)}")
     return {name: Path(folder).expanduser() for name, _, folder in named}  # a shell leaves NAME=~/x as it is
 
 
@@ -250,7 +255,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """``python -m custom.cohort make ...``, without the word ``make``."""
     options = parser().parse_args(arguments)
     paths = make(
-        _folders(options.images),
+        folders(options.images),
         options.labels,
         options.out,
         options.patient,

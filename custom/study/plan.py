@@ -132,7 +132,6 @@ def plan(folder: Path, asked: Asked, tell: Callable[[str], None] = print) -> Set
     names = (asked.baseline, asked.method)
     length = lengths.choose(left, costs, sizes, voxels, names, jobs, folds)
     _write_task(folder, planned[length.shape.room])
-    numbers = planned[length.shape.room]
     settings = Settings(
         images=_plain(asked.images), labels=str(asked.labels.resolve()) if asked.labels else "",
         patient=cohort.grouping.pattern, baseline=asked.baseline, method=asked.method, folds=length.shape.folds,
@@ -265,8 +264,8 @@ def _page(
         "## What will run",
         "\n".join(f"- {line}" for line in runs),
         f"Expected: {lengths.minutes(length.seconds)} of the {lengths.minutes(settings.budget)} allowed, "
-        f"{settings.jobs} at a time, {plural(settings.threads, 'thread')} each. A step takes {costs.step[baseline]:.3f} s ({baseline}) and "
-        f"{costs.step[method]:.3f} s ({method}) on this machine.",
+        f"{settings.jobs} at a time, {plural(settings.threads, 'thread')} each. A step takes {costs.step[baseline]:.3f} s "
+        f"({baseline}) and {costs.step[method]:.3f} s ({method}) on this machine.",
         "## What is left out for lack of time",
         "\n".join(f"- {text}" for text in left_out) if left_out else "Nothing.",
         "## The task, and why",

@@ -24,12 +24,14 @@ class Trainings:
     Args:
         jobs: in the order in which they are run.
         parts: divisions of the labelled patients.
-        unlabelled: scans of nobody who is labelled, or without a label.
+        unlabelled: scans without a label.
+        scans: all of them.
     """
 
     jobs: list[Job]
     parts: list[Part]
     unlabelled: list[FoundScan]
+    scans: list[FoundScan]
 
 
 def fold_name(part: Part, bundle: str, kind: str = "") -> str:
@@ -83,7 +85,8 @@ def trainings(folder: Path, settings: Settings, scans: ScansByPatient) -> Traini
     data = listed(FINAL, entries_of(everyone, scans))
     for bundle in both:
         last.append(_job(folder, settings, final_name(bundle), bundle, data, f"all labels, {bundle}", maps_of=images))
-    return Trainings([*pairs, *last, *halves, *longer], parts, later)
+    every = [scan for found in scans.values() for scan in found]
+    return Trainings([*pairs, *last, *halves, *longer], parts, later, every)
 
 
 def _job(

@@ -10,6 +10,7 @@ import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from markupsafe import Markup
 
 from ..cohort.facts import Facts, Record
 from ..cohort.names import first_file, stem
+from ..cohort.split import FoundScan
 from ..evaluation.case_table import read_cases
 from ..evaluation.compare import Difference, beside_dice, paired_difference, verdict
 from ..files import write_text
@@ -63,10 +65,14 @@ class Told:
         """What the two are called: by the use that they make of the unlabelled scans."""
         return "without", "with"
 
+    @cached_property
+    def scan_names(self) -> dict[str, str]:
+        """Of every image file, of several modalities the first, the name of its scan."""
+        return {_first(scan): scan.name for scan in self.trainings.scans}
+
     def image_of(self, name: str) -> str:
-        """The image of an unlabelled scan; of several modalities the first."""
-        scan = next(scan for scan in self.trainings.unlabelled if scan.name == name)
-        return str(next(iter(scan.image.values())) if isinstance(scan.image, Mapping) else scan.image)
+        """The image of a scan; of several modalities the first."""
+        return next(_first(scan) for scan in self.trainings.scans if scan.name == name)
 
     def table(self, part: Part, bundle: str, kind: str = "") -> Path:
         return self.runs / fold_name(part, bundle, kind) / SCORES / "model.csv"
@@ -74,6 +80,10 @@ class Told:
     def judged(self, *kinds: tuple[str, str]) -> list[Part]:
         """The parts in which all of these, each a bundle and a kind, are scored."""
         return [part for part in self.trainings.parts if all(self.table(part, *kind).is_file() for kind in kinds)]
+
+
+def _first(scan: FoundScan) -> str:
+    return str(next(iter(scan.image.values())) if isinstance(scan.image, Mapping) else scan.image)
 
 
 def write(told: Told) -> Path:
@@ -363,16 +373,22 @@ def _segmented(folder: Path) -> list[str]:
     )
 
 
-def _facts(told: Told) -> tuple[dict[str, Facts], dict[str, Facts]]:
-    """What the files of labelled and of unlabelled scans hold, by the name of the scan; of several modalities, the first."""
+def _facts(told: Told) -> tuple[dict[str, Facts], dict[str, Facts], dict[str, str]]:
+    """What the files of labelled and of unlabelled scans hold, by the name of the scan (of several modalities, the first); and
+    the patients of the labelled ones."""
     final = json.loads((told.folder / WORK / "final.json").read_text(encoding="utf-8"))
     record = Record(told.folder / RECORD)
     found = []
     for part in ("labelled", "unlabelled"):
-        files = {first_file(entry): entry for entry in final[part]}
-        facts = record.facts(list(files))
-        found.append({stem(file): fact for file, fact in facts.items() if isinstance(fact, Facts)})
-    return found[0], found[1]
+        facts = record.facts([first_file(entry) for entry in final[part]])
+        found.append({_name(told, file): fact for file, fact in facts.items() if isinstance(fact, Facts)})
+    patients = {_name(told, first_file(entry)): str(entry["patient"]) for entry in final["labelled"]}
+    return found[0], found[1], patients
+
+
+def _name(told: Told, file: str) -> str:
+    """The scan's name: that of its file, without the channel that nnU-Net writes behind it."""
+    return told.scan_names.get(file, stem(file))
 
 
 # files beside the page
@@ -407,7 +423,7 @@ def _hand_over(told: Told, scans: Scans, serving: str) -> str:
         shutil.copytree(run / "bundle", told.folder / "bundle")
     out = told.folder / "predictions"
     shutil.rmtree(out, ignore_errors=True)
-    drawn = []
+    drawn: list[preview.Preview] = []
     for scan in scans.order:
         file = map_of(run / MAPS, scan.name)
         if file is None:
