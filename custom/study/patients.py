@@ -43,8 +43,8 @@ def propose(names: Sequence[str]) -> Grouping:
     """Propose who the patients are: the shortest beginning of the names that has a number and that some names share.
 
     Too few patients are better than one patient in training and in test; but where all of many scans would be of one or
-    two patients, the beginning is that of a hospital or a data set, and the next longer one is tried. Where no beginning is
-    shared, each scan is a patient.
+    two patients, the beginning is that of a hospital or a data set, and the next longer one is tried. Where no
+    beginning is shared, each scan is a patient.
     """
     scans = plural(len(names), "scan")
     passed: dict[str, str] = {}

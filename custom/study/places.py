@@ -29,8 +29,8 @@ class Place:
 
     Args:
         value: of the label.
-        centre: the centroid, from the middle of the image, in shares of its extent, [-0.5, 0.5]; along the axes of RAS, or
-            of the picture.
+        centre: the centroid, from the middle of the image, in shares of its extent, [-0.5, 0.5]; along the axes of
+            RAS, or of the picture.
     """
 
     patient: str
@@ -80,8 +80,9 @@ def volume(file: str) -> NDArray:
 
 
 def sides(places: Sequence[Place], names: Mapping[int, str], axes: Sequence[int]) -> list[Side]:
-    """Axes along which a class lies on one side of the middle, or of another class, in every patient, and the next patient
-    is expected to be so as well: see :func:`same_side`. There a mirror image or a half turn shows what no scan shows.
+    """Axes along which a class lies on one side of the middle, or of another class, in every patient, and the next
+    patient is expected to be so as well: see :func:`same_side`. There a mirror image or a half turn shows what no scan
+    shows.
 
     Args:
         names: of the classes, by value.
@@ -106,8 +107,8 @@ def sides(places: Sequence[Place], names: Mapping[int, str], axes: Sequence[int]
 def same_side(offsets: NDArray) -> bool:
     r"""Whether all patients, at least two, and with 97.5 % the next one lie on one side of 0.
 
-    Student's prediction interval, with a spread :math:`s_0` that counts as :math:`k` patients: four tumours may lie left by
-    chance, and two patients say next to nothing of the spread of all.
+    Student's prediction interval, with a spread :math:`s_0` that counts as :math:`k` patients: four tumours may lie
+    left by chance, and two patients say next to nothing of the spread of all.
 
     .. math:: |\bar x| > t_{k+n-1} \sqrt{\frac{k s_0^2 + \sum_i (x_i - \bar x)^2}{k + n - 1} (1 + 1/n)}
 

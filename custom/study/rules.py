@@ -1,7 +1,7 @@
 """The numbers of a task file by rules over what was seen of the scans, each with its reason.
 
-A patch as large as the field, and a field that is seen whole, are worth more than any method: so the grid is as coarse as
-it takes for a patch that two processor cores carry to see most of it.
+A patch as large as the field, and a field that is seen whole, are worth more than any method: so the grid is as coarse
+as it takes for a patch that two processor cores carry to see most of it.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ def _spacing(grid: Grid, seen: Seen, coarser: float, room: float) -> Number:
 
 
 def coarsened(extent_mm: Sequence[float], own_mm: Sequence[float], most: float) -> list[float]:
-    """The spacing at which an extent has no more than ``most`` voxels: fine axes become coarser before the others do."""
+    """The spacing at which an extent has at most ``most`` voxels: fine axes become coarser before the others do."""
     low, high = min(own_mm), max(max(own_mm), max(extent_mm))
 
     def spacing(finest: float) -> list[float]:
@@ -304,8 +304,8 @@ def _scaling(seen: Seen) -> tuple[dict[str, Any], str]:
 
 
 def _range(low: float, high: float) -> dict[str, Any]:
-    return {"_target_": "ScaleIntensityRanged", "keys": "image", "a_min": low, "a_max": high, "b_min": 0.0, "b_max": 1.0,
-            "clip": True}  # fmt: skip
+    return {"_target_": "ScaleIntensityRanged", "keys": "image", "a_min": low, "a_max": high, "b_min": 0.0,
+            "b_max": 1.0, "clip": True}  # fmt: skip
 
 
 def _inferer(grid: Grid, patch: Sequence[int], levels: int, field: Sequence[int]) -> Number:

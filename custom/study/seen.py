@@ -59,8 +59,8 @@ class Seen:
 
 
 def is_ct(modality: Sequence[str], darkest: float) -> bool:
-    """Whether values are Hounsfield units: all channels are called CT or, where none is called anything, at least half of
-    the scans reach -500, which only air has."""
+    """Whether values are Hounsfield units: all channels are called CT or, where none is called anything, at least half
+    of the scans reach -500, which only air has."""
     return all(m.strip().upper() == "CT" for m in modality) if any(modality) else darkest <= -500
 
 
@@ -73,8 +73,8 @@ def see(parts: Mapping[str, Sequence[Mapping[str, Any]]], source: Source, record
         record: of the files that were read before.
 
     Raises:
-        CohortError: all faults that :class:`~..cohort.check.Check` finds without a task; images unlike most; no label with
-            a class.
+        CohortError: all faults that :class:`~..cohort.check.Check` finds without a task; images unlike most; no label
+            with a class.
     """
     chosen = {part: list(parts.get(part, [])) for part in SEEN}
     check = Check(needs=())

@@ -48,8 +48,8 @@ def find(images: Path | Mapping[str, Path], labels: Path | None = None) -> Sourc
         images: a folder, or one for each modality; without ``labels`` the folder of a data set with a ``dataset.json``:
             nnU-Net's raw form (version 2: ``channel_names``, ``labels`` by name, ``file_ending``; ``imagesTr`` with a
             file a channel, ``case_0000.nii.gz``, ``labelsTr``, ``imagesTs``), or that of the Medical Segmentation
-            Decathlon (``modality``, ``labels`` by value, lists ``training`` and ``test``; a fourth axis holds channels).
-            Their scans for testing are unlabelled.
+            Decathlon (``modality``, ``labels`` by value, lists ``training`` and ``test``; a fourth axis holds
+            channels). Their scans for testing are unlabelled.
         labels: a folder; a label has the name of its image.
 
     Raises:
@@ -69,8 +69,8 @@ def find(images: Path | Mapping[str, Path], labels: Path | None = None) -> Sourc
     said = json_object(folder / DESCRIPTION)
     source = _nnunet(folder, said) if "channel_names" in said else _decathlon(folder, said)
     if not any(scan.label for scan in source.scans):
-        raise CohortError(f"no labels: none of {plural(len(source.scans), 'scan')} in {folder} has one. Add labels of at "
-                          "least two patients")  # fmt: skip
+        raise CohortError(f"no labels: none of {plural(len(source.scans), 'scan')} in {folder} has one. Add labels of "
+                          "at least two patients")  # fmt: skip
     return source
 
 
@@ -81,8 +81,8 @@ def _nnunet(folder: Path, said: Mapping[str, Any]) -> Source:
     file = folder / DESCRIPTION
     names, ending = said["channel_names"], said.get("file_ending")
     if not (isinstance(names, dict) and isinstance(said.get("labels"), dict) and isinstance(ending, str)):
-        raise CohortError(f"{file}: expected channel_names and labels as objects and file_ending as a text, as in nnU-Net "
-                          "version 2. Correct it")  # fmt: skip
+        raise CohortError(f"{file}: expected channel_names and labels as objects and file_ending as a text, as in "
+                          "nnU-Net version 2. Correct it")  # fmt: skip
     if "dataset" in said:
         raise CohortError(f"{file} lists its files under 'dataset'. Put them into imagesTr and labelsTr, and remove it")
     if ending.lower() not in SUFFIXES:
@@ -125,8 +125,8 @@ def _single(label_of: Mapping[str, Path], training: Mapping[str, Any]) -> str:
 def _classes_by_name(file: Path, labels: Mapping[str, Any]) -> dict[int, str]:
     """Name by value; label values are in order."""
     if regions := [name for name, value in labels.items() if isinstance(value, list)]:
-        raise CohortError(f"{file}: labels that are regions of several values cannot be used: {some(regions)}. Give each "
-                          "value a name of its own")  # fmt: skip
+        raise CohortError(f"{file}: labels that are regions of several values cannot be used: {some(regions)}. Give "
+                          "each value a name of its own")  # fmt: skip
     if "ignore" in labels:
         raise CohortError(f"{file}: an ignore label (value {labels['ignore']}) cannot be used, each voxel must be of a "
                           "class. Remove it from labels, and the scans that hold it from labelsTr")  # fmt: skip
@@ -190,8 +190,8 @@ def _decathlon(folder: Path, said: Mapping[str, Any]) -> Source:
     modality, labels, training = (said.get(key) for key in ("modality", "labels", "training"))
     pairs = isinstance(training, list) and all(isinstance(e, dict) and {"image", "label"} <= e.keys() for e in training)
     if not (isinstance(modality, dict) and isinstance(labels, dict) and pairs and isinstance(training, list)):
-        raise CohortError(f"{file} is neither nnU-Net's (version 2: channel_names, labels, file_ending) nor MSD's (modality, "
-                          f"labels, training): it has {some(list(said), 12) or 'nothing'}. {REMEDY}")  # fmt: skip
+        raise CohortError(f"{file} is neither nnU-Net's (version 2: channel_names, labels, file_ending) nor MSD's "
+                          f"(modality, labels, training): it has {some(list(said), 12) or 'nothing'}. {REMEDY}")  # fmt: skip
     classes = _values(file, labels)
     kinds = tuple(str(modality[key]) for key in sorted(modality, key=_channel_number(file)))
     test = [e["image"] if isinstance(e, dict) else str(e) for e in said.get("test", [])]
