@@ -18,6 +18,7 @@ from .. import markdown
 from ..cohort.check import OF_A_TASK, Check
 from ..cohort.facts import Record
 from ..cohort.fingerprint import describe, fingerprint
+from ..cohort.names import is_image, stem
 from ..cohort.split import ScansByPatient, can_evaluate, has_label
 from ..cohort.words import plural
 from ..files import write_text
@@ -32,6 +33,7 @@ from .settings import TASK, Settings, StudyError, write
 from .sources import Source, find
 from .trainings import RECORD, WORK, by_patient, unlabelled_scans
 
+CORRECTED = "labels/final"  # where MONAI Label keeps labels, below the images
 FEW = 15  # labelled patients below which all of them judge in turn
 FOLDS = (4, 3, 2)
 PROBE_STEPS = 6  # of each of two epochs, of which the second is timed
@@ -79,7 +81,7 @@ def cohort_of(images: Path | Mapping[str, Path], labels: Path | None, patient: s
     """
     from ..cohort.found import patients as patients_of
 
-    source = find(images, labels)
+    source = _corrected(find(images, labels), images)
     names = [scan.name for scan in source.scans]
     if patient:
         whose = dict(zip(names, patients_of(names, patient), strict=True))
@@ -90,6 +92,22 @@ def cohort_of(images: Path | Mapping[str, Path], labels: Path | None, patient: s
         grouping = propose(names)
         whose = {name: patient for patient, found in grouping.patients.items() for name in found}
     return Cohort(source, grouping, by_patient(source.scans, whose))
+
+
+def _corrected(source: Source, images: Path | Mapping[str, Path]) -> Source:
+    """With the labels that MONAI Label keeps below the images in place of those of the user's folder."""
+    final = Path(images) / CORRECTED if not isinstance(images, Mapping) else None
+    if final is None or not final.is_dir():
+        return source
+    found = {stem(path): path for path in sorted(final.iterdir()) if is_image(path)}
+    used = sum(scan.name in found for scan in source.scans)
+    scans = [replace(scan, label=found.get(scan.name, scan.label)) for scan in source.scans]
+    notes = (
+        [*source.notes, f"{plural(used, 'label')} taken from {final}, where MONAI Label keeps them"]
+        if used
+        else source.notes
+    )
+    return replace(source, scans=scans, notes=notes)
 
 
 def plan(folder: Path, asked: Asked, tell: Callable[[str], None] = print) -> Settings:
