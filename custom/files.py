@@ -31,6 +31,14 @@ def under(root: str | Path, path: str | Path) -> Path:
     return (Path(root) / Path(path).expanduser()).resolve()
 
 
+def located(file: Path) -> Path:
+    """Where a file lies, links followed: what belongs to it lies around it there. Not into the store of git-annex, where
+    nothing else is, and not to where nothing is."""
+    real = file.resolve()
+    followed = real.is_file() and not {".git", "annex"} <= set(real.parts)
+    return real if followed else file.parent.resolve() / file.name
+
+
 def write_atomically(
     path: Path, write: Callable[[BinaryIO], Any], *, needed: int | None = None, kept: str = ""
 ) -> None:
