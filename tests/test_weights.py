@@ -139,8 +139,8 @@ def test_weights_that_are_named_and_not_there_are_told_as_what_they_are(tmp_path
 
 @pytest.mark.parametrize(("store", "lies"), [(".git/annex/objects/a/m/model.pt", "b"), ("run/models/model.pt", "run")])
 def test_the_bundle_of_weights_is_around_the_file_and_not_around_the_store_of_git_annex(tmp_path, store, lies):
-    for folder in ("b", "run"):
-        (trained(tmp_path / folder, spacing_mm=[3, 3, -1]) / "model.pt").unlink()
+    for name in ("b", "run"):
+        (trained(tmp_path / name, spacing_mm=[3, 3, -1]) / "model.pt").unlink()
     (tmp_path / store).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / store).touch()
     (tmp_path / "b/models/model.pt").symlink_to(tmp_path / store)
