@@ -60,7 +60,7 @@ def read_image(path: Path) -> Any:
     # ITK takes the first file's type of numbers for all; slopes may differ from file to file (PET)
     mixed = len({header.GetComponentType() for header in headers}) > 1
     try:
-        image = itk.imread(files if len(files) > 1 else files[0], pixel_type=itk.F if mixed else None)
+        image = _read(files, itk.F if mixed else None)
     except RuntimeError as error:
         raise ScanFault(f"{path.name} cannot be read: {str(error).strip().splitlines()[-1]}") from error
     if stack:
@@ -71,6 +71,27 @@ def read_image(path: Path) -> Any:
             pixels = np.ascontiguousarray(upright(itk.array_view_from_image(image), turn))
             image = itk.image_from_array(pixels, is_vector=pixels.ndim > image.GetImageDimension())
     return image
+
+
+def _read(files: list[str], pixel_type: Any) -> Any:
+    """Real numbers stand for those that ITK's Python has no image of: int8, int64, colours of 16 bits.
+
+    Raises:
+        RuntimeError: of ITK.
+        ScanFault: more numbers a voxel than ITK's Python has an image of.
+    """
+    itk = quiet_itk()
+    given = files if len(files) > 1 else files[0]
+    try:
+        return itk.imread(given, pixel_type=pixel_type)
+    except TypeError as error:  # TemplateTypeError, with three thousand characters of C++
+        header = _header(Path(files[0]))
+        count, number = header.GetNumberOfComponents(), itk.D if header.GetComponentSize() > 2 else itk.F
+        kind = {1: number, **{n: itk.Vector[number, n] for n in (2, 3, 4)}}.get(count)
+        if kind is None:
+            text = f"{Path(files[0]).name} has {count} numbers a voxel, expected one, or a colour; save one a file."
+            raise ScanFault(text) from error
+        return itk.imread(given, pixel_type=kind)
 
 
 def _stack(files: list[str], headers: list[Any], name: str) -> Stack | None:
