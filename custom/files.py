@@ -26,6 +26,11 @@ class FileError(UserError, RuntimeError):
     """A file could not be written."""
 
 
+def typed(text: str) -> Path:
+    """A path of a command line, where a shell leaves the ``~`` of ``--out=~/list.json`` as it is."""
+    return Path(text).expanduser()
+
+
 def under(root: str | Path, path: str | Path) -> Path:
     """``path`` if it is absolute, or in a home folder (``~``: a shell leaves that behind a ``=``), else below ``root``."""
     return (Path(root) / Path(path).expanduser()).resolve()

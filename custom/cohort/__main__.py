@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from ..errors import show_plainly
-from ..files import located
+from ..files import located, typed
 from . import data_list, make
 from .check import OF_A_TASK, Check, Report
 from .data_list import PARTS
@@ -44,8 +44,8 @@ def check(arguments: Sequence[str] | None = None) -> None:
         prog="python -m custom.cohort check",
         description="Judge the files of a data list: every fault of every case in one report.",
     )
-    parser.add_argument("data_list", type=Path)
-    parser.add_argument("--task", type=Path, help="YAML file with channels, classes, dimensions, slices, ...")
+    parser.add_argument("data_list", type=typed)
+    parser.add_argument("--task", type=typed, help="YAML file with channels, classes, dimensions, slices, ...")
     parser.add_argument("--no-record", action="store_true", help="read every file, keep no record beside the list")
     options = parser.parse_args(arguments)
     start, path = time.monotonic(), located(options.data_list)
