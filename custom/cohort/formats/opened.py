@@ -123,7 +123,8 @@ def whole(voxels: np.ndarray) -> np.ndarray:
 
 
 def _nearly(voxels: np.ndarray) -> bool:
-    return bool((np.abs(voxels - np.rint(voxels)) <= NEARLY).all())  # not of NaN
+    with np.errstate(invalid="ignore"):  # infinite ones
+        return bool((np.abs(voxels - np.rint(voxels)) <= NEARLY).all())  # not of NaN
 
 
 def by(numbers: Sequence[float]) -> str:
