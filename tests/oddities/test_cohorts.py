@@ -198,8 +198,8 @@ SITUATIONS = {
     "16-bit RGB PNG": Situation(pictures(colours_of_16_bits), "channel    red: "),
     "PNG labels beyond 255": Situation(pictures(lambda file, grey: Image.fromarray(grey.astype(np.uint16)).save(file), 500),
         "label      500 in 2 of 2 labels"),
-    "NRRD with 5 numbers a voxel": Situation(tensors, *["error: p2.nrrd has 5 numbers a voxel, expected at most 4; save each in a "
-        "file."] * 2),
+    "NRRD with 5 numbers a voxel": Situation(tensors,
+        *["error: p2.nrrd has 5 numbers a voxel, expected at most 4; save each in a file."] * 2),
     # geometry
     "MONAI#1711: NRRD and DICOM images with NIfTI labels": Situation(other_formats,
         checked="orientation of the volumes: 1 LPS, 1 RAS (labelled, p1)"),
