@@ -14,7 +14,7 @@ import numpy as np
 
 from .opened import ScanFault
 
-TILTED = 1e3  # of a step from slice to slice, across their normal: less is the rounding of positions
+TILTED = 1e-3  # of a step from slice to slice, across their normal: less is the rounding of positions
 UNEVEN = 0.01, 0.25  # of the mean step from slice to slice: warned of, refused
 ALIKE = 1e-3  # cosines of directions; of pixel sizes, the same fraction of them
 
