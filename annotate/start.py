@@ -25,6 +25,7 @@ from annotate.models import ROOT, StartError, install, judge_model, judge_source
 from annotate.uploads import turned
 from custom.cohort.formats.exif import orientation
 from custom.errors import show_plainly
+from custom.files import typed
 
 INDEX = "datastore_v2.json"
 TOKEN = "MONAI_LABEL_TOKEN"
@@ -185,12 +186,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command line; returns when the server is stopped."""
     show_plainly()
     parser = argparse.ArgumentParser(prog="python -m annotate.start", description="Start the annotation server.")
-    parser.add_argument("--studies", type=Path, help="folder of images, no folders in it")
+    parser.add_argument("--studies", type=typed, help="folder of images, no folders in it")
     parser.add_argument(
-        "--study", type=Path, help="of python -m custom.study: its images, its bundle, its order of scans"
+        "--study", type=typed, help="of python -m custom.study: its images, its bundle, its order of scans"
     )
     parser.add_argument("--model", help="a pretrained bundle's name, a finished bundle's folder, or METHOD:TASK.yaml")
-    parser.add_argument("--work", type=Path, help="where weights and logs are kept (annotation/ in the repository)")
+    parser.add_argument("--work", type=typed, help="where weights and logs are kept (annotation/ in the repository)")
     parser.add_argument("--host", default="127.0.0.1", help="another than loopback needs a token")
     parser.add_argument("--port", type=int, default=8000)
     options = parser.parse_args(arguments)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..files import write_text
+from ..files import typed, write_text
 from .data_list import PARTS, record_path
 from .errors import CohortError
 from .facts import Record
@@ -209,13 +209,13 @@ def folders(words: Sequence[str]) -> Path | dict[str, Path]:
     Raises:
         CohortError: neither.
     """
-    if len(words) == 1 and ("=" not in words[0] or Path(words[0]).is_dir()):
-        return Path(words[0])
+    if len(words) == 1 and ("=" not in words[0] or typed(words[0]).is_dir()):
+        return typed(words[0])
     named = [item.partition("=") for item in words]
     wrong = [item for item, (name, _, folder) in zip(words, named, strict=True) if not (name and folder)]
     if wrong or len({name for name, _, _ in named}) < len(named):
         raise CohortError(f"--images takes one folder, or NAME=FOLDER for each modality, got {' '.join(words)}")
-    return {name: Path(folder).expanduser() for name, _, folder in named}  # a shell leaves NAME=~/x as it is
+    return {name: typed(folder) for name, _, folder in named}
 
 
 def _number(text: str) -> int:
@@ -236,17 +236,17 @@ def parser() -> argparse.ArgumentParser:
     """The options of ``python -m custom.cohort make``."""
     parser = argparse.ArgumentParser(prog="python -m custom.cohort make", description=__doc__)
     parser.add_argument("--images", nargs="+", required=True, help="a folder; or NAME=FOLDER for each modality")
-    parser.add_argument("--labels", type=Path, required=True, help="folder; a label has the name of its image")
-    parser.add_argument("--out", type=Path, required=True, help="the list to write, JSON")
+    parser.add_argument("--labels", type=typed, required=True, help="folder; a label has the name of its image")
+    parser.add_argument("--out", type=typed, required=True, help="the list to write, JSON")
     parser.add_argument("--patient", default=r"^(.*)$", help="regular expression; its first group is the patient")
-    parser.add_argument("--split", type=Path, help="JSON with the patients under train, val, test (or under 'split')")
+    parser.add_argument("--split", type=typed, help="JSON with the patients under train, val, test (or under 'split')")
     parser.add_argument("--labelled", type=_number_or_percent, default=0,
                         help="patients, or '10%%' of those for training; 0: all that have a label")  # fmt: skip
     parser.add_argument("--validation", type=_number, default=0, help="patients")
     parser.add_argument("--test", type=_number, default=0, help="patients")
     parser.add_argument("--seed", type=_number, default=0, help="of the drawing")
     parser.add_argument("--folds", type=_number, default=0, help="write as many lists, for cross-validation")
-    parser.add_argument("--attributes", type=Path,
+    parser.add_argument("--attributes", type=typed,
                         help="of patients: CSV with a column 'patient', or JSON {\"diagnosis\": {\"p01\": \"DCM\"}}")  # fmt: skip
     return parser
 

@@ -20,6 +20,7 @@ from pathlib import Path
 import yaml
 
 from ..errors import show_plainly
+from ..files import typed
 from ..run.folder import RunFolder
 from . import settings as study
 from . import verdict
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     step = words.pop(0) if words and words[0] in STEPS else ""
     options = _parser().parse_args(words)
     show_plainly()
-    folder = options.folder.expanduser().resolve()
+    folder = options.folder.resolve()
     start = time.monotonic()
     with RunFolder(folder, option="folder"):
         if step == "plan" or (not step and not (folder / FILE).is_file()):
@@ -94,7 +95,7 @@ def _asked(options: argparse.Namespace) -> Asked:
             known = sorted(path.name for path in BUNDLES.iterdir() if path.is_dir())
             raise StudyError(f"there is no bundle {name}. There are {', '.join(known)}")
     return Asked(
-        images=_folders(options.images), labels=options.labels and options.labels.expanduser(), budget=options.budget,
+        images=_folders(options.images), labels=options.labels, budget=options.budget,
         patient=options.patient, classes=[name.strip() for name in options.classes.split(",")] if options.classes else (),
         baseline=options.baseline, method=options.method, jobs=options.jobs, seed=options.seed,
     )  # fmt: skip
@@ -118,9 +119,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m custom.study [plan | run | report]", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     add = parser.add_argument
-    add("folder", type=Path, help="of the study: everything goes there")
+    add("folder", type=typed, help="of the study: everything goes there")
     add("--images", nargs="+", help="a folder; NAME=FOLDER for each modality; or a data set of nnU-Net or MSD as it is")
-    add("--labels", type=Path, help="a folder; a label has the name of its image")
+    add("--labels", type=typed, help="a folder; a label has the name of its image")
     add("--budget", type=seconds, default=seconds("2h"), help="time for all of it: 90s, 45m, 2h (default: 2h)")
     add("--patient", default="", help="regular expression; its first group, in a scan's name, is the patient")
     add("--classes", default="", help="names of the label values above 0, by commas")
