@@ -21,7 +21,7 @@ PARTS = {0.25: "a quarter of the", 1 / 3: "a third of the", 0.5: "half the"}
 def unlike(
     labelled: Mapping[str, Facts], others: Mapping[str, Facts], patients: Mapping[str, str] | None = None
 ) -> dict[str, list[str]]:
-    r"""Say of each scan that is unlike the labelled ones what differs, in words such as ``3x coarser along the third axis``.
+    r"""Say of each scan that is unlike the labelled ones what differs: ``3x coarser along the third axis``.
 
     Each number of a scan is compared with the range of the labelled scans. It is unlike them where it lies outside by
     more than
@@ -118,12 +118,13 @@ def _intensities(channel: int, scan: Facts, labelled: Mapping[str, Facts], whose
 
 def _beyond(value: float, labelled: Mapping[str, float], whose: Mapping[str, str], floor: float) -> float:
     """How far a number lies above (> 0) or below the labelled ones; 0 where that is no more than the threshold."""
-    patients: dict[str, list[float]] = {}
-    for name, number in labelled.items():
-        patients.setdefault(whose[name], []).append(number)
     threshold = floor
-    for patient, own in patients.items():
-        rest = [number for other, numbers in patients.items() if other != patient for number in numbers]
+    ends = {
+        whose[min(labelled, key=lambda name: labelled[name])],
+        whose[max(labelled, key=lambda name: labelled[name])],
+    }
+    for patient in ends:  # no other lies outside of what the rest has
+        own, rest = ([x for name, x in labelled.items() if (whose[name] == patient) is held] for held in (True, False))
         threshold = max([threshold, *(abs(_outside(number, rest)) for number in own if rest)])
     distance = _outside(value, list(labelled.values()))
     return distance if abs(distance) > threshold + ROUNDING else 0.0
