@@ -13,6 +13,7 @@ from monailabel.interfaces.tasks.train import TrainTask
 from annotate.bundle import Served
 from annotate.infer import BundleInfer
 from annotate.strategies import strategies
+from annotate.study import ORDER
 from annotate.train import BundleTrain
 
 
@@ -27,7 +28,7 @@ class AnnotateApp(MONAILabelApp):
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
         self.model = conf["models"]
-        self.served = Served(Path(app_dir) / "model" / self.model)
+        self.served, self.order = Served(Path(app_dir) / "model" / self.model), Path(app_dir) / ORDER
         super().__init__(
             app_dir,
             studies,
@@ -44,7 +45,7 @@ class AnnotateApp(MONAILabelApp):
         return {self.model: BundleTrain(self.served)}
 
     def init_strategies(self) -> dict[str, Strategy]:
-        return strategies(self.served)
+        return strategies(self.served, self.order)
 
     def init_batch_infer(self) -> Any:
         return None

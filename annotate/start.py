@@ -20,10 +20,12 @@ from pathlib import Path
 
 import yaml
 
+from annotate import study
 from annotate.models import ROOT, StartError, install, judge_model, judge_source, model_name, recommended
 from annotate.uploads import turned
 from custom.cohort.formats.exif import orientation
 from custom.errors import show_plainly
+from custom.files import typed
 
 INDEX = "datastore_v2.json"
 TOKEN = "MONAI_LABEL_TOKEN"
@@ -184,14 +186,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command line; returns when the server is stopped."""
     show_plainly()
     parser = argparse.ArgumentParser(prog="python -m annotate.start", description="Start the annotation server.")
-    parser.add_argument("--studies", type=Path, required=True, help="folder of images, no folders in it")
+    parser.add_argument("--studies", type=typed, help="folder of images, no folders in it")
+    parser.add_argument(
+        "--study", type=typed, help="of python -m custom.study: its images, its bundle, its order of scans"
+    )
     parser.add_argument("--model", help="a pretrained bundle's name, a finished bundle's folder, or METHOD:TASK.yaml")
-    parser.add_argument("--work", type=Path, help="where weights and logs are kept (annotation/ in the repository)")
+    parser.add_argument("--work", type=typed, help="where weights and logs are kept (annotation/ in the repository)")
     parser.add_argument("--host", default="127.0.0.1", help="another than loopback needs a token")
     parser.add_argument("--port", type=int, default=8000)
     options = parser.parse_args(arguments)
+    if bool(options.study) == bool(options.studies):
+        parser.error("say where the images are: --studies DIR, or --study DIR")
     judge_address(options.host, options.port, os.environ)
+    of_study = study.read(options.study) if options.study else None
+    if of_study:
+        options.studies, options.model = of_study.images, options.model or str(of_study.bundle)
     work, name = prepare(options.studies, options.model, options.work)
+    if of_study and (copied := study.hand_over(of_study, work)):
+        print(
+            f"{copied} labels of the study were copied to {of_study.images / study.CORRECTED}, where the server reads them."
+        )
     print(instructions(work, options.studies, name, options.host, options.port), flush=True)
     os.environ.update(environment(work, name, options.host, options.port))  # read when MONAI Label is imported
     Path(os.environ["TMPDIR"]).mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""Which scan next: MONAI Label's ``random`` and ``first``, and beside them two that look at the scans.
+"""Which scan next: MONAI Label's ``random`` and ``first``, and beside them two that look at the scans, and a study's list.
 
 ``spread`` needs no network: each next scan is the one most typical of what is not labelled yet. ``informative`` ranks
 the unlabelled scans by what the served networks do not know (:mod:`.ranking`); before there are weights and some
@@ -8,6 +8,7 @@ labels it is ``spread``.
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import random
 import time
@@ -72,12 +73,24 @@ class Strategy:
         raise NotImplementedError
 
 
-def strategies(served: Networks) -> dict[str, Any]:
-    """All four, ours first; needs MONAI Label."""
+def strategies(served: Networks, order: Path) -> dict[str, Any]:
+    """All of them, the one that is asked unless an annotator chooses another first; needs MONAI Label.
+
+    Args:
+        served: the bundle.
+        order: a study's list, see :class:`Listed`; need not be there.
+    """
     from monailabel.tasks.activelearning.first import First
     from monailabel.tasks.activelearning.random import Random
 
-    return {"informative": Informative(served), "spread": Spread(), "random": Repeatable(Random()), "first": First()}
+    listed = {"study": Listed(order, Informative(served))} if order.is_file() else {}
+    return {
+        **listed,
+        "informative": Informative(served),
+        "spread": Spread(),
+        "random": Repeatable(Random()),
+        "first": First(),
+    }
 
 
 class Repeatable(Strategy):
@@ -94,6 +107,28 @@ class Repeatable(Strategy):
             return self.stock(request, datastore)
         except ValueError:
             return {"id": random.choice(datastore.get_unlabeled_images())}
+
+
+class Listed(Strategy):
+    """The first scan of a list that has no label yet.
+
+    Args:
+        order: JSON, names of scans without suffix.
+        then: asked when all of the list have a label, or none of it is here.
+    """
+
+    description = "The next scan of the study's page: nothing found first, then the lowest predicted Dice"
+
+    def __init__(self, order: Path, then: Strategy) -> None:
+        self.names: list[str] = json.loads(order.read_text(encoding="utf-8"))
+        self.then = then
+
+    def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> Sample | None:
+        unlabelled = set(datastore.get_unlabeled_images())
+        for place, name in enumerate(self.names, start=1):
+            if name in unlabelled:
+                return {"id": name, "reason": f"number {place} of {len(self.names)} on the study's page"}
+        return self.then(request, datastore)
 
 
 class Spread(Strategy):

@@ -23,6 +23,7 @@ from typing import Any
 
 from custom.cohort.intensities import FILE
 from custom.errors import UserError, show_plainly
+from custom.files import typed
 
 NUMBER = re.compile(r"\d{4,}")
 RECORD = "version.json"
@@ -158,7 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     show_plainly()
     parser = argparse.ArgumentParser(prog="python -m annotate.versions", description="The versions of served weights.")
-    parser.add_argument("root", type=Path, help="the bundle in the work folder: WORK/model/NAME")
+    parser.add_argument("root", type=typed, help="the bundle in the work folder: WORK/model/NAME")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--list", action="store_true", help="all kept versions; * marks the one that serves")
     what.add_argument("--restore", metavar="NUMBER", help="put this version into service")

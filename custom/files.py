@@ -26,9 +26,22 @@ class FileError(UserError, RuntimeError):
     """A file could not be written."""
 
 
+def typed(text: str) -> Path:
+    """A path of a command line, where a shell leaves the ``~`` of ``--out=~/list.json`` as it is."""
+    return Path(text).expanduser()
+
+
 def under(root: str | Path, path: str | Path) -> Path:
     """``path`` if it is absolute, or in a home folder (``~``: a shell leaves that behind a ``=``), else below ``root``."""
     return (Path(root) / Path(path).expanduser()).resolve()
+
+
+def located(file: Path) -> Path:
+    """Where a file lies, links followed: what belongs to it lies around it there. Not into the store of git-annex, where
+    nothing else is, and not to where nothing is."""
+    real = file.resolve()
+    followed = real.is_file() and not {".git", "annex"} <= set(real.parts)
+    return real if followed else file.parent.resolve() / file.name
 
 
 def write_atomically(

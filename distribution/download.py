@@ -29,6 +29,7 @@ from pathlib import Path
 from packaging.version import InvalidVersion, Version
 
 from custom.errors import UserError
+from custom.files import typed
 from custom.run.folder import RunFolder
 
 from . import archive, contents, sources
@@ -141,7 +142,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("name", metavar="NAME", help="of the bundle, for example hippocampus_low_confidence")
     parser.add_argument("--version", type=_version, help="this version; the newest otherwise")
     parser.add_argument("--from", dest="source", default=os.environ.get(SOURCE), help=f"{sources.FORMS}; ${SOURCE}")
-    parser.add_argument("--to", type=Path, default=Path(FOLDER), help=f"folder of the bundles; {FOLDER}")
+    parser.add_argument("--to", type=typed, default=Path(FOLDER), help=f"folder of the bundles; {FOLDER}")
     parser.add_argument("--sha256", help="of the archive, from a place that you trust")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")

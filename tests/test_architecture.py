@@ -1,4 +1,4 @@
-"""The rooms of ``custom/`` (docs/architecture.md): what import-linter keeps, and that it would notice."""
+"""The rooms of ``custom/`` (docs/architecture.md): what import-linter keeps, and that it would notice; and types."""
 
 from __future__ import annotations
 
@@ -28,6 +28,12 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in PACKAGES:
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("*.pt", "__pycache__", "results"))
     return folder
+
+
+def test_types():
+    """Here and not before the tests, so that it shares the time of two workers with them."""
+    found = subprocess.run([sys.executable, "-m", "mypy"], cwd=ROOT, capture_output=True, text=True, encoding="utf-8")
+    assert found.returncode == 0, found.stdout + found.stderr
 
 
 def test_every_import_goes_down():

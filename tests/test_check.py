@@ -286,7 +286,7 @@ LPS = rows(np.diag([-1.0, -1.0, 2.0, 1.0]))
         (
             "",
             [],
-            ["labelled, p1: axes run to LPS, those of most scans to RAS, and no orientation in the task turns them"],
+            ["labelled, p1: axes run to LPS, those of 2 scans to RAS, and no orientation in the task turns them"],
         ),
     ],
 )

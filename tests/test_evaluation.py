@@ -351,7 +351,9 @@ def test_bootstrap_is_the_same_for_the_same_seed_and_another_for_another():
     assert first != bootstrap_interval(values, groups, seed=2)
 
 
-@pytest.mark.parametrize("patients", [6, 10, 40])
+@pytest.mark.parametrize(
+    "patients", [6, pytest.param(10, marks=pytest.mark.slow), pytest.param(40, marks=pytest.mark.slow)]
+)
 def test_bootstrap_covers_the_true_mean_about_95_times_in_100(patients):
     random = np.random.default_rng(0)
     hits = 0

@@ -17,7 +17,7 @@ from custom.cohort import data_list as cohort
 from custom.cohort.__main__ import check
 from custom.errors import UserError
 
-EXAMPLES = settings(max_examples=100, deadline=None, derandomize=True)
+EXAMPLES = settings(max_examples=40, deadline=None, derandomize=True)
 
 TEXTS = st.one_of(
     st.text(max_size=20),

@@ -151,6 +151,42 @@ def test_the_handler_refuses_a_case_and_names_those_before_it(check, caplog):
     ]
 
 
+@pytest.mark.fault("32", "a scan of nonsense between others, which are segmented")
+@pytest.mark.parametrize("size", [1, 2])
+def test_an_inference_leaves_out_what_is_nonsense_and_names_it_at_the_end(tmp_path, check, size):
+    check.skip, seen = True, []
+    evaluator = Engine(lambda _, batch: seen.extend(batch["case"]))
+    check.attach(evaluator)
+    cases = {"p1": PICTURE(picture(1)), "p2": PICTURE(picture(1) * 257), "p3": PICTURE(picture(2)),
+             "p4": PICTURE(picture(2) / 255)}  # fmt: skip
+    names = list(cases)
+    batches = [{"image": torch.stack([cases[n] for n in group]), "case": group}
+               for group in (names[k : k + size] for k in range(0, 4, size))]  # fmt: skip
+    with pytest.raises(IntensityError) as error:
+        evaluator.run(batches)
+    first, *lines = str(error.value).split("\n  ")
+    refused = [line.split(":")[0] for line in lines]
+    if size == 1:
+        assert (first, refused, seen) == (
+            "2 of 4 scans not segmented, all others are:",
+            ["case p2", "case p4"],
+            ["p1", "p3"],
+        )
+        assert lines[0].startswith("case p2: image has its highest value in")
+        assert lines[0].endswith(f". {LIKE}.")
+    else:
+        assert first == "4 of 4 scans not segmented:"
+        assert "case p1: in one batch with p2. Set dataloader::batch_size to 1." in lines
+        assert seen == []
+
+
+def test_what_one_inference_left_out_is_no_fault_of_the_next(check):
+    check.skip = True
+    with pytest.raises(IntensityError):
+        run(check, p1=PICTURE(picture(1)), p2=PICTURE(picture(1) * 257))
+    run(check, p1=PICTURE(picture(1)))
+
+
 def test_of_a_case_with_some_modalities_those_are_judged(tmp_path):
     record = seen(
         [measure(torch.stack([PICTURE(picture(s))[0], torch.rand(64, 64) - 9]), ["a", "b"]) for s in range(3)]
@@ -207,6 +243,9 @@ def test_inference_refuses_a_scan_by_name_and_take_those_like_training(finished,
     blank = nib.Nifti1Image(np.full((20, 20, 3), 7, np.int16), np.eye(4))
     nib.save(blank, tmp_path / "images/a_blank.nii.gz")
     with pytest.raises(RuntimeError) as error:
-        run_bundle(bundle, "run", "configs/inference.yaml", **where)
-    text = "case a_blank: image is 0 all over after preprocessing: nothing can be found in it. Remove it."
-    assert str(error.value.__cause__) == text
+        run_bundle(bundle, "run", "configs/inference.yaml", **{**where, "output_dir": str(tmp_path / "again")})
+    assert str(error.value.__cause__) == (
+        "1 of 2 scans not segmented, all others are:\n"
+        "  case a_blank: image is 0 all over after preprocessing: nothing can be found in it. Remove it."
+    )
+    assert [path.name for path in (tmp_path / "again").iterdir()] == [written.name]

@@ -49,8 +49,9 @@ print("No faults in", len(bank), "scans")
 
 @pytest.mark.fault("8b", "images of one format, labels of another: read by threads of a fresh process")
 @pytest.mark.parametrize(("formats", "code"), [
-    pytest.param(("DICOM", "nii.gz"), CHECK, id="check DICOM and nii.gz"),
-    pytest.param(("nii.gz", "nrrd"), BANK, id="train on nii.gz and nrrd"),
+    pytest.param(("DICOM", "nii.gz"), CHECK, id="check DICOM and nii.gz", marks=pytest.mark.slow),
+    pytest.param(("DICOM", "nrrd"), BANK, id="train on DICOM and nrrd"),
+    pytest.param(("nii.gz", "nrrd"), BANK, id="train on nii.gz and nrrd", marks=pytest.mark.slow),
     pytest.param(("nrrd", "nii.gz"), CHECK, id="check nrrd and nii.gz", marks=pytest.mark.slow),
     pytest.param(("jpg", "png"), CHECK, id="check jpg and png", marks=pytest.mark.slow),
 ])  # fmt: skip

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from pydoc import ErrorDuringImport
 
@@ -26,6 +26,7 @@ from small_card import small_card
 from test_bundle_runs import copy_images
 from test_bundles import SCHEMA
 
+from custom.run.bundle import OF_ALL_BUNDLES
 from distribution import build as release
 from distribution.assemble import assemble, packages
 from distribution.cards import CardError, card
@@ -33,18 +34,25 @@ from distribution.packing import digest
 
 # 2D; two networks, a modality each; a network of its own, 3D
 METHODS = ("mean_teacher", "contrastive_mutual", "task_affinity")
-each = pytest.mark.parametrize("method", METHODS)
-plain = pytest.mark.parametrize(  # where the networks make no difference to what is looked at
-    "method", [pytest.param(name, marks=() if name == "mean_teacher" else pytest.mark.slow) for name in METHODS]
-)
+QUICK = METHODS[:2]
+
+
+def of_methods(*quick: str) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize(
+        "method", [pytest.param(name, marks=() if name in quick else pytest.mark.slow) for name in METHODS]
+    )
+
+
+each = of_methods(*QUICK)
+plain = of_methods("mean_teacher")  # where the networks make no difference to what is looked at
 
 
 class Release:
     """A built ``dist``, its archives unpacked."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, methods: Iterable[str]) -> None:
         self.pretrained, self.dist, self.unpacked = folder / "pretrained", folder / "dist", folder / "unpacked"
-        self.cards = {method: small_card(self.pretrained, method) for method in METHODS}
+        self.cards = {method: small_card(self.pretrained, method) for method in methods}
         self.archives = release.build(dist=self.dist, base_url="https://host/x/", folder=self.pretrained)
         for path in self.archives:
             with zipfile.ZipFile(path) as archive:
@@ -55,8 +63,10 @@ class Release:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory) -> Release:
-    return Release(tmp_path_factory.mktemp("release"))
+def made(tmp_path_factory, request) -> Release:
+    """The methods that some test to run looks at: building one takes some ten seconds."""
+    wanted = {getattr(item, "callspec", None) and item.callspec.params.get("method") for item in request.session.items}
+    return Release(tmp_path_factory.mktemp("release"), [m for m in METHODS if m in wanted or m in QUICK])
 
 
 @pytest.fixture
@@ -126,7 +136,7 @@ def test_every_file_is_there(made, method):
     parts = {
         p.relative_to(ROOT / "custom").as_posix()
         for p in (ROOT / "custom").rglob("*.*")
-        if p.suffix in (".py", ".html")
+        if p.suffix in (".py", ".html") and OF_ALL_BUNDLES not in p.parts
     }
     assert {name.removeprefix("scripts/") for name in found if name.startswith("scripts/")} == parts, "no other tasks"
     for name, expected in made.cards[method].weights.items():
@@ -249,7 +259,7 @@ def test_torchscript_and_onnx_compute_what_the_state_dict_does(made, method, out
 
 def test_bundles_in_one_process_run_their_own_code_and_weights(made, outside):
     """Networks side by side; the code of each is that of its folder, whichever was loaded before."""
-    networks = {method: loaded(made.bundle(method)) for method in (*METHODS, METHODS[0])}
+    networks = {method: loaded(made.bundle(method)) for method in (*made.cards, METHODS[0])}
     for method, network in networks.items():
         assert Path(type(network).forward.__code__.co_filename).is_relative_to(made.bundle(method) / "scripts")
         scripted = torch.jit.load(made.bundle(method) / "models/model.ts").eval()

@@ -159,6 +159,12 @@ def test_segments_in_the_order_of_the_classes(segments):
     assert check.checked({"label_info": segments}, LABEL, "label") == {"label_info": segments}
 
 
+def test_more_than_256_segments_are_refused():
+    segments = [{"name": "", "idx": number} for number in range(257)]
+    assert "a list of at most 256 segments" in refused(check.checked, {"label_info": segments}, LABEL, "label")
+    check.checked({"label_info": segments[:256]}, LABEL, "label")
+
+
 @pytest.mark.parametrize("segments", [
     [{"name": "posterior", "idx": 1}],  # the annotator deleted the first segment: voxels of posterior have the value 1
     [{"name": "posterior", "idx": 1}, {"name": "anterior", "idx": 2}],

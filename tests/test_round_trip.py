@@ -16,11 +16,13 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
+from dicom_files import dicom, placed
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from numpy.typing import NDArray
+from scan_files import LPS_TO_RAS
 from scipy.ndimage import gaussian_filter, maximum_filter, minimum_filter
 
 pytestmark = pytest.mark.filterwarnings("ignore:transform info of .image. is not available")  # voxels that are kept
@@ -49,9 +51,9 @@ def affines(draw: Any, oblique: bool) -> NDArray[np.float64]:
 
 
 @st.composite
-def labels(draw: Any, values: Sequence[int], smallest: int = 3) -> NDArray[np.uint8]:
+def labels(draw: Any, values: Sequence[int], smallest: int = 3, slices: int = 1) -> NDArray[np.uint8]:
     """``(X, Y, Z)`` uint8 of smooth blobs of ``values``."""
-    shape = draw(st.tuples(st.integers(smallest, 24), st.integers(smallest, 24), st.integers(1, 12)))
+    shape = draw(st.tuples(st.integers(smallest, 24), st.integers(smallest, 24), st.integers(slices, 12)))
     noise = np.random.default_rng(draw(st.integers(0, 2**32 - 1))).normal(size=(len(values), *shape))
     smooth = np.stack([gaussian_filter(n, 2.0) for n in noise])
     return np.asarray(values, dtype=np.uint8)[smooth.argmax(axis=0)]
@@ -170,3 +172,74 @@ def test_label_values_of_any_size_come_back_in_a_prediction(trip, indices, value
         after({**loaded, "pred": MetaTensor(answer, meta=loaded["image"].meta)})
         (written,) = (Path(folder) / "predictions").iterdir()
         np.testing.assert_array_equal(nib.load(written).dataobj, np.asarray(values)[indices])
+
+
+# every format
+
+
+def written(folder: Path, form: str, voxels: NDArray[Any], affine: NDArray[Any]) -> Path:
+    """``(X, Y, Z)`` voxels on this grid, as a file or, of DICOM, a folder."""
+    if form == "nii.gz":
+        nib.save(nib.Nifti1Image(voxels, affine), folder / "image.nii.gz")
+        return folder / "image.nii.gz"
+    lps = LPS_TO_RAS @ affine
+    spacing = np.linalg.norm(lps[:3, :3], axis=0)
+    direction = lps[:3, :3] / spacing
+    if form == "DICOM":
+        if np.linalg.det(direction) < 0:  # a series is laid along the normal of its slices
+            voxels, lps = (
+                voxels[:, :, ::-1],
+                lps @ np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, -1, voxels.shape[2] - 1], [0, 0, 0, 1]]),
+            )
+        for k in range(voxels.shape[2]):
+            place = placed((lps @ [0, 0, k, 1])[:3], direction, spacing)
+            dicom(folder / f"image/{k}.dcm", np.ascontiguousarray(voxels[:, :, k]), place, number=k)
+        return folder / "image"
+    import itk
+
+    image = itk.image_from_array(np.ascontiguousarray(voxels.T))
+    image.SetSpacing(spacing.tolist())
+    image.SetOrigin(lps[:3, 3].tolist())
+    image.SetDirection(itk.matrix_from_array(np.ascontiguousarray(direction)))
+    itk.imwrite(image, str(folder / f"image.{form}"))
+    return folder / f"image.{form}"
+
+
+FORMS = {
+    "nii.gz": [np.uint8, np.int16, np.float32, np.float64],
+    "nrrd": [np.uint8, np.int16, np.uint16, np.float32],
+    "mha": [np.uint8, np.int32, np.float64],
+    "DICOM": [np.uint16, np.int16],
+}
+
+
+def bright(image: torch.Tensor) -> torch.Tensor:
+    """A network that finds what is in the upper half of the intensities: logits ``(B, 2, *spatial)``."""
+    return torch.nn.functional.one_hot((image[:, 0] >= 0.5).long(), 2).movedim(-1, 1).float()
+
+
+@settings(EXAMPLES, max_examples=10)
+@given(
+    label=labels([0, 1], slices=2).filter(lambda mask: 0.05 < mask.mean() < 0.95), affine=affines(oblique=True),
+    data=st.data(), slices=st.booleans(),
+)  # fmt: skip
+@pytest.mark.parametrize("form", FORMS)
+def test_a_mask_in_an_image_of_any_format_comes_back_as_itself(trip, form, label, affine, data, slices):
+    with tempfile.TemporaryDirectory() as folder:
+        file = written(Path(folder), form, label.astype(data.draw(st.sampled_from(FORMS[form]))) * 100, affine)
+        axes = 2 if slices else 3
+        inferer = {
+            "_target_": "SliceInferer" if slices else "SlidingWindowInferer",
+            "roi_size": [16] * axes,
+            "mode": "gaussian",
+        }
+        trip.parser["inferer"] = {**inferer, "overlap": 0.25} | ({"spatial_dim": 2} if slices else {})
+        trip.parser["slices"], trip.parser["dimensions"] = slices, axes
+        before, after = trip.transforms([-1, -1, -1], [0, 1], Path(folder) / "predictions")
+        loaded = before({"image": str(file)})
+        logits = trip.parser.get_parsed_content("inferer")(loaded["image"].as_tensor()[None], bright)[0]
+        after({**loaded, "pred": MetaTensor(logits, meta=loaded["image"].meta)})
+        (answer,) = (Path(folder) / "predictions").iterdir()
+        found, expected = map(nib.as_closest_canonical, (nib.load(answer), nib.Nifti1Image(label, affine)))
+        np.testing.assert_array_equal(np.asarray(found.dataobj), np.asarray(expected.dataobj))
+        np.testing.assert_allclose(found.affine, expected.affine, atol=1e-3)

@@ -116,6 +116,38 @@ def test_weights_that_came_with_the_bundle_say_to_train_first(tmp_path):
     )
 
 
+@pytest.mark.fault("8a", "of weights")
+@pytest.mark.parametrize("given", ["absolute", "below the bundle"])
+def test_weights_that_are_named_and_not_there_are_told_as_what_they_are(tmp_path, given):
+    models = trained(tmp_path)
+    name = str(models / "model.pt") if given == "absolute" else "models/model.pt"
+    start = InitialWeights(name, tmp_path, [nn.Identity()])
+    (models / "model.pt").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    for called in (lambda: trained_alike(tmp_path, name, settings_of()), start._load):
+        with pytest.raises(UserError, match=rf"^the weights {models}/model.pt: this is a pointer of Git LFS, not the"):
+            called()
+    (models / "model.pt").unlink()
+    (models / "model.pt").symlink_to(".git/annex/objects/x/model.pt")
+    for called in (lambda: trained_alike(tmp_path, name, settings_of()),
+                   InitialWeights(name, tmp_path, [nn.Identity()])._load):  # fmt: skip
+        with pytest.raises(UserError, match=rf"^the weights {models}/model.pt: this is a link of git-annex whose"):
+            called()
+    (models / "model.pt").unlink()
+    with pytest.raises(UserError, match=rf"^no weights: {models}/model.pt does not exist. Give a file of weights with"):
+        trained_alike(tmp_path, name, settings_of())
+
+
+@pytest.mark.parametrize(("store", "lies"), [(".git/annex/objects/a/m/model.pt", "b"), ("run/models/model.pt", "run")])
+def test_the_bundle_of_weights_is_around_the_file_and_not_around_the_store_of_git_annex(tmp_path, store, lies):
+    for name in ("b", "run"):
+        (trained(tmp_path / name, spacing_mm=[3, 3, -1]) / "model.pt").unlink()
+    (tmp_path / store).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / store).touch()
+    (tmp_path / "b/models/model.pt").symlink_to(tmp_path / store)
+    with pytest.raises(UserError, match=rf"not trained under this config \({tmp_path}/{lies}/configs/train\.yaml"):
+        trained_alike(tmp_path, "b/models/model.pt", settings_of())
+
+
 @pytest.mark.parametrize(
     "now",
     [

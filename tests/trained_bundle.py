@@ -1,4 +1,4 @@
-"""A finished bundle that says under which settings its weights were trained, and nothing else."""
+"""A finished bundle that says under which settings its weights were trained, and nothing else; they are empty."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ def trained(folder: Path, **settings: Any) -> Path:
     (folder / "configs").mkdir(parents=True)
     (folder / "configs/train.yaml").write_text(yaml.safe_dump({**CONFIG, **settings}))
     (folder / "models").mkdir()
+    (folder / "models/model.pt").touch()
     return folder / "models"
 
 

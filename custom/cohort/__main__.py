@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from ..errors import show_plainly
+from ..files import located, typed
 from . import data_list, make
 from .check import OF_A_TASK, Check, Report
 from .data_list import PARTS
@@ -43,11 +44,11 @@ def check(arguments: Sequence[str] | None = None) -> None:
         prog="python -m custom.cohort check",
         description="Judge the files of a data list: every fault of every case in one report.",
     )
-    parser.add_argument("data_list", type=Path)
-    parser.add_argument("--task", type=Path, help="YAML file with channels, classes, dimensions, slices, ...")
+    parser.add_argument("data_list", type=typed)
+    parser.add_argument("--task", type=typed, help="YAML file with channels, classes, dimensions, slices, ...")
     parser.add_argument("--no-record", action="store_true", help="read every file, keep no record beside the list")
     options = parser.parse_args(arguments)
-    start, path = time.monotonic(), data_list.located(options.data_list)
+    start, path = time.monotonic(), located(options.data_list)
     entries = data_list.load(path)
     record = None if options.no_record else data_list.record_path(path)
     task = _task(options.task) if options.task else _guess(path, entries, record)

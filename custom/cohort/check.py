@@ -285,9 +285,8 @@ class Check:
             report.orientations += f"; they are turned to {self.task.orientation} when they are read"
             report.notes.append(f"orientation of the volumes: {report.orientations}")
         elif others and not self.task.orientation:
-            differs = (
-                f"axes run to {others[0]}, those of most scans to {most}, and no orientation in the task turns them"
-            )
+            common = plural(len(cases[most]), "scan")
+            differs = f"axes run to {others[0]}, those of {common} to {most}, and no orientation in the task turns them"
             report.odd["orientation"] += [(name, differs) for code in others for name in cases[code]]
 
     def _note(self, part: str, report: Report) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from .. import phantom
 from ..errors import nearest
-from ..files import under
+from ..files import located, under
 from ..placeholders import placeholder
 from .errors import CohortError
 from .json_files import once, raw_text
@@ -43,13 +43,6 @@ def list_path(data_list: str | Path, dataset_dir: str | Path = "data", root: str
     if str(data_list).startswith("phantom:"):
         return under(root, dataset_dir) / f"phantom_{str(data_list).removeprefix('phantom:')}" / "list.json"
     return located(Path(root) / Path(data_list).expanduser())
-
-
-def located(data_list: Path) -> Path:
-    """Where a list lies, links followed: its paths are relative to there. Not into the store of git-annex, where no scan is."""
-    real = data_list.resolve()
-    followed = real.is_file() and not {".git", "annex"} <= set(real.parts)
-    return real if followed else data_list.parent.resolve() / data_list.name
 
 
 def listed(data_list: str | Path, dataset_dir: str | Path = "data", root: str | Path = ".") -> dict[str, list[dict]]:

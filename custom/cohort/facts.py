@@ -26,7 +26,7 @@ Vector = tuple[float, ...]
 PERCENTILES = (0.5, 50.0, 99.5)
 SAMPLE = 2**18  # voxels that percentiles are taken of
 MOST_VALUES = 64
-VERSION = 2
+VERSION = 3
 
 logger = logging.getLogger(__name__)
 
@@ -212,7 +212,8 @@ def _read_or_fault(path: str) -> Facts | ScanFault:
     except ScanFault as fault:
         return fault
     except Exception as error:  # a bug in a reader must not lose what was found in the other files
-        return ScanFault(f"{Path(path).name} cannot be read: {type(error).__name__}: {error}")
+        first = next(iter(str(error).strip().splitlines()), "")
+        return ScanFault(f"{Path(path).name} cannot be read: {type(error).__name__}: {first}")
 
 
 def _key(path: str) -> str:

@@ -6,20 +6,19 @@ import argparse
 import csv
 import json
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..files import write_text
-from ..placeholders import placeholder
+from ..files import typed, write_text
 from .data_list import PARTS, record_path
 from .errors import CohortError
 from .facts import Record
 from .fingerprint import describe, fingerprint, image_files
+from .found import patients as patients_of
+from .found import scans_of
 from .json_files import json_object, read_split, text_of
-from .names import SUFFIXES, is_scan, is_stray, stem, visible
 from .split import FoundScan, ScansByPatient, draw, fold, given, parts_of
 from .words import plural, some
 
@@ -77,69 +76,15 @@ def make(
     return _write(lists, paths, notes)
 
 
-# From files to cases
-
-
 def _find(
     images: Path | Mapping[str, Path], labels: Path, patient: str
 ) -> tuple[dict[str, list[FoundScan]], list[str]]:
     """Scans by patient, in the order of their names, and what the user should know of the rest."""
-    by_modality = images if isinstance(images, Mapping) else {"": images}
-    folders = {modality: _named(folder) for modality, folder in by_modality.items()}
-    label_of = _named(labels)
-    names = sorted({name for files in folders.values() for name in files})
-    without_image = sorted(set(label_of) - set(names))
-    if len(without_image) == len(label_of):
-        raise CohortError(f"no label in {labels} has the name of an image: labels are {some(without_image)}, images "
-                          f"are {some(names)}. Give files that belong together one name")  # fmt: skip
+    scans, notes = scans_of(images, labels)
     cases: dict[str, list[FoundScan]] = {}
-    for name, whose in zip(names, _patients(names, patient), strict=True):
-        found = {modality: files[name] for modality, files in folders.items() if name in files}
-        image = found.get("", found)  # a path, where there are no modalities
-        cases.setdefault(whose, []).append(FoundScan(name, image, label_of.get(name), len(found) == len(folders)))
-    strays = [path.name for folder in (*by_modality.values(), labels) for path in visible(folder) if is_stray(path)]
-    notes = [_unmatched(without_image, names)] if without_image else []
-    return cases, notes + ([f"not read, no image and no folder of a DICOM series: {some(strays)}"] if strays else [])
-
-
-def _unmatched(labels: Sequence[str], images: Sequence[str]) -> str:
-    """Labels that fit no image; where the image's name differs by letter case or blanks alone, it is named."""
-    alike = {_folded(name): name for name in images}
-    text = f"{plural(len(labels), 'label')} without an image, not used: {some(labels)}"
-    differ = [f"{label} and {alike[_folded(label)]}" for label in labels if _folded(label) in alike]
-    return f"{text}. Letter case or blanks alone differ in {some(differ)}: give both one name" if differ else text
-
-
-def _folded(name: str) -> str:
-    return "".join(name.split()).casefold()
-
-
-def _named(folder: Path) -> dict[str, Path]:
-    """The image files and the folders with a DICOM series in ``folder``, by name."""
-    if not Path(folder).is_dir():
-        raise CohortError(f"{folder} {why}" if (why := placeholder(folder)) else f"there is no folder {folder}")
-    found: dict[str, list[Path]] = {}
-    for path in visible(folder.resolve()):
-        if is_scan(path):
-            found.setdefault(unicodedata.normalize("NFC", stem(path)), []).append(path)
-    if not found:
-        raise CohortError(f"no images in {folder}: expected files {', '.join(SUFFIXES)}, or a folder with a DICOM "
-                          "series for each scan")  # fmt: skip
-    twins = [" and ".join(path.name for path in paths) for paths in found.values() if len(paths) > 1]
-    if twins:
-        raise CohortError(f"several images of one name in {folder}: {'; '.join(twins)}. Keep one of each")
-    return {name: path for name, (path,) in found.items()}
-
-
-def _patients(names: Sequence[str], pattern: str) -> list[str]:
-    try:
-        found = [re.search(pattern, name) for name in names]
-    except re.error as error:
-        raise CohortError(f"--patient {pattern!r} is no regular expression: {error}") from error
-    bad = [name for name, match in zip(names, found, strict=True) if not (match and match.groups() and match.group(1))]
-    if bad:
-        raise CohortError(f"--patient {pattern!r} does not match, or has no group in brackets that does: {some(bad)}")
-    return [match.group(1) for match in found if match]
+    for scan, whose in zip(scans, patients_of([scan.name for scan in scans], patient), strict=True):
+        cases.setdefault(whose, []).append(scan)
+    return cases, notes
 
 
 # From parts to lists
@@ -258,14 +203,19 @@ def read_attributes(file: Path) -> dict[str, dict[str, Any]]:
     return {name: {row["patient"].strip(): row[name] for row in rows} for name in names if name and name != "patient"}
 
 
-def _folders(folders: Sequence[str]) -> Path | dict[str, Path]:
-    if len(folders) == 1 and ("=" not in folders[0] or Path(folders[0]).is_dir()):
-        return Path(folders[0])
-    named = [item.partition("=") for item in folders]
-    wrong = [item for item, (name, _, folder) in zip(folders, named, strict=True) if not (name and folder)]
+def folders(words: Sequence[str]) -> Path | dict[str, Path]:
+    """What ``--images`` says: one folder, or ``NAME=FOLDER`` for each modality.
+
+    Raises:
+        CohortError: neither.
+    """
+    if len(words) == 1 and ("=" not in words[0] or typed(words[0]).is_dir()):
+        return typed(words[0])
+    named = [item.partition("=") for item in words]
+    wrong = [item for item, (name, _, folder) in zip(words, named, strict=True) if not (name and folder)]
     if wrong or len({name for name, _, _ in named}) < len(named):
-        raise CohortError(f"--images takes one folder, or NAME=FOLDER for each modality, got {' '.join(folders)}")
-    return {name: Path(folder).expanduser() for name, _, folder in named}  # a shell leaves NAME=~/x as it is
+        raise CohortError(f"--images takes one folder, or NAME=FOLDER for each modality, got {' '.join(words)}")
+    return {name: typed(folder) for name, _, folder in named}
 
 
 def _number(text: str) -> int:
@@ -286,17 +236,17 @@ def parser() -> argparse.ArgumentParser:
     """The options of ``python -m custom.cohort make``."""
     parser = argparse.ArgumentParser(prog="python -m custom.cohort make", description=__doc__)
     parser.add_argument("--images", nargs="+", required=True, help="a folder; or NAME=FOLDER for each modality")
-    parser.add_argument("--labels", type=Path, required=True, help="folder; a label has the name of its image")
-    parser.add_argument("--out", type=Path, required=True, help="the list to write, JSON")
+    parser.add_argument("--labels", type=typed, required=True, help="folder; a label has the name of its image")
+    parser.add_argument("--out", type=typed, required=True, help="the list to write, JSON")
     parser.add_argument("--patient", default=r"^(.*)$", help="regular expression; its first group is the patient")
-    parser.add_argument("--split", type=Path, help="JSON with the patients under train, val, test (or under 'split')")
+    parser.add_argument("--split", type=typed, help="JSON with the patients under train, val, test (or under 'split')")
     parser.add_argument("--labelled", type=_number_or_percent, default=0,
                         help="patients, or '10%%' of those for training; 0: all that have a label")  # fmt: skip
     parser.add_argument("--validation", type=_number, default=0, help="patients")
     parser.add_argument("--test", type=_number, default=0, help="patients")
     parser.add_argument("--seed", type=_number, default=0, help="of the drawing")
     parser.add_argument("--folds", type=_number, default=0, help="write as many lists, for cross-validation")
-    parser.add_argument("--attributes", type=Path,
+    parser.add_argument("--attributes", type=typed,
                         help="of patients: CSV with a column 'patient', or JSON {\"diagnosis\": {\"p01\": \"DCM\"}}")  # fmt: skip
     return parser
 
@@ -305,7 +255,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """``python -m custom.cohort make ...``, without the word ``make``."""
     options = parser().parse_args(arguments)
     paths = make(
-        _folders(options.images),
+        folders(options.images),
         options.labels,
         options.out,
         options.patient,

@@ -16,7 +16,7 @@ from monai.utils import ensure_tuple
 
 from .formats.itk_image import image_data, read_image
 from .formats.nifti import is_nifti, read_nifti
-from .formats.opened import ScanFault
+from .formats.opened import ScanFault, whole
 
 
 class ScanReader(ImageReader):
@@ -44,7 +44,7 @@ class ScanReader(ImageReader):
         return tuple(Path(path) for path in ensure_tuple(data))
 
     def get_data(self, img: Sequence[Path]) -> tuple[np.ndarray, dict]:
-        """Voxels and metadata, as MONAI's readers give them."""
+        """Voxels and metadata, as MONAI's readers give them; a label's values that are whole but for rounding are whole."""
         kinds = {is_nifti(path) for path in img}
         if len(kinds) > 1:
             raise ScanFault(
@@ -54,7 +54,7 @@ class ScanReader(ImageReader):
             voxels, meta = self._nifti(img)
         else:
             voxels, meta = image_data(*(read_image(path) for path in img))
-        return (filled(voxels) if self.fill_nonfinite else voxels), meta
+        return whole(filled(voxels) if self.fill_nonfinite else voxels), meta
 
     @staticmethod
     def _nifti(paths: Sequence[Path]) -> tuple[np.ndarray, dict]:

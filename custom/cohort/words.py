@@ -14,8 +14,9 @@ def plural(count: int, noun: str) -> str:
 
 
 def number(value: float) -> str:
-    """A label's value without a needless fraction: ``3``, ``1.5``."""
-    return str(int(value)) if value % 1 == 0 else f"{value:g}"
+    """A label's value without a needless fraction: ``3``, ``1.5``; a fraction is never rounded away."""
+    text = f"{value:g}"
+    return str(int(value)) if value % 1 == 0 else text if float(text) % 1 else repr(float(value))
 
 
 def value_list(values: Sequence[float]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,18 @@ class Calibration:
     def __init__(self) -> None:
         self._count = np.zeros(BINS, dtype=np.int64)
         self._confidence, self._correct = np.zeros(BINS), np.zeros(BINS)  # sums
+
+    @classmethod
+    def of(cls, summaries: Iterable[Mapping[str, Any] | None]) -> Calibration:
+        """What several counted together, from their :meth:`summary`; None of them is none."""
+        pooled = cls()
+        for summary in summaries:
+            for i, part in enumerate(summary["bins"] if summary else ()):
+                if part["count"]:
+                    pooled._count[i] += part["count"]
+                    pooled._confidence[i] += part["count"] * part["confidence"]
+                    pooled._correct[i] += part["count"] * part["accuracy"]
+        return pooled
 
     def add(self, logits: Tensor, label: Tensor, probabilities: Probabilities = softmax) -> None:
         """Count one case.

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..cohort.intensities import IntensityError, load, measure, nonsense, told, unlike
 from ..cohort.names import stem
+from ..cohort.words import plural
 
 logger = logging.getLogger(__name__)
 
@@ -28,20 +29,27 @@ class IntensityCheck:
     Args:
         weights: a file of weights, or their folder.
         channels: names, in the order of an image's channels.
+        skip: the network does not see a case that would be nonsense to it, and goes on with the next one.
 
     Raises:
-        IntensityError: before the network runs: it would see nonsense.
+        IntensityError: before the network runs, or, with ``skip``, at the end of the run, of all cases: it would see nonsense.
     """
 
-    def __init__(self, weights: str | Path, channels: Sequence[str]) -> None:
-        path = Path(weights)
+    def __init__(self, weights: str | Path, channels: Sequence[str], skip: bool = False) -> None:
+        path, self.skip = Path(weights), skip
         self.record, self.channels = load(path if path.is_dir() else path.parent), list(channels)
         self._seen: dict[str, str] = {}  # what is odd of each case, by its name; empty where nothing is
         self._told: dict[str, str] = {}
+        self._refused: dict[str, str] = {}  # why the network did not see a case, by its name
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.ITERATION_STARTED, self)
         engine.add_event_handler(Events.COMPLETED, self._tell)
+        if self.skip:
+            step = engine._process_function  # ignite has no other way to leave out an iteration
+            engine._process_function = lambda e, batch: None if self._unfit(batch) else step(e, batch)
+            engine.add_event_handler(Events.STARTED, self._forget)
+            engine.add_event_handler(Events.COMPLETED, self._refuse)
 
     def __call__(self, engine: Engine) -> None:
         batch: Any = engine.state.batch
@@ -49,9 +57,30 @@ class IntensityCheck:
             name = _name(batch, image, number)
             try:
                 self._seen[name] = self.judge(image, self._names(batch, number), name)
-            except IntensityError:  # ends the run
-                self._tell()
-                raise
+            except IntensityError as error:
+                if not self.skip:  # ends the run
+                    self._tell()
+                    raise
+                self._seen[name], self._refused[name] = "", str(error)
+
+    def _forget(self) -> None:
+        self._refused.clear()
+
+    def _unfit(self, batch: Mapping[str, Any]) -> bool:
+        """Whether a case of a batch is refused; none of the batch is seen then."""
+        names = [_name(batch, image, number) for number, image in enumerate(batch["image"])]
+        refused = [name for name in names if name in self._refused]
+        for name in names if refused else ():
+            self._refused.setdefault(
+                name, f"case {name}: in one batch with {refused[0]}. Set dataloader::batch_size to 1."
+            )
+        return bool(refused)
+
+    def _refuse(self) -> None:
+        if self._refused:
+            others = ", all others are" if len(self._refused) < len(self._seen) else ""
+            count = f"{len(self._refused)} of {plural(len(self._seen), 'scan')} not segmented{others}:"
+            raise IntensityError("\n  ".join([count, *self._refused.values()]))
 
     def _tell(self) -> None:
         odd = {name: text for name, text in self._seen.items() if text}

@@ -11,7 +11,7 @@ from ignite.engine import Engine, Events
 from torch import nn
 
 from ..errors import UserError
-from ..files import under
+from ..files import located, under
 from ..placeholders import placeholder
 from ..run.config import RunConfig
 from ..run.trained import WINDOWS, changed_since_training, check_trained
@@ -56,9 +56,13 @@ def trained_alike(root: str | Path, path: str | Path, config: RunConfig) -> Path
         config: of the inference.
 
     Raises:
+        NoWeights: nothing is there, or something lies in their place.
         TrainedOtherwiseError: the bundle around the weights was trained under other settings.
     """
-    path = under(root, path)
+    path = located(Path(root) / Path(path).expanduser())
+    refuse_placeholder(path)
+    if not path.is_file():
+        raise NoWeights(f"no weights: {path} does not exist. Give a file of weights with --model_file.")
     check_trained(path.parents[1], config, WINDOWS)
     return path
 
@@ -112,7 +116,7 @@ class InitialWeights:
         config: RunConfig | None = None,
     ) -> None:
         self.config = config
-        first = under(root, file)
+        first = located(Path(root) / Path(file).expanduser())
         files = [first, *(first.with_name(first.name.replace("model", name)) for name in names[1:])]
         self.files = dict(zip(files, networks, strict=True))
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import logging
-from pathlib import Path
 
+from ..files import typed
 from . import FORMS, ensure
 
 
@@ -13,7 +13,7 @@ def main() -> None:
     """``python -m custom.phantom FORM FOLDER``"""
     parser = argparse.ArgumentParser(description="Draw a phantom cohort and print the path of its data list.")
     parser.add_argument("form", choices=FORMS)
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=typed)
     parser.add_argument("--seed", type=int, default=2023)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..evaluation.case_table import read_cases, unit_of
 from ..evaluation.compare import comparison
+from ..files import typed
 from . import compare_report, write_report
 from .unlabelled import notes
 
@@ -18,12 +19,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prog="python -m custom.report",
         description="The page, report.html, of an evaluated run; or the honest verdict of two, the baseline first.",
     )
-    parser.add_argument("paths", type=Path, nargs="+", metavar="FOLDER | BASELINE.csv OURS.csv",
+    parser.add_argument("paths", type=typed, nargs="+", metavar="FOLDER | BASELINE.csv OURS.csv",
                         help="evaluation/<part> of a run, or the tables of cases of two")  # fmt: skip
     parser.add_argument("--title", help="of the page of one run; by default its folder and the part")
     parser.add_argument("--names", nargs=2, default=["the first", "the second"], metavar=("BASELINE", "OURS"))
     parser.add_argument("--metric", default="dice_mean", help="column that is compared (default: %(default)s)")
-    parser.add_argument("--html", type=Path, metavar="PAGE", help="of two runs, also a page case by case")
+    parser.add_argument("--html", type=typed, metavar="PAGE", help="of two runs, also a page case by case")
     options = parser.parse_args(arguments)
     if len(options.paths) > 2:
         parser.error("give one folder, or two tables of cases")

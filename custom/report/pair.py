@@ -46,7 +46,7 @@ def compare_report(baseline_csv: Path, ours_csv: Path, names: tuple[str, str], o
     if names[0] == names[1]:
         raise ReportError(f"both networks are called {names[0]!r}: give two different names")
     pair = Pair(read_evaluated(Path(baseline_csv), names[0]), read_evaluated(Path(ours_csv), names[1]))
-    scored, balance = pair.scored(), _balance(pair)
+    scored, balance = pair.scored(), balance_text(pair)
     of_classes = {name: pair.difference(f"dice_{name}") for name in pair.classes}
     text = page.render(
         "pair.html",
@@ -59,15 +59,15 @@ def compare_report(baseline_csv: Path, ours_csv: Path, names: tuple[str, str], o
             *beside_dice(pair.baseline, pair.ours, names, pair.dice, pair.unit),
             *(note for path, name in zip((baseline_csv, ours_csv), names, strict=True) for note in notes(path, name)),
         ],
-        metrics=_metrics(pair),
+        metrics=metrics_table(pair),
         balance=balance,
-        dots=_dots(pair, scored, balance),
-        bars=_bars(pair, scored, balance),
-        classes=_lanes(of_classes, "class"),
+        dots=dots_chart(pair, scored, balance),
+        bars=bars_chart(pair, scored, balance),
+        classes=lanes_chart(of_classes, "class"),
         class_names=pair.classes,
         groups=_groups(pair),
-        pictures=_pictures(pair),
-        cases=_cases(pair),
+        pictures=three_cases(pair),
+        cases=cases_table(pair),
         interval_text=pair.both[1].summary["interval"],
         unit=pair.unit,
     )
@@ -162,7 +162,7 @@ class Measure(NamedTuple):
     difference_digits: int = 1
 
 
-def _metrics(pair: Pair) -> Table:
+def metrics_table(pair: Pair) -> Table:
     several = pair.both[0].several
     overlaps = [("Dice, mean", "dice_mean"), *((f"Dice, {name}", f"dice_{name}") for name in several)]
     overlaps.append(("boundary Dice", BOUNDARY))
@@ -213,7 +213,7 @@ def _unknown(count: int) -> list[Cell]:
     return [number(None, 0)] * count
 
 
-def _cases(pair: Pair) -> Table:
+def cases_table(pair: Pair) -> Table:
     """A row a case; its item is a :class:`Scored`."""
     (one, other), several = (network.name for network in pair.both), pair.both[0].several
     hd95 = f"HD95, {pair.unit}"
@@ -286,19 +286,19 @@ def _group(pair: Pair, attribute: str, members: Mapping[str, Sequence[Row]]) -> 
         columns,
         [(value, *_difference(d, 100.0, 1)) for value, d in found.items()],
     )
-    return replace(group, table=table, svg=_lanes(found, attribute))
+    return replace(group, table=table, svg=lanes_chart(found, attribute))
 
 
 # figures
 
 
-def _balance(pair: Pair) -> str:
+def balance_text(pair: Pair) -> str:
     scored = pair.scored()
     gains, losses = (sum(sign * case.difference > 0 for case in scored) for sign in (1, -1))
     return f"{pair.both[1].name} is better in {gains} of {len(scored)} cases and worse in {losses}."
 
 
-def _dots(pair: Pair, scored: Sequence[Scored], balance: str) -> Markup:
+def dots_chart(pair: Pair, scored: Sequence[Scored], balance: str) -> Markup:
     baseline, ours = names = (pair.both[0].name, pair.both[1].name)
     alt = f"Dice of {ours} against {baseline}. {balance}"
     before, after = (
@@ -307,12 +307,12 @@ def _dots(pair: Pair, scored: Sequence[Scored], balance: str) -> Markup:
     return charts.scatter(before, after, names, alt)
 
 
-def _bars(pair: Pair, scored: Sequence[Scored], balance: str) -> Markup:
+def bars_chart(pair: Pair, scored: Sequence[Scored], balance: str) -> Markup:
     points = [100 * case.difference for case in scored]
     return charts.differences(points, _in_points(pair.dice), f"Differences of Dice by case, sorted. {balance}")
 
 
-def _lanes(found: Mapping[str, Difference | None], by: str) -> Markup | None:
+def lanes_chart(found: Mapping[str, Difference | None], by: str) -> Markup | None:
     drawn = {f"{name} ({counted(of.cases, 'case')})": _in_points(of) for name, of in found.items() if of is not None}
     if not drawn:
         return None
@@ -324,7 +324,7 @@ def _in_points(of: Difference) -> charts.Mean:
     return charts.Mean(100 * of.mean, 100 * of.low, 100 * of.high)
 
 
-def _pictures(pair: Pair) -> list[Panels]:
+def three_cases(pair: Pair) -> list[Panels]:
     shown = pair.both[0].cases_with_pictures() & pair.both[1].cases_with_pictures()
     scored = [case for case in pair.scored() if case.base["case"] in shown]
     ranks = three_of(len(scored), "Largest loss", "Median", "Largest gain")

@@ -74,7 +74,7 @@ def case_pictures(
     axes[1].set_title("reference", fontsize=9)
     for axis, (name, pred) in zip(axes[2:], predictions.items(), strict=True):
         axis.set_title(f"{name}\n{score_text(pred, label, class_names)}", fontsize=9)
-    _legend(figure, class_names)
+    legend(figure, class_names)
     figure.suptitle(title, fontsize=11)
     save_png(figure, Path(png))
 
@@ -177,19 +177,20 @@ def _draw_case(
     step_x, step_y = spacing_mm[:2] if spacing_mm is not None else (1.0, 1.0)
     box = box_to_show(masks)
     for axis in axes:
-        _show(axis, picture, step_y / step_x)
+        show(axis, picture, step_y / step_x)
     _outline(axes[0], box)
-    _draw_contours(axes[1], masks[0], class_names)
+    draw_contours(axes[1], masks[0], class_names)
     for axis, pred in zip(axes[2:], masks[1:], strict=True):
-        _draw_contours(axis, pred, class_names)
-        _draw_contours(axis, masks[0], class_names, dashed=True)
+        draw_contours(axis, pred, class_names)
+        draw_contours(axis, masks[0], class_names, dashed=True)
     for axis in axes[1:]:
         axis.set(xlim=box[0], ylim=box[1][::-1])
     if spacing_mm is not None:
         _scale_bar(axes[1], box[0], step_x)
 
 
-def _show(axis: Any, picture: NDArray[Any], aspect: float) -> None:
+def show(axis: Any, picture: NDArray[Any], aspect: float) -> None:
+    """Draw what :func:`pixels` made of a slice; ``aspect`` is the height of a pixel over its width."""
     axis.imshow(picture, cmap="gray", vmin=0, vmax=1, aspect=aspect, interpolation="nearest")
     axis.set(xticks=[], yticks=[])
 
@@ -201,7 +202,7 @@ def _outline(axis: Any, box: tuple[tuple[float, float], tuple[float, float]]) ->
     axis.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor="white", linewidth=0.8))
 
 
-def _draw_contours(axis: Any, mask: NDArray[Any], class_names: Sequence[str], dashed: bool = False) -> None:
+def draw_contours(axis: Any, mask: NDArray[Any], class_names: Sequence[str], dashed: bool = False) -> None:
     """The outline of every class; of the reference beside a prediction, thin, dashed and white."""
     from matplotlib.patheffects import Normal, Stroke
 
@@ -249,14 +250,18 @@ def _scale_bar(axis: Any, limits: tuple[float, float], step_mm: float) -> None:
     axis.text(0.05, 0.07, f"{length_mm} mm", color="w", fontsize=9, transform=axis.transAxes, path_effects=edge)
 
 
-def _legend(figure: Any, class_names: Sequence[str]) -> None:
+def legend(figure: Any, class_names: Sequence[str], reference: bool = True) -> None:
+    """Say below a figure which colour is which class, and what is dashed where there is a ``reference``."""
     from matplotlib.lines import Line2D
 
     handles = [
         Line2D([], [], color=CLASS_COLOURS[i % len(CLASS_COLOURS)], linewidth=2, label=name)
         for i, name in enumerate(class_names)
     ]
-    handles.append(Line2D([], [], color="#777777", linewidth=1, linestyle="--", label="reference, over a prediction"))
+    if reference:
+        handles.append(
+            Line2D([], [], color="#777777", linewidth=1, linestyle="--", label="reference, over a prediction")
+        )
     figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 6), fontsize=9, frameon=False)
 
 

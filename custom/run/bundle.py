@@ -20,6 +20,7 @@ from .overrides import TRACKING, escaped
 CONFIGS = ("train.yaml", "inference.yaml", "evaluate.yaml", "multi_gpu_train.yaml")
 # What inference.yaml says differently; every other id that both files have follows the run.
 _OWN_OF_INFERENCE = ("dataset_dir", "output_dir", "data", "check")
+OF_ALL_BUNDLES = "study"  # the room of custom/ that trains several bundles: none carries it
 _MAY_GO = RunConfig.NOT_EVERYWHERE  # ids that the task of a run may leave without use
 
 
@@ -61,7 +62,7 @@ def _of_inference(text: str, merged: Mapping[str, Any]) -> dict[str, Any]:
 
 def _copy_rest(source: Path, folder: Path) -> None:
     shutil.copytree(source / "scripts", folder / "scripts", dirs_exist_ok=True,
-                    ignore=shutil.ignore_patterns("__pycache__"))  # fmt: skip
+                    ignore=shutil.ignore_patterns("__pycache__", OF_ALL_BUNDLES))  # fmt: skip
     for name in ("docs", "LICENSE", "configs/logging.conf", "configs/published.yaml"):
         if (source / name).is_dir():
             shutil.copytree(source / name, folder / name, dirs_exist_ok=True)

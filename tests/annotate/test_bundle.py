@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,8 @@ import pytest
 import torch
 import yaml
 from annotation_server import ROOT, TINY
+from monai.data import MetaTensor
+from monai.transforms import LoadImage
 
 from annotate.bundle import NoWeights, Served, WrongWeights
 from annotate.models import untrained
@@ -102,6 +105,51 @@ def test_pictures_become_pictures(tmp_path: Path, phantoms: Path) -> None:
         np.testing.assert_array_equal(
             itk.array_from_image(itk.imread(str(tmp_path / f"label{suffix}"))).T, pred[0].numpy()
         )
+
+
+@pytest.mark.fault("34", "a NIfTI of two axes: NRRD with its voxel sizes, no PNG")
+def test_a_nifti_of_two_axes_becomes_nrrd_with_its_voxel_sizes(bundle: Path, tmp_path: Path) -> None:
+    import itk
+
+    nibabel.save(nibabel.Nifti1Image(np.eye(5, 4, dtype=np.uint8), np.diag([0.3, 0.15, 1, 1])), tmp_path / "p01.nii.gz")
+    served = Served(bundle)
+    image = LoadImage(reader=served.module("cohort.reader").ScanReader, ensure_channel_first=True)(
+        tmp_path / "p01.nii.gz"
+    )
+    served.write(image, tmp_path / "label.nrrd")
+    found = itk.imread(str(tmp_path / "label.nrrd"))
+    np.testing.assert_array_equal(itk.array_from_image(found).squeeze().T, np.eye(5, 4))
+    np.testing.assert_allclose(list(found.GetSpacing())[:2], (0.3, 0.15), rtol=1e-6)
+
+
+@pytest.mark.fault("34", "a NIfTI of two axes: NRRD with its voxel sizes, no PNG")
+def test_png_of_an_image_that_is_no_picture_is_refused(annotate_python: Path) -> None:
+    """Before anything is computed: the task needs no bundle to say so."""
+    script = """
+from annotate.infer import BundleInfer
+try:
+    BundleInfer.__call__(None, {"image": "/studies/p01.nii.gz", "result_extension": ".png"})
+except ValueError as error:
+    print(type(error).__name__, error)
+"""
+    done = subprocess.run(
+        [annotate_python, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120, check=True
+    )
+    assert done.stdout.strip() == (
+        "UnknownForm result_extension is '.png', but p01.nii.gz is no picture, and a PNG holds no voxel sizes. Leave it out"
+    )
+
+
+@pytest.mark.fault("34", "a prediction of more than 256 classes")
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nrrd"])
+def test_more_than_256_classes_have_their_numbers(bundle: Path, image: Path, tmp_path: Path, suffix: str) -> None:
+    served = Served(bundle)
+    served.label_values = list(range(300))
+    load = LoadImage(reader=served.module("cohort.reader").ScanReader, ensure_channel_first=True)
+    scan = load(image)
+    values = torch.arange(scan.numel()).reshape(scan.shape) % 300
+    served.write(MetaTensor(values, meta=scan.meta), tmp_path / f"label{suffix}")
+    np.testing.assert_array_equal(load(tmp_path / f"label{suffix}"), values)
 
 
 @pytest.mark.fault("34", "a prediction, and the Dice of a label with the task's values")

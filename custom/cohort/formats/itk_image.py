@@ -15,6 +15,7 @@ from .opened import ScanFault
 PICTURES = (".png", ".jpg", ".jpeg")
 DICOM_MAGIC = b"DICM"  # at byte 128
 UNEVENNESS = "ITK_unevenness"  # a key of an image's metadata; MONAI leaves out those of ITK
+MOST_CHANNELS = 4  # of an image of ITK's Python
 ITK_PARTS = ("ProcessObject", "ImageFileReader", "GDCMSeriesFileNames", "PyBuffer")  # one of each of its modules
 
 loading = threading.RLock()
@@ -53,14 +54,15 @@ def read_image(path: Path) -> Any:
         raise ScanFault(f"{path.name} does not exist ({path.parent}).")
     itk = quiet_itk()
     files = series_files(path) if path.is_dir() else [str(path)]
-    headers = [_header(Path(file)) for file in files] if len(files) > 1 or is_dicom(Path(files[0])) else []
-    stack = _stack(files, headers, path.name)
+    headers = [_header(Path(file)) for file in files]
+    stack = _stack(files, headers, path.name) if len(files) > 1 or is_dicom(Path(files[0])) else None
     if stack and len(files) > 1:
         files = [files[k] for k in stack.order]
     # ITK takes the first file's type of numbers for all; slopes may differ from file to file (PET)
     mixed = len({header.GetComponentType() for header in headers}) > 1
+    kind = itk.F if mixed else _stand_in(headers[0], path.name)
     try:
-        image = itk.imread(files if len(files) > 1 else files[0], pixel_type=itk.F if mixed else None)
+        image = itk.imread(files if len(files) > 1 else files[0], pixel_type=kind)
     except RuntimeError as error:
         raise ScanFault(f"{path.name} cannot be read: {str(error).strip().splitlines()[-1]}") from error
     if stack:
@@ -71,6 +73,30 @@ def read_image(path: Path) -> Any:
             pixels = np.ascontiguousarray(upright(itk.array_view_from_image(image), turn))
             image = itk.image_from_array(pixels, is_vector=pixels.ndim > image.GetImageDimension())
     return image
+
+
+def _stand_in(header: Any, name: str) -> Any:
+    """The type of numbers to read a file as where ITK's Python has no image of its own one, found before ITK does: its text is
+    three thousand characters long, and it imports to write it. None of all other files.
+
+    Raises:
+        ScanFault: more numbers a voxel than an image has here.
+    """
+    itk = quiet_itk()
+    pixel, number, count = header.GetPixelType(), header.GetComponentType(), header.GetNumberOfComponents()
+    scalars = {"CHAR": itk.SS, "LONG": itk.D, "LONGLONG": itk.D, "LDOUBLE": itk.D}
+    if count == 1:
+        return next((kind for key, kind in scalars.items() if number == _enum("Component", key)), None)
+    colour = pixel in (_enum("Pixel", "RGB"), _enum("Pixel", "RGBA")) and number == _enum("Component", "UCHAR")
+    if colour or pixel == _enum("Pixel", "COMPLEX"):  # complex numbers are refused later, as what they are
+        return None
+    if count > MOST_CHANNELS:
+        raise ScanFault(f"{name} has {count} numbers a voxel, expected at most {MOST_CHANNELS}; save each in a file.")
+    return itk.Vector[itk.F, count]
+
+
+def _enum(kind: str, name: str) -> Any:
+    return getattr(quiet_itk().CommonEnums, f"IO{kind}_{name}")
 
 
 def _stack(files: list[str], headers: list[Any], name: str) -> Stack | None:

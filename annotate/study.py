@@ -1,0 +1,78 @@
+"""A study (``python -m custom.study``) as annotation takes it: its images, its bundle, and which scan comes next."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from annotate.models import StartError
+from custom.cohort.names import is_image, stem
+from custom.files import write_text
+
+ORDER = "order.json"  # in the work folder
+CORRECTED = "labels/final"  # where MONAI Label keeps labels, below the images
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a study says.
+
+    Args:
+        images: its folder.
+        labels: its folder; None where they lie elsewhere.
+        bundle: that serves.
+        order: names of the unlabelled scans, the one to look at first in front.
+    """
+
+    images: Path
+    labels: Path | None
+    bundle: Path
+    order: list[str]
+
+
+def read(folder: Path) -> Study:
+    """Read a study whose page is written.
+
+    Raises:
+        StartError: it is no study, has no page yet, or its modalities lie in several folders, which MONAI Label cannot show.
+    """
+    folder = folder.expanduser().resolve()
+    plan, scores, bundle = folder / "study.yaml", folder / "scores.csv", folder / "bundle"
+    if not plan.is_file():
+        raise StartError(
+            f"--study {folder} is no study: it has no study.yaml. Plan one: python -m custom.study {folder}"
+        )
+    if not (scores.is_file() and bundle.is_dir()):
+        raise StartError(
+            f"--study {folder} is not done: it has no bundle or no scores. Go on: python -m custom.study run {folder}"
+        )
+    settings = yaml.safe_load(plan.read_text(encoding="utf-8"))
+    if not isinstance(settings["images"], str) or (Path(settings["images"]) / "dataset.json").is_file():
+        raise StartError(
+            f"--study {folder}: its images are not files of one folder ({settings['images']}), which is what MONAI Label "
+            "shows. Annotate a folder with --studies and --model"
+        )
+    with scores.open(newline="", encoding="utf-8") as file:
+        order = [row["scan"] for row in csv.DictReader(file) if not row["patient"]]
+    labels = Path(settings["labels"]) if settings["labels"] else None
+    return Study(Path(settings["images"]), labels, bundle, order)
+
+
+def hand_over(study: Study, work: Path) -> int:
+    """Write the list into the work folder, and copy the study's labels to where MONAI Label looks for them, which the study
+    reads too: one that lies there already stays. Returns how many were copied."""
+    write_text(work / ORDER, json.dumps(study.order) + "\n")
+    if study.labels is None:
+        return 0
+    final = study.images / CORRECTED
+    there = {stem(path) for path in final.iterdir()} if final.is_dir() else set()
+    missing = [path for path in sorted(study.labels.iterdir()) if is_image(path) and stem(path) not in there]
+    for path in missing:
+        final.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, final)
+    return len(missing)

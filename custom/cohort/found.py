@@ -1,0 +1,109 @@
+"""What lies in the folders of images and of labels: scans by name, and which of them are of one patient."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ..errors import nearest
+from ..placeholders import placeholder
+from .errors import CohortError
+from .names import SUFFIXES, is_scan, is_stray, stem, visible
+from .split import FoundScan
+from .words import plural, some
+
+
+def scans_of(images: Path | Mapping[str, Path], labels: Path) -> tuple[list[FoundScan], list[str]]:
+    """The scans of folders in the order of their names, and what the user should know of the rest.
+
+    A scan's name is its file's without suffix, or that of its folder with a DICOM series; labels and modalities are
+    found by it.
+
+    Args:
+        images: a folder, or one for each modality.
+
+    Raises:
+        CohortError: a folder that is not there or has no image, two images of one name in it, no label with the name
+            of an image.
+    """
+    by_modality = images if isinstance(images, Mapping) else {"": images}
+    folders = {modality: _named(folder) for modality, folder in by_modality.items()}
+    label_of = _named(labels)
+    names = sorted({name for files in folders.values() for name in files})
+    without_image = sorted(set(label_of) - set(names))
+    if len(without_image) == len(label_of):
+        raise CohortError(f"no label in {labels} has the name of an image: labels are {some(without_image)}, images "
+                          f"are {some(names)}. Give files that belong together one name")  # fmt: skip
+    scans = []
+    for name in names:
+        found = {modality: files[name] for modality, files in folders.items() if name in files}
+        image = found.get("", found)  # a path, where there are no modalities
+        scans.append(FoundScan(name, image, label_of.get(name), len(found) == len(folders)))
+    bare = [scan.name for scan in scans if not scan.label]
+    notes = [unmatched(without_image, bare)] if without_image else []
+    return scans, notes + not_read([*by_modality.values(), labels])
+
+
+def patients(names: Sequence[str], pattern: str) -> list[str]:
+    """The patient of each scan: what the first group of a regular expression finds in its name.
+
+    Raises:
+        CohortError: no regular expression, or one that finds nothing in some names.
+    """
+    try:
+        found = [re.search(pattern, name) for name in names]
+    except re.error as error:
+        raise CohortError(f"--patient {pattern!r} is no regular expression: {error}") from error
+    bad = [name for name, match in zip(names, found, strict=True) if not (match and match.groups() and match.group(1))]
+    if bad:
+        raise CohortError(f"--patient {pattern!r} does not match, or has no group in brackets that does: {some(bad)}")
+    return [match.group(1) for match in found if match]
+
+
+def unmatched(labels: Sequence[str], images: Sequence[str]) -> str:
+    """Labels that fit no image, in a sentence.
+
+    Args:
+        images: without a label; where the name of one differs by letter case or blanks alone, it is named, else the
+            nearest one.
+    """
+    alike = {_folded(name): name for name in images}
+    differ = [f"{label} and {alike[_folded(label)]}" for label in labels if _folded(label) in alike]
+    guesses = [label if _folded(label) in alike else f"{label}{_nearest(label, images)}" for label in labels]
+    text = f"{plural(len(labels), 'label')} without an image, not used: {some(guesses)}"
+    return f"{text}. Letter case or blanks alone differ in {some(differ)}: give both one name" if differ else text
+
+
+def _nearest(label: str, images: Sequence[str]) -> str:
+    """Of ``p01_mask`` it is ``p01``, however long the end."""
+    begun = max((name for name in images if label.startswith(name)), key=len, default="")
+    return f" (did you mean '{begun}'?)" if begun else nearest(label, images)
+
+
+def not_read(folders: Sequence[Path]) -> list[str]:
+    """One sentence on what lies in folders and is no scan; none where there is nothing."""
+    strays = [path.name for folder in folders for path in visible(folder) if is_stray(path)]
+    return [f"not read, no image and no folder of a DICOM series: {some(strays)}"] if strays else []
+
+
+def _folded(name: str) -> str:
+    return "".join(name.split()).casefold()
+
+
+def _named(folder: Path) -> dict[str, Path]:
+    """The image files and the folders with a DICOM series in ``folder``, by name."""
+    if not Path(folder).is_dir():
+        raise CohortError(f"{folder} {why}" if (why := placeholder(folder)) else f"there is no folder {folder}")
+    found: dict[str, list[Path]] = {}
+    for path in visible(folder.resolve()):
+        if is_scan(path):
+            found.setdefault(unicodedata.normalize("NFC", stem(path)), []).append(path)
+    if not found:
+        raise CohortError(f"no images in {folder}: expected files {', '.join(SUFFIXES)}, or a folder with a DICOM "
+                          "series for each scan")  # fmt: skip
+    twins = [" and ".join(path.name for path in paths) for paths in found.values() if len(paths) > 1]
+    if twins:
+        raise CohortError(f"several images of one name in {folder}: {'; '.join(twins)}. Keep one of each")
+    return {name: path for name, (path,) in found.items()}

@@ -1,0 +1,68 @@
+"""How sure a network is of each case that it segments: a number a case, in a file beside the predictions."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from monai.engines.utils import IterationEvents
+from torch import Tensor
+
+from ..cohort.names import stem
+from ..files import write_text
+from ..networks.probabilities import Probabilities, probabilities_of, softmax
+
+FILE = "confidence.json"
+FOREGROUND = 0.05  # of probability that is not background's, above which a voxel counts, as in calibration
+
+
+def confidence(logits: Tensor, probabilities: Probabilities = softmax) -> float:
+    r"""Mean confidence where something may be.
+
+    .. math:: C = \frac{1}{|V|} \sum_{v \in V} \max_k p_{vk}, \qquad V = \{v : \textstyle\sum_{k > 0} p_{vk} > 0.05\}
+
+    with class 0 the background. NaN where V is empty: the network is sure that nothing is there.
+
+    Shape:
+        - logits: ``(K, *spatial)``, K >= 2.
+    """
+    p = probabilities(logits[None].float())[0]
+    seen = p[1:].sum(dim=0) > FOREGROUND
+    return float(p.max(dim=0).values[seen].mean()) if bool(seen.any()) else math.nan
+
+
+class Confidence:
+    """Handler of an inference: writes ``confidence.json``, ``{case: confidence}``, when all cases are done; null where the
+    network is sure that nothing is there.
+
+    Cases have the names of their images' files without suffix. The numbers are of the network's own grid, before its
+    answer is brought back to the image's.
+
+    Args:
+        output_dir: an absolute path.
+        network: whose probabilities are asked for.
+    """
+
+    def __init__(self, output_dir: str | Path, network: torch.nn.Module) -> None:
+        self.folder, self._probabilities = Path(output_dir), probabilities_of(network)
+        self.found: dict[str, float] = {}
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, self)
+        engine.add_event_handler(Events.COMPLETED, self._write)
+
+    def __call__(self, engine: Engine) -> None:
+        batch: Any = engine.state.batch
+        output: Any = engine.state.output
+        for image, logits in zip(batch["image"], output["pred"], strict=True):
+            name = stem(str(image.meta["filename_or_obj"]))
+            self.found[name] = confidence(torch.as_tensor(logits), self._probabilities)
+
+    def _write(self) -> None:
+        plain = {name: None if math.isnan(value) else round(value, 5) for name, value in self.found.items()}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_text(self.folder / FILE, json.dumps(plain, indent=1) + "\n")

@@ -1,0 +1,171 @@
+"""Length from time: how many steps each training gets so that all of a study fits into what the user allows."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from .jobs import whole_epochs
+from .settings import StudyError
+
+ENOUGH = 1500  # steps from which unlabelled scans were seen to help (docs/results.md); a longer plan gives up nothing for more
+LEAST = 100  # steps below which no network is worth a comparison
+MOST = 12_000
+ROOMS = (
+    1.0,
+    0.5,
+    0.25,
+    0.13,
+)  # of the voxels of a patch that two processor cores carry: the grid becomes as coarse as it takes
+SLACK = 0.92  # of the budget is planned with: a probe of seconds does not foresee everything
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a short probe measured, in seconds.
+
+    Args:
+        step: of one optimiser step of each bundle.
+        start: of a training, of each bundle: what passes besides its steps.
+        scan: of one scan and one network, in evaluation and inference.
+        voxels: of a training patch in the probe; a step's time goes with it.
+    """
+
+    step: Mapping[str, float]
+    start: Mapping[str, float]
+    scan: float
+    voxels: float
+
+    def at(self, voxels: float) -> Costs:
+        """The costs with patches of so many voxels."""
+        factor = voxels / self.voxels
+        return replace(self, voxels=voxels, step={name: factor * value for name, value in self.step.items()})
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a plan runs, without its length."""
+
+    folds: int
+    half: bool
+    equal_time: bool
+    room: float  # one of ROOMS
+
+
+@dataclass(frozen=True)
+class Length:
+    """A plan with its length; ``seconds`` that all of it is expected to take."""
+
+    shape: Shape
+    steps: int
+    steps_at_equal_time: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much there is to do: scans that judge (in all folds together) and unlabelled scans to segment."""
+
+    judged: int
+    unlabelled: int
+
+
+def shapes(folds: Sequence[int]) -> list[Shape]:
+    """What may be given up, in the order in which it is: a fine grid before parts of the answer, the answer last."""
+    most, *fewer = folds
+    kept = [Shape(most, True, True, room) for room in ROOMS[:3]]
+    kept += [Shape(most, True, False, ROOMS[2]), Shape(most, True, False, ROOMS[3])]
+    kept += [Shape(most, False, False, ROOMS[3])]
+    return kept + [Shape(count, False, False, ROOMS[3]) for count in fewer]
+
+
+def choose(
+    budget: float,
+    costs: Costs,
+    sizes: Sizes,
+    voxels: Mapping[float, float],
+    names: tuple[str, str],
+    jobs: int,
+    folds: Sequence[int],
+) -> Length:
+    """The first of :func:`shapes` that leaves :data:`ENOUGH` steps, else the one that leaves most.
+
+    Args:
+        budget: seconds for all that is still to come.
+        costs: measured.
+        sizes: of the cohort.
+        voxels: of a training patch with each of :data:`ROOMS`.
+        names: of the baseline and of the method, as in ``costs``.
+        jobs: trainings side by side.
+        folds: how many there may be, most first.
+
+    Raises:
+        StudyError: not even :data:`LEAST` steps fit; the text says which budget would do.
+    """
+    found = [fit(budget, costs.at(voxels[shape.room]), sizes, shape, names, jobs) for shape in shapes(folds)]
+    for length in found:
+        if length.steps >= ENOUGH:
+            return length
+    best = max(found, key=lambda length: length.steps)
+    if best.steps < LEAST:
+        last = shapes(folds)[-1]
+        needed = duration(LEAST, costs.at(voxels[last.room]), sizes, last, names, jobs) / SLACK
+        raise StudyError(
+            f"A budget of {minutes(budget)} is too small: {best.steps} steps a training fit into it, and below {LEAST} no "
+            f"network is worth a comparison. Allow at least {minutes(needed)} (--budget), or use a faster machine"
+        )
+    return best
+
+
+def fit(budget: float, costs: Costs, sizes: Sizes, shape: Shape, names: tuple[str, str], jobs: int) -> Length:
+    """The most steps with which a plan stays within the budget; 0 where none does."""
+    low, high = 0, MOST
+    while low < high:
+        middle = (low + high + 1) // 2
+        if duration(middle, costs, sizes, shape, names, jobs) <= SLACK * budget:
+            low = middle
+        else:
+            high = middle - 1
+    steps = whole_epochs(low) if low else 0
+    longer = whole_epochs(steps * _ratio(costs, names)) if shape.equal_time and steps else 0
+    return Length(shape, steps, longer, duration(steps, costs, sizes, shape, names, jobs))
+
+
+def duration(steps: int, costs: Costs, sizes: Sizes, shape: Shape, names: tuple[str, str], jobs: int) -> float:
+    """Seconds of all trainings of so many steps with their evaluations and predictions, ``jobs`` at a time."""
+    judged = sizes.judged / max(1, shape.folds)
+    # two networks of each run are scored, and one makes label maps
+    after = 3 * judged * costs.scan
+    pair = [costs.start[name] + steps * costs.step[name] + after for name in names]
+    times: list[float] = []
+    for _ in range(shape.folds):
+        times += pair
+        times += [costs.start[name] + steps * costs.step[name] + after for name in names] if shape.half else []
+        if shape.equal_time:
+            times.append(costs.start[names[0]] + steps * _ratio(costs, names) * costs.step[names[0]] + after)
+    final = sizes.unlabelled * costs.scan
+    times += [costs.start[name] + steps * costs.step[name] + final for name in names]
+    return side_by_side(times, jobs)
+
+
+def side_by_side(times: Sequence[float], jobs: int) -> float:
+    """Seconds until the last of the tasks ends, each taken in turn by whichever of ``jobs`` workers is free first."""
+    workers = [0.0] * max(1, jobs)
+    heapq.heapify(workers)
+    for seconds in times:
+        heapq.heapreplace(workers, workers[0] + seconds)
+    return max(workers)
+
+
+def _ratio(costs: Costs, names: tuple[str, str]) -> float:
+    """How many steps of the baseline take the time of one of the method; at least 1."""
+    return max(1.0, costs.step[names[1]] / costs.step[names[0]])
+
+
+def minutes(seconds: float) -> str:
+    """``50 s``, ``12 min``, ``2 h 5 min``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    whole = round(seconds / 60)
+    return f"{whole} min" if whole < 60 else f"{whole // 60} h" + (f" {whole % 60} min" if whole % 60 else "")

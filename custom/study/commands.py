@@ -1,0 +1,36 @@
+"""Several commands of a bundle in one process, which imports and starts once: ``python -m scripts.study.commands FILE``.
+
+Started in the folder of a bundle. FILE is JSON, a list of ``{"run_id", "config_file", "overrides"}``; beside it ``seconds.json``
+says what each of them took.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import warnings
+from pathlib import Path
+
+from ..errors import show_plainly
+from ..files import write_text
+
+SECONDS, IMPORTS = "seconds.json", "imports"
+
+
+def main(file: Path) -> None:
+    """Run them in their order; the first that fails ends the process."""
+    from monai.bundle import run
+
+    show_plainly()
+    warnings.filterwarnings("ignore", message="parsing config_file")
+    seconds = {IMPORTS: round(time.time() - file.stat().st_mtime, 2)}  # the file was written just before
+    for command in json.loads(file.read_text(encoding="utf-8")):
+        start = time.monotonic()
+        run(run_id=command["run_id"], config_file=command["config_file"], **command["overrides"])
+        seconds[command["config_file"][-1]] = round(time.monotonic() - start, 2)
+        write_text(file.with_name(SECONDS), json.dumps(seconds) + "\n")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,264 @@
+"""The trainings of a study as commands: what each one is, and running those that are missing, some at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..files import write_text
+from ..inference import confidence
+from ..run.folder import RunFolder
+
+BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
+SCORES = "evaluation/test"
+MAPS = "label_maps"  # below a run's folder
+TRAINED = "bundle/run.json"  # the last file of a training
+CONFIDENCE = """\
+confidence: {_target_: scripts.inference.confidence.Confidence, output_dir: '@predictions', network: '@network'}
+evaluator::val_handlers: $@handlers + [@confidence]
+"""
+_TAIL = 12  # lines of a log that an error shows
+_GRACE = 30.0  # seconds from SIGTERM to SIGKILL
+
+
+@dataclass(frozen=True)
+class Job:
+    """A training, its evaluation where scans judge, and its label maps of a folder of scans.
+
+    Args:
+        name: of its folder.
+        bundle: which is trained.
+        data_list: of the training.
+        task: file.
+        steps: optimiser steps.
+        seed: of everything random.
+        maps_of: folder of images to segment at the end; None: none.
+        title: as the log calls it.
+    """
+
+    name: str
+    bundle: str
+    data_list: Path
+    task: Path
+    steps: int
+    seed: int
+    maps_of: Path | None = None
+    title: str = ""
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def judged(self) -> bool:
+        return bool(json.loads(self.data_list.read_text(encoding="utf-8"))["test"])
+
+    def settings(self) -> dict[str, Any]:
+        """What a training's result depends on."""
+        task, data = (path.read_text(encoding="utf-8") for path in (self.task, self.data_list))
+        plain = {k: v for k, v in asdict(self).items() if k not in ("title", "maps_of", "data_list", "task")}
+        return {**plain, "task": task, "data": data}
+
+
+class JobError(RuntimeError):
+    """A command of a job failed; the text has the end of its log."""
+
+
+class Stopped(Exception):
+    """The study was asked to stop."""
+
+
+class Runner:
+    """Runs jobs side by side; what is done already is not done again.
+
+    Args:
+        folder: of the runs, one below it a job.
+        jobs: how many at a time.
+        threads: of the processor, for each.
+        tell: gets a line for the user now and then.
+    """
+
+    def __init__(self, folder: Path, jobs: int, threads: int, tell: Callable[[str], None] = print) -> None:
+        self.folder, self.jobs, self.threads, self.tell = folder, jobs, threads, tell
+        self._children: set[subprocess.Popen[bytes]] = set()
+        self._lock, self._stopped = threading.Lock(), False
+
+    def run(self, jobs: Sequence[Job]) -> dict[str, str]:
+        """Do the jobs, in their order where all cannot run at once.
+
+        Returns:
+            Why, for each job that failed; the others are done.
+
+        Raises:
+            Stopped: on SIGTERM or Ctrl-C; the running trainings have ended with what their last epoch left.
+        """
+        failed: dict[str, str] = {}
+        missing = [job for job in jobs if not self.done(job)]
+        if len(missing) < len(jobs):
+            self.tell(f"{len(jobs) - len(missing)} of {len(jobs)} trainings are done already.")
+        start, finished = time.monotonic(), 0
+        with _stop_on_signals(self.stop), ThreadPoolExecutor(max(1, self.jobs)) as pool:
+            futures = {pool.submit(self._do, job): job for job in missing}
+            for future in as_completed(futures):
+                job, error = futures[future], future.exception()
+                finished += 1
+                if isinstance(error, Stopped):
+                    continue
+                if error is not None:
+                    failed[job.name] = str(error)
+                    self.tell(f"FAILED  {job.title or job.name}: {error}")
+                    continue
+                spent = time.monotonic() - start
+                left = spent / finished * (len(missing) - finished)
+                self.tell(f"{finished}/{len(missing)}  {job.title or job.name}{_left(left)}")
+        if self._stopped:
+            raise Stopped
+        return failed
+
+    def stop(self) -> None:
+        """Ask every running command to end, and start no other."""
+        with self._lock:
+            self._stopped = True
+            children = list(self._children)
+        for child in children:
+            child.terminate()
+
+    def done(self, job: Job) -> bool:
+        """Whether the job was finished under its present settings."""
+        folder = self.folder / job.name
+        return _same(folder, job) and (folder / TRAINED).is_file() and _judged(folder, job) and _mapped(folder, job)
+
+    def _do(self, job: Job) -> None:
+        folder = self.folder / job.name
+        (folder / "job").mkdir(parents=True, exist_ok=True)
+        with RunFolder(folder / "job", option="study"):  # two calls may share a study
+            same = _same(folder, job)
+            if not same:
+                for stale in (folder / SCORES / "summary.json", folder / MAPS / confidence.FILE):
+                    stale.unlink(missing_ok=True)
+                write_text(folder / "job/settings.json", json.dumps(job.settings(), indent=1) + "\n")
+            write_text(folder / "job/commands.json", json.dumps(self._commands(job, folder, same), indent=1) + "\n")
+            self._process(job, folder)
+
+    def _commands(self, job: Job, folder: Path, same: bool) -> list[dict[str, Any]]:
+        """What is missing of a job; ``same``: what is there was made under the same settings."""
+        own = {
+            "data_list": str(job.data_list),
+            "output_dir": str(folder),
+            "seed": job.seed,
+            **lengths(job.steps),
+            **job.overrides,
+        }
+        task, found = str(job.task), []
+        if not (same and (folder / TRAINED).is_file()):
+            resume = same and any(folder.glob("last_*.pt"))
+            found.append(_command("training", ["configs/train.yaml", task], {**own, "resume": resume}))
+        if not _judged(folder, job):
+            found.append(_command("run", ["configs/train.yaml", task, "configs/evaluate.yaml"], own))
+        if not _mapped(folder, job):
+            extra = folder / "job/confidence.yaml"
+            write_text(extra, CONFIDENCE)
+            paths = {
+                "dataset_dir": job.maps_of,
+                "output_dir": folder / MAPS,
+                "model_file": folder / "bundle/models/model.pt",
+            }
+            found.append(
+                _command("run", ["configs/inference.yaml", task, str(extra)], {k: str(v) for k, v in paths.items()})
+            )
+        return found
+
+    def _process(self, job: Job, folder: Path) -> None:
+        """Run the commands of a job.
+
+        Raises:
+            Stopped: it was asked to end.
+            JobError: one failed.
+        """
+        command = [sys.executable, "-m", "scripts.study.commands", str(folder / "job/commands.json")]
+        environment = {
+            **os.environ,
+            "TQDM_DISABLE": "1",
+            "OMP_NUM_THREADS": str(self.threads),
+            "OMP_WAIT_POLICY": "passive",
+        }
+        log_file = folder / "log.txt"
+        with log_file.open("ab") as log:
+            with self._lock:
+                if self._stopped:
+                    raise Stopped
+                child = subprocess.Popen(command, cwd=BUNDLES / job.bundle, env=environment, stdout=log, stderr=log,
+                                         stdin=subprocess.DEVNULL, start_new_session=True)  # Ctrl-C: by stop() alone  # fmt: skip
+                self._children.add(child)
+            try:
+                while child.poll() is None:
+                    try:
+                        child.wait(_GRACE)
+                    except subprocess.TimeoutExpired:
+                        if self._stopped:
+                            child.kill()
+            finally:
+                with self._lock:
+                    self._children.discard(child)
+        if self._stopped and child.returncode:
+            raise Stopped
+        if child.returncode:
+            tail = "\n  ".join(log_file.read_text(errors="replace").rstrip().splitlines()[-_TAIL:])
+            raise JobError(f"it ended with {child.returncode}; the end of {log_file}:\n  {tail}")
+
+
+def _command(run_id: str, files: Sequence[str], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    return {"run_id": run_id, "config_file": list(files), "overrides": dict(overrides)}
+
+
+def lengths(steps: int) -> dict[str, int]:
+    """``steps`` and ``epoch_steps`` of a training: about twenty epochs, at whose ends it can be stopped and go on."""
+    return {"steps": steps, "epoch_steps": max(1, round(steps / 20))}
+
+
+def whole_epochs(steps: float) -> int:
+    """The largest number of steps up to ``steps`` that makes whole epochs of :func:`lengths`; at least 1."""
+    count = max(1, int(steps + 1e-6))  # 0.3 / 0.1 is a little below 3
+    return count if count < 20 else count // 20 * 20
+
+
+def _same(folder: Path, job: Job) -> bool:
+    path = folder / "job/settings.json"
+    return path.is_file() and json.loads(path.read_text(encoding="utf-8")) == json.loads(json.dumps(job.settings()))
+
+
+def _judged(folder: Path, job: Job) -> bool:
+    return not job.judged or (folder / SCORES / "summary.json").is_file()
+
+
+def _mapped(folder: Path, job: Job) -> bool:
+    return job.maps_of is None or (folder / MAPS / confidence.FILE).is_file()  # written when all are segmented
+
+
+def _left(seconds: float) -> str:
+    if seconds < 1:
+        return ""
+    return f"; about {seconds / 60:.0f} min left" if seconds >= 90 else f"; about {seconds:.0f} s left"
+
+
+class _stop_on_signals:
+    """While it holds, SIGTERM and SIGINT call ``stop``; in a thread other than the main one it changes nothing."""
+
+    def __init__(self, stop: Callable[[], None]) -> None:
+        self._stop, self._before = stop, {}  # type: Callable[[], None], dict[int, Any]
+
+    def __enter__(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._before[number] = signal.signal(number, lambda *_: self._stop())
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,111 @@
+"""Who trains and who judges: the data lists of a study's trainings."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..cohort.data_list import record_path
+from ..cohort.split import FoundScan, ScansByPatient, can_evaluate, has_label
+from ..files import write_text
+from .settings import StudyError
+
+HELD_OUT = 0.3  # of the labelled patients, where one part judges and no folds
+Entries = dict[str, list[dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One division of the labelled patients: those that train, in the order in which they are taken, and those that judge."""
+
+    name: str
+    train: tuple[str, ...]
+    judges: tuple[str, ...] = ()
+
+    @property
+    def half(self) -> tuple[str, ...]:
+        """The first half of those that train; at least one."""
+        return self.train[: max(1, len(self.train) // 2)]
+
+
+def divide(scans: ScansByPatient, folds: int, seed: int) -> list[Part]:
+    """Deal the labelled patients to the folds, by ``seed``; each that can judge does so once.
+
+    With one fold, 30 % of them judge. A patient with a scan that lacks its label or a modality never judges.
+
+    Raises:
+        StudyError: fewer than two labelled patients, or fewer that can judge than folds.
+    """
+    order = [patient for patient in scans if has_label(scans[patient])]
+    if len(order) < 2:
+        raise StudyError(
+            f"{len(order)} labelled patient{'s' if len(order) != 1 else ''} found: one must train and another judge. "
+            "Label at least two patients, better six; with the patient's name as the plan shows it, two scans of one "
+            "patient count as one (--patient says what in a name is the patient)"
+        )
+    random.Random(seed).shuffle(order)
+    able = [patient for patient in order if can_evaluate(scans[patient])]
+    if (folds > 1 and folds > len(able)) or not able:
+        raise StudyError(
+            f"{len(able)} of {len(order)} labelled patients can judge (all their scans have labels and modalities); "
+            f"{folds} folds need as many. Label the other scans of some patients"
+        )
+    if folds == 1:
+        count = min(max(1, round(HELD_OUT * len(able))), len(order) - 1)
+        dealt = [able[:count]]
+    else:
+        dealt = [able[k::folds] for k in range(folds)]
+    return [
+        Part(f"fold{k + 1}", tuple(p for p in order if p not in judges), tuple(judges))
+        for k, judges in enumerate(dealt)
+    ]
+
+
+def entries_of(part: Part, scans: ScansByPatient, train: Sequence[str] | None = None) -> Entries:
+    """The data list of a part: nothing of a patient who judges is among what trains, labelled or not.
+
+    Args:
+        part: the division.
+        scans: of each patient.
+        train: those of ``part.train`` whose labels are used; the others' scans are unlabelled. None: all.
+    """
+    taken = set(part.train if train is None else train)
+    lists: Entries = {"labelled": [], "unlabelled": [], "validation": [], "test": []}
+    for patient, found in scans.items():
+        for scan in found:
+            if patient in part.judges:
+                lists["test"].append(_entry(patient, scan, label=True))
+            elif patient in taken and scan.label:
+                lists["labelled"].append(_entry(patient, scan, label=True))
+            else:
+                lists["unlabelled"].append(_entry(patient, scan, label=False))
+    return lists
+
+
+def _entry(patient: str, scan: FoundScan, label: bool) -> dict[str, Any]:
+    image = {k: str(v) for k, v in scan.image.items()} if isinstance(scan.image, Mapping) else str(scan.image)
+    return {"patient": patient, "image": image} | ({"label": str(scan.label)} if label else {})
+
+
+def write_list(path: Path, entries: Entries, record: Path) -> Path:
+    """Write a data list with absolute paths; one that says the same already is left alone.
+
+    Args:
+        path: of the list.
+        entries: of its parts.
+        record: of what the files hold, see :class:`~..cohort.facts.Record`: copied beside the list, so that no training
+            examines them again.
+    """
+    beside = record_path(path)
+    if record.is_file() and not beside.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(beside, record.read_text(encoding="utf-8"))
+    text = json.dumps(entries, indent=1) + "\n"
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, text)
+    return path

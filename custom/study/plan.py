@@ -1,0 +1,298 @@
+"""The plan of a study: what was found, the task with its reasons, and a length that fits into the time allowed."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .. import markdown
+from ..cohort.check import OF_A_TASK, Check
+from ..cohort.facts import Record
+from ..cohort.fingerprint import describe, fingerprint
+from ..cohort.names import is_image, stem
+from ..cohort.split import ScansByPatient, can_evaluate, has_label
+from ..cohort.words import plural
+from ..files import write_text
+from . import budget as lengths
+from . import rules, task_file
+from .commands import IMPORTS, SECONDS
+from .jobs import Job, Runner
+from .parts import divide, entries_of, write_list
+from .patients import Grouping, propose
+from .seen import Seen, see
+from .settings import TASK, Settings, StudyError, write
+from .sources import Source, find
+from .trainings import RECORD, WORK, by_patient, unlabelled_scans
+
+CORRECTED = "labels/final"  # where MONAI Label keeps labels, below the images
+FEW = 15  # labelled patients below which all of them judge in turn
+FOLDS = (4, 3, 2)
+PROBE_STEPS = 6  # of each of two epochs, of which the second is timed
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the user says.
+
+    Args:
+        images, labels: see :func:`.sources.find`.
+        budget: seconds for the whole study.
+        patient: regular expression; empty: proposed from the names.
+        classes: names of the label values but the background's, in their order; empty: those of ``dataset.json``.
+        baseline, method: bundles.
+        jobs: trainings side by side; 0: by the machine.
+        seed: of everything random.
+    """
+
+    images: Path | Mapping[str, Path]
+    labels: Path | None
+    budget: float
+    patient: str = ""
+    classes: Sequence[str] = ()
+    baseline: str = "supervised"
+    method: str = "mean_teacher"
+    jobs: int = 0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Scans by patient, and what was said on the way."""
+
+    source: Source
+    grouping: Grouping
+    scans: ScansByPatient
+
+
+def cohort_of(images: Path | Mapping[str, Path], labels: Path | None, patient: str) -> Cohort:
+    """Find the scans and whose they are; errors of :func:`.sources.find`.
+
+    Raises:
+        StudyError: a pattern that does not fit all names.
+    """
+    from ..cohort.found import patients as patients_of
+
+    source = _corrected(find(images, labels), images)
+    names = [scan.name for scan in source.scans]
+    if patient:
+        whose = dict(zip(names, patients_of(names, patient), strict=True))
+        grouping = Grouping(
+            patient, {}, f"{len(set(whose.values()))} patients of {plural(len(names), 'scan')}, by --patient"
+        )
+    else:
+        grouping = propose(names)
+        whose = {name: patient for patient, found in grouping.patients.items() for name in found}
+    return Cohort(source, grouping, by_patient(source.scans, whose))
+
+
+def _corrected(source: Source, images: Path | Mapping[str, Path]) -> Source:
+    """With the labels that MONAI Label keeps below the images in place of those of the user's folder."""
+    final = Path(images) / CORRECTED if not isinstance(images, Mapping) else None
+    if final is None or not final.is_dir():
+        return source
+    found = {stem(path): path for path in sorted(final.iterdir()) if is_image(path)}
+    used = sum(scan.name in found for scan in source.scans)
+    scans = [replace(scan, label=found.get(scan.name, scan.label)) for scan in source.scans]
+    notes = (
+        [*source.notes, f"{plural(used, 'label')} taken from {final}, where MONAI Label keeps them"]
+        if used
+        else source.notes
+    )
+    return replace(source, scans=scans, notes=notes)
+
+
+def plan(folder: Path, asked: Asked, tell: Callable[[str], None] = print) -> Settings:
+    """Look at the scans, measure the machine, and write ``task.yaml``, ``study.yaml`` and ``plan.md`` into the folder.
+
+    Raises:
+        StudyError: the scans, or the time, do not suffice; the text is the whole report.
+        CohortError: files that cannot be used, all of them in one report.
+    """
+    start = time.monotonic()
+    (folder / WORK).mkdir(parents=True, exist_ok=True)
+    cohort = cohort_of(asked.images, asked.labels, asked.patient)
+    for note in cohort.source.notes:
+        tell(f"note: {note}")
+    tell(f"Patients: {cohort.grouping.why}.")
+    labelled = [patient for patient in cohort.scans if has_label(cohort.scans[patient])]
+    tell(
+        f"Labelled: {plural(len(labelled), 'patient')}; without a label: {plural(len(unlabelled_scans(cohort.scans)), 'scan')}."
+    )
+    folds = _folds(cohort.scans)
+    parts = divide(cohort.scans, folds[0], asked.seed)
+    everything = entries_of(replace(parts[0], train=(*parts[0].train, *parts[0].judges), judges=()), cohort.scans)
+    record = Record(folder / RECORD)
+    for line in describe(fingerprint(everything, record)):
+        tell(f"  {line}")
+    seen = _named(see(everything, cohort.source, record), asked.classes)
+    planned = {room: rules.numbers(seen, room=room) for room in lengths.ROOMS}
+    smallest = lengths.ROOMS[-1]
+    _write_task(folder, planned[smallest])
+    _check(folder, everything, record)
+    jobs, threads = _side_by_side(asked.jobs)
+    tell(f"Timing a few steps of {asked.baseline} and {asked.method} on this machine ...")
+    costs = _probe(folder, asked, parts[0], cohort.scans, _voxels(planned[smallest]), jobs, threads)
+    sizes = lengths.Sizes(
+        judged=sum(len(found) for patient, found in cohort.scans.items() if can_evaluate(found)),
+        unlabelled=len(unlabelled_scans(cohort.scans)),
+    )
+    voxels = {room: _voxels(numbers) for room, numbers in planned.items()}
+    left = asked.budget - (time.monotonic() - start)
+    names = (asked.baseline, asked.method)
+    length = lengths.choose(left, costs, sizes, voxels, names, jobs, folds)
+    _write_task(folder, planned[length.shape.room])
+    settings = Settings(
+        images=_plain(asked.images), labels=str(asked.labels.resolve()) if asked.labels else "",
+        patient=cohort.grouping.pattern, baseline=asked.baseline, method=asked.method, folds=length.shape.folds,
+        half=length.shape.half, steps=length.steps, steps_at_equal_time=length.steps_at_equal_time, jobs=jobs,
+        threads=threads, seed=asked.seed, budget=asked.budget,
+    )  # fmt: skip
+    write(folder, settings)
+    at_this_size = costs.at(voxels[length.shape.room])
+    write_text(folder / "plan.md", _page(settings, cohort, planned[length.shape.room], length, at_this_size, folds))
+    shutil.rmtree(folder / WORK / "probe", ignore_errors=True)
+    return settings
+
+
+def _folds(scans: ScansByPatient) -> list[int]:
+    """How many folds there may be, most first: one, where the labelled patients suffice for a part that is held out."""
+    able = sum(can_evaluate(found) for found in scans.values())
+    if able >= FEW:
+        return [1]
+    return [count for count in FOLDS if count <= able] or [1]
+
+
+def _plain(images: Path | Mapping[str, Path]) -> str | dict[str, str]:
+    if isinstance(images, Mapping):
+        return {name: str(path.resolve()) for name, path in images.items()}
+    return str(images.resolve())
+
+
+def _side_by_side(jobs: int) -> tuple[int, int]:
+    """Trainings at a time and threads of each: one a core, where nothing better computes; on a GPU one."""
+    import torch
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    count = jobs or (1 if torch.cuda.is_available() else min(cores, 4))
+    return count, max(1, cores // count)
+
+
+def _write_task(folder: Path, numbers: Mapping[str, rules.Number]) -> None:
+    task_file.write(folder / TASK, numbers)
+
+
+def _voxels(numbers: Mapping[str, rules.Number]) -> float:
+    voxels = 1.0
+    for side in numbers["patch"].value:
+        voxels *= side
+    return voxels * (numbers["labelled_batch"].value + numbers["unlabelled_batch"].value)
+
+
+def _check(folder: Path, everything: Mapping[str, Any], record: Record) -> None:
+    """Every fault of every case, before anything is trained."""
+    task = yaml.safe_load((folder / TASK).read_text(encoding="utf-8"))
+    used = {name: task[name] for name in OF_A_TASK if name in task}
+    parts = {part: list(entries) for part, entries in everything.items() if entries or part == "labelled"}
+    report = Check(**used, needs=("labelled",), record=record.path).report(parts)
+    if report.faults:
+        count = sum(map(len, report.faults.values()))
+        raise StudyError(f"{plural(count, 'fault')} in the scans\n  {report.text()}")
+
+
+def _probe(
+    folder: Path, asked: Asked, part: Any, scans: ScansByPatient, voxels: float, jobs: int, threads: int
+) -> lengths.Costs:
+    """Seconds of a step, of a start and of a scan, from two trainings of a few steps as the study will run them."""
+    data = write_list(folder / WORK / "probe/list.json", entries_of(part, scans), folder / RECORD)
+    names = (asked.baseline, asked.method)
+    runs = folder / WORK / "probe/runs"
+    few = {"epoch_steps": PROBE_STEPS}
+    work = [
+        Job(name, name, data, folder / TASK, 2 * PROBE_STEPS, asked.seed, title=f"probe of {name}", overrides=few)
+        for name in names
+    ]
+    if failed := Runner(runs, jobs, threads, tell=lambda _: None).run(work):
+        raise StudyError("A first try of the trainings failed:\n  " + "\n  ".join(failed.values()))
+    step, start, evaluating = {}, {}, []
+    for name in names:
+        took = json.loads((runs / name / "job" / SECONDS).read_text(encoding="utf-8"))
+        evaluating.append(took["configs/evaluate.yaml"])
+        with (runs / name / "metrics.csv").open(newline="", encoding="utf-8") as file:
+            epochs = [float(row["seconds"]) for row in csv.DictReader(file)]
+        step[name] = epochs[-1] / PROBE_STEPS
+        start[name] = took[IMPORTS] + max(1.0, took[str(folder / TASK)] - sum(epochs))
+    judged = sum(len(scans[patient]) for patient in part.judges)
+    scan = max(0.02, min(evaluating) / (2 * judged))  # two networks each
+    return lengths.Costs(step, start, scan, voxels)
+
+
+def _named(seen: Seen, names: Sequence[str]) -> Seen:
+    """The classes with the user's names.
+
+    Raises:
+        StudyError: as many names as there are classes are needed.
+    """
+    if not names:
+        return seen
+    values = [value for value in seen.classes if value]
+    if len(names) != len(values):
+        raise StudyError(f"--classes has {len(names)} names ({', '.join(names)}), labels have the values {values}. Give one a "
+                         "value, in this order")  # fmt: skip
+    return replace(seen, classes={0: "background", **dict(zip(values, names, strict=True))})
+
+
+def _page(
+    settings: Settings,
+    cohort: Cohort,
+    numbers: Mapping[str, rules.Number],
+    length: lengths.Length,
+    costs: lengths.Costs,
+    folds: Sequence[int],
+) -> str:
+    """``plan.md``: what was found, what will run and how long, what is left out, and each number's reason."""
+    scans, (baseline, method) = cohort.scans, (settings.baseline, settings.method)
+    labelled = sum(has_label(found) for found in scans.values())
+    left_out = [text for text, there in (
+        (f"{folds[0]} folds (there are {settings.folds})", settings.folds == folds[0]),
+        ("trainings with half of the labels: what more labels would bring", settings.half),
+        (f"{baseline} once more, as long in time as {method}", bool(settings.steps_at_equal_time)),
+        (f"a finer grid and larger patches (these have {length.shape.room:.0%} of the voxels)",
+         length.shape.room == 1.0),
+    ) if not there]  # fmt: skip
+    runs = [f"{settings.folds} x {baseline} and {method}, {settings.steps} steps each, judged on the patients left out",
+            f"{baseline} and {method} with all labels: the bundle, and the unlabelled scans segmented"]  # fmt: skip
+    if settings.half:
+        runs.append(f"{settings.folds} x {baseline} and {method} with half of the labelled patients")
+    if settings.steps_at_equal_time:
+        runs.append(f"{settings.folds} x {baseline}, {settings.steps_at_equal_time} steps: as long as {method} takes")
+    parts = [
+        "# The plan of this study",
+        f"{plural(labelled, 'labelled patient')}, {plural(len(unlabelled_scans(scans)), 'unlabelled scan')}. Patients: "
+        f"{cohort.grouping.why}. (`--patient` says it otherwise: {settings.patient})",
+        *([f"Note: {note}" for note in cohort.source.notes]),
+        "## What will run",
+        "\n".join(f"- {line}" for line in runs),
+        f"Expected: {lengths.minutes(length.seconds)} of the {lengths.minutes(settings.budget)} allowed, "
+        f"{settings.jobs} at a time, {plural(settings.threads, 'thread')} each. A step takes {costs.step[baseline]:.3f} s "
+        f"({baseline}) and {costs.step[method]:.3f} s ({method}) on this machine.",
+        "## What is left out for lack of time",
+        "\n".join(f"- {text}" for text in left_out) if left_out else "Nothing.",
+        "## The task, and why",
+        markdown.table(["setting", "value", "reason"], [[n, _short(v.value), v.reason] for n, v in numbers.items() if v.reason],
+                       texts=3),
+        "All of it stands in task.yaml. Change study.yaml or task.yaml, then: `python -m custom.study run FOLDER`",
+    ]  # fmt: skip
+    return "\n\n".join(parts) + "\n"
+
+
+def _short(value: Any) -> str:
+    return "see task.yaml" if isinstance(value, Mapping) else str(value)

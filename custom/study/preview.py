@@ -1,0 +1,84 @@
+"""Pictures of what a network drew where there is no reference: one a scan, and one sheet of those to look at first."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..cohort.formats import open_scan
+from ..evaluation.slices import slice_to_show, upright
+from ..report.plots import draw_contours, legend, pixels, save_png, show
+
+MOST = 2**31  # voxels of a scan
+_COLUMNS, _INCHES, _DPI = 6, 2.0, 110
+
+
+@dataclass(frozen=True)
+class Preview:
+    """A slice with what was drawn on it.
+
+    Args:
+        title: above it.
+        picture: rows first, as imshow takes it.
+        mask: classes ``(X, Y)``.
+        aspect: height of a pixel over its width.
+    """
+
+    title: str
+    picture: NDArray[Any]
+    mask: NDArray[Any]
+    aspect: float
+
+
+def preview(image: Path, mask: NDArray[np.uint8], title: str) -> Preview:
+    """The slice with most of what was drawn, upright.
+
+    Args:
+        image: file, or folder of a DICOM series.
+        mask: classes ``(*spatial)`` on its grid.
+        title: of the picture.
+
+    Raises:
+        ScanFault: the image cannot be read.
+    """
+    from nibabel.orientations import aff2axcodes
+
+    scan = open_scan(image, MOST)
+    voxels = np.moveaxis(scan.voxels, -1, 0) if scan.channels_last else scan.voxels[None]
+    codes = "".join(aff2axcodes(scan.affine)) if mask.ndim == 3 else "LPS"
+    voxels, mask = upright(voxels, mask.ndim, codes), upright(mask, mask.ndim, codes)
+    shown = slice_to_show(mask, {})
+    step = scan.spacing_mm
+    return Preview(title, pixels(voxels, mask, shown), mask[shown], step[1] / step[0])
+
+
+def write(one: Preview, classes: Sequence[str], png: Path) -> None:
+    """Write one preview."""
+    _figure([one], classes, columns=1, inches=4.0, png=png)
+
+
+def write_sheet(many: Sequence[Preview], classes: Sequence[str], png: Path) -> None:
+    """Write all of them on one sheet, in their order."""
+    _figure(many, classes, columns=min(_COLUMNS, len(many)), inches=_INCHES, png=png)
+
+
+def _figure(many: Sequence[Preview], classes: Sequence[str], columns: int, inches: float, png: Path) -> None:
+    from matplotlib.figure import Figure
+
+    rows = math.ceil(len(many) / columns)
+    figure = Figure(figsize=(inches * columns, (inches + 0.3) * rows + 0.5), dpi=_DPI, layout="constrained")
+    axes = np.atleast_1d(figure.subplots(rows, columns, squeeze=False)).ravel()
+    for axis in axes:
+        axis.set_axis_off()
+    for axis, one in zip(axes, many, strict=False):
+        show(axis, one.picture, one.aspect)
+        draw_contours(axis, one.mask, classes)
+        axis.set_title(one.title, fontsize=7)
+    legend(figure, classes, reference=False)
+    save_png(figure, png)

@@ -1,0 +1,123 @@
+"""``study.yaml``: what a study runs, written by the plan, open to the user's changes, read by every later step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..errors import UserError, nearest
+from ..files import write_text
+
+FILE = "study.yaml"
+TASK = "task.yaml"
+
+
+class StudyError(UserError, ValueError):
+    """A study cannot be planned, run or told."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a study runs.
+
+    Args:
+        images: a folder, or a folder for each modality by its name.
+        labels: a folder; empty where the images' own ``dataset.json`` says where labels are.
+        patient: regular expression whose first group, in a scan's name, is the patient.
+        baseline, method: bundles; the method is the one that learns from unlabelled scans too.
+        folds: of the labelled patients; each judges in one, and trains in the others. 1: a held-out part judges.
+        half: whether each fold is trained with half of its labelled patients as well.
+        steps: optimiser steps of every training.
+        steps_at_equal_time: of the baseline once more, so long that it takes as long as the method; 0: not run.
+        jobs, threads: trainings side by side, and processor threads of each.
+        seed: of everything random.
+        budget: seconds that the plan was made for.
+    """
+
+    images: str | Mapping[str, str]
+    labels: str
+    patient: str
+    baseline: str = "supervised"
+    method: str = "mean_teacher"
+    folds: int = 2
+    half: bool = False
+    steps: int = 1000
+    steps_at_equal_time: int = 0
+    jobs: int = 1
+    threads: int = 1
+    seed: int = 0
+    budget: float = 0.0
+
+
+_ABOUT = {
+    "images": "a folder, or one for each modality",
+    "labels": "a label has the name of its image",
+    "patient": "what in a scan's name is the patient: its first group",
+    "baseline": "the bundle that learns from labelled scans alone",
+    "method": "the bundle that learns from the unlabelled ones too",
+    "folds": "each labelled patient judges in one and trains in the others; 1: a held-out part judges",
+    "half": "true: each fold with half of its labelled patients as well (what more labels would bring)",
+    "steps": "optimiser steps of every training",
+    "steps_at_equal_time": "of the baseline once more, as long in time as the method; 0: left out",
+    "jobs": "trainings side by side",
+    "threads": "of the processor, for each",
+    "seed": "of everything random",
+    "budget": "seconds that this was planned for",
+}
+
+
+def write(folder: Path, settings: Settings) -> Path:
+    """Write ``study.yaml`` into the folder of a study, a comment a line."""
+    lines = ["# A study: change it and run `python -m custom.study run FOLDER` again. What a change touches runs anew."]
+    for name, about in _ABOUT.items():
+        value = getattr(settings, name)
+        value = dict(value) if isinstance(value, Mapping) else value
+        text = yaml.safe_dump(value, default_flow_style=True, width=10**6, allow_unicode=True).removesuffix("...\n")
+        lines.append(f"{f'{name}: {text.strip()}':<28} # {about}")
+    write_text(folder / FILE, "\n".join(lines) + "\n")
+    return folder / FILE
+
+
+def read(folder: Path) -> Settings:
+    """Read the ``study.yaml`` of a study.
+
+    Raises:
+        StudyError: there is none; a name that is unknown or missing, a value of another kind.
+    """
+    path = folder / FILE
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise StudyError(
+            f"{folder} is no study: it has no {FILE}. Plan one first: python -m custom.study plan"
+        ) from None
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise StudyError(f"{path} cannot be read: {error}") from error
+    known = {field.name: field for field in fields(Settings)}
+    if not isinstance(content, dict):
+        raise StudyError(f"{path} holds no settings. Plan the study again")
+    faults = [f"{name} is no setting{nearest(str(name), known)}" for name in content if name not in known]
+    faults += [f"{name} is missing" for name in ("images", "labels", "patient") if name not in content]
+    faults += [text for name, value in content.items() if name in known and (text := _fault(name, value))]
+    if faults:
+        raise StudyError(f"{path} cannot be used:\n  " + "\n  ".join(faults))
+    return Settings(**content)
+
+
+_LEAST = {"folds": 1, "steps": 1, "steps_at_equal_time": 0, "jobs": 1, "threads": 1, "seed": 0}
+
+
+def _fault(name: str, value: Any) -> str:
+    if name in _LEAST and (not isinstance(value, int) or isinstance(value, bool) or value < _LEAST[name]):
+        return f"{name} is {value!r}; expected a whole number >= {_LEAST[name]}"
+    if name == "half" and not isinstance(value, bool):
+        return f"half is {value!r}; expected true or false"
+    if name in ("labels", "patient", "baseline", "method") and not isinstance(value, str):
+        return f"{name} is {value!r}; expected a text"
+    if name == "images" and not isinstance(value, (str, dict)):
+        return f"images is {value!r}; expected a folder, or a folder for each modality by its name"
+    return ""

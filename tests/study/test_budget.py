@@ -1,0 +1,103 @@
+"""Length from time: closed forms of small plans."""
+
+from __future__ import annotations
+
+import pytest
+
+from custom.study.budget import (
+    ENOUGH,
+    LEAST,
+    ROOMS,
+    SLACK,
+    Costs,
+    Shape,
+    Sizes,
+    choose,
+    duration,
+    fit,
+    minutes,
+    shapes,
+    side_by_side,
+)
+from custom.study.settings import StudyError
+
+NAMES = ("supervised", "mean_teacher")
+COSTS = Costs(
+    step={"supervised": 0.1, "mean_teacher": 0.3},
+    start={"supervised": 10.0, "mean_teacher": 20.0},
+    scan=0.5,
+    voxels=1000,
+)
+SIZES = Sizes(judged=8, unlabelled=30)
+VOXELS = {room: 1000 * room for room in ROOMS}
+
+
+def test_all_of_a_plan_is_counted():
+    # a fold: 10 + 100 * .1 and 20 + 100 * .3, each with 4 scans that judge, seen three times; at the end 30 scans each
+    fold = (10 + 10) + (20 + 30) + 2 * 3 * 4 * 0.5
+    last = (10 + 10) + (20 + 30) + 2 * 30 * 0.5
+    assert duration(100, COSTS, SIZES, Shape(2, False, False, 1.0), NAMES, jobs=1) == pytest.approx(2 * fold + last)
+    assert duration(100, COSTS, SIZES, Shape(2, True, False, 1.0), NAMES, jobs=1) == pytest.approx(4 * fold + last)
+    longer = 10 + 300 * 0.1 + 3 * 4 * 0.5  # three times the steps of the baseline
+    assert duration(100, COSTS, SIZES, Shape(2, False, True, 1.0), NAMES, jobs=1) == pytest.approx(
+        2 * fold + last + 2 * longer
+    )
+
+
+def test_trainings_side_by_side_end_with_the_last():
+    assert side_by_side([3, 3, 2], 1) == 8
+    assert side_by_side([3, 3, 2], 2) == 5
+    assert side_by_side([1, 1, 1], 3) == 1
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_the_most_steps_that_fit_are_found_in_whole_epochs(jobs):
+    shape = Shape(2, True, False, 1.0)
+    found = fit(2000, COSTS, SIZES, shape, NAMES, jobs)
+    assert found.steps % 20 == 0
+    assert found.seconds == duration(found.steps, COSTS, SIZES, shape, NAMES, jobs) <= SLACK * 2000
+    assert duration(found.steps + 20, COSTS, SIZES, shape, NAMES, jobs) > SLACK * 2000
+    assert found.steps_at_equal_time == 0
+
+
+def test_at_equal_time_the_baseline_gets_the_steps_that_the_method_s_time_holds():
+    found = fit(20_000, COSTS, SIZES, Shape(2, False, True, 1.0), NAMES, 1)
+    assert found.steps_at_equal_time == 3 * found.steps
+
+
+def test_a_long_budget_gives_up_nothing_and_a_short_one_the_grid_first():
+    ample = choose(1e6, COSTS, SIZES, VOXELS, NAMES, 1, (4, 3, 2))
+    assert ample.shape == Shape(4, True, True, ROOMS[0])
+    rooms = [choose(b, COSTS, SIZES, VOXELS, NAMES, 1, (4, 3, 2)).shape for b in (9000, 6000, 3000, 1800)]
+    assert [(s.folds, s.half, s.equal_time, s.room) for s in rooms] == [
+        (4, True, True, ROOMS[0]), (4, True, True, ROOMS[1]), (4, True, True, ROOMS[2]), (4, True, False, ROOMS[3]),
+    ]  # fmt: skip
+
+
+def test_each_shape_gives_up_more_than_the_one_before_and_the_question_stays():
+    found = shapes((4, 3, 2))
+    seconds = [duration(500, COSTS.at(VOXELS[s.room]), SIZES, s, NAMES, 1) for s in found]
+    assert seconds == sorted(seconds, reverse=True)
+    assert found[-1] == Shape(2, False, False, ROOMS[-1])
+
+
+def test_where_none_leaves_enough_the_one_with_most_steps_is_taken():
+    found = choose(300, COSTS, SIZES, VOXELS, NAMES, 1, (4, 3, 2))
+    assert found.shape.folds == 2
+    assert LEAST <= found.steps < ENOUGH
+
+
+def test_too_small_a_budget_says_how_much_would_do():
+    with pytest.raises(
+        StudyError, match=r"A budget of 20 s is too small: 0 steps .* Allow at least (\d+) (s|min)"
+    ) as error:
+        choose(20, COSTS, SIZES, VOXELS, NAMES, 1, (4, 3, 2))
+    needed = str(error.value).split("at least ")[1].split(" (")[0]
+    number, unit = needed.split()
+    allowed = float(number) * {"s": 1, "min": 60}[unit] * 1.1
+    assert choose(allowed, COSTS, SIZES, VOXELS, NAMES, 1, (4, 3, 2)).steps >= LEAST
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(50, "50 s"), (720, "12 min"), (7500, "2 h 5 min"), (7200, "2 h")])
+def test_times_are_told_as_people_say_them(seconds, text):
+    assert minutes(seconds) == text

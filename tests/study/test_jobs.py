@@ -1,0 +1,142 @@
+"""Trainings side by side: what is done stays done, what changed runs anew, a failure and a stop lose nothing."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from custom.study import jobs as module
+from custom.study.jobs import Job, Runner, Stopped, lengths, whole_epochs
+
+# In the place of scripts.study.commands: leaves the files that the commands leave.
+STANDIN = """
+import json, sys, time
+from pathlib import Path
+for command in json.loads(Path(sys.argv[1]).read_text()):
+    o = command["overrides"]
+    out = Path(o["output_dir"])
+    with open(out.parent / "done.txt" if "model_file" in o else out / "done.txt", "a") as file:
+        file.write(command["run_id"] + " " + str(o.get("resume", "")) + "\\n")
+    if o.get("seed") == 13:
+        print("a fault: found 13, expected 12"); sys.exit(3)
+    if o.get("seed") == 99:
+        (out / "last_0001.pt").touch(); time.sleep(60)
+    if command["run_id"] == "training":
+        (out / "bundle").mkdir(exist_ok=True); (out / "bundle/run.json").write_text("{}")
+    elif "model_file" in o:
+        out.mkdir(exist_ok=True); (out / "confidence.json").write_text("{}")
+    else:
+        (out / "evaluation/test").mkdir(parents=True, exist_ok=True); (out / "evaluation/test/summary.json").write_text("{}")
+"""
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    folder = tmp_path / "bundles/any/scripts/study"
+    folder.mkdir(parents=True)
+    (folder / "commands.py").write_text(STANDIN)
+    monkeypatch.setattr(module, "BUNDLES", tmp_path / "bundles")
+    (tmp_path / "task.yaml").write_text("patch: [1]\n")
+    (tmp_path / "list.json").write_text(json.dumps({"test": [1], "labelled": []}))
+    (tmp_path / "images").mkdir()
+    return tmp_path
+
+
+def job(study: Path, name: str = "a", seed: int = 0, steps: int = 40) -> Job:
+    return Job(name, "any", study / "list.json", study / "task.yaml", steps, seed, study / "images", f"title of {name}")
+
+
+def commands_of(study: Path, name: str = "a") -> list[str]:
+    return (study / "runs" / name / "done.txt").read_text().splitlines()
+
+
+def test_a_job_trains_is_judged_and_segments_once(study):
+    lines: list[str] = []
+    for _ in range(2):
+        assert Runner(study / "runs", 2, 1, lines.append).run([job(study), job(study, "b")]) == {}
+    assert commands_of(study) == ["training False", "run ", "run "]
+    assert "2/2  title of" in lines[1]
+    assert lines[-1] == "2 of 2 trainings are done already."
+
+
+@pytest.mark.parametrize("change", ["steps", "task", "list"])
+def test_what_changed_runs_anew_and_the_rest_stays(study, change):
+    Runner(study / "runs", 1, 1, lambda _: None).run([job(study), job(study, "b")])
+    first = job(study, steps=60 if change == "steps" else 40)
+    if change == "task":
+        (study / "other.yaml").write_text("patch: [2]\n")
+        first = Job(**{**vars(first), "task": study / "other.yaml"})
+    if change == "list":
+        (study / "other.json").write_text(json.dumps({"test": [1], "labelled": [2]}))
+        first = Job(**{**vars(first), "data_list": study / "other.json"})
+    runner = Runner(study / "runs", 1, 1, lambda _: None)
+    assert not runner.done(first)
+    runner.run([first, job(study, "b")])
+    assert commands_of(study) == ["training False", "run ", "run "] * 2
+    assert len(commands_of(study, "b")) == 3
+
+
+def test_a_failure_is_told_with_the_end_of_its_log_and_the_others_are_done(study):
+    failed = Runner(study / "runs", 1, 1, lambda _: None).run([job(study, "bad", seed=13), job(study)])
+    assert list(failed) == ["bad"]
+    assert failed["bad"].startswith("it ended with 3; the end of ")
+    assert failed["bad"].endswith("a fault: found 13, expected 12")
+    assert len(commands_of(study)) == 3
+
+
+def test_a_stopped_training_goes_on_from_its_checkpoint(study):
+    runner = Runner(study / "runs", 1, 1, lambda _: None)
+    checkpoint = study / "runs/long/last_0001.pt"
+
+    def stop() -> None:
+        while not checkpoint.exists():
+            time.sleep(0.01)
+        runner.stop()
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    with pytest.raises(Stopped):
+        runner.run([job(study, "long", seed=99), job(study)])
+    thread.join()
+    assert not (study / "runs/a/done.txt").exists()  # none begins after a stop
+    plan = Runner(study / "runs", 1, 1)._commands(job(study, "long", seed=99), study / "runs/long", same=True)
+    assert plan[0]["overrides"]["resume"] is True
+
+
+def test_ctrl_c_ends_the_trainings_and_says_so(study):
+    code = f"""
+        import sys
+        from pathlib import Path
+        sys.path[:0] = [{str(ROOT)!r}]
+        from custom.study import jobs
+        jobs.BUNDLES = Path({str(study / "bundles")!r})
+        here = Path({str(study)!r})
+        job = jobs.Job("long", "any", here / "list.json", here / "task.yaml", 40, 99)
+        try:
+            jobs.Runner(here / "runs", 1, 1).run([job])
+        except jobs.Stopped:
+            print("stopped")
+        """
+    child = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, text=True)
+    while not (study / "runs/long/last_0001.pt").exists():
+        time.sleep(0.05)
+        assert child.poll() is None
+    child.send_signal(signal.SIGINT)
+    assert child.communicate(timeout=60)[0].strip() == "stopped"
+
+
+def test_lengths_are_about_twenty_whole_epochs():
+    assert lengths(400) == {"steps": 400, "epoch_steps": 20}
+    assert lengths(7) == {"steps": 7, "epoch_steps": 1}
+    assert whole_epochs(419.0) == 400
+    assert whole_epochs(0.3 / 0.1 * 100) == 300
+    assert all(lengths(n)["steps"] % lengths(n)["epoch_steps"] == 0 for n in map(whole_epochs, range(1, 3000, 17)))

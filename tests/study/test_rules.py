@@ -1,0 +1,304 @@
+"""The numbers of a task by rules: those of the tasks that were made by hand, and each rule by itself."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import yaml
+from conftest import ROOT
+
+from custom.study.places import Place
+from custom.study.rules import PATCH, Number, coarsened, grid_of, numbers, patch_of
+from custom.study.seen import Seen
+
+TWO = {0: "background", 1: "heart"}
+
+
+def volumes(size: tuple[float, ...], spacing: tuple[float, ...], **more: Any) -> Seen:
+    return Seen(**{"size": size, "spacing_mm": spacing, "channels": ("image",), "modality": ("",), "classes": TWO,
+                   "smallest": 1e6, **more})  # fmt: skip
+
+
+def pictures(*size: float, **more: Any) -> Seen:
+    return volumes(size, (1.0, 1.0), **more)
+
+
+ACDC = volumes((216, 256, 9), (1.5, 1.5, 10))
+LA = volumes((192, 144, 88), (0.625, 0.625, 0.625))
+HIPPOCAMPUS = volumes((35, 51, 36), (1, 1, 1), smallest=1551)
+LGG = volumes((128, 128, 15), (1, 1, 1), channels=("flair", "t1ce"), modality=("", ""))
+KVASIR = pictures(256, 256, channels=("red", "green", "blue"), modality=("",) * 3)
+HC18 = pictures(192, 128)
+
+
+def values(found: dict[str, Number]) -> dict[str, Any]:
+    return {name: number.value for name, number in found.items()}
+
+
+def task(name: str) -> dict[str, Any]:
+    return yaml.safe_load((ROOT / f"custom/tasks/{name}.yaml").read_text())
+
+
+# the tasks that were made by hand
+
+SAME = ("epoch_steps", "labelled_batch", "unlabelled_batch", "foreground", "widths", "dropout", "norm", "channels",
+        "dimensions", "slices")  # fmt: skip
+
+
+@pytest.mark.parametrize(("seen", "name", "also"), [
+    (ACDC, "acdc", ["spacing_mm", "preprocessing"]),
+    (LA, "la", ["orientation", "preprocessing"]),
+    (HIPPOCAMPUS, "hippocampus", ["patch", "spacing_mm", "orientation", "preprocessing", "inferer"]),
+    (LGG, "lgg", ["patch", "orientation", "inferer"]),
+    (KVASIR, "kvasir", ["patch", "orientation", "preprocessing", "inferer"]),
+    (HC18, "hc18", ["patch", "orientation", "preprocessing", "inferer"]),
+])  # fmt: skip
+def test_the_rules_find_what_was_chosen_by_hand(seen, name, also):
+    found, by_hand = values(numbers(seen)), task(name)
+    ids = [*SAME, *also]
+    assert {i: found[i] for i in ids} == {i: by_hand[i] for i in ids}
+
+
+def test_the_left_atrium_is_seen_twice_as_coarse():
+    found = values(numbers(LA))
+    assert found["spacing_mm"] == pytest.approx(task("la")["spacing_mm"], rel=0.02)
+    assert math.prod(found["patch"]) == pytest.approx(math.prod(task("la")["patch"]), rel=0.1)
+
+
+def test_a_task_s_ids_are_those_of_the_tasks_made_by_hand_without_the_budget_s():
+    by_hand = set(task("hippocampus")) - {"data_list", "steps", "val_interval"}
+    assert set(numbers(HIPPOCAMPUS)) == by_hand
+    assert set(numbers(KVASIR)) == by_hand - {"spacing_mm"}
+
+
+def test_a_number_has_a_reason_where_it_follows_from_the_scans():
+    found = {name: number.reason for name, number in numbers(ACDC).items()}
+    assert found["dimensions"] == "slices are 10 mm apart, 6.7 times a pixel: 2D"
+    assert found["spacing_mm"] == "median of the cohort 1.5 x 1.5 mm; slices as they are"
+    assert found["patch"] == "90% of the median slice of 216 x 256 at this spacing"
+    assert numbers(KVASIR)["patch"].reason == "a whole picture: the median one, 256 x 256, resized"
+    assert numbers(LA)["spacing_mm"].reason == (
+        "median of the cohort 0.625 x 0.625 x 0.625 mm, made coarser so that a patch sees 67% of a scan"
+    )
+
+
+# 2D or 3D, and where the axes run to
+
+
+@pytest.mark.parametrize(("size", "spacing", "dimensions", "orientation"), [
+    ((256, 256, 60), (1, 1, 2.9), 3, "RAS"),
+    ((256, 256, 60), (1, 1, 3.0), 2, "RAS"),
+    ((60, 256, 256), (3.0, 1, 1), 2, "ASR"),  # the thick axis comes last
+    ((256, 60, 256), (1, 3.0, 1), 2, "RSA"),
+    ((256, 60, 256), (1, 2.0, 1), 3, "RSA"),  # square in the plane that is rotated
+    ((128, 128, 32), (1, 1, 1), 2, "RAS"),  # whatever the header says
+    ((128, 127, 32), (1, 1, 1), 3, "RAS"),
+    ((256, 256, 33), (1, 1, 1), 3, "RAS"),
+    ((16, 128, 128), (1, 1, 1), 2, "ASR"),
+    ((80, 100, 128), (1.02, 1.0, 1.0), 3, "RAS"),  # nearly cubic: which is the thickest is an accident
+])  # fmt: skip
+def test_slices_far_apart_or_few_are_seen_one_by_one_along_the_last_axis(size, spacing, dimensions, orientation):
+    grid = grid_of(volumes(size, spacing))
+    assert (grid.dimensions, grid.slices, grid.orientation) == (dimensions, dimensions == 2, orientation)
+    assert grid.size == tuple(size["RAS".index(letter)] for letter in orientation)
+    assert grid.spacing_mm == tuple(spacing["RAS".index(letter)] for letter in orientation)
+
+
+def test_pictures_have_no_orientation():
+    grid = grid_of(HC18)
+    assert (grid.dimensions, grid.slices, grid.orientation) == (2, False, "")
+
+
+# spacing
+
+
+@pytest.mark.parametrize(("own", "most", "expected"), [
+    ((1, 1, 1), 1e6, (1, 1, 1)),
+    ((1, 1, 1), 1000, (10, 10, 10)),
+    ((1, 1, 5), 50_000, (2, 2, 5)),  # 50 * 50 * 20: the thick axis waits
+    ((1, 1, 5), 1000, (10, 10, 10)),
+])  # fmt: skip
+def test_fine_axes_become_coarser_first_until_the_extent_of_100_mm_fits(own, most, expected):
+    assert coarsened((100, 100, 100), own, most) == pytest.approx(expected)
+
+
+def test_the_smallest_class_bounds_how_coarse_a_grid_becomes():
+    large = volumes((512, 512, 400), (0.8, 0.8, 1.0))
+    assert numbers(large)["spacing_mm"].value == [2.4, 2.4, 2.4]  # three times
+    assert "made coarser 3 times, the most" in numbers(large)["spacing_mm"].reason
+    small = replace(large, smallest=300 * 8)  # twice as coarse it has 300 voxels
+    assert numbers(small)["spacing_mm"].value == [1.6, 1.6, 1.6]
+    assert "as far as the smallest class allows" in numbers(small)["spacing_mm"].reason
+    assert numbers(replace(large, smallest=200))["spacing_mm"].value == [0.8, 0.8, 1.0]
+    assert numbers(replace(large, smallest=math.nan))["spacing_mm"].value == [2.4, 2.4, 2.4]
+
+
+def test_pixels_that_are_not_square_become_so():
+    assert numbers(volumes((200, 200, 9), (1, 4, 16)))["spacing_mm"].value == [2, 2, -1]
+
+
+def test_coarser_multiplies_the_spacing_and_divides_the_picture():
+    assert numbers(ACDC, coarser=2)["spacing_mm"].value == [3, 3, -1]
+    assert numbers(ACDC, coarser=2)["spacing_mm"].reason.endswith("times 2 for the time given; slices as they are")
+    assert numbers(ACDC, coarser=2)["patch"].value == [112, 128]
+    assert numbers(HIPPOCAMPUS, coarser=1.5)["spacing_mm"].value == [1.5, 1.5, 1.5]
+    assert numbers(KVASIR, coarser=2)["patch"].value == [96, 96]
+    assert numbers(HC18, coarser=2)["patch"].value == [96, 64]
+
+
+def test_more_room_sees_more():
+    assert math.prod(numbers(LA, room=8)["patch"].value) > 4 * math.prod(numbers(LA)["patch"].value)
+    assert numbers(LA, room=8)["spacing_mm"].value == [0.625] * 3
+    assert numbers(LA, room=8)["widths"].value == [16, 32, 64, 128]
+    assert numbers(pictures(1000, 500), room=4)["patch"].value == [384, 192]
+
+
+@pytest.mark.parametrize("factors", [{"coarser": 0}, {"room": -1}])
+def test_factors_are_above_zero(factors):
+    with pytest.raises(ValueError, match=r"coarser and room are factors above 0, got"):
+        numbers(ACDC, **factors)
+
+
+@pytest.mark.parametrize(("size", "sides"), [
+    ((1920, 1080), [192, 112]), ((100, 80), [96, 80]), ((28, 28), [32, 32]), ((540, 800), [128, 192]),
+])  # fmt: skip
+def test_pictures_keep_the_aspect_of_the_median_one_in_steps_of_16_and_are_not_enlarged(size, sides):
+    assert numbers(pictures(*size))["patch"].value == sides
+
+
+# patch and levels
+
+
+@pytest.mark.parametrize(("field", "budget", "patch", "levels"), [
+    ([216, 216], 224 * 224, [224, 224], 5),
+    ([64, 64], 224 * 224, [64, 64], 4),  # 64 / 16 is under 6
+    ([96, 96], 224 * 224, [96, 96], 5),
+    ([512, 512], 224 * 224, [224, 224], 5),
+    ([35, 51, 36], 200_000, [40, 56, 40], 4),
+    ([200, 200, 200], 64**3, [64, 64, 64], 4),
+    ([200, 100, 100], 2 * 40**3, [80, 40, 40], 4),  # equal shares
+    ([100, 100, 14], 200_000, [100, 100, 16], 3),  # 14 / 8 is under 4
+    ([30, 30, 3], 200_000, [30, 30, 4], 2),
+])  # fmt: skip
+def test_the_patch_is_the_whole_field_or_an_equal_share_of_its_axes(field, budget, patch, levels):
+    assert patch_of(field, budget, len(field)) == (patch, levels)
+
+
+def test_a_patch_fits_the_network_and_the_budget_whatever_the_field():
+    sides = [5, 16, 33, 64, 100, 257]
+    for dimensions in (2, 3):
+        for field in itertools.product(sides, repeat=dimensions):
+            patch, levels = patch_of(field, PATCH[dimensions], dimensions)
+            assert all(side % 2 ** (levels - 1) == 0 for side in patch)
+            assert math.prod(patch) <= PATCH[dimensions]
+            assert all(side < n + 2 ** (levels - 1) for side, n in zip(patch, field, strict=True)), (
+                "no more than padding"
+            )
+
+
+@pytest.mark.parametrize(("field", "batch"), [((35, 51, 36), 4), ((56, 56, 56), 2)])
+def test_batches_in_3d_are_smaller_where_patches_are_large(field, batch):
+    found = numbers(volumes(field, (1, 1, 1)))
+    assert (found["labelled_batch"].value, found["unlabelled_batch"].value) == (batch, batch)
+
+
+def test_a_slice_is_seen_at_once_unless_it_is_very_large():
+    assert numbers(ACDC)["inferer"].value["roi_size"] == [224, 256]
+    large = numbers(volumes((1000, 300, 20), (0.5, 0.5, 5), smallest=1))
+    assert large["inferer"].value["roi_size"] == [max(320, large["patch"].value[0]), 304]
+
+
+# intensities
+
+
+def scaling(seen: Seen) -> tuple[str, Any, Any]:
+    found = numbers(seen)["preprocessing"].value["transforms"][-1]
+    return found["_target_"].rpartition(".")[2], found.get("a_min"), found.get("a_max")
+
+
+@pytest.mark.parametrize(("modality", "darkest", "expected"), [
+    ("CT", 0, ("ScaleIntensityRanged", -100, 240.5)),
+    ("ct", 0, ("ScaleIntensityRanged", -100, 240.5)),
+    ("", -1024, ("ScaleIntensityRanged", -100, 240.5)),
+    ("", -500, ("ScaleIntensityRanged", -100, 240.5)),
+    ("", -499, ("ScalePercentilesd", None, None)),
+    ("MRI", -1024, ("ScalePercentilesd", None, None)),
+])  # fmt: skip
+def test_hounsfield_units_are_cut_where_the_labels_foreground_ends(modality, darkest, expected):
+    seen = replace(LA, modality=(modality,), darkest=darkest, foreground=(-100.0, 240.5))
+    assert scaling(seen) == expected
+
+
+def test_without_foreground_or_of_several_kinds_ct_is_scaled_by_percentiles():
+    ct = replace(LA, modality=("CT",))
+    assert scaling(ct)[0] == scaling(replace(ct, foreground=(5, 5)))[0] == "ScalePercentilesd"
+    both = replace(ct, channels=("CT", "PET"), modality=("CT", "PET"), foreground=(0, 1))
+    assert scaling(both)[0] == "ScalePercentilesd"
+
+
+def test_pictures_of_8_bit_have_255_values_others_are_scaled_by_percentiles():
+    assert scaling(HC18) == ("ScaleIntensityRanged", 0, 255)
+    assert scaling(replace(HC18, eight_bit=False))[0] == "ScalePercentilesd"
+    assert scaling(replace(HC18, darkest=-1000, eight_bit=False))[0] == "ScalePercentilesd", "no HU in pictures"
+
+
+# sides
+
+
+def places(*centres: tuple[float, ...], patients: int = 4) -> tuple[Place, ...]:
+    return tuple(Place(f"p{i}", value, centre) for i in range(patients) for value, centre in enumerate(centres, 1))
+
+
+def mirrored(seen: Seen, found: tuple[Place, ...]) -> tuple[Any, Any]:
+    task = numbers(replace(seen, places=found))
+    return task["rotate_degrees"].value, task["flip_prob"].value
+
+
+def test_a_class_with_a_side_is_neither_mirrored_nor_turned():
+    assert mirrored(LA, places((0.2, 0, 0))) == (15, 0.0)
+    assert mirrored(LA, places((0, 0, -0.2))) == (180, 0.0), "not in the plane of rotations"
+    assert mirrored(ACDC, places((0, 0, -0.2))) == (180, 0.5), "slices are never mirrored along their stack"
+    assert mirrored(LA, places((0.1, 0, 0))) == (180, 0.5), "not far enough for four patients"
+    assert mirrored(LA, places((0.1, 0, 0), patients=30)) == (15, 0.0)
+    assert mirrored(HC18, places((0, 0.2))) == (15, 0.0)
+    turned = volumes((9, 256, 216), (10, 1.5, 1.5))  # the network sees A, S
+    assert mirrored(turned, places((0.2, 0, 0))) == (180, 0.5)
+    assert mirrored(turned, places((0, 0, 0.2))) == (15, 0.0)
+
+
+def test_the_order_of_two_classes_is_a_side():
+    """As the parts of the hippocampus lie in two patients, near the middle each."""
+    seen = replace(LA, classes={0: "background", 1: "anterior", 2: "posterior"})
+    found = numbers(replace(seen, places=places((0, 0.15, 0), (0, -0.15, 0), patients=2)))
+    assert (found["rotate_degrees"].value, found["flip_prob"].value) == (15, 0.0)
+    assert found["flip_prob"].reason == "anterior lies to the front of posterior in all 2 labelled patients"
+    assert mirrored(seen, places((0, 0.15, 0), (0, -0.15, 0), patients=1)) == (180, 0.5)
+    either = places((0, 0.4, 0), (0, -0.4, 0), patients=8) + tuple(
+        Place("q", value, (0, y, 0)) for value, y in ((1, -0.1), (2, 0.1)))  # fmt: skip
+    assert mirrored(seen, either) == (180, 0.5), "one patient is otherwise"
+
+
+def test_without_labelled_patients_enough_nothing_is_said_of_sides():
+    assert numbers(LA)["flip_prob"].reason == "nothing is known of sides"
+    free = numbers(replace(LA, places=places((0, 0, 0))))["flip_prob"]
+    assert (free.value, free.reason) == (0.5, "no class is known by its side in 4 labelled patients")
+
+
+def test_two_scans_of_a_patient_are_one_place_and_so_are_both_sides_of_a_class():
+    pair = tuple(Place(f"p{i}", 1, (side, 0, 0)) for i in range(5) for side in (-0.3, 0.3))
+    assert mirrored(LA, pair) == (180, 0.5)
+
+
+# names
+
+
+def test_names_are_no_references_of_a_config():
+    seen = replace(LA, channels=("@patch",), classes={0: "background", 3: "$run", 7: "label 7"})
+    found = values(numbers(seen))
+    assert (found["channels"], found["classes"], found["label_values"]) == (
+        ["patch"], ["background", "run", "label 7"], [0, 3, 7])  # fmt: skip
+    assert numbers(seen)["classes"].reason == "nobody names them"
