@@ -34,7 +34,7 @@ class Scan:
         name: unique among the scans it comes with.
         agreement: :func:`agreement` of networks that did not train on the scan's label, in [0, 1]; NaN where none of
             them found anything.
-        confidence: of the network that serves, in [0, 1].
+        confidence: of the network that serves, in [0, 1]; NaN where it is sure that nothing is there.
         patient: whose scan it is; empty: the scan's name.
         dice: mean over the classes of the network that serves, in [0, 1]; NaN where the label has none of the
             structures, or is not known.
@@ -48,8 +48,9 @@ class Scan:
 
     @property
     def nothing_found(self) -> bool:
-        """No network found anything. They agree, but on nothing: of a missed structure that is the worst prediction."""
-        return math.isnan(self.agreement)
+        """No network found anything, or the one that serves did not: where there is a structure, its Dice is 0, however
+        well the networks agree."""
+        return math.isnan(self.agreement) or math.isnan(self.confidence)
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Quality:
         predicted: Dice in [0, 1] by the scan's name; NaN where nothing was found, and where there is no figure.
         first: all names, what to correct first first: scans in which nothing was found, then by predicted Dice, then by
             agreement, then by name.
-        nothing_found: names of the scans in which no network found anything, in alphabetical order.
+        nothing_found: names of those scans (:attr:`Scan.nothing_found`), in alphabetical order.
         scans, patients: how many labelled ones that rests on.
         reason: why there is no figure; empty where there is.
         model: ``constant``, ``line`` or ``isotonic``; empty where there is no figure.
@@ -184,7 +185,7 @@ def _check(scans: Sequence[Scan], kind: str) -> None:
     for scan in scans:
         for field in ("agreement", "confidence", "dice"):
             value = getattr(scan, field)
-            if not (0 <= value <= 1 or (math.isnan(value) and field != "confidence")):
+            if not (0 <= value <= 1 or math.isnan(value)):
                 faults.append(f"{scan.name}: {field} is {value:g}; expected a number in [0, 1]")
     if faults:
         raise ValueError("quality cannot be predicted:\n  " + "\n  ".join(faults))

@@ -160,18 +160,20 @@ def test_with_three_patients_there_is_an_order_and_no_figure():
 
 def test_where_nothing_was_found_there_is_a_mark_and_no_figure():
     at = np.linspace(0.5, 0.9, 9)
-    empty = [Scan("z", math.nan, 1.0), Scan("y", math.nan, 1.0)]
+    not_by_the_one_that_serves = Scan("x", 0.0, math.nan)
+    empty = [Scan("z", math.nan, 1.0), Scan("y", math.nan, math.nan), not_by_the_one_that_serves]
     found = predict(held_out(at, at), [*new(0.9, 0.5), *empty])
-    assert found.nothing_found == ("y", "z")
-    assert found.first == ("y", "z", "u1", "u0")
-    assert math.isnan(found.predicted["z"])
-    assert list(found.predicted) == ["u0", "u1", "z", "y"]
+    assert found.nothing_found == ("x", "y", "z")
+    assert found.first == ("x", "y", "z", "u1", "u0")
+    assert all(math.isnan(found.predicted[name]) for name in "xyz")
+    assert list(found.predicted) == ["u0", "u1", "z", "y", "x"]
 
 
 def test_scans_without_a_dice_or_in_which_nothing_was_found_teach_nothing():
     at = list(np.linspace(0.5, 0.9, 9))
     plain = predict(held_out(at, at), new(0.6))
-    more = predict(held_out([*at, 0.9, math.nan], [*at, math.nan, 0.0]), new(0.6))
+    sure = [0.9] * 11 + [math.nan]
+    more = predict(held_out([*at, 0.9, math.nan, 0.0], [*at, math.nan, 0.0, 0.0], sure), new(0.6))
     assert more == plain
 
 
@@ -186,13 +188,13 @@ def test_nothing_to_predict_and_nothing_to_learn_from():
 
 
 def test_all_that_is_no_number_in_its_range_is_told_at_once():
-    scans = [Scan("a", 1.5, 0.5), Scan("b", 0.5, math.nan), Scan("b", 0.5, 0.5, dice=-1.0)]
+    scans = [Scan("a", 1.5, 0.5), Scan("b", 0.5, math.inf), Scan("b", 0.5, 0.5, dice=-1.0)]
     with pytest.raises(ValueError, match="quality") as caught:
         predict(scans, [])
     assert str(caught.value) == (
         "quality cannot be predicted:\n"
         "  b: twice among the held-out scans; expected once\n"
         "  a: agreement is 1.5; expected a number in [0, 1]\n"
-        "  b: confidence is nan; expected a number in [0, 1]\n"
+        "  b: confidence is inf; expected a number in [0, 1]\n"
         "  b: dice is -1; expected a number in [0, 1]"
     )
