@@ -1,0 +1,139 @@
+"""The page of a study, from files whose figures are known."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+
+import nibabel as nib
+import numpy as np
+import pytest
+from finished import UNLABELLED, study
+
+from custom.evaluation.case_table import read_cases
+from custom.study import verdict
+from custom.study.pooled import pool
+from custom.study.settings import StudyError
+
+BETTER = {"supervised": 0.5, "mean_teacher": 0.75}
+
+
+def dice(share: float, side: int) -> float:
+    part = round(share * side) / side
+    return 2 * part / (1 + part)
+
+
+def words(page: str) -> str:
+    """The text of a page as it is read."""
+    found: list[str] = []
+
+    class Reader(HTMLParser):
+        def handle_data(self, data: str) -> None:
+            found.append(data)
+
+    Reader().feed(re.sub(r"<(style|script).*?</\1>", "", page, flags=re.S))
+    return " ".join(" ".join(found).split())
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    made = study(folder, BETTER, half=True, steps_at_equal_time=1000)
+    verdict.write(made)
+    return made
+
+
+@pytest.fixture(scope="module")
+def page(told) -> str:
+    return words((told.folder / "verdict.html").read_text())
+
+
+def test_the_verdict_is_over_all_labelled_patients_each_judged_once(told, page):
+    without, with_ = ([dice(share, 8 + k) for k in range(6)] for share in BETTER.values())
+    gain = 100 * float(np.mean(np.subtract(with_, without)))
+    assert f"with is better than without by {gain:.1f} Dice points" in page
+    assert "The runs differ in the unlabelled scans alone: these helped." in page
+    assert "6 labelled patients, 4 unlabelled scans" in page
+    assert f"{np.mean(with_):.3f}" in page
+    assert "What it would take" not in page
+
+
+def test_at_equal_time_the_baseline_is_the_longer_one(page):
+    longer = [dice(0.625, 8 + k) for k in range(6)]
+    gain = 100 * float(np.mean([dice(0.75, 8 + k) - longer[k] for k in range(6)]))
+    assert re.search(rf"as long in time \(1000 steps\): with minus without \+{gain:.1f} points", page)
+
+
+def test_more_labels_and_unlabelled_scans_in_labels_worth(page):
+    assert re.search(r"5 more labelled patients, and the unlabelled scans: \+\d+\.\d Dice points", page)
+    assert "In labels' worth: 4 labelled patients with the unlabelled scans do as well as" in page
+
+
+def test_the_scan_on_which_nothing_was_found_comes_first_and_all_have_a_picture(told):
+    rows = list(csv.DictReader((told.folder / "scores.csv").open()))
+    later = [row for row in rows if not row["patient"]]
+    assert later[0]["scan"] == "p09_a"
+    assert later[0]["remarks"].startswith("nothing found")
+    assert len(later) == UNLABELLED
+    assert [float(row["dice_with"]) for row in rows if row["patient"] == "p02"] == [
+        pytest.approx(dice(0.75, 10), abs=1e-4)
+    ]
+    names = {f"p0{k}_a" for k in range(6, 10)}
+    assert {path.stem for path in (told.folder / "predictions/pictures").iterdir()} == names
+    for name in names:
+        assert np.unique(nib.load(told.folder / f"predictions/{name}_pred.nii.gz").dataobj).max() in (0, 5)
+
+
+def test_the_bundle_is_that_of_the_better_one(told, tmp_path):
+    assert json.loads((told.folder / "bundle/run.json").read_text()) == {"of": "mean_teacher"}
+    worse = study(tmp_path, {"supervised": 0.75, "mean_teacher": 0.5})
+    text = words(verdict.write(worse).read_text())
+    assert json.loads((tmp_path / "bundle/run.json").read_text()) == {"of": "supervised"}
+    assert "with is worse than without by" in text
+    assert "these harmed." in text
+    assert "This was left out: it takes trainings with half of the labels" in text
+
+
+def test_where_there_is_no_evidence_it_says_what_it_would_take(tmp_path):
+    text = words(verdict.write(study(tmp_path, {"supervised": 0.5, "mean_teacher": 0.5})).read_text())
+    assert "No evidence either way" in text
+    assert re.search(
+        r"To tell a difference of 1.0 points from none, some \d+ labelled patients would have to judge; 6 do", text
+    )
+
+
+def test_folds_that_failed_are_named_and_those_that_are_done_are_told(tmp_path):
+    made = study(tmp_path, BETTER)
+    shutil.rmtree(made.runs / "fold2_mean_teacher")
+    made.failed = {"fold2_mean_teacher": "it ended with 1"}
+    text = words(verdict.write(made).read_text())
+    assert "(2 folds of 3)" in text
+    assert "Not in these figures, as they failed: fold2_mean_teacher: it ended with 1" in text
+
+
+def test_without_a_fold_that_is_done_there_is_nothing_to_tell(tmp_path):
+    made = study(tmp_path, {"supervised": 0.5})
+    with pytest.raises(
+        StudyError, match="no fold is done with supervised and mean_teacher, there is nothing to tell yet"
+    ):
+        verdict.write(made)
+
+
+def test_the_page_fetches_nothing_and_names_the_user_s_own_paths(told):
+    text = (told.folder / "verdict.html").read_text()
+    assert not re.search(r'(src|href)="(?!data:|#)', text)
+    assert f"make annotate STUDY={told.folder}" in text
+
+
+def test_folds_are_pooled_with_what_lies_beside_them(told, tmp_path):
+    tables = [told.table(part, "mean_teacher") for part in told.trainings.parts]
+    pooled = pool(tables, tmp_path, "both")
+    assert [row["case"] for row in read_cases(pooled)] == [row["case"] for path in tables for row in read_cases(path)]
+    with np.load(tmp_path / "both.slices.npz") as arrays:
+        assert len(arrays["cases"]) == 6
+        assert f"image_{5}" in arrays
+    with pytest.raises(ValueError, match="every case is judged once"):
+        pool([tables[0], tables[0]], tmp_path, "twice")
