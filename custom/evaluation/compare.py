@@ -117,22 +117,36 @@ def verdict(difference: Difference, names: Sequence[str], unlabelled: bool = Fal
     Raises:
         ValueError: a difference of something else than Dice, or one that is not a number.
     """
+    sign, amount, basis = judgement(difference)
+    theirs, ours = names
+    if sign > 0:
+        return (
+            f"{ours} is better than {theirs} by {amount} ({basis}).{UNLABELLED.format('helped') if unlabelled else ''}"
+        )
+    if sign < 0:
+        return (
+            f"{ours} is worse than {theirs} by {amount} ({basis}).{UNLABELLED.format('harmed') if unlabelled else ''}"
+        )
+    return f"No evidence either way: the difference is {amount} ({basis})."
+
+
+def judgement(difference: Difference) -> tuple[int, str, str]:
+    """What :func:`verdict` says, in parts: 1 (better), -1 (worse) or 0 (no evidence); how many points, and on what basis.
+
+    Raises:
+        ValueError: see there.
+    """
     if not _is_dice(difference.metric):
         raise ValueError(f"the verdict is in Dice points, this difference is of {difference.metric}")
     if not math.isfinite(difference.mean):
         raise ValueError(f"the difference is {difference.mean}: there is nothing to judge")
     mean, low, high = (_points(value) for value in (difference.mean, difference.low, difference.high))
     enough = difference.patients >= FEW_PATIENTS
-    theirs, ours = names
     if enough and low > 0:
-        basis, cause = _basis(low, high, difference.patients), UNLABELLED.format("helped") if unlabelled else ""
-        return f"{ours} is better than {theirs} by {mean:.1f} Dice points ({basis}).{cause}"
+        return 1, f"{mean:.1f} Dice points", _basis(low, high, difference.patients)
     if enough and high < 0:
-        basis, cause = _basis(-high, -low, difference.patients), UNLABELLED.format("harmed") if unlabelled else ""
-        return f"{ours} is worse than {theirs} by {-mean:.1f} Dice points ({basis}).{cause}"
-    return (
-        f"No evidence either way: the difference is {mean:.1f} Dice points ({_basis(low, high, difference.patients)})."
-    )
+        return -1, f"{-mean:.1f} Dice points", _basis(-high, -low, difference.patients)
+    return 0, f"{mean:.1f} Dice points", _basis(low, high, difference.patients)
 
 
 def model_table(results: dict[str, Sequence[Row]], classes: Sequence[str], unit: str = "mm") -> str:

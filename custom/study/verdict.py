@@ -22,7 +22,7 @@ from ..cohort.facts import Facts, Record
 from ..cohort.names import first_file, stem
 from ..cohort.split import FoundScan
 from ..evaluation.case_table import read_cases
-from ..evaluation.compare import Difference, beside_dice, paired_difference, verdict
+from ..evaluation.compare import Difference, beside_dice, judgement, paired_difference
 from ..files import write_text
 from ..inference.confidence import FILE as CONFIDENCE
 from ..report import charts, page, pair
@@ -31,6 +31,7 @@ from ..report.palette import GRID, LINE_COLOURS
 from ..report.tables import Cell, Column, Table, number, texts
 from ..report.unlabelled import notes
 from . import labels_worth, preview, quality
+from .budget import ENOUGH
 from .jobs import MAPS, SCORES
 from .label_maps import map_of, read_map
 from .parts import Part
@@ -121,7 +122,7 @@ def write(told: Told) -> Path:
         pair=both,
         dice=both.dice,
         means=both.means("dice_mean"),
-        sentence=verdict(both.dice, told.names, unlabelled=True),
+        sentence=_sentence(both),
         needed=_needed(both.dice, both),
         beside=beside_dice(both.baseline, both.ours, told.names, both.dice, both.unit),
         warnings=_warnings(told, parts),
@@ -151,6 +152,16 @@ def _counts(told: Told) -> dict[str, int]:
     return {"labelled": len(part.train) + len(part.judges), "unlabelled": len(told.trainings.unlabelled)}
 
 
+def _sentence(both: pair.Pair) -> str:
+    """The verdict of :func:`..evaluation.compare.verdict`, of runs that differ in nothing but the unlabelled scans."""
+    sign, amount, basis = judgement(both.dice)
+    without, with_ = (number(mean, 3).text for mean in both.means("dice_mean"))
+    if sign:
+        how = "helped" if sign > 0 else "harmed"
+        return f"The unlabelled scans {how}: Dice {with_} with them, {without} without, a difference of {amount} ({basis})."
+    return f"No evidence either way: Dice {with_} with the unlabelled scans, {without} without, {amount} ({basis})."
+
+
 def _needed(dice: Difference, both: pair.Pair) -> str:
     """What it would take to know, where the interval holds 0 or there are too few patients for one."""
     if dice.low > 0 or dice.high < 0:
@@ -170,9 +181,14 @@ def _needed(dice: Difference, both: pair.Pair) -> str:
 
 
 def _warnings(told: Told, parts: Sequence[Part]) -> list[str]:
-    """What must be read before any figure: unlabelled scans that hardly took part."""
-    found = [notes(told.table(part, told.settings.method), part.name) for part in parts]
-    return [text for of in found for text in of]
+    """What must be read before any figure: unlabelled scans that hardly took part, trainings too short to tell."""
+    found = [text for part in parts for text in notes(told.table(part, told.settings.method), part.name)]
+    if told.settings.steps < ENOUGH:
+        found.append(
+            f"These are short trainings, of {told.settings.steps} steps: networks learn on for thousands, and unlabelled scans "
+            f"help late. For a verdict that lasts allow a longer BUDGET, for some {ENOUGH} steps and more."
+        )
+    return found
 
 
 def _equal_time(told: Told) -> Difference | None:
@@ -316,13 +332,16 @@ def _unlabelled(told: Told, parts: Sequence[Part], both: pair.Pair, serving: str
     marks = unlike(*_facts(told))
     of = {scan.name: scan for scan in later}
     order = [
-        Later(name, found.predicted.get(name, math.nan), of[name].agreement, of[name].confidence,
+        Later(name, found.predicted.get(name, math.nan) if found.useful else math.nan, of[name].agreement, of[name].confidence,
               (*(("nothing found",) if name in found.nothing_found else ()), *marks.get(name, ())))
         for name in found.first
     ]  # fmt: skip
+    predicted = (
+        [Column("predicted Dice", lambda scan: number(scan.predicted, 2), ascending=True)] if found.useful else []
+    )
     columns = [
         texts("scan", attrgetter("name")),
-        Column("predicted Dice", lambda scan: number(scan.predicted, 2), ascending=True),
+        *predicted,
         Column("the networks agree", lambda scan: number(scan.agreement, 2)),
         Column("confidence", lambda scan: number(scan.confidence, 2)),
         texts("unlike the labelled scans", lambda scan: Cell("; ".join(scan.marks), bad=bool(scan.marks))),
