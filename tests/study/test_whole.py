@@ -1,0 +1,69 @@
+"""A study from two folders to its page, for real."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from custom import phantom
+
+LABELLED, UNLABELLED = 4, 4
+
+
+@pytest.fixture
+def folders(tmp_path) -> tuple[Path, Path]:
+    """Phantom scans of eight patients, four with a label."""
+    phantom.draw(
+        "2d", tmp_path / "drawn", patients={"labelled": LABELLED, "unlabelled": UNLABELLED, "validation": 0, "test": 0}
+    )
+    for name in json.loads((tmp_path / "drawn/list.json").read_text())["unlabelled"]:
+        (tmp_path / "drawn/labels" / Path(name["image"]).name).unlink(missing_ok=True)
+    return tmp_path / "drawn/images", tmp_path / "drawn/labels"
+
+
+def study(*words: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "custom.study", *map(str, words)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_two_folders_become_a_page_and_a_second_call_does_nothing_again(folders, tmp_path):
+    images, labels = folders
+    out = tmp_path / "out"
+    planned = study("plan", out, "--images", images, "--labels", labels, "--budget", "60m", "--classes", "RV,Myo,LV")
+    assert planned.returncode == 0, planned.stderr
+    assert "classes: [background, RV, Myo, LV]" in (out / "task.yaml").read_text()
+    settings = (out / "study.yaml").read_text()
+    short = re.sub(r"(?m)^steps: \d+", "steps: 4", re.sub(r"(?m)^(steps_at_equal_time): \d+", r"\1: 8", settings))
+    (out / "study.yaml").write_text(re.sub(r"(?m)^folds: \d", "folds: 2", short))
+    first = study("run", out)
+    assert first.returncode == 0, first.stdout + first.stderr
+    page = (out / "verdict.html").read_text()
+    assert "4 labelled patients, 4 unlabelled scans" in page
+    assert len(list((out / "predictions").glob("*_pred.nii.gz"))) == UNLABELLED
+    assert (out / "bundle/models/model.pt").is_file()
+    second = study(out)
+    jobs = len(list((out / "work/runs").iterdir()))
+    assert f"{jobs} of {jobs} trainings are done already." in second.stdout
+
+
+@pytest.mark.parametrize(("spoil", "told"), [
+    (lambda images, labels: [path.unlink() for path in labels.iterdir()], "no images in"),
+    (lambda images, labels: [path.unlink() for path in sorted(labels.iterdir())[1:]], "1 labelled patient found: one must train"),
+    (lambda images, labels: [path.rename(path.with_name(f"other_{path.name}")) for path in labels.iterdir()],
+     "no label in"),
+])  # fmt: skip
+def test_scans_that_no_study_can_be_made_of_are_told_in_words_before_anything_runs(folders, tmp_path, spoil, told):
+    images, labels = folders
+    spoil(images, labels)
+    done = study(tmp_path / "out", "--images", images, "--labels", labels)
+    assert done.returncode != 0
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out/work/probe").exists()
