@@ -72,7 +72,9 @@ def _figure(many: Sequence[Preview], classes: Sequence[str], columns: int, inche
     from matplotlib.figure import Figure
 
     rows = math.ceil(len(many) / columns)
-    figure = Figure(figsize=(inches * columns, (inches + 0.3) * rows + 0.5), dpi=_DPI, layout="constrained")
+    tallest = max(one.picture.shape[0] * one.aspect / one.picture.shape[1] for one in many)
+    height = inches * min(max(tallest, 0.4), 2.0)
+    figure = Figure(figsize=(inches * columns, (height + 0.35) * rows + 0.4), dpi=_DPI, layout="constrained")
     axes = np.atleast_1d(figure.subplots(rows, columns, squeeze=False)).ravel()
     for axis in axes:
         axis.set_axis_off()

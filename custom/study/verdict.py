@@ -43,6 +43,7 @@ from .unlike import unlike
 PAGE = "verdict.html"
 SCORED = "work/scores"
 MORE = (5, 10, 20)  # further labelled patients that the page speaks of
+HISTORY = "work/history.json"
 SHOWN = 24  # scans on the contact sheet
 
 
@@ -124,6 +125,7 @@ def write(told: Told) -> Path:
         means=both.means("dice_mean"),
         sentence=_sentence(both),
         needed=_needed(both.dice, both),
+        before=_before(told, both),
         beside=beside_dice(both.baseline, both.ours, told.names, both.dice, both.unit),
         warnings=_warnings(told, parts),
         equal_time=_equal_time(told),
@@ -178,6 +180,21 @@ def _needed(dice: Difference, both: pair.Pair) -> str:
         f"To tell a difference of {width:.1f} points from none, some {count} labelled patients would have to judge; "
         f"{len(means)} do."
     )
+
+
+def _before(told: Told, both: pair.Pair) -> list[str]:
+    """What earlier pages of this study said with fewer labels, and keep what this one says."""
+    path = told.folder / HISTORY
+    history = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    without, with_ = (round(mean, 4) for mean in both.means("dice_mean"))
+    now = {"labelled": _counts(told)["labelled"], "steps": told.settings.steps, "without": without, "with": with_}
+    earlier = [row for row in history if row["labelled"] != now["labelled"]]
+    write_text(path, json.dumps([*earlier, now], indent=1) + "\n")
+    return [
+        f"Before, with {row['labelled']} labelled patients ({row['steps']} steps): Dice {row['with']:.3f} with the unlabelled "
+        f"scans, {row['without']:.3f} without. Other patients judged too, so the two are not compared patient by patient."
+        for row in earlier
+    ]
 
 
 def _warnings(told: Told, parts: Sequence[Part]) -> list[str]:

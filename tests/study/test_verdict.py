@@ -38,6 +38,15 @@ def words(page: str) -> str:
     return " ".join(" ".join(found).split())
 
 
+@pytest.fixture
+def few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without what the first page of this file shows: a picture a scan, and the page of both."""
+    monkeypatch.setattr(verdict.preview, "write", lambda *_: None)
+    monkeypatch.setattr(verdict.preview, "write_sheet", lambda *_: None)
+    monkeypatch.setattr(verdict, "_address", lambda _: "")
+    monkeypatch.setattr(verdict.pair, "compare_report", lambda *_: None)
+
+
 @pytest.fixture(scope="module")
 def told(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
@@ -90,6 +99,7 @@ def test_the_scan_on_which_nothing_was_found_comes_first_and_all_have_a_picture(
         assert np.unique(nib.load(told.folder / f"predictions/{name}_pred.nii.gz").dataobj).max() in (0, 5)
 
 
+@pytest.mark.usefixtures("few_pictures")
 def test_the_bundle_is_that_of_the_better_one(told, tmp_path):
     assert json.loads((told.folder / "bundle/run.json").read_text()) == {"of": "mean_teacher"}
     worse = study(tmp_path, {"supervised": 0.75, "mean_teacher": 0.5})
@@ -99,6 +109,18 @@ def test_the_bundle_is_that_of_the_better_one(told, tmp_path):
     assert "This was left out: it takes trainings with half of the labels" in text
 
 
+@pytest.mark.usefixtures("few_pictures")
+def test_a_page_with_more_labels_says_what_there_was_before(tmp_path):
+    made = study(tmp_path, BETTER)
+    (tmp_path / "work/history.json").write_text('[{"labelled": 4, "steps": 400, "without": 0.5, "with": 0.6}]')
+    for _ in range(2):  # the same labels again: one line
+        text = words(verdict.write(made).read_text())
+    assert text.count("Before, with ") == 1
+    assert "Before, with 4 labelled patients (400 steps): Dice 0.600 with the unlabelled scans, 0.500 without" in text
+    assert [row["labelled"] for row in json.loads((tmp_path / "work/history.json").read_text())] == [4, 6]
+
+
+@pytest.mark.usefixtures("few_pictures")
 def test_where_there_is_no_evidence_it_says_what_it_would_take(tmp_path):
     text = words(verdict.write(study(tmp_path, {"supervised": 0.5, "mean_teacher": 0.5})).read_text())
     assert "No evidence either way" in text
@@ -107,6 +129,7 @@ def test_where_there_is_no_evidence_it_says_what_it_would_take(tmp_path):
     )
 
 
+@pytest.mark.usefixtures("few_pictures")
 def test_folds_that_failed_are_named_and_those_that_are_done_are_told(tmp_path):
     made = study(tmp_path, BETTER)
     shutil.rmtree(made.runs / "fold2_mean_teacher")
