@@ -213,9 +213,10 @@ def test_two_bundles_live_in_one_process_each_with_its_own_code(bundle: Path, im
     first, wanted = Served(bundle), Served(bundle).predict(image)
     other = made(tmp_path / "other")
     reader = other / "scripts/cohort/reader.py"
-    reader.write_text(
-        reader.read_text().replace("return (filled(voxels)", "voxels = -voxels\n        return (filled(voxels)")
-    )
+    text = reader.read_text()
+    negated = text.replace("return whole(filled(voxels)", "voxels = -voxels\n        return whole(filled(voxels)")
+    assert negated != text
+    reader.write_text(negated)
     second = Served(other)
     (other / "models/model.pt").write_bytes((bundle / "models/model.pt").read_bytes())
     sys.modules.pop("scripts", None)  # as MONAI Label does round each request
