@@ -36,6 +36,9 @@ from .trainings import RECORD, WORK, by_patient, unlabelled_scans
 CORRECTED = "labels/final"  # where MONAI Label keeps labels, below the images
 FEW = 15  # labelled patients below which all of them judge in turn
 FOLDS = (4, 3, 2)
+RAMP = {"weights::consistency": {"ramp": 1.0, "until": 0.6}}
+"""Of mean_teacher in short trainings: with its full weight from the first step it follows a teacher that knows nothing yet
+(docs/study.md). Longer ones take the bundle's own."""
 PROBE_STEPS = 6  # of each of two epochs, of which the second is timed
 
 
@@ -154,13 +157,18 @@ def plan(folder: Path, asked: Asked, tell: Callable[[str], None] = print) -> Set
         images=_plain(asked.images), labels=str(asked.labels.resolve()) if asked.labels else "",
         patient=cohort.grouping.pattern, baseline=asked.baseline, method=asked.method, folds=length.shape.folds,
         half=length.shape.half, steps=length.steps, steps_at_equal_time=length.steps_at_equal_time, jobs=jobs,
-        threads=threads, seed=asked.seed, budget=asked.budget,
+        threads=threads, seed=asked.seed, budget=asked.budget, overrides=overrides_of(asked.method, length.steps),
     )  # fmt: skip
     write(folder, settings)
     at_this_size = costs.at(voxels[length.shape.room])
     write_text(folder / "plan.md", _page(settings, cohort, planned[length.shape.room], length, at_this_size, folds))
     shutil.rmtree(folder / WORK / "probe", ignore_errors=True)
     return settings
+
+
+def overrides_of(method: str, steps: int) -> dict[str, dict[str, Any]]:
+    """What a bundle needs otherwise than it stands, by its name: a ramp of the unlabelled term where trainings are short."""
+    return {method: RAMP} if method == "mean_teacher" and steps < lengths.ENOUGH else {}
 
 
 def _folds(scans: ScansByPatient) -> list[int]:
@@ -268,6 +276,8 @@ def _page(
         (f"a finer grid and larger patches (these have {length.shape.room:.0%} of the voxels)",
          length.shape.room == 1.0),
     ) if not there]  # fmt: skip
+    short = [f"{name}: {', '.join(f'{key} {value}' for key, value in of.items())}, as these trainings are short" for name, of in
+             settings.overrides.items()]  # fmt: skip
     runs = [f"{settings.folds} x {baseline} and {method}, {settings.steps} steps each, judged on the patients left out",
             f"{baseline} and {method} with all labels: the bundle, and the unlabelled scans segmented"]  # fmt: skip
     if settings.half:
@@ -280,7 +290,7 @@ def _page(
         f"{cohort.grouping.why}. (`--patient` says it otherwise: {settings.patient})",
         *([f"Note: {note}" for note in cohort.source.notes]),
         "## What will run",
-        "\n".join(f"- {line}" for line in runs),
+        "\n".join(f"- {line}" for line in [*runs, *short]),
         f"Expected: {lengths.minutes(length.seconds)} of the {lengths.minutes(settings.budget)} allowed, "
         f"{settings.jobs} at a time, {plural(settings.threads, 'thread')} each. A step takes {costs.step[baseline]:.3f} s "
         f"({baseline}) and {costs.step[method]:.3f} s ({method}) on this machine.",

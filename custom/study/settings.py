@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ class Settings:
         jobs, threads: trainings side by side, and processor threads of each.
         seed: of everything random.
         budget: seconds that the plan was made for.
+        overrides: of the bundles' configs, by the name of the bundle.
     """
 
     images: str | Mapping[str, str]
@@ -51,6 +52,7 @@ class Settings:
     threads: int = 1
     seed: int = 0
     budget: float = 0.0
+    overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 _ABOUT = {
@@ -67,6 +69,7 @@ _ABOUT = {
     "threads": "of the processor, for each",
     "seed": "of everything random",
     "budget": "seconds that this was planned for",
+    "overrides": "of a bundle's config, by the bundle's name",
 }
 
 
@@ -97,7 +100,7 @@ def read(folder: Path) -> Settings:
         ) from None
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise StudyError(f"{path} cannot be read: {error}") from error
-    known = {field.name: field for field in fields(Settings)}
+    known = {each.name for each in fields(Settings)}
     if not isinstance(content, dict):
         raise StudyError(f"{path} holds no settings. Plan the study again")
     faults = [f"{name} is no setting{nearest(str(name), known)}" for name in content if name not in known]
@@ -118,6 +121,10 @@ def _fault(name: str, value: Any) -> str:
         return f"half is {value!r}; expected true or false"
     if name in ("labels", "patient", "baseline", "method") and not isinstance(value, str):
         return f"{name} is {value!r}; expected a text"
+    if name == "overrides" and not (isinstance(value, dict) and all(isinstance(of, dict) for of in value.values())):
+        return (
+            f"overrides is {value!r}; expected settings by the name of a bundle, {{mean_teacher: {{ema_decay: 0.98}}}}"
+        )
     if name == "images" and not isinstance(value, (str, dict)):
         return f"images is {value!r}; expected a folder, or a folder for each modality by its name"
     return ""

@@ -100,7 +100,8 @@ def _job(
     maps_of: Path | None = None,
 ) -> Job:
     task = folder / TASK
-    return Job(name, bundle, data, task, steps or settings.steps, settings.seed, maps_of, title)
+    own = settings.overrides.get(bundle, {})
+    return Job(name, bundle, data, task, steps or settings.steps, settings.seed, maps_of, title, own)
 
 
 def by_patient(scans: Sequence[FoundScan], patients: Mapping[str, str]) -> dict[str, list[FoundScan]]:

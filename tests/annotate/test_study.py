@@ -1,0 +1,68 @@
+"""A study as annotation takes it: its images, its bundle, its order of scans; labels go where the server reads them."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from annotate.models import StartError
+from annotate.strategies import Listed
+from annotate.study import ORDER, hand_over, read
+from custom.study.settings import Settings, write
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("images", "labels", "study/bundle", "work"):
+        (tmp_path / name).mkdir(parents=True)
+    for name in ("a", "b"):
+        (tmp_path / f"labels/{name}.nii.gz").write_text(f"of the study: {name}")
+    write(tmp_path / "study", Settings(str(tmp_path / "images"), str(tmp_path / "labels"), "^(.*)$"))
+    (tmp_path / "study/scores.csv").write_text("scan,patient,predicted_dice\na,a,\nz,,0.2\nc,,0.5\n")
+    return tmp_path
+
+
+def test_a_study_says_where_its_images_are_what_serves_and_which_scan_comes_next(folder):
+    found = read(folder / "study")
+    assert (found.images, found.bundle) == (folder / "images", folder / "study/bundle")
+    assert found.order == ["z", "c"]  # of the page; a judged
+
+
+def test_labels_are_copied_once_and_a_corrected_one_stays(folder):
+    final = folder / "images/labels/final"
+    final.mkdir(parents=True)
+    (final / "b.nii.gz").write_text("corrected")
+    found = read(folder / "study")
+    assert hand_over(found, folder / "work") == 1
+    assert hand_over(found, folder / "work") == 0
+    assert {path.name: path.read_text() for path in final.iterdir()} == {
+        "a.nii.gz": "of the study: a",
+        "b.nii.gz": "corrected",
+    }
+    assert json.loads((folder / "work" / ORDER).read_text()) == ["z", "c"]
+
+
+@pytest.mark.parametrize(("spoil", "told"), [
+    (lambda study: (study / "study.yaml").unlink(), "is no study: it has no study.yaml. Plan one"),
+    (lambda study: (study / "scores.csv").unlink(), "is not done: it has no bundle or no scores. Go on"),
+    (lambda study: write(study, Settings({"t1": "/a", "t2": "/b"}, "/l", "^(.*)$")), "are not files of one folder"),
+])  # fmt: skip
+def test_what_cannot_be_annotated_is_told(folder, spoil, told):
+    spoil(folder / "study")
+    with pytest.raises(StartError, match=told):
+        read(folder / "study")
+
+
+def test_the_next_scan_is_the_first_of_the_list_without_a_label(tmp_path):
+    order = tmp_path / "order.json"
+    order.write_text('["z", "c", "gone"]')
+    listed = Listed(order, then=lambda *_: {"id": "another"})  # type: ignore[arg-type]
+
+    def asked(*unlabelled: str):
+        return listed({}, SimpleNamespace(get_unlabeled_images=lambda: [*unlabelled]))  # type: ignore[arg-type]
+
+    assert asked("x", "c", "z") == {"id": "z", "reason": "number 1 of 3 on the study's page"}
+    assert asked("x", "c") == {"id": "c", "reason": "number 2 of 3 on the study's page"}
+    assert asked("x") == {"id": "another"}

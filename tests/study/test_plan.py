@@ -1,0 +1,60 @@
+"""What a plan decides by itself: folds, overrides, names of classes, labels that MONAI Label keeps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from custom.cohort.split import FoundScan
+from custom.study import plan
+from custom.study.budget import ENOUGH
+from custom.study.settings import StudyError
+
+
+def cohort(labelled: int) -> dict[str, list[FoundScan]]:
+    return {f"p{k}": [FoundScan(f"p{k}", Path("i"), Path("l"), True)] for k in range(labelled)}
+
+
+@pytest.mark.parametrize(
+    ("labelled", "folds"), [(2, [2]), (3, [3, 2]), (5, [4, 3, 2]), (14, [4, 3, 2]), (15, [1]), (40, [1])]
+)
+def test_few_labelled_patients_judge_in_turn_many_are_held_out(labelled, folds):
+    assert plan._folds(cohort(labelled)) == folds
+
+
+def test_short_trainings_of_mean_teacher_get_a_ramp_and_long_ones_the_bundle_s_own():
+    assert plan.overrides_of("mean_teacher", ENOUGH - 1) == {"mean_teacher": plan.RAMP}
+    assert plan.overrides_of("mean_teacher", ENOUGH) == {}
+    assert plan.overrides_of("bcp", 100) == {}
+
+
+def test_labels_of_monai_label_take_the_place_of_the_folder_s(tmp_path):
+    for folder in ("images", "labels", "images/labels/final"):
+        (tmp_path / folder).mkdir(parents=True)
+    for name in ("a", "b", "c"):
+        Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / f"images/{name}.png")
+    for where, names in (("labels", "ab"), ("images/labels/final", "bc")):
+        for name in names:
+            Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / where / f"{name}.png")
+    found = plan.cohort_of(tmp_path / "images", tmp_path / "labels", "")
+    labels = {scan.name: scan.label for scan in found.source.scans}
+    assert labels == {
+        "a": tmp_path / "labels/a.png",
+        "b": tmp_path / "images/labels/final/b.png",
+        "c": tmp_path / "images/labels/final/c.png",
+    }
+    assert f"2 labels taken from {tmp_path / 'images/labels/final'}, where MONAI Label keeps them" in found.source.notes
+
+
+def test_names_of_classes_are_as_many_as_there_are_values(tmp_path):
+    from custom.study.seen import Seen
+
+    seen = Seen((4, 4), (1, 1), ("image",), ("",), {0: "background", 5: "label 5"})
+    assert plan._named(seen, ["spot"]).classes == {0: "background", 5: "spot"}
+    with pytest.raises(
+        StudyError, match=r"--classes has 2 names \(a, b\), labels have the values \[5\]\. Give one a value"
+    ):
+        plan._named(seen, ["a", "b"])
