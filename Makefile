@@ -34,7 +34,7 @@ annotate: studies $(ANNOTATE_VENV)/annotate.stamp  ## MONAI Label: make annotate
 	$(ANNOTATE_VENV)/bin/python -m annotate.start $(if $(STUDY),--study "$(STUDY)",--studies "$(STUDIES)") $(if $(MODEL),--model "$(MODEL)") $(if $(PORT),--port $(PORT)) $(if $(HOST),--host $(HOST))
 
 studies:
-	@test -n "$(STUDIES)$(STUDY)" || { echo "Say where the images are: make annotate STUDIES=DIR"; false; }
+	@test -n "$(STUDIES)$(STUDY)" || { echo "Say where the images are: make annotate STUDIES=DIR, or STUDY=DIR"; false; }
 
 annotate-env: $(ANNOTATE_VENV)/annotate.stamp
 

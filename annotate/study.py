@@ -8,14 +8,13 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from annotate.models import StartError
 from custom.cohort.names import is_image, stem
 from custom.files import write_text
+from custom.study import settings as plan
+from custom.study.settings import CORRECTED
 
 ORDER = "order.json"  # in the work folder
-CORRECTED = "labels/final"  # where MONAI Label keeps labels, below the images
 
 
 @dataclass(frozen=True)
@@ -42,8 +41,8 @@ def read(folder: Path) -> Study:
         StartError: it is no study, has no page yet, or its modalities lie in several folders, which MONAI Label cannot show.
     """
     folder = folder.expanduser().resolve()
-    plan, scores, bundle = folder / "study.yaml", folder / "scores.csv", folder / "bundle"
-    if not plan.is_file():
+    scores, bundle = folder / "scores.csv", folder / "bundle"
+    if not (folder / plan.FILE).is_file():
         raise StartError(
             f"--study {folder} is no study: it has no study.yaml. Plan one: python -m custom.study {folder}"
         )
@@ -51,16 +50,16 @@ def read(folder: Path) -> Study:
         raise StartError(
             f"--study {folder} is not done: it has no bundle or no scores. Go on: python -m custom.study run {folder}"
         )
-    settings = yaml.safe_load(plan.read_text(encoding="utf-8"))
-    if not isinstance(settings["images"], str) or (Path(settings["images"]) / "dataset.json").is_file():
+    settings = plan.read(folder)
+    if not isinstance(settings.images, str) or (Path(settings.images) / "dataset.json").is_file():
         raise StartError(
-            f"--study {folder}: its images are not files of one folder ({settings['images']}), which is what MONAI Label "
+            f"--study {folder}: its images are not files of one folder ({settings.images}), which is what MONAI Label "
             "shows. Annotate a folder with --studies and --model"
         )
     with scores.open(newline="", encoding="utf-8") as file:
         order = [row["scan"] for row in csv.DictReader(file) if not row["patient"]]
-    labels = Path(settings["labels"]) if settings["labels"] else None
-    return Study(Path(settings["images"]), labels, bundle, order)
+    labels = Path(settings.labels) if settings.labels else None
+    return Study(Path(settings.images), labels, bundle, order)
 
 
 def hand_over(study: Study, work: Path) -> int:

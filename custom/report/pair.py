@@ -163,6 +163,7 @@ class Measure(NamedTuple):
 
 
 def metrics_table(pair: Pair) -> Table:
+    """A row a measure: both means, and their paired difference with its interval."""
     several = pair.both[0].several
     overlaps = [("Dice, mean", "dice_mean"), *((f"Dice, {name}", f"dice_{name}") for name in several)]
     overlaps.append(("boundary Dice", BOUNDARY))
@@ -293,12 +294,14 @@ def _group(pair: Pair, attribute: str, members: Mapping[str, Sequence[Row]]) -> 
 
 
 def balance_text(pair: Pair) -> str:
+    """In how many cases ours is better, and in how many worse."""
     scored = pair.scored()
     gains, losses = (sum(sign * case.difference > 0 for case in scored) for sign in (1, -1))
     return f"{pair.both[1].name} is better in {gains} of {len(scored)} cases and worse in {losses}."
 
 
 def dots_chart(pair: Pair, scored: Sequence[Scored], balance: str) -> Markup:
+    """A dot a case, the Dice of both; ``balance`` is said to a reader who does not see it."""
     baseline, ours = names = (pair.both[0].name, pair.both[1].name)
     alt = f"Dice of {ours} against {baseline}. {balance}"
     before, after = (
@@ -308,11 +311,13 @@ def dots_chart(pair: Pair, scored: Sequence[Scored], balance: str) -> Markup:
 
 
 def bars_chart(pair: Pair, scored: Sequence[Scored], balance: str) -> Markup:
+    """A bar a case, its difference in Dice points, with the mean and its interval."""
     points = [100 * case.difference for case in scored]
     return charts.differences(points, _in_points(pair.dice), f"Differences of Dice by case, sorted. {balance}")
 
 
 def lanes_chart(found: Mapping[str, Difference | None], by: str) -> Markup | None:
+    """The mean difference of each class or group with its interval; None where none has one."""
     drawn = {f"{name} ({counted(of.cases, 'case')})": _in_points(of) for name, of in found.items() if of is not None}
     if not drawn:
         return None
@@ -325,6 +330,7 @@ def _in_points(of: Difference) -> charts.Mean:
 
 
 def three_cases(pair: Pair) -> list[Panels]:
+    """The cases with the largest loss, the median and the largest gain, of those that have pictures."""
     shown = pair.both[0].cases_with_pictures() & pair.both[1].cases_with_pictures()
     scored = [case for case in pair.scored() if case.base["case"] in shown]
     ranks = three_of(len(scored), "Largest loss", "Median", "Largest gain")

@@ -65,6 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def tell(text: str) -> None:
+    """A line for the user, at once also where the output is no terminal."""
     print(text, flush=True)
 
 

@@ -140,8 +140,9 @@ class Runner:
         (folder / "job").mkdir(parents=True, exist_ok=True)
         with RunFolder(folder / "job", option="study"):  # two calls may share a study
             same = _same(folder, job)
-            if not same:
-                for stale in (folder / SCORES / "summary.json", folder / MAPS / confidence.FILE):
+            if not same:  # before the new settings are there: a study that is killed here must not take it for theirs
+                marks = (folder / TRAINED, folder / SCORES / "summary.json", folder / MAPS / confidence.FILE)
+                for stale in (*marks, *folder.glob("last_*.pt")):
                     stale.unlink(missing_ok=True)
                 write_text(folder / "job/settings.json", json.dumps(job.settings(), indent=1) + "\n")
             write_text(folder / "job/commands.json", json.dumps(self._commands(job, folder, same), indent=1) + "\n")

@@ -29,11 +29,10 @@ from .jobs import Job, Runner
 from .parts import divide, entries_of, write_list
 from .patients import Grouping, propose
 from .seen import Seen, see
-from .settings import TASK, Settings, StudyError, write
+from .settings import CORRECTED, TASK, Settings, StudyError, write
 from .sources import Source, find
 from .trainings import RECORD, WORK, by_patient, unlabelled_scans
 
-CORRECTED = "labels/final"  # where MONAI Label keeps labels, below the images
 FEW = 15  # labelled patients below which all of them judge in turn
 FOLDS = (4, 3, 2)
 RAMP = {"weights::consistency": {"ramp": 1.0, "until": 0.6}}

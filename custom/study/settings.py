@@ -14,6 +14,7 @@ from ..files import write_text
 
 FILE = "study.yaml"
 TASK = "task.yaml"
+CORRECTED = "labels/final"  # where MONAI Label keeps labels, below the images
 
 
 class StudyError(UserError, ValueError):

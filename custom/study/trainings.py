@@ -40,6 +40,7 @@ def fold_name(part: Part, bundle: str, kind: str = "") -> str:
 
 
 def final_name(bundle: str) -> str:
+    """The folder of the run with all labels: ``final_supervised``."""
     return f"{FINAL}_{bundle}"
 
 

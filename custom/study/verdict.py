@@ -372,12 +372,15 @@ def _features(told: Told, runs: tuple[str, str], name: str, serving: int) -> tup
     """Agreement of the two networks on a scan, and the confidence of that which serves."""
     folders = [told.runs / run / MAPS for run in runs]
     files = [map_of(folder, name) for folder in folders]
-    if None in files:
-        return math.nan, math.nan
     values = told.task["label_values"]
     maps = [read_map(file, values) for file in files if file]
     sure = json.loads((folders[serving] / CONFIDENCE).read_text(encoding="utf-8")).get(name)
     return quality.agreement(maps, len(values)), math.nan if sure is None else float(sure)
+
+
+def _mapped(told: Told, runs: tuple[str, str], name: str) -> bool:
+    """Whether both networks have segmented a scan: what one of them lacks, as its training failed, is not "nothing found"."""
+    return all(map_of(told.runs / run / MAPS, name) for run in runs)
 
 
 def _held_out(told: Told, parts: Sequence[Part], both: pair.Pair, serving: str) -> list[quality.Scan]:
@@ -389,7 +392,7 @@ def _held_out(told: Told, parts: Sequence[Part], both: pair.Pair, serving: str) 
         runs = (fold_name(part, bundles[0]), fold_name(part, bundles[1]))
         for name in _segmented(told.runs / runs[0] / MAPS):
             row = next((row for case, row in dice.items() if case == name or case.endswith(f"_{name}")), None)
-            if row is None:
+            if row is None or not _mapped(told, runs, name):
                 continue
             agreement, sure = _features(told, runs, name, bundles.index(serving))
             found.append(quality.Scan(name, agreement, sure, row["patient"], row["dice_mean"]))
@@ -399,7 +402,7 @@ def _held_out(told: Told, parts: Sequence[Part], both: pair.Pair, serving: str) 
 def _later(told: Told) -> list[quality.Scan]:
     bundles = (told.settings.baseline, told.settings.method)
     runs = (final_name(bundles[0]), final_name(bundles[1]))
-    names = [scan.name for scan in told.trainings.unlabelled if map_of(told.runs / runs[1] / MAPS, scan.name)]
+    names = [scan.name for scan in told.trainings.unlabelled if _mapped(told, runs, scan.name)]
     return [quality.Scan(name, *_features(told, runs, name, 1)) for name in names]
 
 

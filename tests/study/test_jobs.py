@@ -93,6 +93,16 @@ def test_a_failure_is_told_with_the_end_of_its_log_and_the_others_are_done(study
     assert len(commands_of(study)) == 3
 
 
+def test_what_an_earlier_plan_left_is_not_taken_for_a_training_that_failed_since(study):
+    Runner(study / "runs", 1, 1, lambda _: None).run([job(study)])
+    (study / "runs/a/last_0001.pt").touch()
+    changed, runner = job(study, seed=13), Runner(study / "runs", 1, 1, lambda _: None)
+    assert list(runner.run([changed])) == ["a"]
+    assert not runner.done(changed)
+    (training, *_) = runner._commands(changed, study / "runs/a", same=True)  # as the next call finds it
+    assert (training["run_id"], training["overrides"]["resume"]) == ("training", False)
+
+
 def test_a_stopped_training_goes_on_from_its_checkpoint(study):
     runner = Runner(study / "runs", 1, 1, lambda _: None)
     checkpoint = study / "runs/long/last_0001.pt"

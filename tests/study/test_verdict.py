@@ -139,6 +139,15 @@ def test_folds_that_failed_are_named_and_those_that_are_done_are_told(tmp_path):
     assert "Not in these figures, as they failed: fold2_mean_teacher: it ended with 1" in text
 
 
+@pytest.mark.usefixtures("few_pictures")
+def test_where_the_baseline_of_all_labels_failed_no_scan_is_said_to_be_empty(tmp_path):
+    made = study(tmp_path, BETTER)
+    shutil.rmtree(made.runs / "final_supervised")
+    made.failed = {"final_supervised": "it ended with 1"}
+    verdict.write(made)
+    assert "nothing found" not in (tmp_path / "verdict.html").read_text()
+
+
 def test_without_a_fold_that_is_done_there_is_nothing_to_tell(tmp_path):
     made = study(tmp_path, {"supervised": 0.5})
     with pytest.raises(
