@@ -28,6 +28,7 @@ from .budget import minutes
 from .jobs import BUNDLES, Runner, Stopped
 from .plan import Asked, cohort_of, plan
 from .settings import FILE, TASK, Settings, StudyError
+from .state import State
 from .trainings import RUNS, Trainings, trainings
 
 STEPS = ("plan", "run", "report")
@@ -59,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 tell(f"Stopped. It goes on with: python -m custom.study run {folder}")
                 return 130
         task = yaml.safe_load((folder / TASK).read_text(encoding="utf-8"))
-        page = verdict.write(verdict.Told(folder, settings, task, found, failed, _seconds(folder, start)))
+        page = verdict.write(State(folder, settings, task, found, failed, _seconds(folder, start)))
     tell(f"Took {minutes(time.monotonic() - start)}. The page: {page}")
     return 1 if failed else 0
 

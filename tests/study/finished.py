@@ -15,8 +15,8 @@ from custom.evaluation.slices import ShownSlices
 from custom.study.parts import Part
 from custom.study.plan import cohort_of
 from custom.study.settings import Settings, write
+from custom.study.state import State
 from custom.study.trainings import Trainings, final_name, fold_name, trainings
-from custom.study.verdict import Told
 
 LABELLED, UNLABELLED, SIDE = 6, 4, 24
 TASK = {
@@ -42,7 +42,7 @@ def prediction(side: int, share: float) -> np.ndarray:
     return mask
 
 
-def study(folder: Path, shares: Mapping[str, float], **changed: object) -> Told:
+def study(folder: Path, shares: Mapping[str, float], **changed: object) -> State:
     """A study of six labelled patients in three folds.
 
     Args:
@@ -66,24 +66,24 @@ def study(folder: Path, shares: Mapping[str, float], **changed: object) -> Told:
     write(folder, settings)
     (folder / "task.yaml").write_text(yaml.safe_dump(TASK))
     found = trainings(folder, settings, cohort_of(images, labels, settings.patient).scans)
-    told = Told(folder, settings, TASK, found, {}, 120.0)
+    state = State(folder, settings, TASK, found, {}, 120.0)
     for bundle, share in shares.items():
         for part in found.parts:
-            _fold(told, part, bundle, "", share)
+            _fold(state, part, bundle, "", share)
             if settings.half:
-                _fold(told, part, bundle, "half", share - 0.125)
+                _fold(state, part, bundle, "half", share - 0.125)
             if settings.steps_at_equal_time and bundle == settings.baseline:
-                _fold(told, part, bundle, "equal_time", share + 0.125)
-        _final(told, bundle, share)
-    return told
+                _fold(state, part, bundle, "equal_time", share + 0.125)
+        _final(state, bundle, share)
+    return state
 
 
 def _number(patient: str) -> int:
     return int(patient[1:])
 
 
-def _fold(told: Told, part: Part, bundle: str, kind: str, share: float) -> None:
-    run = told.runs / fold_name(part, bundle, kind)
+def _fold(state: State, part: Part, bundle: str, kind: str, share: float) -> None:
+    run = state.runs / fold_name(part, bundle, kind)
     report, shown = CaseReport(["spot"]), ShownSlices()
     maps: dict[str, np.ndarray] = {}
     for patient in part.judges:
@@ -107,8 +107,8 @@ def _maps(run: Path, maps: Mapping[str, np.ndarray]) -> None:
     (out / "confidence.json").write_text(json.dumps(sure))
 
 
-def _final(told: Told, bundle: str, share: float) -> None:
-    run = told.runs / final_name(bundle)
+def _final(state: State, bundle: str, share: float) -> None:
+    run = state.runs / final_name(bundle)
     maps = {f"p{k:02}_a": prediction(8 + k, share) for k in range(LABELLED, LABELLED + UNLABELLED)}
     maps["p09_a"] = np.zeros_like(maps["p09_a"])  # on the last one nothing is found
     _maps(run, maps)

@@ -14,7 +14,7 @@ import pytest
 from finished import UNLABELLED, study
 
 from custom.evaluation.case_table import read_cases
-from custom.study import verdict
+from custom.study import handed_over, verdict
 from custom.study.pooled import pool
 from custom.study.settings import StudyError
 
@@ -41,14 +41,14 @@ def words(page: str) -> str:
 @pytest.fixture
 def few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without what the first page of this file shows: a picture a scan, and the page of both."""
-    monkeypatch.setattr(verdict.preview, "write", lambda *_: None)
-    monkeypatch.setattr(verdict.preview, "write_sheet", lambda *_: None)
-    monkeypatch.setattr(verdict, "_address", lambda _: "")
+    monkeypatch.setattr(handed_over.preview, "write", lambda *_: None)
+    monkeypatch.setattr(handed_over.preview, "write_sheet", lambda *_: None)
+    monkeypatch.setattr(handed_over, "_address", lambda _: "")
     monkeypatch.setattr(verdict.pair, "compare_report", lambda *_: None)
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory):
+def state(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     made = study(folder, BETTER, half=True, steps_at_equal_time=1000)
     verdict.write(made)
@@ -56,11 +56,11 @@ def told(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def page(told) -> str:
-    return words((told.folder / "verdict.html").read_text())
+def page(state) -> str:
+    return words((state.folder / "verdict.html").read_text())
 
 
-def test_the_verdict_is_over_all_labelled_patients_each_judged_once(told, page):
+def test_the_verdict_is_over_all_labelled_patients_each_judged_once(state, page):
     without, with_ = ([dice(share, 8 + k) for k in range(6)] for share in BETTER.values())
     gain = 100 * float(np.mean(np.subtract(with_, without)))
     figures = (
@@ -84,8 +84,8 @@ def test_more_labels_and_unlabelled_scans_in_labels_worth(page):
     assert "In labels' worth: 4 labelled patients with the unlabelled scans do as well as" in page
 
 
-def test_the_scan_on_which_nothing_was_found_comes_first_and_all_have_a_picture(told):
-    rows = list(csv.DictReader((told.folder / "scores.csv").open()))
+def test_the_scan_on_which_nothing_was_found_comes_first_and_all_have_a_picture(state):
+    rows = list(csv.DictReader((state.folder / "scores.csv").open()))
     later = [row for row in rows if not row["patient"]]
     assert later[0]["scan"] == "p09_a"
     assert later[0]["remarks"].startswith("nothing found")
@@ -94,14 +94,14 @@ def test_the_scan_on_which_nothing_was_found_comes_first_and_all_have_a_picture(
         pytest.approx(dice(0.75, 10), abs=1e-4)
     ]
     names = {f"p0{k}_a" for k in range(6, 10)}
-    assert {path.stem for path in (told.folder / "predictions/pictures").iterdir()} == names
+    assert {path.stem for path in (state.folder / "predictions/pictures").iterdir()} == names
     for name in names:
-        assert np.unique(nib.load(told.folder / f"predictions/{name}_pred.nii.gz").dataobj).max() in (0, 5)
+        assert np.unique(nib.load(state.folder / f"predictions/{name}_pred.nii.gz").dataobj).max() in (0, 5)
 
 
 @pytest.mark.usefixtures("few_pictures")
-def test_the_bundle_is_that_of_the_better_one(told, tmp_path):
-    assert json.loads((told.folder / "bundle/run.json").read_text()) == {"of": "mean_teacher"}
+def test_the_bundle_is_that_of_the_better_one(state, tmp_path):
+    assert json.loads((state.folder / "bundle/run.json").read_text()) == {"of": "mean_teacher"}
     worse = study(tmp_path, {"supervised": 0.75, "mean_teacher": 0.5})
     text = words(verdict.write(worse).read_text())
     assert json.loads((tmp_path / "bundle/run.json").read_text()) == {"of": "supervised"}
@@ -156,14 +156,14 @@ def test_without_a_fold_that_is_done_there_is_nothing_to_tell(tmp_path):
         verdict.write(made)
 
 
-def test_the_page_fetches_nothing_and_names_the_user_s_own_paths(told):
-    text = (told.folder / "verdict.html").read_text()
+def test_the_page_fetches_nothing_and_names_the_user_s_own_paths(state):
+    text = (state.folder / "verdict.html").read_text()
     assert not re.search(r'(src|href)="(?!data:|#)', text)
-    assert f"make annotate STUDY={told.folder}" in text
+    assert f"make annotate STUDY={state.folder}" in text
 
 
-def test_folds_are_pooled_with_what_lies_beside_them(told, tmp_path):
-    tables = [told.table(part, "mean_teacher") for part in told.trainings.parts]
+def test_folds_are_pooled_with_what_lies_beside_them(state, tmp_path):
+    tables = [state.table(part, "mean_teacher") for part in state.trainings.parts]
     pooled = pool(tables, tmp_path, "both")
     assert [row["case"] for row in read_cases(pooled)] == [row["case"] for path in tables for row in read_cases(path)]
     with np.load(tmp_path / "both.slices.npz") as arrays:

@@ -1,0 +1,134 @@
+"""The scans without a label: how good their segmentation is likely to be, which are unlike, which to look at first."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from operator import attrgetter
+from pathlib import Path
+
+from ..cohort.facts import Facts, Record
+from ..cohort.names import first_file, stem
+from ..inference.confidence import FILE as CONFIDENCE
+from ..report import pair
+from ..report.tables import Cell, Column, Table, number, texts
+from . import quality
+from .jobs import MAPS
+from .label_maps import map_of, read_map
+from .parts import Part
+from .state import State
+from .trainings import RECORD, WORK, final_name, fold_name
+from .unlike import unlike
+
+
+@dataclass(frozen=True)
+class Later:
+    """An unlabelled scan as the page lists it."""
+
+    name: str
+    predicted: float
+    agreement: float
+    confidence: float
+    marks: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Scans:
+    """The unlabelled scans, those to correct first at the top, and how far the prediction of their quality can be trusted."""
+
+    order: list[Later] = field(default_factory=list)
+    table: Table | None = None
+    quality: quality.Quality | None = None
+    unlike: int = 0
+
+
+def unlabelled(state: State, parts: Sequence[Part], both: pair.Pair, serving: str) -> Scans:
+    held = _held_out(state, parts, both, serving)
+    later = _later(state)
+    if not later:
+        return Scans()
+    found = quality.predict(held, later)
+    marks = unlike(*_facts(state))
+    of = {scan.name: scan for scan in later}
+    order = [
+        Later(name, found.predicted.get(name, math.nan) if found.useful else math.nan, of[name].agreement, of[name].confidence,
+              (*(("nothing found",) if name in found.nothing_found else ()), *marks.get(name, ())))
+        for name in found.first
+    ]  # fmt: skip
+    predicted = (
+        [Column("predicted Dice", lambda scan: number(scan.predicted, 2), ascending=True)] if found.useful else []
+    )
+    columns = [
+        texts("scan", attrgetter("name")),
+        *predicted,
+        Column("the networks agree", lambda scan: number(scan.agreement, 2)),
+        Column("confidence", lambda scan: number(scan.confidence, 2)),
+        texts("unlike the labelled scans", lambda scan: Cell("; ".join(scan.marks), bad=bool(scan.marks))),
+    ]
+    table = Table(f"{len(order)} unlabelled scans, the one to look at first on top; a click on a head sorts.", columns,
+                  order, sortable=True)  # fmt: skip
+    return Scans(order, table, found, sum(bool(marks.get(name)) for name in of))
+
+
+def _features(state: State, runs: tuple[str, str], name: str, serving: int) -> tuple[float, float]:
+    """Agreement of the two networks on a scan, and the confidence of that which serves."""
+    folders = [state.runs / run / MAPS for run in runs]
+    files = [map_of(folder, name) for folder in folders]
+    values = state.task["label_values"]
+    maps = [read_map(file, values) for file in files if file]
+    sure = json.loads((folders[serving] / CONFIDENCE).read_text(encoding="utf-8")).get(name)
+    return quality.agreement(maps, len(values)), math.nan if sure is None else float(sure)
+
+
+def _mapped(state: State, runs: tuple[str, str], name: str) -> bool:
+    """Whether both networks have segmented a scan: what one of them lacks, as its training failed, is not "nothing found"."""
+    return all(map_of(state.runs / run / MAPS, name) for run in runs)
+
+
+def _held_out(state: State, parts: Sequence[Part], both: pair.Pair, serving: str) -> list[quality.Scan]:
+    bundles = (state.settings.baseline, state.settings.method)
+    rows = both.ours if serving == state.settings.method else both.baseline
+    dice = {row["case"]: row for row in rows}
+    found = []
+    for part in parts:
+        runs = (fold_name(part, bundles[0]), fold_name(part, bundles[1]))
+        for name in _segmented(state.runs / runs[0] / MAPS):
+            row = next((row for case, row in dice.items() if case == name or case.endswith(f"_{name}")), None)
+            if row is None or not _mapped(state, runs, name):
+                continue
+            agreement, sure = _features(state, runs, name, bundles.index(serving))
+            found.append(quality.Scan(name, agreement, sure, row["patient"], row["dice_mean"]))
+    return found
+
+
+def _later(state: State) -> list[quality.Scan]:
+    bundles = (state.settings.baseline, state.settings.method)
+    runs = (final_name(bundles[0]), final_name(bundles[1]))
+    names = [scan.name for scan in state.trainings.unlabelled if _mapped(state, runs, scan.name)]
+    return [quality.Scan(name, *_features(state, runs, name, 1)) for name in names]
+
+
+def _segmented(folder: Path) -> list[str]:
+    return (
+        sorted(json.loads((folder / CONFIDENCE).read_text(encoding="utf-8"))) if (folder / CONFIDENCE).is_file() else []
+    )
+
+
+def _facts(state: State) -> tuple[dict[str, Facts], dict[str, Facts], dict[str, str]]:
+    """What the files of labelled and of unlabelled scans hold, by the name of the scan (of several modalities, the first); and
+    the patients of the labelled ones."""
+    final = json.loads((state.folder / WORK / "final.json").read_text(encoding="utf-8"))
+    record = Record(state.folder / RECORD)
+    found = []
+    for part in ("labelled", "unlabelled"):
+        facts = record.facts([first_file(entry) for entry in final[part]])
+        found.append({_name(state, file): fact for file, fact in facts.items() if isinstance(fact, Facts)})
+    patients = {_name(state, first_file(entry)): str(entry["patient"]) for entry in final["labelled"]}
+    return found[0], found[1], patients
+
+
+def _name(state: State, file: str) -> str:
+    """The scan's name: that of its file, without the channel that nnU-Net writes behind it."""
+    return state.scan_names.get(file, stem(file))

@@ -1,0 +1,56 @@
+"""What a study has found so far, and where each part of it lies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ..cohort.split import FoundScan
+from .jobs import SCORES
+from .parts import Part
+from .settings import Settings
+from .trainings import RUNS, Trainings, fold_name
+
+
+@dataclass
+class State:
+    """What a study has found so far."""
+
+    folder: Path
+    settings: Settings
+    task: Mapping[str, Any]
+    trainings: Trainings
+    failed: Mapping[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    @property
+    def runs(self) -> Path:
+        return self.folder / RUNS
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """What the two are called: by the use that they make of the unlabelled scans."""
+        return "without", "with"
+
+    @cached_property
+    def scan_names(self) -> dict[str, str]:
+        """Of every image file, of several modalities the first, the name of its scan."""
+        return {_first(scan): scan.name for scan in self.trainings.scans}
+
+    def image_of(self, name: str) -> str:
+        """The image of a scan; of several modalities the first."""
+        return next(_first(scan) for scan in self.trainings.scans if scan.name == name)
+
+    def table(self, part: Part, bundle: str, kind: str = "") -> Path:
+        return self.runs / fold_name(part, bundle, kind) / SCORES / "model.csv"
+
+    def judged(self, *kinds: tuple[str, str]) -> list[Part]:
+        """The parts in which all of these, each a bundle and a kind, are scored."""
+        return [part for part in self.trainings.parts if all(self.table(part, *kind).is_file() for kind in kinds)]
+
+
+def _first(scan: FoundScan) -> str:
+    return str(next(iter(scan.image.values())) if isinstance(scan.image, Mapping) else scan.image)
