@@ -95,7 +95,7 @@ def choose(
         budget: seconds for all that is still to come.
         costs: measured.
         sizes: of the cohort.
-        voxels: of a training patch with each of :data:`ROOMS`.
+        voxels: of a training patch with each of those of :data:`ROOMS` that there is memory for.
         names: of the baseline and of the method, as in ``costs``.
         jobs: trainings side by side.
         folds: how many there may be, most first.
@@ -103,7 +103,11 @@ def choose(
     Raises:
         StudyError: not even :data:`LEAST` steps fit; the text says which budget would do.
     """
-    found = [fit(budget, costs.at(voxels[shape.room]), sizes, shape, names, jobs) for shape in shapes(folds)]
+    found = [
+        fit(budget, costs.at(voxels[shape.room]), sizes, shape, names, jobs)
+        for shape in shapes(folds)
+        if shape.room in voxels
+    ]
     for length in found:
         if length.steps >= ENOUGH:
             return length

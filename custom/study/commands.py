@@ -1,7 +1,7 @@
 """Several commands of a bundle in one process, which imports and starts once: ``python -m scripts.study.commands FILE``.
 
 Started in the folder of a bundle. FILE is JSON, a list of ``{"run_id", "config_file", "overrides"}``; beside it ``seconds.json``
-says what each of them took.
+says what each of them took, and ``memory.json`` the bytes of memory at most after the imports and at the end.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from pathlib import Path
 
 from ..errors import show_plainly
 from ..files import write_text
+from .space import memory_so_far
 
-SECONDS, IMPORTS = "seconds.json", "imports"
+SECONDS, MEMORY, IMPORTS, PEAK = "seconds.json", "memory.json", "imports", "peak"
 
 
 def main(file: Path) -> None:
@@ -25,11 +26,13 @@ def main(file: Path) -> None:
     show_plainly()
     warnings.filterwarnings("ignore", message="parsing config_file")
     seconds = {IMPORTS: round(time.time() - file.stat().st_mtime, 2)}  # the file was written just before
+    memory = {IMPORTS: memory_so_far()}
     for command in json.loads(file.read_text(encoding="utf-8")):
         start = time.monotonic()
         run(run_id=command["run_id"], config_file=command["config_file"], **command["overrides"])
         seconds[command["config_file"][-1]] = round(time.monotonic() - start, 2)
         write_text(file.with_name(SECONDS), json.dumps(seconds) + "\n")
+        write_text(file.with_name(MEMORY), json.dumps({**memory, PEAK: memory_so_far()}) + "\n")
 
 
 if __name__ == "__main__":

@@ -18,16 +18,17 @@ from .. import markdown
 from ..cohort.check import OF_A_TASK, Check
 from ..cohort.facts import Record
 from ..cohort.fingerprint import describe, fingerprint
-from ..cohort.names import is_image, stem
+from ..cohort.names import first_file, is_image, stem
 from ..cohort.split import ScansByPatient, can_evaluate, has_label
 from ..cohort.words import plural
 from ..files import write_text
 from . import budget as lengths
-from . import rules, task_file
-from .commands import IMPORTS, SECONDS
+from . import rules, space, task_file
+from .commands import IMPORTS, MEMORY, PEAK, SECONDS
 from .jobs import Job, Runner
 from .parts import divide, entries_of, write_list
 from .patients import Grouping, propose
+from .remarks import refuse_twins, remarks
 from .seen import Seen, see
 from .settings import CORRECTED, TASK, Settings, StudyError, write
 from .sources import Source, find
@@ -135,19 +136,23 @@ def plan(folder: Path, asked: Asked, tell: Callable[[str], None] = print) -> Set
     record = Record(folder / RECORD)
     for line in describe(fingerprint(everything, record)):
         tell(f"  {line}")
+    refuse_twins(everything["labelled"], everything["unlabelled"], record)
     seen = _named(see(everything, cohort.source, record), asked.classes)
+    odd = remarks(everything["labelled"], everything["unlabelled"], seen.classes, record)
+    for line in odd:
+        tell(f"note: {line}")
     planned = {room: rules.numbers(seen, room=room) for room in lengths.ROOMS}
     smallest = lengths.ROOMS[-1]
     _write_task(folder, planned[smallest])
     _check(folder, everything, record)
     jobs, threads = _side_by_side(asked.jobs)
     tell(f"Timing a few steps of {asked.baseline} and {asked.method} on this machine ...")
-    costs = _probe(folder, asked, parts[0], cohort.scans, _voxels(planned[smallest]), jobs, threads)
+    costs, probed = _probe(folder, asked, parts[0], cohort.scans, _voxels(planned[smallest]), jobs, threads)
     sizes = lengths.Sizes(
         judged=sum(len(found) for patient, found in cohort.scans.items() if can_evaluate(found)),
         unlabelled=len(unlabelled_scans(cohort.scans)),
     )
-    voxels = {room: _voxels(numbers) for room, numbers in planned.items()}
+    voxels = space.rooms_in_memory(probed, {room: _voxels(numbers) for room, numbers in planned.items()}, jobs)
     left = asked.budget - (time.monotonic() - start)
     names = (asked.baseline, asked.method)
     length = lengths.choose(left, costs, sizes, voxels, names, jobs, folds)
@@ -158,11 +163,23 @@ def plan(folder: Path, asked: Asked, tell: Callable[[str], None] = print) -> Set
         half=length.shape.half, steps=length.steps, steps_at_equal_time=length.steps_at_equal_time, jobs=jobs,
         threads=threads, seed=asked.seed, budget=asked.budget, overrides=overrides_of(asked.method, length.steps),
     )  # fmt: skip
+    room = length.shape.room
+    widths, of_probe = (planned[of]["widths"].value for of in (room, smallest))
+    later = [Path(first_file({"image": scan.image})) for scan in unlabelled_scans(cohort.scans)]
+    needed = space.disk_needed(probed, _count(length.shape, settings), widths, of_probe, later)
+    disk = space.check_disk(folder, needed)
+    memory = space.memory_line(jobs, space.memory_of(probed, voxels[room] / min(voxels.values())))
+    tell(f"Room: {disk}; {memory}.")
     write(folder, settings)
-    at_this_size = costs.at(voxels[length.shape.room])
-    write_text(folder / "plan.md", _page(settings, cohort, planned[length.shape.room], length, at_this_size, folds))
+    page = _page(settings, cohort, planned[room], length, costs.at(voxels[room]), folds, f"{disk}; {memory}", odd)
+    write_text(folder / "plan.md", page)
     shutil.rmtree(folder / WORK / "probe", ignore_errors=True)
     return settings
+
+
+def _count(shape: lengths.Shape, settings: Settings) -> int:
+    """How many trainings a plan is made of."""
+    return shape.folds * (2 + 2 * shape.half + bool(settings.steps_at_equal_time)) + 2
 
 
 def overrides_of(method: str, steps: int) -> dict[str, dict[str, Any]]:
@@ -217,8 +234,8 @@ def _check(folder: Path, everything: Mapping[str, Any], record: Record) -> None:
 
 def _probe(
     folder: Path, asked: Asked, part: Any, scans: ScansByPatient, voxels: float, jobs: int, threads: int
-) -> lengths.Costs:
-    """Seconds of a step, of a start and of a scan, from two trainings of a few steps as the study will run them."""
+) -> tuple[lengths.Costs, space.Probed]:
+    """Seconds of a step, of a start and of a scan, and the room, of two trainings of a few steps as the study will run them."""
     data = write_list(folder / WORK / "probe/list.json", entries_of(part, scans), folder / RECORD)
     names = (asked.baseline, asked.method)
     runs = folder / WORK / "probe/runs"
@@ -229,17 +246,19 @@ def _probe(
     ]
     if failed := Runner(runs, jobs, threads, tell=lambda _: None).run(work):
         raise StudyError("A first try of the trainings failed:\n  " + "\n  ".join(failed.values()))
-    step, start, evaluating = {}, {}, []
+    step, start, evaluating, taken = {}, {}, [], []
     for name in names:
         took = json.loads((runs / name / "job" / SECONDS).read_text(encoding="utf-8"))
         evaluating.append(took["configs/evaluate.yaml"])
+        memory = json.loads((runs / name / "job" / MEMORY).read_text(encoding="utf-8"))
+        taken.append((memory[IMPORTS], memory[PEAK], space.on_disk(runs / name)))
         with (runs / name / "metrics.csv").open(newline="", encoding="utf-8") as file:
             epochs = [float(row["seconds"]) for row in csv.DictReader(file)]
         step[name] = epochs[-1] / PROBE_STEPS
         start[name] = took[IMPORTS] + max(1.0, took[str(folder / TASK)] - sum(epochs))
     judged = sum(len(scans[patient]) for patient in part.judges)
     scan = max(0.02, min(evaluating) / (2 * judged))  # two networks each
-    return lengths.Costs(step, start, scan, voxels)
+    return lengths.Costs(step, start, scan, voxels), space.Probed(*(max(column) for column in zip(*taken, strict=True)))
 
 
 def _named(seen: Seen, names: Sequence[str]) -> Seen:
@@ -264,6 +283,8 @@ def _page(
     length: lengths.Length,
     costs: lengths.Costs,
     folds: Sequence[int],
+    room: str,
+    odd: Sequence[str],
 ) -> str:
     """``plan.md``: what was found, what will run and how long, what is left out, and each number's reason."""
     scans, (baseline, method) = cohort.scans, (settings.baseline, settings.method)
@@ -287,12 +308,13 @@ def _page(
         "# The plan of this study",
         f"{plural(labelled, 'labelled patient')}, {plural(len(unlabelled_scans(scans)), 'unlabelled scan')}. Patients: "
         f"{cohort.grouping.why}. (`--patient` says it otherwise: {settings.patient})",
-        *([f"Note: {note}" for note in cohort.source.notes]),
+        *([f"Note: {note}." for note in [*cohort.source.notes, *odd]]),
         "## What will run",
         "\n".join(f"- {line}" for line in [*runs, *short]),
         f"Expected: {lengths.minutes(length.seconds)} of the {lengths.minutes(settings.budget)} allowed, "
         f"{settings.jobs} at a time, {plural(settings.threads, 'thread')} each. A step takes {costs.step[baseline]:.3f} s "
         f"({baseline}) and {costs.step[method]:.3f} s ({method}) on this machine.",
+        f"It takes {room}.",
         "## What is left out for lack of time",
         "\n".join(f"- {text}" for text in left_out) if left_out else "Nothing.",
         "## The task, and why",

@@ -1,0 +1,108 @@
+"""Room on disk and in memory that a study takes, from what its probe took: known before the first training."""
+
+from __future__ import annotations
+
+import resource
+import shutil
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..cohort.resampling import physical_memory
+from .settings import StudyError
+
+GIGABYTE = 1e9
+PICTURE = 300_000  # bytes of a preview
+OF_MEMORY = 0.9  # of the machine's, that trainings may take together
+
+
+@dataclass(frozen=True)
+class Probed:
+    """What the trainings of the probe took, the larger of the two.
+
+    Args:
+        imports: bytes of memory before anything was read.
+        peak: bytes of memory at most.
+        run: bytes on disk of a run's folder.
+    """
+
+    imports: float
+    peak: float
+    run: float
+
+
+def memory_so_far() -> int:
+    """Bytes that this process has held at most."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def on_disk(folder: Path) -> int:
+    """Bytes of the files below a folder; a link counts as nothing."""
+    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+
+
+def memory_of(probed: Probed, voxels: float) -> float:
+    """Bytes of a training at most, whose patches and scans have ``voxels`` times as many voxels as the probe's."""
+    return probed.imports + voxels * (probed.peak - probed.imports)
+
+
+def rooms_in_memory(
+    probed: Probed, voxels: Mapping[float, float], jobs: int, memory: float | None = None
+) -> dict[float, float]:
+    """Those of the grids that so many trainings side by side have the memory for.
+
+    Args:
+        voxels: of a training patch by room, the probe's the fewest.
+        memory: bytes of the machine; None asks it.
+
+    Raises:
+        StudyError: not even the coarsest.
+    """
+    fewest, most = min(voxels.values()), OF_MEMORY * (memory or physical_memory())
+    found = {room: count for room, count in voxels.items() if jobs * memory_of(probed, count / fewest) <= most}
+    if not found:
+        raise StudyError(
+            f"{jobs} training(s) at a time take about {_size(jobs * probed.peak)} of memory, {_size(most)} can be used. "
+            "Run fewer at a time (--jobs 1), or on a machine with more memory"
+        )
+    return found
+
+
+def disk_needed(
+    probed: Probed, trainings: int, widths: Sequence[int], probe_widths: Sequence[int], images: Iterable[Path]
+) -> float:
+    """Bytes of all runs, and of the label maps and previews of the unlabelled scans.
+
+    Args:
+        widths, probe_widths: channels of the networks' levels; the weights go with their squares.
+        images: of the unlabelled scans; a compressed label map is taken for as large as its image, three times.
+    """
+    heavier = sum(n * n for n in widths) / sum(n * n for n in probe_widths)
+    sizes = [path.stat().st_size for path in images]
+    return trainings * probed.run * max(1.0, heavier) + 3 * sum(sizes) + PICTURE * len(sizes)
+
+
+def check_disk(folder: Path, needed: float) -> str:
+    """What is needed and what there is, in a sentence.
+
+    Raises:
+        StudyError: there is less than needed.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise StudyError(
+            f"The study will take about {_size(needed)} on disk, {_size(free)} are free in {folder}. Free some, or let the study "
+            "lie elsewhere"
+        )
+    return f"about {_size(needed)} on disk, where {_size(free)} are free"
+
+
+def memory_line(jobs: int, bytes_each: float) -> str:
+    """Of trainings side by side."""
+    return f"at most {_size(jobs * bytes_each)} of the {_size(physical_memory())} of memory"
+
+
+def _size(count: float) -> str:
+    return f"{count / GIGABYTE:.1f} GB" if count >= 0.1 * GIGABYTE else f"{count / 1e6:.0f} MB"

@@ -1,0 +1,147 @@
+"""Scans of which no study should be made, or only with a word: told before the first training, and nothing is lost."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from custom.errors import UserError
+from custom.study import plan
+from custom.study.budget import Costs
+from custom.study.space import Probed
+
+SCANS, LABELLED, SIDE = 8, 6, 64
+BUNDLES = ("supervised", "mean_teacher")
+
+
+@pytest.fixture(autouse=True)
+def no_probe(monkeypatch):
+    """What the probe would find; nothing is trained."""
+
+    def found(*arguments: object) -> tuple[Costs, Probed]:
+        return Costs(dict.fromkeys(BUNDLES, 0.1), dict.fromkeys(BUNDLES, 9.0), 0.1, arguments[4]), Probed(4e8, 5e8, 3e7)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(plan, "_probe", found)
+
+
+def draw(root: Path, k: int, side: int = SIDE, colours: int = 0, empty: bool = False, second: bool = False) -> None:
+    mask = np.zeros((side, side), np.uint8)
+    if not empty:
+        mask[side // 4 : side // 2, side // 4 : side // 2] = 1
+    if second:
+        mask[side // 2 : side // 2 + 6, side // 2 : side // 2 + 6] = 2
+    image = (mask * 100 + np.random.default_rng(k).integers(0, 50, mask.shape)).astype(np.uint8)
+    Image.fromarray(np.stack([image] * colours, -1) if colours else image).save(root / f"images/p{k:02}_a.png")
+    if k < LABELLED:
+        Image.fromarray(mask).save(root / f"labels/p{k:02}_a.png")
+
+
+@pytest.fixture
+def made(tmp_path) -> Path:
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+    for k in range(SCANS):
+        draw(tmp_path, k)
+    return tmp_path
+
+
+def study(root: Path) -> list[str]:
+    said: list[str] = []
+    plan.plan(root / "out", plan.Asked(root / "images", root / "labels", 7200.0), said.append)
+    return said
+
+
+def copy(source: str, target: str) -> Callable[[Path], object]:
+    return lambda root: shutil.copy(root / source, root / target)
+
+
+def both(*steps: Callable[[Path], object]) -> Callable[[Path], object]:
+    return lambda root: [step(root) for step in steps]
+
+
+REFUSED = {
+    "all labels empty": (
+        lambda root: [draw(root, k, empty=True) for k in range(SCANS)],
+        ["no label has a class", "something is drawn"],
+    ),
+    "no labels": (lambda root: shutil.rmtree(root / "labels"), ["there is no folder", "/labels"]),
+    "an unlabelled copy of a labelled image": (
+        copy("images/p00_a.png", "images/p07_b.png"),
+        ["p07_b (patient p07, unlabelled) holds the same image as p00_a (patient p00, labelled)", "Take one of each pair out"],
+    ),
+    "one labelled image of two patients": (
+        both(copy("images/p00_a.png", "images/p05_a.png"), copy("labels/p00_a.png", "labels/p05_a.png")),
+        ["1 image under two names: a network would be judged by what it has learnt from",
+         "p05_a (patient p05_a, labelled) holds the same image as p00_a"],
+    ),
+    "colours among grey pictures": (
+        both(lambda root: draw(root, 2, colours=3), lambda root: draw(root, 7, colours=3)),
+        ["2 of 14 files cannot be used", "labelled, p02_a: channels: 3, most images have 1. Convert it, or take it out"],
+    ),
+    "one name twice": (
+        lambda root: Image.open(root / "images/p00_a.png").save(root / "images/p00_a.jpg"),
+        ["p00_a"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_no_study_can_be_made_of_is_said_in_one_report(made, case):
+    spoil, words = REFUSED[case]
+    spoil(made)
+    before = sorted(path.name for path in made.rglob("*.png"))
+    with pytest.raises(UserError) as error:
+        study(made)
+    assert [word for word in words if word not in str(error.value)] == []
+    assert sorted(path.name for path in made.rglob("*.png")) == before
+    assert not (made / "out/study.yaml").exists()
+
+
+NOTED = {
+    "sizes far apart": (
+        both(lambda root: draw(root, 0, side=640), lambda root: draw(root, 7, side=12)),
+        "2 scans far from the median size, in which the same thing looks much larger or smaller: p00_a "
+        "(10 times), p07_a (5 times)",
+    ),
+    "a class of one patient": (
+        lambda root: draw(root, 2, second=True),
+        "label 2 is in the labels of one patient alone (p02_a): where that one judges, no network has learnt the class",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", NOTED)
+def test_what_is_odd_is_said_at_once_and_in_the_plan(made, case):
+    spoil, words = NOTED[case]
+    spoil(made)
+    assert any(line.startswith(f"note: {words}") for line in study(made))
+    assert f"Note: {words}" in (made / "out/plan.md").read_text()
+
+
+def test_empty_masks_of_healthy_people_and_two_unlabelled_copies_are_no_fault(made):
+    for k in (0, 1):
+        draw(made, k, empty=True)
+    shutil.copy(made / "images/p06_a.png", made / "images/p08_a.png")
+    assert not [line for line in study(made) if line.startswith("note")]
+    assert (made / "out/study.yaml").is_file()
+
+
+def test_scans_of_one_patient_that_are_alike_are_no_fault(made):
+    for folder in ("images", "labels"):
+        shutil.copy(made / folder / "p00_a.png", made / folder / "p00_b.png")
+    study(made)
+
+
+def test_too_little_room_on_disk_is_said_before_the_first_training(made, monkeypatch):
+    from custom.study import space
+
+    usage = shutil.disk_usage(made)
+    monkeypatch.setattr(space.shutil, "disk_usage", lambda _: usage._replace(free=10**6))
+    with pytest.raises(UserError, match=r"will take about 0\.\d GB on disk, 1 MB are free in"):
+        study(made)
+    assert not (made / "out/study.yaml").exists()

@@ -1,0 +1,55 @@
+"""Room on disk and in memory, known before the first training."""
+
+from __future__ import annotations
+
+import shutil
+from collections import namedtuple
+
+import pytest
+
+from custom.study import space
+from custom.study.settings import StudyError
+
+PROBED = space.Probed(imports=400e6, peak=500e6, run=30e6)
+
+
+def test_memory_beyond_the_imports_goes_with_the_voxels():
+    assert space.memory_of(PROBED, 1) == 500e6
+    assert space.memory_of(PROBED, 8) == 400e6 + 8 * 100e6
+
+
+def test_a_grid_that_all_trainings_side_by_side_have_no_memory_for_is_left_out():
+    voxels = {1.0: 8000.0, 0.5: 4000.0, 0.25: 1000.0}  # 1.2, 0.8 and 0.5 GB each
+    assert space.rooms_in_memory(PROBED, voxels, 2, memory=2.7e9) == voxels
+    assert space.rooms_in_memory(PROBED, voxels, 2, memory=2.6e9) == {0.5: 4000.0, 0.25: 1000.0}
+    assert space.rooms_in_memory(PROBED, voxels, 1, memory=1.4e9) == voxels
+    with pytest.raises(
+        StudyError, match=r"2 training\(s\) at a time take about 1\.0 GB of memory, 0\.9 GB can be used\. Run fewer"
+    ):
+        space.rooms_in_memory(PROBED, voxels, 2, memory=1e9)
+
+
+def test_a_run_s_folder_grows_with_the_weights_and_each_scan_has_maps_and_a_picture(tmp_path):
+    image = tmp_path / "a.nii.gz"
+    image.write_bytes(b"0" * 1000)
+    same = space.disk_needed(PROBED, 10, [16, 32], [16, 32], [image])
+    assert same == 10 * 30e6 + 3 * 1000 + space.PICTURE
+    assert space.disk_needed(PROBED, 10, [32, 64], [16, 32], []) == 4 * 10 * 30e6
+    assert space.disk_needed(PROBED, 10, [8, 16], [16, 32], []) == 10 * 30e6
+
+
+def test_too_little_room_on_disk_is_said_before_anything_runs(tmp_path, monkeypatch):
+    free = namedtuple("Usage", "total used free")(0, 0, 5e9)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: free)
+    assert space.check_disk(tmp_path, 40e6) == "about 40 MB on disk, where 5.0 GB are free"
+    with pytest.raises(
+        StudyError, match=r"will take about 6\.0 GB on disk, 5\.0 GB are free in .*\. Free some, or let the study"
+    ):
+        space.check_disk(tmp_path, 6e9)
+
+
+def test_a_folder_s_size_is_that_of_its_files_without_links(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/file").write_bytes(b"0" * 123)
+    (tmp_path / "link").symlink_to(tmp_path / "a/file")
+    assert space.on_disk(tmp_path) == 123
