@@ -105,10 +105,12 @@ def test_every_form_of_the_phantom_trains_and_infers(bundle, task, run_bundle, p
     formats = json.loads((out / "bundle/configs/metadata.json").read_text())["network_data_format"]
     assert formats["inputs"]["image"]["num_channels"] == len(own["channels"])
     images = copy_images(phantoms / task.stem, tmp_path / "images", 1)
+    preds = tmp_path / "preds"
     run_bundle(
-        out / "bundle", "run", "configs/inference.yaml", dataset_dir=str(images), output_dir=str(tmp_path / "preds")
+        out / "bundle", "run", "configs/inference.yaml", dataset_dir=str(images), output_dir=str(preds), pictures=True
     )
-    assert len(list((tmp_path / "preds").iterdir())) == 1
+    [written] = [path.name.partition("_pred.")[0] for path in preds.iterdir() if path.name != "pictures"]
+    assert sorted(path.name for path in (preds / "pictures").iterdir()) == ["all.png", f"{written}.png"]
 
 
 def test_lists_in_memory_train_without_validation(run_bundle, phantoms, tmp_path):

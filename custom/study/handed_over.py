@@ -10,9 +10,8 @@ import shutil
 from pathlib import Path
 
 from ..files import write_text
-from ..report import pair
+from ..report import pair, preview
 from ..report.tables import number
-from . import preview
 from .jobs import MAPS
 from .label_maps import map_of, read_map
 from .scans import Scans

@@ -1,4 +1,4 @@
-"""Pictures of what a network drew where there is no reference: one a scan, and one sheet of those to look at first."""
+"""Pictures of what a network drew where there is no reference: one a scan, and one sheet of many."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..cohort.formats import open_scan
 from ..evaluation.slices import slice_to_show, upright
-from ..report.plots import draw_contours, legend, pixels, save_png, show
+from .plots import draw_contours, legend, pixels, save_png, show
 
 MOST = 2**31  # voxels of a scan
 _COLUMNS, _INCHES, _DPI = 6, 2.0, 110
