@@ -1,0 +1,141 @@
+"""Time a training step of every bundle, of a loop as the field writes it, and of the floor, in turns.
+
+    python -m benchmarks.speed                                    2D, every bundle, all cores
+    python -m benchmarks.speed --dimensions 3 --bundles supervised mean_teacher --threads 1
+
+Writes ``speed_2d.md`` and ``speed_2d.png`` (``speed_3d``). It asserts nothing: a time belongs to its machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from custom.errors import show_plainly
+from custom.files import write_text
+
+from .table import Measured, page, plot
+from .turns import ROOT, Worker
+
+BUNDLES = tuple(sorted(path.name for path in (ROOT / "bundles").iterdir() if (path / "configs/train.yaml").is_file()))
+TWO_CHANNELS = ("contrastive_mutual",)
+SHAPES: dict[int, dict[str, Any]] = {
+    2: {
+        "patch": [160, 160],
+        "batch": 8,
+        "widths": [16, 32, 64, 128, 256],
+        "dropout": [0.0, 0.0, 0.1, 0.2, 0.3],
+        "norm": "batch",
+    },
+    3: {
+        "patch": [64, 64, 48],
+        "batch": 2,
+        "widths": [16, 32, 64, 128],
+        "dropout": [0.0, 0.0, 0.1, 0.2],
+        "norm": "instance",
+    },
+}
+RATE = "convolution"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    show_plainly()
+    options = _parser().parse_args(arguments)
+    threads = options.threads or len(os.sched_getaffinity(0))
+    for dimensions in options.dimensions:
+        found = measure(dimensions, options.bundles, options.rounds, options.steps, threads, options.amp)
+        options.out.mkdir(parents=True, exist_ok=True)
+        machine = f"{threads} thread(s), {platform.machine()}, {datetime.date.today()}"
+        command = f"python -m benchmarks.speed --dimensions {dimensions} --threads {threads} --rounds {options.rounds}"
+        text = page(found, dimensions, SHAPES[dimensions], machine, command)
+        write_text(options.out / f"speed_{dimensions}d.md", text)
+        plot(found, options.out / f"speed_{dimensions}d.png")
+        print(text, flush=True)
+    return 0
+
+
+def measure(
+    dimensions: int, bundles: Sequence[str], rounds: int, steps: int, threads: int, amp: str = "auto"
+) -> dict[str, list[Measured]]:
+    """Rounds of all candidates in turns, the first of which warms up and is dropped.
+
+    A candidate that ends is named and left out.
+    """
+    shape = SHAPES[dimensions]
+    with tempfile.TemporaryDirectory() as folder:
+        workers: dict[str, Worker] = {}
+        specs = {name: ("ours", _of_bundle(name, dimensions, shape, steps, Path(folder), amp)) for name in bundles}
+        specs |= {
+            f"peer-style {name}": ("peer", {**shape, "steps": steps, "teacher": name == "mean_teacher"})
+            for name in ("supervised", "mean_teacher")
+            if name in bundles
+        }
+        for kind in ("float32", "bfloat16") if _has_bf16() else ("float32",):
+            specs[f"{RATE} {kind}"] = ("floor", {"dimensions": dimensions, "format": kind})
+        for name, (module, spec) in specs.items():
+            workers[name] = Worker(module, spec, threads, Path(folder) / f"{name}.log")
+        found: dict[str, list[Measured]] = {name: [] for name in workers}
+        for number in range(rounds + 1):
+            for name in list(workers):
+                try:
+                    line = workers[name].turn()
+                except RuntimeError as error:
+                    print(error, file=sys.stderr, flush=True)
+                    workers.pop(name).end()
+                    found.pop(name)
+                    continue
+                if number:
+                    found[name].append(Measured(**line))
+            print(f"round {number} of {rounds}", file=sys.stderr, flush=True)
+        for worker in workers.values():
+            worker.end()
+    return found
+
+
+def _of_bundle(name: str, dimensions: int, shape: dict[str, Any], steps: int, folder: Path, amp: str) -> dict[str, Any]:
+    """A training on a phantom with the sizes of the benchmark; an epoch a turn, validated."""
+    form = "two_channels" if name in TWO_CHANNELS else f"{dimensions}d"
+    return {
+        "bundle": name,
+        "files": ["configs/train.yaml", f"scripts/tasks/phantom_{form}.yaml"],
+        "overrides": {
+            "bundle_root": str(ROOT / "bundles" / name), "dataset_dir": str(folder / f"data_{name}"), "amp": amp,
+            "output_dir": str(folder / f"run_{name}"), "data_list": f"phantom:{form}", "patch": shape["patch"],
+            "labelled_batch": shape["batch"], "unlabelled_batch": shape["batch"], "widths": shape["widths"],
+            "dropout": shape["dropout"], "norm": shape["norm"], "epoch_steps": steps, "steps": 1000 * steps, "val_interval": 1,
+        },
+    }  # fmt: skip
+
+
+def _has_bf16() -> bool:
+    import torch
+
+    from custom.training.precision import autocast_dtype
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return autocast_dtype("auto", device) is torch.bfloat16
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    add = parser.add_argument
+    add("--dimensions", nargs="+", type=int, choices=(2, 3), default=[2])
+    add("--bundles", nargs="+", choices=BUNDLES, default=BUNDLES)
+    add("--rounds", type=int, default=4, help="that count; one more warms up")
+    add("--steps", type=int, default=3, help="of a round")
+    add("--threads", type=int, default=0, help="of the processor; 0: all")
+    add("--amp", default="auto", help='auto | bf16 | fp16 | "off"')
+    add("--out", type=Path, default=ROOT / "benchmarks/results")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
