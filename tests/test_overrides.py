@@ -15,7 +15,7 @@ from custom.cohort.data_list import list_path
 from custom.files import under
 from custom.run.bundle import _local_values
 from custom.run.config import running
-from custom.run.overrides import ConfigError, judge_paths
+from custom.run.overrides import ConfigError, judge_paths, restore
 
 BUNDLE = ROOT / "bundles/mean_teacher"
 KEPT: list[Any] = []  # configs that the runs below append to
@@ -166,6 +166,7 @@ WRONG = {
     "0x10": "16",
     "a,b": "('a', 'b')",
     "True": "True",
+    "None": "None",
 }
 
 
@@ -214,3 +215,23 @@ def test_a_home_folder_is_found_where_the_shell_leaves_it(tmp_path, monkeypatch)
     monkeypatch.setenv("HOME", str(tmp_path))
     assert under("/bundle", "~/out") == list_path("~/out", root="/bundle") == tmp_path / "out"
     assert under("/bundle", "out") == Path("/bundle/out")
+
+
+@pytest.mark.fault("8b", "a # in a path, of which MONAI makes ::")
+def test_a_number_sign_in_a_config_file_stays_and_an_override_goes_before_it(look, tmp_path):
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text(
+        "initial_weights: /m/runs#2\ndata_list: '/d/cohort #1/l.json'\nclasses: [background, 'lesion #1']\n"
+    )
+    config = look(overlay)
+    assert config.resolved("initial_weights") == "/m/runs#2"
+    assert config.resolved("data_list") == "/d/cohort #1/l.json"
+    assert config.resolved("classes") == ["background", "lesion #1"]
+    assert look(overlay, data_list="/e/l.json").resolved("data_list") == "/e/l.json"
+
+
+def test_a_file_called_true_is_a_path():
+    parser = ConfigParser({"data_list": "true", "gates": "false"})
+    parser.parse()
+    restore(parser, {"data_list": "true", "gates": "false"})
+    assert (parser.get_parsed_content("data_list"), parser.get_parsed_content("gates")) == ("true", False)

@@ -42,7 +42,7 @@ def running() -> RunConfig:
     judge_paths(overrides)
     if files:
         judge(overrides, files)
-    restore(parser, overrides)
+    restore(parser, overrides, files)
     return RunConfig(parser, files)
 
 

@@ -55,20 +55,39 @@ def overrides_and_files(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], A
     return {k: v for k, v in {**defaults, **arguments.get("override", {})}.items() if k not in own}, files
 
 
-def restore(parser: ConfigParser, overrides: Mapping[str, Any]) -> None:
-    """Give overrides back what they lose on the way: booleans, and each ``#`` of a path, of which MONAI makes ``::``.
+def restore(parser: ConfigParser, overrides: Mapping[str, Any], files: Any = ()) -> None:
+    """Give values back what they lose on the way: booleans of overrides, and each ``#`` of a text, of which MONAI makes
+    ``::``, be it an override's or written in a config file.
 
     ``--gates false`` reaches MONAI as a text, which Python holds true. What is resolved already stays: the config is being
     resolved at this moment.
     """
-    restored = {name.replace("#", "::"): _truth(escaped(value)) for name, value in overrides.items()
-                if name[0] != "+" and _truth(escaped(value)) != value}  # fmt: skip
+    written = {} if not files else dict(_texts(ConfigParser.load_config_files(files)))
+    given = tuple(name.lstrip("+").replace("#", "::") for name in overrides)
+    restored = {name: escaped(text) for name, text in written.items()
+                if escaped(text) != text and not _within(name, given)}  # fmt: skip
+    meant = {name: escaped(value) if name in PATHS else _truth(escaped(value)) for name, value in overrides.items()}
+    restored |= {name.replace("#", "::"): value for name, value in meant.items()
+                 if name[0] != "+" and value != overrides[name]}  # fmt: skip
     if not restored:
         return
     resolved = parser.ref_resolver.resolved_content
     parser.update(restored)
     parser.parse(reset=True)
     parser.ref_resolver.resolved_content = {name: value for name, value in resolved.items() if name not in restored}
+
+
+def _texts(config: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Every text of a config with its id."""
+    items = config.items() if isinstance(config, dict) else enumerate(config) if isinstance(config, list) else ()
+    for key, value in items:
+        if isinstance(value, str):
+            yield f"{prefix}{key}", value
+        yield from _texts(value, f"{prefix}{key}::")
+
+
+def _within(name: str, ids: Sequence[str]) -> bool:
+    return any(name == other or name.startswith(f"{other}::") for other in ids)
 
 
 def _truth(value: Any) -> Any:
@@ -124,7 +143,11 @@ def judge_paths(overrides: Mapping[str, Any], typed: Sequence[str] | None = None
     for name in PATHS:
         value = overrides.get(name)
         written = _written(name, words)
-        if value is None or isinstance(value, Path) or (isinstance(value, str) and written in (None, value)):
+        if (
+            (value is None and written is None)
+            or isinstance(value, Path)
+            or (isinstance(value, str) and written in (None, value))
+        ):
             continue
         if written is None or written.strip("'\"") != value:
             text = str(value) if written is None else written
