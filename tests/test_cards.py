@@ -9,8 +9,10 @@ import pytest
 import torch
 import yaml
 from conftest import BUNDLES, ROOT, TINY, default_task, known
+from monai.bundle import ConfigParser
 from small_card import content, networks
 
+from custom.cohort.intensities import FILE
 from distribution import cards
 from distribution.adopt import adopt, recommend
 from distribution.cards import MAX_FILE, MAX_TOTAL, CardError, card, read, recommended, verify
@@ -212,6 +214,16 @@ def test_pretrained_weights_are_those_of_the_card(one):
 
 
 @each_card
+def test_pretrained_weights_know_the_intensities_of_their_training(one):
+    record = json.loads((one.models / FILE).read_text(encoding="utf-8"))
+    config = ConfigParser({})
+    config.read_config(
+        [str(ROOT / f"bundles/{one.method}/configs/train.yaml"), str(ROOT / f"custom/tasks/{one.task}.yaml")]
+    )
+    assert list(record) == config["channels"]
+
+
+@each_card
 def test_pretrained_bundles_are_measured(one):
     assert one.dice("validation") is not None
     test = one.figures["test"]
@@ -229,7 +241,7 @@ def test_pretrained_weights_fit_their_network(one):
 
 
 def test_every_file_of_weights_has_a_card_and_all_are_small_enough():
-    files = [*ROOT.glob("bundles/*/models/*"), *ROOT.glob("distribution/pretrained/*/*.pt")]
+    files = [*ROOT.glob("bundles/*/models/*.pt"), *ROOT.glob("distribution/pretrained/*/*.pt")]
     assert sorted(files) == sorted({path for one in PRETRAINED for path in one.files})
     assert sum(path.stat().st_size for path in files) <= MAX_TOTAL
 

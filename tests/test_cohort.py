@@ -13,6 +13,7 @@ from custom.cohort import data_list as cohort
 from custom.cohort.data_list import only, read, references
 from custom.cohort.errors import CohortError
 from custom.cohort.folders import images
+from custom.cohort.found import scans_of
 from custom.cohort.names import stem
 from custom.cohort.overlaps import judge_list
 
@@ -325,6 +326,14 @@ def test_what_is_no_image_in_a_folder_is_named_texts_beside_images_are_not(tmp_p
     assert caplog.messages == [
         f"Not read in {tmp_path}, no image and no folder of a DICOM series: b.tif, c.nii.gz.part, study"
     ]
+
+
+def test_modalities_of_one_scan_whose_names_differ_by_letter_case_are_named(tmp_path):
+    fill(tmp_path / "a", "p1.nii.gz", "p2.nii.gz", "q.nii.gz", "Q.nii.gz")
+    fill(tmp_path / "b", "P1.nii.gz", "p2.nii.gz", "q.nii.gz")
+    fill(tmp_path / "labels", "p2.nii.gz")
+    _, notes = scans_of({"a": tmp_path / "a", "b": tmp_path / "b"}, tmp_path / "labels")
+    assert notes == ["modalities of one scan? Letter case or blanks alone differ in P1 and p1: give both one name"]
 
 
 def test_a_folder_without_images_is_refused_with_what_was_expected(tmp_path):

@@ -193,11 +193,18 @@ def test_of_a_case_with_some_modalities_those_are_judged(tmp_path):
     )
     (tmp_path / FILE).write_text(json.dumps(record))
     check = IntensityCheck(tmp_path, ["a", "b"])
-    second = torch.rand(1, 64, 64) - 9
+    second = torch.linspace(-9, -8, 64 * 64).reshape(1, 64, 64)
     check(engine(second, modality=["b"]))
     check(engine(second, present={"a": torch.tensor([False]), "b": torch.tensor([True])}))
     with pytest.raises(IntensityError, match=r"a runs from -9 to -8"):
         check(engine(second, modality=["a"]))
+
+
+def test_weights_without_a_record_are_named_once(tmp_path, caplog):
+    handler = IntensityCheck(tmp_path, ["image"])
+    run(handler, p1=PICTURE(picture(1)), p2=PICTURE(picture(2)))
+    assert [text for text in caplog.messages if "keep no record of those in training" in text] == caplog.messages
+    assert len(caplog.messages) == 1
 
 
 def test_a_training_leaves_what_it_saw_beside_the_weights(tmp_path, caplog):

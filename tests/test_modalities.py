@@ -399,3 +399,11 @@ def test_an_image_of_no_known_modality_is_refused_with_what_to_say(infer_with_bu
         infer_with_bundle(tmp_path / "images", tmp_path / "preds")
     assert "1 channel, the task names 2 (first, second). Say which of them it is" in str(error.value.__cause__)
     assert not (tmp_path / "preds").exists()
+
+
+def test_a_folder_between_the_scans_of_a_modality_is_named(tmp_path, caplog):
+    for name in ("flair/p1.nii.gz", "t1ce/p1.nii.gz", "flair/p2/series1/1.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    images_alone(tmp_path, NAMES)
+    assert caplog.messages == [f"Not read in {tmp_path / 'flair'}, no image and no folder of a DICOM series: p2"]

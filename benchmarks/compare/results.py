@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from custom.dice import mean_of_known
 from custom.evaluation.case_report import BOUNDARY, COUNTS
 from custom.evaluation.compare import Difference, case_difference, paired_difference
 from custom.evaluation.earlier import summary_of_today
@@ -190,7 +191,7 @@ def change(
     if not by_seed:
         return None
     averaged: Cases = [
-        {"case": name, "patient": patients[name], "difference": _mean_of_known(each)} for name, each in values.items()
+        {"case": name, "patient": patients[name], "difference": mean_of_known(each)} for name, each in values.items()
     ]
     nothing: Cases = [{**case, "difference": 0.0} for case in averaged]
     return Change(paired_difference(averaged, nothing, "difference"), by_seed)
@@ -314,11 +315,6 @@ def _by_seed(entry: Entry, file: str) -> dict[int, Cases]:
 
 def _cases(cases: Sequence[Mapping[str, Any]]) -> Cases:
     return [{key: math.nan if value is None else value for key, value in case.items()} for case in cases]
-
-
-def _mean_of_known(values: Sequence[float]) -> float:
-    known = [value for value in values if not math.isnan(value)]
-    return math.fsum(known) / len(known) if known else math.nan
 
 
 def _frozen(value: Any) -> str:

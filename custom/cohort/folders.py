@@ -70,7 +70,7 @@ def _scans(folder: Path) -> dict[str, Path]:
     scans = [path for path in found if is_scan(path)]
     if twins := namesakes(scans):
         raise CohortError(f"several images of one name in {folder}: {'; '.join(twins)}. Keep one of each")
-    if strays := [path.name for path in found if path.is_file() and is_stray(path)]:
+    if strays := [path.name for path in found if is_stray(path)]:
         logger.warning("Not read in %s, no image and no folder of a DICOM series: %s", folder, ", ".join(strays))
     return {stem(path): path for path in scans}
 

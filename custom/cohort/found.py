@@ -43,6 +43,7 @@ def scans_of(images: Path | Mapping[str, Path], labels: Path) -> tuple[list[Foun
         scans.append(FoundScan(name, image, label_of.get(name), len(found) == len(folders)))
     bare = [scan.name for scan in scans if not scan.label]
     notes = [unmatched(without_image, bare)] if without_image else []
+    notes += _almost_one(folders)
     return scans, notes + not_read([*by_modality.values(), labels])
 
 
@@ -86,6 +87,19 @@ def not_read(folders: Sequence[Path]) -> list[str]:
     """One sentence on what lies in folders and is no scan; none where there is nothing."""
     strays = [path.name for folder in folders for path in visible(folder) if is_stray(path)]
     return [f"not read, no image and no folder of a DICOM series: {some(strays)}"] if strays else []
+
+
+def _almost_one(folders: Mapping[str, Mapping[str, Path]]) -> list[str]:
+    """One sentence on scans whose modalities have names that differ by letter case or blanks alone: each counts as a scan
+    that lacks the other modality."""
+    alike: dict[str, set[str]] = {}
+    for name in {name for files in folders.values() for name in files}:
+        alike.setdefault(_folded(name), set()).add(name)
+    differ = [" and ".join(sorted(names)) for names in alike.values()
+              if len(names) > 1 and not any(names <= files.keys() for files in folders.values())]  # fmt: skip
+    if not differ:
+        return []
+    return [f"modalities of one scan? Letter case or blanks alone differ in {some(sorted(differ))}: give both one name"]
 
 
 def _folded(name: str) -> str:

@@ -329,7 +329,7 @@ def _summary(rows: Sequence[Row], metric: str) -> dict[str, Any]:
         bootstrap_interval(values, patients), 0, 1 if metric.startswith((*OVERLAPS, BOUNDARY)) else None
     )
     return {
-        "mean": _or_none(values[known].mean() if known.any() else math.nan),
+        "mean": _or_none(mean_of_known(values.tolist())),
         "sd": _or_none(values[known].std(ddof=1) if known.sum() > 1 else math.nan),
         "low": _or_none(low),
         "high": _or_none(high),

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..dice import class_dice
+
 Mask = NDArray[np.bool_]
 Distances = NDArray[np.float64]
 
@@ -128,8 +130,8 @@ def dice(pred: NDArray[Any], label: NDArray[Any]) -> float:
         ValueError: shapes that differ.
     """
     pred, label = _masks(pred, label)
-    total = int(np.count_nonzero(pred)) + int(np.count_nonzero(label))
-    return 2 * int(np.count_nonzero(pred & label)) / total if total else math.nan
+    overlap, found, wanted = (int(np.count_nonzero(mask)) for mask in (pred & label, pred, label))
+    return 0.0 if found and not wanted else class_dice(overlap, found, wanted)
 
 
 def surface_distances(

@@ -24,7 +24,7 @@ class IntensityCheck:
     line at the end of a run; in the next run of the same cases, by another network, not again.
 
     What training had lies beside the weights; of weights without that record (those of earlier versions) only what no network
-    can read is refused.
+    can read is refused, and that is said.
 
     Args:
         weights: a file of weights, or their folder.
@@ -43,6 +43,9 @@ class IntensityCheck:
         self._refused: dict[str, str] = {}  # why the network did not see a case, by its name
 
     def attach(self, engine: Engine) -> None:
+        if not self.record:
+            logger.warning("Intensities: these weights keep no record of those in training: images are not compared with it. "
+                           "Look whether yours have the same bits and unit.")  # fmt: skip
         engine.add_event_handler(Events.ITERATION_STARTED, self)
         engine.add_event_handler(Events.COMPLETED, self._tell)
         if self.skip:
