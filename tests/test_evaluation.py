@@ -126,7 +126,7 @@ def test_a_missed_class_does_not_improve_the_mean_distance_of_its_case(tmp_path)
     assert missed["dice_mean"] == pytest.approx(1 / 2)
     assert report.compat_rows[1]["hd95_voxels_mean"] == 0  # published tables do let it improve
     assert report.write(tmp_path, "test")["metrics"]["hd95_mm_mean"]["cases"] == 1
-    assert "a case with a missed one has no mean distance" in (tmp_path / "test.md").read_text()
+    assert "A case with a missed structure has no mean distance" in (tmp_path / "test.md").read_text()
 
 
 def test_a_false_alarm_is_counted_and_changes_no_mean_of_its_case(tmp_path):

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..dice import mean_of_known
+from ..dice import MEAN_DICE, mean_of_known
 from ..errors import UserError
 from ..files import write_text
 from ..markdown import table
@@ -196,7 +196,7 @@ def markdown_text(name: str, summary: Mapping[str, Any]) -> str:
         f"{summary['cases']} cases of {summary['patients']} patients. Missed: a structure of the label of which the "
         "prediction has nothing; it has Dice 0 and no distance. False alarm: a class that the prediction has and the label "
         "lacks; it has no Dice and no distance, and counts in its own column alone. So Dice is over the cases that have "
-        "the structure. The mean of a case is over the classes of its label; a case with a missed one has no mean "
+        f"the structure, and {MEAN_DICE}. A case with a missed structure has no mean "
         f"distance. Intervals: {summary['interval']}. Boundary Dice counts the voxels within {REACH} of the reference's "
         "surface alone.",
         table(

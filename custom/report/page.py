@@ -7,6 +7,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from ..dice import MEAN_DICE
 from . import palette
 from .tables import counted, interval, number
 
@@ -29,5 +30,5 @@ def render(template: str, folder: Path = TEMPLATES, **content: Any) -> str:
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
     environment.filters["counted"] = counted
-    environment.globals |= {"palette": palette, "number": number, "interval": interval}
+    environment.globals |= {"palette": palette, "number": number, "interval": interval, "mean_dice": MEAN_DICE}
     return environment.get_template(template).render(contents=[], **content)

@@ -12,6 +12,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from ..dice import MEAN_DICE
 from ..evaluation.case_report import BOUNDARY, CONTRAST, FAULTS, Row, faults_of
 from ..evaluation.hardness import REACH
 from ..files import under, write_text
@@ -182,7 +183,7 @@ def _classes(network: Evaluated) -> Table:
     columns += fault_columns(counts.__getitem__, lambda name: cases * (len(network.classes) if name == "mean" else 1))
     caption = (
         f"{network.name}: mean over cases. Cases counts those that have a number: Dice has one where the label has the "
-        "class, a distance where the prediction has it too."
+        f"class, a distance where the prediction has it too; {MEAN_DICE}."
     )
     return Table(caption, columns, names)
 
