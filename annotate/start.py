@@ -41,8 +41,11 @@ SWITCHES = {
 }
 
 
-def prepare(studies: Path, model: str | None, work: Path | None) -> tuple[Path, str]:
+def prepare(studies: Path, model: str | None, work: Path | None, name: str = "") -> tuple[Path, str]:
     """Make the work folder, or find it again; returns it and the model's name.
+
+    Args:
+        name: of the model in the work folder; empty: by what it is.
 
     Raises:
         StartError: the studies cannot be annotated with this model.
@@ -56,7 +59,7 @@ def prepare(studies: Path, model: str | None, work: Path | None) -> tuple[Path, 
             f"--work {work} lies in the studies, which MONAI Label watches. Choose a folder outside of {studies}"
         )
     model = model or recommended()
-    name = model_name(model)
+    name = name or model_name(model)
     bundle = work / "model" / name
     if bundle.is_dir():
         judge_source(model, bundle)
@@ -199,9 +202,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error("say where the images are: --studies DIR, or --study DIR")
     judge_address(options.host, options.port, os.environ)
     of_study = study.read(options.study) if options.study else None
+    name = ""
     if of_study:
+        name = "" if options.model else of_study.name
         options.studies, options.model = of_study.images, options.model or str(of_study.bundle)
-    work, name = prepare(options.studies, options.model, options.work)
+    work, name = prepare(options.studies, options.model, options.work, name)
     if of_study and (copied := study.hand_over(of_study, work)):
         print(
             f"{copied} labels of the study were copied to {of_study.images / study.CORRECTED}, where the server reads them."

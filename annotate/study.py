@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import shutil
 from dataclasses import dataclass
@@ -32,6 +33,12 @@ class Study:
     labels: Path | None
     bundle: Path
     order: list[str]
+
+    @property
+    def name(self) -> str:
+        """Of the model in the work folder, by the weights: after a further study it is another one, which begins with that
+        study's, and what was trained on the earlier one stays beside it."""
+        return f"study_{hashlib.sha256((self.bundle / 'models/model.pt').read_bytes()).hexdigest()[:8]}"
 
 
 def read(folder: Path) -> Study:

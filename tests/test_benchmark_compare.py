@@ -15,6 +15,7 @@ from benchmarks.compare import __main__ as command
 from benchmarks.compare import runs
 from benchmarks.compare.results import read_rows
 from custom.run.folder import RunFolder
+from custom.study.budget import seconds
 
 ROOT = Path(__file__).resolve().parents[1]
 BUNDLES = ROOT / "bundles"
@@ -226,7 +227,7 @@ def test_the_sizes_of_this_repository_name_bundles_and_tasks_that_there_are():
 
 @pytest.mark.parametrize(("text", "expected"), [("90s", 90), ("150m", 9000), ("2h", 7200), ("1.5", 90)])
 def test_a_budget_is_a_time(text, expected):
-    assert command.seconds(text) == expected
+    assert seconds(text) == expected
 
 
 def test_a_budget_that_is_no_time_is_refused(capsys):

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import signal
 import sys
 import time
@@ -23,20 +22,13 @@ from typing import Any
 
 from custom.files import write_text
 from custom.run.folder import RunFolder, RunFolderError
+from custom.study.budget import seconds
 
 from . import page, table
 from .results import families, read_rows
 from .runs import ROOT, SIZES, Job, OutOfTime, fits, job_of, read_sizes, run
 
 RESULTS = ROOT / "benchmarks/results"
-
-
-def seconds(text: str) -> float:
-    """``90s``, ``150m``, ``2h``; a number alone is minutes."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
-    if not found:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time: write 90s, 150m or 2h")
-    return float(found[1]) * {"s": 1, "m": 60, "h": 3600, "": 60}[found[2]]
 
 
 def do(jobs: Sequence[Job], lists: Path, output: Path, rows: Path, budget: float, go_on: bool) -> list[str]:

@@ -11,7 +11,6 @@ Without a step, all of them; a study that is there already goes on. Each can be 
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -24,7 +23,7 @@ from ..files import typed
 from ..run.folder import RunFolder
 from . import settings as study
 from . import verdict
-from .budget import minutes
+from .budget import minutes, seconds
 from .jobs import BUNDLES, Runner, Stopped
 from .plan import Asked, cohort_of, plan
 from .settings import FILE, TASK, Settings, StudyError
@@ -107,14 +106,6 @@ def _folders(words: Sequence[str]) -> Path | dict[str, Path]:
     from ..cohort.make import folders
 
     return folders(words)
-
-
-def seconds(text: str) -> float:
-    """``90s``, ``150m``, ``2h``; a number alone is minutes."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
-    if not found:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time: write 90s, 150m or 2h")
-    return float(found[1]) * {"s": 1, "m": 60, "h": 3600, "": 60}[found[2]]
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import heapq
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -173,3 +175,15 @@ def minutes(seconds: float) -> str:
         return f"{seconds:.0f} s"
     whole = round(seconds / 60)
     return f"{whole} min" if whole < 60 else f"{whole // 60} h" + (f" {whole % 60} min" if whole % 60 else "")
+
+
+def seconds(text: str) -> float:
+    """``90s``, ``150m``, ``2h``; a number alone is minutes.
+
+    Raises:
+        ArgumentTypeError: it is none of these.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time: write 90s, 150m or 2h")
+    return float(found[1]) * {"s": 1, "m": 60, "h": 3600, "": 60}[found[2]]

@@ -24,6 +24,17 @@ def folder(tmp_path):
     return tmp_path
 
 
+def test_after_a_further_study_the_work_folder_begins_with_its_bundle(folder):
+    weights = folder / "study/bundle/models/model.pt"
+    weights.parent.mkdir()
+    names = []
+    for content in (b"first", b"first", b"second"):
+        weights.write_bytes(content)
+        names.append(read(folder / "study").name)
+    assert names[0] == names[1] != names[2]
+    assert all(name.startswith("study_") and name.isidentifier() for name in names)
+
+
 def test_a_study_says_where_its_images_are_what_serves_and_which_scan_comes_next(folder):
     found = read(folder / "study")
     assert (found.images, found.bundle) == (folder / "images", folder / "study/bundle")
