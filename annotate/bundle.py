@@ -24,6 +24,7 @@ from custom.cohort.case import Case
 from custom.cohort.facts import Facts, Record
 from custom.dice import class_dice, mean_dice
 from custom.errors import UserError
+from custom.networks.probabilities import Probabilities, probabilities_of
 
 from .form import unfit
 
@@ -129,6 +130,10 @@ class Served:
             Exception: whatever the bundle's transforms raise of an image that they cannot use.
         """
         return self._infer(image, weights)["pred"].as_tensor()
+
+    def probabilities(self, weights: str | Path | None = None) -> Probabilities:
+        """What a network makes of its logits, as it was trained; raises NoWeights and WrongWeights as :meth:`logits`."""
+        return probabilities_of(self._network(weights))
 
     @torch.no_grad()
     def predict(self, image: str | Path, weights: str | Path | None = None, judged: bool = False) -> MetaTensor:

@@ -180,6 +180,12 @@ def test_each_network_computes_by_its_own_file_also_of_one_moment(bundle: Path, 
     assert torch.equal(served.logits(image, files["model"]), model)
 
 
+@pytest.mark.parametrize(("method", "both"), [("mean_teacher", 0.5), ("task_affinity", 0.953)])  # softmax, sigmoids
+def test_a_network_says_what_it_makes_of_its_logits(tmp_path: Path, method: str, both: float) -> None:
+    probabilities = Served(made(tmp_path / "bundle", method)).probabilities()
+    assert probabilities(torch.full((1, 2, 3, 3), 3.0))[0, 1, 0, 0] == pytest.approx(both, abs=1e-3)
+
+
 def test_new_weights_are_read_and_have_another_version(tmp_path: Path, image: Path) -> None:
     served = Served(made(tmp_path / "bundle"))
     before, version = served.logits(image), served.version()
