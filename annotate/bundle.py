@@ -8,7 +8,7 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,8 +20,13 @@ from monai.data import MetaTensor
 from monai.transforms import Compose, SaveImage, SaveImaged
 from torch import Tensor, nn
 
+from custom.cohort.case import Case
+from custom.cohort.facts import Facts, Record
 from custom.dice import class_dice, mean_dice
 from custom.errors import UserError
+from custom.networks.probabilities import Probabilities, probabilities_of
+
+from .form import unfit
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +39,10 @@ class NoWeights(UserError, FileNotFoundError):
 
 class WrongWeights(UserError, ValueError):
     """A file of weights that is not of this bundle's network."""
+
+
+class UnfitScan(UserError, ValueError):
+    """A scan that the bundle's own inference would refuse."""
 
 
 class Served:
@@ -64,6 +73,8 @@ class Served:
         self.fill_nonfinite = bool(config.get("fill_nonfinite"))
         self.dimensions, self.slices = int(config["dimensions"]), bool(config["slices"])
         self.orientation: str = config.get("orientation", "")
+        self.spacing_mm: Sequence[float] | float | None = config.get("spacing_mm")
+        self._read = Record()  # a scan that is asked for again is not read again to be judged
         config |= {"bundle_root": str(self.root), "device": str(self.device)}
         self._parser = ConfigParser(config)
         self._networks: dict[Path, tuple[tuple[int, ...], nn.Module]] = {}
@@ -115,9 +126,14 @@ class Served:
         Raises:
             NoWeights: there is no such file.
             WrongWeights: the file is not of this network.
+            UnfitScan: the image cannot be read, or is none that the bundle takes; the network has not seen it.
             Exception: whatever the bundle's transforms raise of an image that they cannot use.
         """
         return self._infer(image, weights)["pred"].as_tensor()
+
+    def probabilities(self, weights: str | Path | None = None) -> Probabilities:
+        """What a network makes of its logits, as it was trained; raises NoWeights and WrongWeights as :meth:`logits`."""
+        return probabilities_of(self._network(weights))
 
     @torch.no_grad()
     def predict(self, image: str | Path, weights: str | Path | None = None, judged: bool = False) -> MetaTensor:
@@ -175,6 +191,7 @@ class Served:
 
     def _infer(self, image: str | Path, weights: str | Path | None, judged: bool = False) -> dict[str, Any]:
         network = self._network(weights)
+        self._judge(Path(image))
         data = self._parser.get_parsed_content("preprocessing")({"image": str(image)})
         if judged and (self.root / "scripts/inference/intensities.py").is_file():  # bundles of earlier versions lack it
             check = self.module("inference.intensities").IntensityCheck(self.root / "models", self.channels)
@@ -183,6 +200,15 @@ class Served:
         inferer = self._parser.get_parsed_content("inferer")
         logits = inferer(data["image"].as_tensor()[None].to(self.device), network)[0].float().cpu()
         return {**data, "pred": MetaTensor(logits)}  # Invertd leaves plain tensors as they are
+
+    def _judge(self, image: Path) -> None:
+        """Raise UnfitScan, in the words of the cohort check, before the image is turned, resampled or held twice."""
+        file = str(image)
+        found = self._read.facts([file])[file]
+        if not isinstance(found, Facts):
+            raise UnfitScan(str(found)) from found
+        if fault := unfit(Case("studies", image.name, image.name, {"": file}, ""), self, {file: found}):
+            raise UnfitScan(fault)
 
     def _network(self, weights: str | Path | None) -> nn.Module:
         path = Path(weights) if weights is not None else self.root / "models/model.pt"

@@ -68,6 +68,7 @@ class BundleInfer(InferTask):
         Raises:
             NoWeights: nothing was trained yet.
             UnknownForm: another ``result_extension``; PNG for an image of another kind than PNG and JPEG.
+            UnfitScan: the bundle's own inference would refuse the scan.
             IntensityError: the network would see nonsense.
             TurnedPicture: a picture that viewers show in another way than 3D Slicer.
         """

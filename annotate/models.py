@@ -183,6 +183,7 @@ def judge_model(bundle: Path, image: Path) -> None:
     task = Task(
         channels=tuple(channels), axes=3 if slices else dimensions, slices=slices,
         orientation=config.get("orientation", ""), fill_nonfinite=bool(config.get("fill_nonfinite")),
+        values=tuple(config["label_values"]), spacing_mm=config.get("spacing_mm"),
     )  # fmt: skip
     case = Case("studies", image.name, image.name, {"": str(image)}, "")
     if faults := [text for _, text in task.faults(case, {str(image): facts})]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from custom.losses.low_confidence import chosen_pixels
+from custom.networks.probabilities import Probabilities, softmax
 
 THRESHOLD = 0.8  # below it a voxel is of low confidence
 BINS = 16  # of the histogram
@@ -38,15 +38,18 @@ def disagreement(first: Tensor, second: Tensor) -> Tensor:
     return (a != b).sum() / ((a > 0) | (b > 0)).sum().clamp(min=1)
 
 
-def low_confidence(logits: Tensor, threshold: float = THRESHOLD) -> Tensor:
+def low_confidence(logits: Tensor, threshold: float = THRESHOLD, probabilities: Probabilities = softmax) -> Tensor:
     r"""Share of low confidence among the voxels that are not surely background.
 
     .. math:: U = \frac{|\{v : \max_k p_{vk} < \tau\}|}{|\{v : c_v > 0 \text{ or } \max_k p_{vk} < \tau\}|}
 
-    with the class :math:`c` of largest logit. Low confidence is that of
-    :class:`~custom.losses.low_confidence.LowConfidenceConsistencyLoss`: a voxel at the threshold is sure. A background
-    that may be foreground counts as well, so that a network that finds nothing because it is sure of nothing has 1,
-    one that is sure that nothing is there 0.
+    with the class :math:`c` of largest logit. A voxel at the threshold is sure. A background that may be foreground
+    counts as well, so that a network that finds nothing because it is sure of nothing has 1, one that is sure that
+    nothing is there 0.
+
+    Args:
+        probabilities: of the network, see :func:`~custom.networks.probabilities.probabilities_of`: one that was trained
+            with sigmoids is unsure elsewhere than the softmax of its logits says.
 
     Shape:
         - logits: ``(K, *spatial)``, K >= 2.
@@ -57,11 +60,13 @@ def low_confidence(logits: Tensor, threshold: float = THRESHOLD) -> Tensor:
     """
     if not 0 <= threshold <= 1:
         raise ValueError(f"threshold is a probability in [0, 1], got {threshold}")
-    unsure = chosen_pixels(logits[None], None, threshold)[0]  # (*spatial)
-    return unsure.sum() / ((_classes(logits) > 0) | unsure).sum().clamp(min=1)
+    found = _classes(logits) > 0  # (*spatial)
+    p = probabilities(logits[None].to(torch.promote_types(logits.dtype, torch.float32)))[0]  # (K, *spatial)
+    unsure = p.amax(dim=0) < threshold  # (*spatial)
+    return unsure.sum() / (found | unsure).sum().clamp(min=1)
 
 
-def score(logits: Sequence[Tensor], threshold: float = THRESHOLD) -> float:
+def score(logits: Sequence[Tensor], threshold: float = THRESHOLD, probabilities: Probabilities = softmax) -> float:
     """The mean of disagreement and low confidence, in [0, 1]: the larger, the more the scan would teach.
 
     Both are shares of nearly the same voxels, so neither needs a weight. The first network is the one that serves; its
@@ -70,8 +75,9 @@ def score(logits: Sequence[Tensor], threshold: float = THRESHOLD) -> float:
 
     Args:
         logits: ``(K, *spatial)`` of one or two networks.
+        probabilities: of the first network.
     """
-    unsure = float(low_confidence(logits[0], threshold))
+    unsure = float(low_confidence(logits[0], threshold, probabilities))
     return unsure if len(logits) == 1 else (float(disagreement(logits[0], logits[1])) + unsure) / 2
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib.util
 import ipaddress
 import json
 import os
@@ -24,7 +25,7 @@ from annotate import study
 from annotate.models import ROOT, StartError, install, judge_model, judge_source, model_name, recommended
 from annotate.uploads import turned
 from custom.cohort.formats.exif import orientation
-from custom.errors import show_plainly
+from custom.errors import MissingPackages, show_plainly
 from custom.files import typed
 
 INDEX = "datastore_v2.json"
@@ -39,6 +40,19 @@ SWITCHES = {
     "MONAI_LABEL_TRACKING_ENABLED": "false",
     "PYTHONUNBUFFERED": "1",  # the training's lines, as it says them
 }
+
+
+def judge_environment() -> None:
+    """Refuse a Python without MONAI Label, before a work folder is made that nothing could serve.
+
+    Raises:
+        MissingPackages: it has none.
+    """
+    if importlib.util.find_spec("monailabel") is None:
+        raise MissingPackages(
+            f"this Python ({sys.executable}) has no monailabel, which needs an environment of its own. Start the server with "
+            "make annotate STUDIES=DIR (or STUDY=DIR), which makes that environment, .venv-annotate, and uses it"
+        )
 
 
 def prepare(studies: Path, model: str | None, work: Path | None, name: str = "") -> tuple[Path, str]:
@@ -200,6 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if bool(options.study) == bool(options.studies):
         parser.error("say where the images are: --studies DIR, or --study DIR")
+    judge_environment()
     judge_address(options.host, options.port, os.environ)
     of_study = study.read(options.study) if options.study else None
     name = ""

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from custom.cohort.formats import open_scan
+from custom.networks.probabilities import Probabilities
 
 from . import ranking
 
@@ -30,6 +31,7 @@ BUDGET = 32  # scans that one request may newly read or score
 SECONDS = 5.0  # after which it stops doing so; at least one is done
 FEW = 5  # labels below which the networks are not asked
 CACHE = "informative"  # key in what the datastore knows of an image
+SCORED_BY = 2  # what a kept score was computed with: by 1 it was the softmax of any network
 UNTRAINED = "untrained"
 MAX_VOXELS = 2**29  # of a scan; 2 GiB as float32
 
@@ -44,6 +46,8 @@ class Networks(Protocol):
     def version(self) -> str: ...
 
     def logits(self, image: Path, weights: Path) -> Tensor: ...
+
+    def probabilities(self, weights: Path) -> Probabilities: ...
 
 
 class Datastore(Protocol):
@@ -236,7 +240,7 @@ class Informative(Strategy):
 
     def _kept(self, name: str, version: str, datastore: Datastore) -> dict[str, Any] | None:
         kept = datastore.get_image_info(name).get(CACHE)
-        now = {"version": version, "file": _state(Path(datastore.get_image_uri(name)))}
+        now = {"version": version, "file": _state(Path(datastore.get_image_uri(name))), "scored_by": SCORED_BY}
         return kept if isinstance(kept, dict) and {key: kept.get(key) for key in now} == now else None
 
     def _score(self, name: str, version: str, datastore: Datastore) -> None:
@@ -245,11 +249,13 @@ class Informative(Strategy):
         weights = self.served.networks()
         names = ["model", *sorted(set(weights) - {"model"})][:2]
         try:
-            score = ranking.score([self.served.logits(image, weights[network]) for network in names])
+            logits = [self.served.logits(image, weights[network]) for network in names]
+            score = ranking.score(logits, probabilities=self.served.probabilities(weights["model"]))
         except Exception as error:  # one bad file must not end the annotation of the others
             logger.warning("%s has no score: %s", name, error)
             score = None
-        datastore.update_image_info(name, {CACHE: {"version": version, "file": state, "score": score}})
+        kept = {"version": version, "file": state, "scored_by": SCORED_BY, "score": score}
+        datastore.update_image_info(name, {CACHE: kept})
 
 
 def _within(names: list[str], do: Callable[[str], None], budget: int, seconds: float) -> list[str]:

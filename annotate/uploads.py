@@ -4,31 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import nibabel
 import numpy as np
 
-from custom.cohort.case import Case, Task
+from custom.cohort.case import Case
 from custom.cohort.facts import Facts, ScanFault, read
 from custom.cohort.formats.itk_image import is_picture, quiet_itk, read_image
 from custom.cohort.label_formats import OF_FILES, OF_PICTURES, smallest
 from custom.cohort.reader import is_nifti
 
+from .form import Form, unfit
 from .requests_check import BadRequest
 
 MAX_VOXELS = 2**29  # of an upload; 1 GiB as int16
-
-
-class Form(Protocol):
-    """What is asked of the served bundle (:class:`annotate.bundle.Served`)."""
-
-    channels: list[str]
-    label_values: list[int]
-    dimensions: int
-    slices: bool
-    orientation: str
-    fill_nonfinite: bool
 
 
 def judge_image(image: Path, form: Form) -> None:
@@ -78,16 +68,8 @@ def _renumber(label: Path, values: Sequence[int]) -> None:
 
 
 def _judge(case: Case, form: Form, facts: dict[str, Facts], values: Sequence[int] = ()) -> None:
-    task = Task(
-        channels=tuple(form.channels),
-        values=tuple(values),
-        axes=3 if form.slices else form.dimensions,
-        slices=form.slices,
-        orientation=form.orientation,
-        fill_nonfinite=form.fill_nonfinite,
-    )
     faults = [turned(Path(file)) for file, found in facts.items() if found.turned]
-    if faults := [*faults, *(text for _, text in task.faults(case, facts))]:
+    if faults := [*faults, *filter(None, [unfit(case, form, facts, values)])]:
         raise BadRequest("; ".join(faults))
 
 

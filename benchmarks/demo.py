@@ -80,6 +80,7 @@ WHAT NEXT
 def demo(out: Path) -> None:
     """Train, evaluate and compare both methods below ``out``, and say what each step and each figure means."""
     from custom.cohort.data_list import read
+    from custom.evaluation.same_settings import only_unlabelled_differs
     from custom.phantom import ensure
     from custom.report import compare_report
 
@@ -95,24 +96,36 @@ def demo(out: Path) -> None:
         "mean teacher, not averaged": scores(runs["mean_teacher"], "student"),
     }
     pictures = draw_pictures(out, data, results["supervised"], runs)
-    text = result(results, classes_of(runs["supervised"]), counts)
-    (out / "result.md").write_text(f"```\n{text}\n```\n", encoding="utf-8")
     baseline, ours = (runs[name] / "evaluation/test/model.csv" for name in ("supervised", "mean_teacher"))
+    text = result(results, classes_of(runs["supervised"]), counts, only_unlabelled_differs(baseline, ours))
+    (out / "result.md").write_text(f"```\n{text}\n```\n", encoding="utf-8")
     page = compare_report(baseline, ours, ("supervised", "mean teacher"), out / "compare.html")
     print(f"\n{text}\n\n{NEXT.format(page=page, pictures=pictures, out=out)}")
     print(f"\nTook {(time.perf_counter() - start) / 60:.1f} minutes.")
 
 
-def result(results: Mapping[str, Sequence[dict[str, Any]]], classes: Sequence[str], counts: Mapping[str, int]) -> str:
-    """The table, what its columns and rows mean, and the two verdicts with what an interval is."""
+def result(
+    results: Mapping[str, Sequence[dict[str, Any]]],
+    classes: Sequence[str],
+    counts: Mapping[str, int],
+    unlabelled: bool = False,
+) -> str:
+    """The table, what its columns and rows mean, and the two verdicts with what an interval is.
+
+    Args:
+        results: rows of each network, by its name in :data:`MEANING`.
+        classes: whose Dice is shown.
+        counts: scans in each part.
+        unlabelled: the runs say that they differ in the unlabelled scans alone.
+    """
     by_method = paired_difference(results["mean teacher"], results["supervised"])
     by_step = paired_difference(results["mean teacher, not averaged"], results["supervised, not averaged"])
     return "\n".join([
         "RESULT on {test} test scans ({labelled} labelled and {unlabelled} unlabelled scans to learn from)".format(**counts),
         "", model_table(dict(results), classes), "", MEANING, "",
         "Did the unlabelled scans help?",
-        f"  As they serve: {verdict(by_method, ('supervised', 'mean teacher'), unlabelled=True)}",
-        f"  Both without averaging: {verdict(by_step, ('supervised', 'mean teacher'), unlabelled=True)}",
+        f"  As they serve: {verdict(by_method, ('supervised', 'mean teacher'), unlabelled)}",
+        f"  Both without averaging: {verdict(by_step, ('supervised', 'mean teacher'), unlabelled)}",
         INTERVAL.format(**counts),
     ])  # fmt: skip
 

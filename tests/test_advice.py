@@ -15,7 +15,7 @@ from torch import Tensor
 
 from custom.methods import Supervised
 from custom.training.advice import terms_at_zero
-from custom.training.unlabelled import empty_teacher, weak_terms
+from custom.training.unlabelled import ANSWERS, TEACHERS, empty_teacher, weak_terms
 
 
 def told(values: list[float | None], epochs: int) -> str | None:
@@ -124,13 +124,45 @@ def test_the_sentence_on_weak_terms():
         ([math.nan, 0.1], 2, False),
     ],
 )
-@pytest.mark.parametrize("name", ["teacher_foreground", "pseudo_foreground"])
+@pytest.mark.parametrize("name", [*TEACHERS, *ANSWERS])
 def test_a_teacher_that_finds_nothing_in_a_quarter_of_the_run_is_told(name, shares, epochs, speaks):
-    assert (empty_teacher(epochs_of(shares, **{name: shares}), epochs) is not None) == speaks
+    rows = epochs_of([0.5] * len(shares), **{name: shares})
+    assert (empty_teacher(rows, epochs, ["consistency"]) is not None) == speaks
+
+
+@pytest.mark.parametrize(("terms", "weights"), [([None, None, 0.5], None), ([0.5, 0.5, 0.5], [0.0, 0.0, 1.0])])
+@pytest.mark.parametrize("name", ANSWERS)
+def test_an_answer_that_nothing_reads_yet_may_be_empty(name, terms, weights):
+    rows = epochs_of(terms, weights, **{name: [0.0, 0.0, 0.1]})
+    assert empty_teacher(rows, 3, ["consistency"]) is None
+    assert empty_teacher(epochs_of([0.0] * 3, **{name: [0.0, 0.0, 0.1]}), 3, ["consistency"]) is not None
+
+
+@pytest.mark.parametrize("bundle", tiny.METHODS)
+def test_every_method_that_reads_unlabelled_scans_watches_how_full_its_answers_are(tmp_path, bundle):
+    made = tiny.trainer(bundle, tmp_path, epochs=2, epoch_steps=2)
+    made.run()
+    watched = set(made.method.watch()).intersection([*TEACHERS, *ANSWERS])
+    assert bool(watched) == bool(made.method.unlabelled_terms)
+
+
+@pytest.mark.parametrize(
+    ("name", "who", "voxels"),
+    [
+        ("unlabelled_foreground", "network", "unlabelled voxels"),
+        ("foreground/refined", "refined network", "voxels"),
+        ("foreground/coarse", "coarse network", "voxels"),
+    ],
+)
+def test_the_sentence_on_an_empty_answer(name, who, voxels):
+    assert empty_teacher(epochs_of([0.5] * 3, **{name: [0.0, 0.0, 0.2]}), 3, ["consistency"]) == (
+        f"The {who} was empty in 2 of 3 epochs ({name} below 1e-05 of the {voxels}): what reads unlabelled scans "
+        "(consistency) saw background alone. Begin it later (`from`), train longer, or label more."
+    )
 
 
 def test_the_sentence_on_an_empty_teacher():
-    assert empty_teacher(epochs_of([1.0] * 3, teacher_foreground=[0.0, 0.0, 0.2]), 3) == (
+    assert empty_teacher(epochs_of([1.0] * 3, teacher_foreground=[0.0, 0.0, 0.2]), 3, []) == (
         "The teacher was empty in 2 of 3 epochs (teacher_foreground below 1e-05 of the unlabelled voxels): it taught that "
         "there is nothing. Begin its term later (`from`), train longer, or label more."
     )

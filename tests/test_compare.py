@@ -355,9 +355,28 @@ def test_command_compares_another_metric_in_its_own_unit(tmp_path, capsys):
     main([*tables, "--metric", "boundary_dice"])
     *_, last = capsys.readouterr().out.strip().splitlines()
     assert last == (
-        "the second minus the first, paired over 6 cases: +0.250 of boundary_dice (95 % interval 0.250 to 0.250, "
+        "the second minus the first, paired over 6 cases: boundary Dice +25.0 points (95 % interval 25.0 to 25.0, "
         "6 patients); Wilcoxon signed-rank test over patients p = 0.031."
     )  # and no verdict, which is in Dice points
+
+
+@pytest.mark.parametrize("unit", ["mm", "pixels"])
+@pytest.mark.parametrize(("metric", "named", "gain"), [
+    ("hd95_mm_mean", "HD95 +1.00 {unit} (95 % interval 1.00 to 1.00", 1.0),
+    ("hd95_mm_A", "HD95, A +1.00 {unit} (95 % interval 1.00 to 1.00", 1.0),
+    ("asd_mm_mean", "ASD +0.50 {unit} (95 % interval 0.50 to 0.50", 0.5),
+    ("jaccard_mean", "Jaccard +0.125 (95 % interval 0.125 to 0.125", 0.125),
+    ("contrast", "contrast +0.125 (95 % interval 0.125 to 0.125", 0.125),
+])  # fmt: skip
+def test_command_names_a_measure_and_its_unit_as_the_pages_do(tmp_path, capsys, unit, metric, named, gain):
+    tables = []
+    for name, more in (("a", 0.0), ("b", gain)):
+        table_rows = [{**row, metric: 2.0 + more} for row in rows([0.5] * 6)]
+        tables.append(str(write_csv(tmp_path / f"{name}.csv", table_rows)))
+        (tmp_path / f"{name}.json").write_text(f'{{"unit": "{unit}"}}')
+    main([*tables, "--metric", metric])
+    *_, last = capsys.readouterr().out.strip().splitlines()
+    assert last.startswith(f"the second minus the first, paired over 6 cases: {named.format(unit=unit)}, 6 patients); ")
 
 
 def test_command_names_a_class_whose_dice_it_compares(tmp_path, capsys):

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
+import pytest
+
 from benchmarks import demo
+from custom.evaluation import same_settings
 
 COUNTS = {"labelled": 4, "unlabelled": 40, "validation": 10, "test": 8}
 MODELS = ("supervised", "supervised, not averaged", "mean teacher", "mean teacher, not averaged")
@@ -35,6 +39,25 @@ def test_both_verdicts_are_of_mean_teacher() -> None:
     text = demo.result({name: cases(value) for name, value in dice.items()}, ["left"], COUNTS)
     assert "As they serve: mean teacher is better than supervised by 10.0 Dice points" in text
     assert "Both without averaging: mean teacher is worse than supervised by 10.0 Dice points" in text
+    assert "alone: these" not in text
+    text = demo.result({name: cases(value) for name, value in dice.items()}, ["left"], COUNTS, unlabelled=True)
+    assert "The runs differ in the unlabelled scans alone: these helped." in text
+
+
+def test_the_cause_is_named_by_what_the_runs_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As ``python -m custom.report`` decides it, and of the two networks that serve."""
+    asked: list[tuple[Path, Path]] = []
+    monkeypatch.setattr(same_settings, "only_unlabelled_differs", lambda *tables: not asked.append(tables))
+    monkeypatch.setattr(demo, "train_and_evaluate", lambda name, out, dataset_dir: out)
+    monkeypatch.setattr(demo, "scores", lambda run, network: cases(0.5 if run.name == "supervised" else 0.7))
+    monkeypatch.setattr(demo, "draw_pictures", lambda *_: tmp_path)
+    monkeypatch.setattr(demo, "classes_of", lambda run: ["left"])
+    monkeypatch.setattr("custom.report.compare_report", lambda *_: tmp_path)
+    monkeypatch.setattr("custom.phantom.ensure", lambda form, folder: folder)
+    monkeypatch.setattr("custom.cohort.data_list.read", lambda data: {part: [] for part in COUNTS})
+    demo.demo(tmp_path)
+    assert asked == [tuple(tmp_path / name / "evaluation/test/model.csv" for name in ("supervised", "mean_teacher"))]
+    assert "these helped" in (tmp_path / "result.md").read_text()
 
 
 def test_the_plan_names_the_cohort_and_fits_a_terminal() -> None:

@@ -60,8 +60,18 @@ def test_every_report_of_ours_is_one(module, names):
 
 
 @pytest.mark.parametrize(
-    "module", ["custom.cohort", "custom.report", "custom.phantom", "benchmarks.demo", "distribution.configs"]
+    "module",
+    [
+        "custom.cohort",
+        "custom.report",
+        "custom.phantom",
+        "benchmarks.demo",
+        "benchmarks.study",
+        "distribution.configs",
+        "annotate.start",
+    ],
 )
+@pytest.mark.fault("36", "a command outside of the virtual environment, of every package")
 def test_a_python_without_monai_says_so_in_one_sentence(module):
     """As where the virtual environment is not active: ``-S`` hides what is installed."""
     ended = subprocess.run([sys.executable, "-S", "-m", module], cwd=ROOT, capture_output=True, text=True, env={})

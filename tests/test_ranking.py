@@ -68,6 +68,13 @@ def test_low_confidence_in_closed_form(voxels, expected):
     assert_close(float(low_confidence(logits(voxels))), float(expected))
 
 
+def test_a_network_trained_with_sigmoids_is_sure_by_them():
+    both = torch.full((2, 3), 3.0)  # background and foreground: 1/2 each by softmax, 0.95 each by sigmoids
+    assert_close(float(low_confidence(both)), 1.0)
+    assert_close(float(low_confidence(both, probabilities=torch.sigmoid)), 0.0)
+    assert score([both, both], probabilities=torch.sigmoid) == 0
+
+
 def test_a_voxel_at_the_threshold_is_sure():
     even = torch.zeros(2, 1)  # probabilities 1/2 exactly
     assert low_confidence(even, threshold=0.5) == 0

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from annotate.strategies import UNTRAINED, Informative, Repeatable, Spread
+from annotate.strategies import CACHE, UNTRAINED, Informative, Repeatable, Spread
+from custom.networks.probabilities import softmax
 
 UNSURE = {"a": 0.0, "b": 3.0, "c": 1.0, "d": 2.0, "e": 0.5}  # how many of 4 voxels the network is unsure of
 REQUEST = {"strategy": "informative"}
@@ -66,6 +67,9 @@ class Served:
         share[: int(self.unsure[name])] = 0.1
         return torch.stack([torch.zeros(4), share])
 
+    def probabilities(self, weights):
+        return softmax
+
 
 @pytest.fixture
 def store(tmp_path):
@@ -95,6 +99,28 @@ def test_disagreement_counts(store):
             return -found if weights.name == "student.pt" and Path(image).name.startswith("e") else found
 
     assert Informative(Disagreeing(), few=1)(REQUEST, store)["id"] == "e"
+
+
+def test_a_networks_own_probabilities_say_what_it_is_unsure_of(store):
+    class Sigmoids(Served):
+        def probabilities(self, weights):
+            assert weights.name == "model.pt"  # the first network's confidence counts
+            return torch.sigmoid
+
+    both = torch.full((2, 4), 3.0)  # background and foreground: 1/2 each by softmax, 0.95 each by sigmoids
+    for served, score in ((Served(version="v1"), 0.5), (Sigmoids(version="v2"), 0.0)):
+        served.logits = lambda image, weights: both
+        assert Informative(served, few=1)(REQUEST, store)["score"] == score
+
+
+def test_a_score_that_was_kept_by_an_earlier_version_is_made_anew(store):
+    served = Served()
+    Informative(served, few=1)(REQUEST, store)
+    for name in "bcde":
+        del store.known[name][CACHE]["scored_by"]
+    served.asked = []
+    Informative(served, few=1)(REQUEST, store)
+    assert len(served.asked) == 8
 
 
 def test_one_network_alone_ranks_by_its_confidence(store):

@@ -24,6 +24,7 @@ class Form:
     dimensions: int = 3
     slices: bool = False
     orientation: str = ""
+    spacing_mm: tuple[float, ...] | None = None
 
 
 def test_a_nan_is_taken_where_the_bundle_fills_it_and_refused_where_it_does_not(tmp_path):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import nearest
+from . import resampling
 from .facts import Facts
 from .formats.itk_image import is_picture
 from .grids import along, as_seen, difference, one_by_other_transform, orientation, times
@@ -63,6 +64,7 @@ class Task:
     fill_nonfinite: bool = False
     missing_channels: bool = True
     modalities_alone: bool = False
+    spacing_mm: Sequence[float] | float | None = None
 
     def faults(self, case: Case, facts: Mapping[str, Facts]) -> Iterator[tuple[str, str]]:
         """Kind and sentence of each fault, judged by the files of the case that could be read."""
@@ -82,6 +84,8 @@ class Task:
         yield from self._grids(case, facts)
         if case.label in facts and (fault := self._label(case.called(case.label), facts[case.label])):
             yield "Labels", fault
+        if fault := self._resampling(images):
+            yield "Resampling", f"{_name(next(case.files[channel] for channel in images))} {fault}"
 
     def lacks(self, case: Case) -> list[str]:
         """Modalities that the case has no file for; none where its names are not the task's at all."""
@@ -151,6 +155,14 @@ class Task:
             f"{along(codes[2])} ({seen.spacing_mm[2]:.4g} mm). Remove the entry, or, if all volumes are so, set orientation "
             f"to {''.join(fitting)}{codes[thick]}"
         )
+
+    def _resampling(self, images: Mapping[str | int, Facts]) -> str:
+        """Of a case's first image: the others share its grid."""
+        found = next(iter(images.values()), None)
+        if found is None or self.spacing_mm is None:
+            return ""
+        volumes = max(len(self.channels), found.channels) + len(self.values)
+        return resampling.unfit(as_seen(found, self.orientation), self.spacing_mm, volumes)
 
     def _grids(self, case: Case, facts: Mapping[str, Facts]) -> Iterator[tuple[str, str]]:
         """Every file on the grid of the first of the image."""

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from . import grids, resampling
+from . import grids
 from .case import TRAINING, Case, Task, nonfinite
 from .data_list import PARTS, listed, record
 from .errors import CohortError
 from .facts import Facts, Record, ScanFault
 from .formats.itk_image import is_picture
-from .grids import BODY_AXES, along, as_seen
+from .grids import BODY_AXES, along
 from .label_formats import EXACT, OF_PICTURES, smallest, unfit
 from .names import case_names, first_file, stem
 from .overlaps import judge_list
@@ -140,8 +140,8 @@ class Check:
         self.task = Task(
             channels=tuple(channels), values=values, axes=axes, slices=slices, orientation=orientation,
             fill_nonfinite=fill_nonfinite, missing_channels=missing_channels, modalities_alone=modalities_alone,
+            spacing_mm=spacing_mm,
         )  # fmt: skip
-        self.spacing_mm = spacing_mm
         self.names = dict(zip(values, classes, strict=True)) if classes else {}
         self.shared_scans, self.needs, self.unread = shared_scans, tuple(needs), dict(unread or {})
         self.record, self.workers = Record(record), workers
@@ -179,7 +179,7 @@ class Check:
         for case in judged:
             broken = [file for file in case.paths() if isinstance(found.get(file), ScanFault)]
             damaged = [("Files that cannot be read", f"{case.kind(file)}{found[file]}") for file in broken]
-            for kind, fault in (*damaged, *self.task.faults(case, facts), *self._resampling(case, facts)):
+            for kind, fault in (*damaged, *self.task.faults(case, facts)):
                 report.faults[kind].append(f"{case}: {fault}")
         known = {file: scan for case in cases for file in case.files.values()
                  if (scan := facts.get(file) or self.record.known(file))}  # fmt: skip
@@ -206,14 +206,6 @@ class Check:
         lines += [f"no {part} scans; at least one is needed. Add entries under '{part}' in the data list"
                   for part in self.needs if part in judged and not entries[part]]  # fmt: skip
         return {"The list": lines} if lines else {}
-
-    def _resampling(self, case: Case, facts: Mapping[str, Facts]) -> Iterator[tuple[str, str]]:
-        """Of a case's first image: the others share its grid."""
-        for file in [file for file in case.files.values() if file in facts][:1]:
-            volumes = max(len(self.task.channels), facts[file].channels) + len(self.task.values)
-            seen = as_seen(facts[file], self.task.orientation)
-            if self.spacing_mm is not None and (fault := resampling.unfit(seen, self.spacing_mm, volumes)):
-                yield "Resampling", f"{Path(file).name} {fault}"
 
     # ---- one scan in two places -------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..files import FileError, write_text
+from ..pace import shown
 from .formats import TURNED, ScanFault, files_of, load_libraries, open_scan
 
 __all__ = ["Facts", "Record", "ScanFault", "read"]
@@ -168,8 +169,6 @@ class Record:
 
     def facts(self, paths: Sequence[str], workers: int = 2) -> dict[str, Facts | ScanFault]:
         """Facts, or the fault, of each file; what is not in the record, or changed, is read and then recorded."""
-        from tqdm import tqdm
-
         wanted = list(dict.fromkeys(str(path) for path in paths))
         found: dict[str, Facts | ScanFault] = {path: known for path in wanted if (known := self.known(path))}
         unread = [path for path in wanted if path not in found]
@@ -177,10 +176,7 @@ class Record:
         with ThreadPoolExecutor(max(workers, 1)) as pool:
             # taken before reading: a file that is written meanwhile has changed
             signatures = {path: _signature(path) for path in unread}
-            results = tqdm(
-                pool.map(_read_or_fault, map(_key, unread)),
-                desc="reading scans", total=len(unread), unit="scan", disable=None, delay=2,
-            )  # fmt: skip
+            results = shown(pool.map(_read_or_fault, map(_key, unread)), "reading scans", len(unread), "scan")
             for path, result in zip(unread, results, strict=True):
                 found[path] = result
                 if isinstance(result, Facts) and signatures[path]:

@@ -11,18 +11,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .. import markdown
 from .bootstrap import bootstrap_interval
-from .case_report import BOUNDARY, FAULTS, Row, class_counts, fault_texts
+from .case_report import BOUNDARY, DISTANCES, FAULTS, Row, class_counts, fault_texts
 from .case_table import by_case, classes_of, listed
 
 FEW_PATIENTS = 6  # all of six sharing a sign has p = 2 / 2**6 = 0.031 in the two-sided sign test; all of five, 0.062
-_OTHERS = {BOUNDARY: "boundary Dice", "hd95_mm_mean": "HD95", "asd_mm_mean": "ASD"}  # measures that no verdict judges
+_OTHERS = (BOUNDARY, "hd95_mm_mean", "asd_mm_mean")  # measures that no verdict judges
+_TITLES = {"hd95_mm": "HD95", "asd_mm": "ASD", "jaccard": "Jaccard"}  # of columns, by what stands before the class
 UNLABELLED = " The runs differ in the unlabelled scans alone: these {}."
 _NAMES_SHOWN = 10
 _ROUNDING = 1e-12  # a smaller difference is one of rounding
@@ -211,7 +212,7 @@ def comparison(
         "Each column is over the cases in which both have a number: Dice, in points (100 x Dice), over those whose label has "
         "the structure, distances over those in which neither missed one. Missed: of the structures in the labels; false "
         "alarms: of the classes that a label lacks. They have no distance, and a false alarm has no Dice.",
-        f"{names[1]} minus {names[0]}, paired over {difference.cases} cases: {_amount(difference)}; "
+        f"{names[1]} minus {names[0]}, paired over {difference.cases} cases: {_amount(difference, unit)}; "
         f"{_significance(difference.p)}.",
     ]
     if difference.dropped:
@@ -244,8 +245,8 @@ def beside_dice(
         f"Missed structures and false alarms: {_both_faults(baseline, ours, names, shown)}.",
     ]
     others = [
-        _other(paired_difference(ours, baseline, metric), title, unit)
-        for metric, title in _OTHERS.items()
+        _other(paired_difference(ours, baseline, metric), unit)
+        for metric in _OTHERS
         if all(metric in row for row in (*baseline, *ours))
         and any(math.isfinite(case_difference(*pair, metric)) for pair in _pairs(ours, baseline))
     ]
@@ -265,28 +266,54 @@ def _pairs(ours: Sequence[Row], baseline: Sequence[Row]) -> list[tuple[Row, Row]
     return [(row, theirs[row["case"]]) for row in ours]
 
 
-def _other(difference: Difference, title: str, unit: str) -> str:
-    """A measure that is not judged: its difference, interval, p and number of cases, in points or in the unit of distances."""
-    overlap = difference.metric == BOUNDARY
-    scale, digits, unit = (100, 1, "points") if overlap else (1, 2, unit)
+class _Named(NamedTuple):
+    """What the pages call a measure, the unit that they show it in, how many of that one of its own is, and decimals."""
+
+    title: str
+    unit: str = ""
+    scale: int = 1
+    digits: int = 3
+
+
+def _named(metric: str, unit: str) -> _Named:
+    """Name a column; ``unit`` is that of distances. What no page shows has its own name."""
+    if metric == BOUNDARY:
+        return _Named("boundary Dice", "points", 100, 1)
+    for start, title in _TITLES.items():
+        if metric.startswith(f"{start}_"):
+            of = metric.removeprefix(f"{start}_")
+            named = title if of == "mean" else f"{title}, {of}"
+            return _Named(named, unit, 1, 2) if start in DISTANCES else _Named(named)
+    return _Named(metric)
+
+
+def _told(difference: Difference, unit: str) -> tuple[str, float, float, int]:
+    """``HD95 +1.00 pixels``; the bounds of its interval in that unit, and their decimals."""
+    title, unit, scale, digits = _named(difference.metric, unit)
     mean, low, high = (round(scale * x, digits) + 0.0 for x in (difference.mean, difference.low, difference.high))
+    return f"{title} {mean:+.{digits}f} {unit}".rstrip(), low, high, digits
+
+
+def _other(difference: Difference, unit: str) -> str:
+    """A measure that is not judged: its difference, interval, p and number of cases."""
+    amount, low, high, digits = _told(difference, unit)
     interval = "no interval" if math.isnan(low) else f"95 % interval {low:.{digits}f} to {high:.{digits}f}"
     p = "no patient differs" if math.isnan(difference.p) else f"p {_p_text(difference.p)}"
-    return f"{title} {mean:+.{digits}f} {unit} ({interval}, {p}, {_cases(difference.cases)})"
+    return f"{amount} ({interval}, {p}, {_cases(difference.cases)})"
 
 
 def _cases(count: int) -> str:
     return f"{count} {'case' if count == 1 else 'cases'}"
 
 
-def _amount(difference: Difference) -> str:
-    """Return the difference in points of Dice; any other metric is named, in its own unit."""
+def _amount(difference: Difference, unit: str) -> str:
+    """Return the difference in points of Dice; any other metric is named, in its own unit; ``unit`` is that of distances."""
     if _is_dice(difference.metric):
         basis = _basis(_points(difference.low), _points(difference.high), difference.patients)
         of = "" if difference.metric == "dice_mean" else f" of {difference.metric}"
         return f"{_points(difference.mean):+.1f} Dice points{of} ({basis})"
-    basis = _basis(difference.low, difference.high, difference.patients, digits=3)
-    return f"{difference.mean:+.3f} of {difference.metric} ({basis})"
+    amount, low, high, digits = _told(difference, unit)
+    return f"{amount} ({_basis(low, high, difference.patients, digits)})"
 
 
 def _basis(low: float, high: float, patients: int, digits: int = 1) -> str:

@@ -22,7 +22,7 @@ def notes(csv_path: Path, name: str) -> list[str]:
     rows, terms = _rows(run / "metrics.csv"), _terms(run / "bundle" / "run.json")
     if not rows or not terms:
         return []
-    found = (weak_terms(rows, terms), empty_teacher(rows, len(rows)))
+    found = (weak_terms(rows, terms), empty_teacher(rows, len(rows), terms))
     return [f"{name}: {text}" for text in found if text]
 
 

@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
 from ..cohort.formats import load_libraries
 from ..cohort.formats.itk_image import is_picture
 from ..cohort.intensities import Intensities, measure
 from ..cohort.names import case_names
 from ..errors import UserError
+from ..pace import shown
 
 logger = logging.getLogger(__name__)
 
@@ -228,16 +228,13 @@ class Bank(Dataset):
         logger.info(f"{self.name}: {len(scans)} scans{planes_text}, {size}")
 
     def _read_all(self) -> list[Scan]:
-        """Read all cases in order, whatever the number of threads; the bar shows only in a terminal, after two seconds."""
+        """Read all cases in order, whatever the number of threads; says how far it is where that takes long."""
         if self.workers:
             load_libraries(file for case in self.data for key in self.keys for file in _paths(case[key]))
         with ThreadPoolExecutor(max(self.workers, 1)) as pool:
             reader = pool.map if self.workers else map
-            progress = tqdm(
-                reader(self._read, range(len(self.data))),
-                desc=f"reading {self.name}", total=len(self.data), unit="scan", disable=None, delay=2,
-            )  # fmt: skip
-            return list(progress)
+            scans = reader(self._read, range(len(self.data)))
+            return list(shown(scans, f"reading {self.name}", len(self.data), "scan"))
 
     def _read(self, index: int) -> Scan:
         case = {key: self.data[index][key] for key in self.keys}

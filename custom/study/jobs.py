@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import signal
@@ -9,14 +10,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..files import write_text
 from ..inference import confidence
+from ..pace import Pace
 from ..run.folder import RunFolder
 
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
@@ -29,6 +31,8 @@ evaluator::val_handlers: $@handlers + [@confidence]
 """
 _TAIL = 12  # lines of a log that an error shows
 _GRACE = 30.0  # seconds from SIGTERM to SIGKILL
+_EVERY_S = 60.0  # between two lines of what runs
+_LOOK_S = 2.0  # between two looks whether one is due
 
 
 @dataclass(frozen=True)
@@ -83,10 +87,18 @@ class Runner:
         jobs: how many at a time.
         threads: of the processor, for each.
         tell: gets a line for the user now and then.
+        clock: seconds, from any start.
     """
 
-    def __init__(self, folder: Path, jobs: int, threads: int, tell: Callable[[str], None] = print) -> None:
-        self.folder, self.jobs, self.threads, self.tell = folder, jobs, threads, tell
+    def __init__(
+        self,
+        folder: Path,
+        jobs: int,
+        threads: int,
+        tell: Callable[[str], None] = print,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.folder, self.jobs, self.threads, self.tell, self.clock = folder, jobs, threads, tell, clock
         self._children: set[subprocess.Popen[bytes]] = set()
         self._lock, self._stopped = threading.Lock(), False
 
@@ -103,10 +115,10 @@ class Runner:
         missing = [job for job in jobs if not self.done(job)]
         if len(missing) < len(jobs):
             self.tell(f"{len(jobs) - len(missing)} of {len(jobs)} trainings are done already.")
-        start, finished = time.monotonic(), 0
+        start, finished = self.clock(), 0
         with _stop_on_signals(self.stop), ThreadPoolExecutor(max(1, self.jobs)) as pool:
             futures = {pool.submit(self._do, job): job for job in missing}
-            for future in as_completed(futures):
+            for future in self._as_completed(futures):
                 job, error = futures[future], future.exception()
                 finished += 1
                 if isinstance(error, Stopped):
@@ -115,12 +127,29 @@ class Runner:
                     failed[job.name] = str(error)
                     self.tell(f"FAILED  {job.title or job.name}: {error}")
                     continue
-                spent = time.monotonic() - start
+                spent = self.clock() - start
                 left = spent / finished * (len(missing) - finished)
                 self.tell(f"{finished}/{len(missing)}  {job.title or job.name}{_left(left)}")
         if self._stopped:
             raise Stopped
         return failed
+
+    def _as_completed(self, futures: Mapping[Future[None], Job]) -> Iterator[Future[None]]:
+        """The futures as they end; meanwhile a line every minute says which jobs run, and how far each is."""
+        pace, left = Pace(_EVERY_S, self.clock), set(futures)
+        while left:
+            ended, left = wait(left, _LOOK_S, FIRST_COMPLETED)
+            yield from ended
+            running = [job for future, job in futures.items() if future in left and future.running()]
+            if running and pace.due():
+                self.tell("running  " + "; ".join(f"{job.title or job.name}: {self.how_far(job)}" for job in running))
+
+    def how_far(self, job: Job) -> str:
+        """Of a job that runs: ``step 120 of 400`` by its last whole epoch, then what comes behind the training."""
+        folder = self.folder / job.name
+        if (folder / TRAINED).is_file():
+            return "segments its scans" if _judged(folder, job) else "is scored"
+        return f"step {_steps_done(folder)} of {job.steps}"
 
     def stop(self) -> None:
         """Ask every running command to end, and start no other."""
@@ -241,6 +270,17 @@ def _judged(folder: Path, job: Job) -> bool:
 
 def _mapped(folder: Path, job: Job) -> bool:
     return job.maps_of is None or (folder / MAPS / confidence.FILE).is_file()  # written when all are segmented
+
+
+def _steps_done(folder: Path) -> int:
+    """Of a training that can go on; without a checkpoint its table is that of an earlier one, or of none."""
+    if not any(folder.glob("last_*.pt")):
+        return 0
+    try:
+        with (folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
+            return max((int(float(row["step"])) for row in csv.DictReader(file)), default=0)
+    except FileNotFoundError:  # the training moves what an earlier one left
+        return 0
 
 
 def _left(seconds: float) -> str:

@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from ..evaluation.case_table import read_cases
 from ..evaluation.compare import Difference, beside_dice, judgement, paired_difference
+from ..evaluation.compare import verdict as compared
 from ..files import write_text
 from ..report import charts, page, pair
 from ..report.inputs import read_evaluated
@@ -34,6 +35,9 @@ PAGE = "verdict.html"
 SCORED = "work/scores"
 MORE = (5, 10, 20)  # further labelled patients that the page speaks of
 HISTORY = "work/history.json"
+CAUSE_UNKNOWN = (
+    " The runs do not say that they differ in the unlabelled scans alone, so these are not named as the cause."
+)
 
 
 def write(state: State) -> Path:
@@ -71,7 +75,7 @@ def write(state: State) -> Path:
         pair=both,
         dice=both.dice,
         means=both.means("dice_mean"),
-        sentence=_sentence(both),
+        sentence=_sentence(state, parts, both),
         needed=_needed(both.dice, both),
         before=_before(state, both),
         beside=beside_dice(both.baseline, both.ours, state.names, both.dice, both.unit),
@@ -102,10 +106,17 @@ def _counts(state: State) -> dict[str, int]:
     return {"labelled": len(part.train) + len(part.judges), "unlabelled": len(state.trainings.unlabelled)}
 
 
-def _sentence(both: pair.Pair) -> str:
-    """The verdict of :func:`..evaluation.compare.verdict`, of runs that differ in nothing but the unlabelled scans."""
+def _sentence(state: State, parts: Sequence[Part], both: pair.Pair) -> str:
+    """The verdict of :func:`..evaluation.compare.verdict`; that the unlabelled scans were the cause it says only where the runs
+    of every fold say that they differ in nothing else."""
+    from ..evaluation.same_settings import only_unlabelled_differs  # brings MONAI, which the other steps do without
+
+    baseline, method = state.settings.baseline, state.settings.method
     sign, amount, basis = judgement(both.dice)
     without, with_ = (number(mean, 3).text for mean in both.means("dice_mean"))
+    if not all(only_unlabelled_differs(state.table(part, baseline), state.table(part, method)) for part in parts):
+        told = f"{compared(both.dice, (baseline, method))} Dice {with_} of {method}, {without} of {baseline}."
+        return f"{told}{CAUSE_UNKNOWN}" if sign else told
     if sign:
         how = "helped" if sign > 0 else "harmed"
         return f"The unlabelled scans {how}: Dice {with_} with them, {without} without, a difference of {amount} ({basis})."

@@ -89,7 +89,7 @@ class Advice:
         networks = method.serving().items()
         trained = [name for name, network in networks if any(p.requires_grad for p in network.parameters())]
         harm = {"": falling_while_rising(rows, trained, method.unlabelled_terms)}
-        unlabelled = {"an empty teacher": empty_teacher(rows, epochs)}
+        unlabelled = {"an empty teacher": empty_teacher(rows, epochs, method.unlabelled_terms)}
         if 2 * len(rows) >= epochs:
             unlabelled["weak terms"] = weak_terms(rows, method.unlabelled_terms, later)
         for about, text in {**harm, **terms_at_zero(rows, epochs), **unlabelled}.items():

@@ -6,14 +6,13 @@ import logging
 import sys
 import time
 from collections.abc import Callable
-from datetime import timedelta
 
 from ignite.engine import Engine, Events
 from ignite.handlers import ProgressBar
 
-logger = logging.getLogger(__name__)
+from ..pace import Pace
 
-EVERY_S = 30.0  # between two lines of a log
+logger = logging.getLogger(__name__)
 
 
 class Bar:
@@ -27,8 +26,7 @@ class Bar:
 
     def __init__(self, unit: str = "step", clock: Callable[[], float] = time.monotonic) -> None:
         self.bar = ProgressBar(persist=False, desc="", unit=unit, disable=None)
-        self.unit, self.clock = unit, clock
-        self._began, self._said, self._first = 0.0, 0.0, -1
+        self.unit, self.pace, self._begun = unit, Pace(clock=clock), False
 
     def attach(self, engine: Engine) -> None:
         self.bar.attach(engine, event_name=Events.ITERATION_COMPLETED, closing_event_name=Events.EPOCH_COMPLETED)
@@ -38,19 +36,16 @@ class Bar:
             engine.add_event_handler(Events.ITERATION_COMPLETED, self._say)
 
     def _forget(self, engine: Engine) -> None:
-        self._first = -1
+        self._begun = False
 
     def _begin(self, engine: Engine) -> None:
         """Note time and place of the first step: what a run does at its start is over then, its resume too."""
-        if self._first < 0:
-            self._first, self._began = engine.state.iteration - 1, self.clock()
-            self._said = self._began
+        if not self._begun:
+            self._begun = True
+            self.pace.begin(engine.state.iteration - 1)
 
     def _say(self, engine: Engine) -> None:
-        now, state = self.clock(), engine.state
-        if now - self._said < EVERY_S:
-            return
-        self._said = now
-        total, done = (state.max_epochs or 1) * (state.epoch_length or 0), state.iteration - self._first
-        left = (now - self._began) / done * (total - state.iteration)
-        logger.info("%s %d of %d, about %s left", self.unit, state.iteration, total, timedelta(seconds=round(left)))
+        if self.pace.due():
+            state = engine.state
+            total = (state.max_epochs or 1) * (state.epoch_length or 0)
+            logger.info("%s %s", self.unit, self.pace.left(state.iteration, total))

@@ -8,7 +8,13 @@ from collections.abc import Mapping, Sequence
 WEAK = 0.01  # of the loss: what reads unlabelled scans and is less has hardly moved a weight
 EMPTY = 1e-5  # of the voxels: a teacher that calls fewer foreground teaches background
 OFTEN = 0.25  # of the epochs
-FOREGROUND = ("teacher_foreground", "pseudo_foreground")  # what methods watch: a share of the unlabelled voxels
+TEACHERS = ("teacher_foreground", "pseudo_foreground")  # what methods watch: a share of the unlabelled voxels
+# the same where a network is compared with itself or another one: whose answer it is; coarse_refined counts both halves
+ANSWERS = {
+    "unlabelled_foreground": "network",
+    "foreground/refined": "refined network",
+    "foreground/coarse": "coarse network",
+}
 
 Rows = Sequence[Mapping[str, float]]
 
@@ -35,25 +41,47 @@ def weak_terms(rows: Rows, terms: Sequence[str], later: Mapping[str, float] | No
     )
 
 
-def empty_teacher(rows: Rows, epochs: int) -> str | None:
+def empty_teacher(rows: Rows, epochs: int, terms: Sequence[str]) -> str | None:
     """What teaches on unlabelled scans called next to nothing foreground, in a quarter of the run or more.
 
+    A network's answer that is no teacher's is watched from the first step on: it counts in the epochs that computed a
+    term on it.
+
     Args:
-        rows: of ``metrics.csv``: ``watch/teacher_foreground`` or ``watch/pseudo_foreground``.
+        rows: of ``metrics.csv``: ``watch/`` with one of :data:`TEACHERS` or :data:`ANSWERS`.
         epochs: of the whole run.
+        terms: those that read unlabelled scans.
 
     Returns:
         A sentence, or None.
     """
-    for name in FOREGROUND:
-        watched = [row[f"watch/{name}"] for row in rows if not math.isnan(row.get(f"watch/{name}", math.nan))]
-        empty = sum(value < EMPTY for value in watched)
-        if empty and empty >= OFTEN * epochs:
+    for name in TEACHERS:
+        if found := _empty(rows, name, epochs):
             return (
-                f"The teacher was empty in {empty} of {len(watched)} epochs ({name} below {EMPTY:g} of the unlabelled "
+                f"The teacher was empty in {found} ({name} below {EMPTY:g} of the unlabelled "
                 "voxels): it taught that there is nothing. Begin its term later (`from`), train longer, or label more."
             )
+    counted = [row for row in rows if any(_computed(row, term) for term in terms)]
+    for name, who in ANSWERS.items():
+        if found := _empty(counted, name, epochs):
+            voxels = "unlabelled voxels" if name.startswith("unlabelled") else "voxels"
+            return (
+                f"The {who} was empty in {found} ({name} below {EMPTY:g} of the {voxels}): what reads unlabelled scans "
+                f"({' and '.join(terms)}) saw background alone. Begin it later (`from`), train longer, or label more."
+            )
     return None
+
+
+def _empty(rows: Rows, name: str, epochs: int) -> str:
+    """``2 of 8 epochs`` in which a watched share was next to nothing; empty where they are no quarter of the run."""
+    watched = [row[f"watch/{name}"] for row in rows if not math.isnan(row.get(f"watch/{name}", math.nan))]
+    empty = sum(value < EMPTY for value in watched)
+    return f"{empty} of {len(watched)} epochs" if empty and empty >= OFTEN * epochs else ""
+
+
+def _computed(row: Mapping[str, float], name: str) -> bool:
+    """Whether an epoch computed a term, with a weight; it may have been 0."""
+    return f"term/{name}" in row and row.get(f"weight/{name}", 0.0) > 0
 
 
 def _term(row: Mapping[str, float], name: str) -> bool:

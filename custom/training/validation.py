@@ -17,6 +17,7 @@ from .. import distributed
 from ..dice import MEAN_DICE, class_dice, mean_dice, mean_of_known
 from ..methods import Method
 from ..networks.one_channel import channel_of, reads
+from ..pace import Pace
 from ..run.mlflow import without_monais
 from ..stream.bank import Bank
 from . import memory
@@ -77,7 +78,7 @@ class ServingEvaluator(Evaluator):
         super().__init__(device=device, val_data_loader=list(cases), epoch_length=len(cases), decollate=False)
         self.dataset, self.method, self.inferer, self.classes = dataset, method, inferer, list(classes)
         self.dtype = autocast_dtype(amp, torch.device(device))
-        self._shared = shared
+        self._shared, self.pace = shared, Pace()  # lines of a long validation, which has no bar
         self.statistics = statistics
         self._rows: list[dict[str, list[float] | None]] = []  # None: the case lacks what the network reads
         self._unread: set[str] = set()
@@ -93,6 +94,7 @@ class ServingEvaluator(Evaluator):
         if self.scored_epoch == 0:
             logger.info("Validation, %s.", MEAN_DICE)
         self._rows = []
+        self.pace.begin()
         networks = self.method.serving()
         modes = {name: network.training for name, network in networks.items()}
         try:
@@ -119,6 +121,8 @@ class ServingEvaluator(Evaluator):
                 logits = self.inferer(image, network)
             row[name] = case_dice(logits[0].argmax(dim=0), label, len(self.classes))
         self._rows.append(row)
+        if self.pace.due():
+            logger.info("validation: case %s", self.pace.left(len(self._rows), self.state.epoch_length or 0))
         return {}
 
     @staticmethod

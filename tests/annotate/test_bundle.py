@@ -18,8 +18,10 @@ from annotation_server import ROOT, TINY
 from monai.data import MetaTensor
 from monai.transforms import LoadImage
 
-from annotate.bundle import NoWeights, Served, WrongWeights
+from annotate.bundle import NoWeights, Served, UnfitScan, WrongWeights
 from annotate.models import untrained
+from annotate.requests_check import BadRequest
+from annotate.uploads import judge_image
 
 
 def made(folder: Path, method: str = "mean_teacher", form: str = "2d", **overrides: object) -> Path:
@@ -178,12 +180,54 @@ def test_each_network_computes_by_its_own_file_also_of_one_moment(bundle: Path, 
     assert torch.equal(served.logits(image, files["model"]), model)
 
 
+@pytest.mark.parametrize(("method", "both"), [("mean_teacher", 0.5), ("task_affinity", 0.953)])  # softmax, sigmoids
+def test_a_network_says_what_it_makes_of_its_logits(tmp_path: Path, method: str, both: float) -> None:
+    probabilities = Served(made(tmp_path / "bundle", method)).probabilities()
+    assert probabilities(torch.full((1, 2, 3, 3), 3.0))[0, 1, 0, 0] == pytest.approx(both, abs=1e-3)
+
+
 def test_new_weights_are_read_and_have_another_version(tmp_path: Path, image: Path) -> None:
     served = Served(made(tmp_path / "bundle"))
     before, version = served.logits(image), served.version()
     os.replace(served.networks()["student"], served.networks()["model"])
     assert not torch.equal(served.logits(image), before)
     assert served.version() != version
+
+
+@pytest.mark.parametrize(
+    ("spacing", "text"),
+    [
+        pytest.param(
+            (8, 1, 1),
+            r"^p01.nii.gz is thick along left-right \(8 mm\), and the network sees slices across foot-head \(1 mm\)\. Remove",
+            marks=pytest.mark.fault("5o", "sent to an annotator, or asked for by one"),
+            id="the thick axis across left-right",
+        ),
+        pytest.param(
+            (35, 35, 35),
+            r"^p01.nii.gz has 12x12x12 voxels of 35x35x35 mm; resampled to spacing_mm .* more than 64\. Correct the voxel",
+            marks=pytest.mark.fault("5k", "sent to an annotator, or asked for by one"),
+            id="481 times as many voxels",
+        ),
+    ],
+)
+def test_what_the_bundles_own_inference_refuses_is_not_segmented(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spacing: tuple[float, ...], text: str
+) -> None:
+    served = Served(bundle)
+    monkeypatch.setattr(served._parser, "get_parsed_content", lambda name: pytest.fail(f"{name} has run"))
+    voxels = np.random.default_rng(0).normal(size=(12, 12, 12)).astype(np.float32)
+    nibabel.save(nibabel.Nifti1Image(voxels, np.diag([*spacing, 1.0])), tmp_path / "p01.nii.gz")
+    with pytest.raises(UnfitScan, match=text):
+        served.logits(tmp_path / "p01.nii.gz")
+    with pytest.raises(BadRequest, match=text):  # an upload is judged alike
+        judge_image(tmp_path / "p01.nii.gz", served)
+
+
+def test_a_scan_that_cannot_be_read_is_named_before_it_is_preprocessed(bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "p01.nii.gz").write_bytes(b"")
+    with pytest.raises(UnfitScan, match=r"^p01.nii.gz "):
+        Served(bundle).predict(tmp_path / "p01.nii.gz")
 
 
 def test_without_weights_it_says_what_to_do(tmp_path: Path, image: Path) -> None:

@@ -293,6 +293,23 @@ def test_a_damaged_scan_is_named(guarded: Guarded) -> None:
     assert guarded("POST", "/infer/NAME?image=p009&output=json").status_code == 200
 
 
+@pytest.mark.fault("5o", "sent to an annotator, or asked for by one")
+def test_a_scan_that_the_bundles_inference_refuses_is_neither_segmented_nor_taken(guarded: Guarded) -> None:
+    path = guarded.server.studies / "p009.nii.gz"
+    whole = path.read_bytes()
+    thick = nifti(np.random.default_rng(0).normal(size=(8, 32, 32)).astype(np.float32), np.diag([8.0, 1, 1, 1]))
+    path.write_bytes(thick)
+    answer = guarded("POST", "/infer/NAME?image=p009&output=json")
+    path.write_bytes(whole)
+    uploaded = guarded("PUT", "/datastore/?image=thick", **sent("x.nii.gz", thick, "file"))
+    for reply, name in ((answer, "p009"), (uploaded, "thick")):
+        assert reply.status_code == 400, reply.text
+        assert reply.json()["detail"].startswith(
+            f"{name}.nii.gz is thick along left-right (8 mm), and the network sees"
+        )
+    assert guarded("POST", "/infer/NAME?image=p009&output=json").status_code == 200
+
+
 def test_a_good_image_is_added_and_is_not_overwritten(guarded: Guarded) -> None:
     image = (guarded.server.studies / "p003.nii.gz").read_bytes()
     assert guarded(

@@ -20,9 +20,11 @@ from annotate.start import (
     is_loopback,
     judge_address,
     judge_studies,
+    main,
     prepare,
 )
 from annotate.versions import Versions
+from custom.errors import MissingPackages
 
 TASK = ROOT / "custom/tasks/phantom_2d.yaml"
 
@@ -51,6 +53,17 @@ def test_a_finished_bundle_becomes_the_first_version(studies: Path, tmp_path: Pa
     assert sorted(path.name for path in versions.link.iterdir()) == ["model.pt", "student.pt", "version.json"]
     assert versions.record("0001")["source"] == f"as shipped: {bundle}"
     assert [path.name for path in (work / "model").iterdir()] == [name]  # nothing of the making is left
+
+
+@pytest.mark.fault("36", "the annotation server started without MONAI Label, before its work folder is made")
+def test_without_monai_label_nothing_is_prepared(
+    studies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    text = r"^this Python \(.+\) has no monailabel, .* make annotate STUDIES=DIR \(or STUDY=DIR\), which makes that environment"
+    with pytest.raises(MissingPackages, match=text):
+        main(["--studies", str(studies), "--model", f"mean_teacher:{TASK}", "--work", str(tmp_path / "work")])
+    assert not (tmp_path / "work").exists()
 
 
 def test_pictures_that_slicer_shows_otherwise_than_viewers_are_refused(tmp_path: Path) -> None:

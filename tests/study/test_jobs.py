@@ -28,6 +28,9 @@ for command in json.loads(Path(sys.argv[1]).read_text()):
         file.write(command["run_id"] + " " + str(o.get("resume", "")) + "\\n")
     if o.get("seed") == 13:
         print("a fault: found 13, expected 12"); sys.exit(3)
+    if o.get("seed") == 7 and command["run_id"] == "training":  # runs until it was told of
+        (out / "metrics.csv").write_text("epoch,step,loss\\n1,2,0.5\\n2,4,0.4\\n"); (out / "last_0002.pt").touch()
+        while not (out / "told").exists(): time.sleep(0.01)
     if o.get("seed") == 99:
         (out / "last_0001.pt").touch(); time.sleep(60)
     if command["run_id"] == "training":
@@ -66,6 +69,46 @@ def test_a_job_trains_is_judged_and_segments_once(study):
     assert commands_of(study) == ["training False", "run ", "run "]
     assert "2/2  title of" in lines[1]
     assert lines[-1] == "2 of 2 trainings are done already."
+
+
+def test_what_runs_is_said_with_its_steps_every_minute(study, monkeypatch):
+    monkeypatch.setattr(module, "_LOOK_S", 0.01)
+    now, lines = [0.0], []
+
+    def clock() -> float:
+        if (study / "runs/a/last_0002.pt").exists():
+            now[0] += 60.0
+        return now[0]
+
+    def tell(text: str) -> None:
+        lines.append(text)
+        if text.startswith("running"):
+            (study / "runs/a/told").touch()
+
+    assert Runner(study / "runs", 1, 1, tell, clock).run([job(study, seed=7), job(study, "b")]) == {}
+    assert lines[0] == "running  title of a: step 4 of 40"
+    assert any(line.startswith("1/2  title of a") for line in lines)
+
+
+def test_how_far_a_training_is(study):
+    runner, folder = Runner(study / "runs", 1, 1), study / "runs/a"
+    (folder / "bundle").mkdir(parents=True)
+    (folder / "metrics.csv").write_text("epoch,step\n1,2\n2,4.0\n")
+    assert runner.how_far(job(study)) == "step 0 of 40"  # the table of an earlier plan: its checkpoints are gone
+    (folder / "last_0002.pt").touch()
+    assert runner.how_far(job(study)) == "step 4 of 40"
+    (folder / "bundle/run.json").touch()
+    assert runner.how_far(job(study)) == "is scored"
+    (folder / "evaluation/test").mkdir(parents=True)
+    (folder / "evaluation/test/summary.json").touch()
+    assert runner.how_far(job(study)) == "segments its scans"
+
+
+def test_trainings_shorter_than_a_minute_are_not_spoken_of(study, monkeypatch):
+    monkeypatch.setattr(module, "_LOOK_S", 0.01)
+    lines: list[str] = []
+    Runner(study / "runs", 1, 1, lines.append, clock=lambda: 0.0).run([job(study)])
+    assert lines == ["1/1  title of a"]
 
 
 @pytest.mark.parametrize("change", ["steps", "task", "list"])
