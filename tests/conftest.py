@@ -265,6 +265,7 @@ FAULTS = {
     "33": "a mask in stairs where an image was shrunk",
     "34": "an annotator's numbers of segments and the values of label files",
     "35": "scans and cohorts as they come: the tables of tests/oddities",
+    "36": "a scan of two axes stored in another orientation",
 }
 
 _done: dict[str, dict[str, None]] = {row: {} for row in FAULTS}  # what was done to a row, in order

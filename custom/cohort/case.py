@@ -162,6 +162,8 @@ class Task:
                     remedy = "Draw or export it on the image, or resample it by nearest neighbour"
                     if facts[first].turned or facts[file].turned:
                         remedy = "Draw it on the picture as viewers show it, turned as its EXIF orientation says"
+                    elif is_picture(file) != is_picture(first) and "orientation" in differs:
+                        remedy = "Save both in one format: a picture says nothing of where its axes run to"
                 if one_by_other_transform(facts[file], facts[first]):
                     # a tool that reads the qform where the sform is used here, or the reverse, wrote it with that one alone
                     differs += "; by the other both lie on one grid"

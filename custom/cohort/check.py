@@ -16,6 +16,7 @@ from .data_list import PARTS, listed, record
 from .errors import CohortError
 from .facts import Facts, Record, ScanFault
 from .formats.itk_image import is_picture
+from .formats.plane import AS_PICTURES
 from .grids import BODY_AXES, along, as_seen
 from .label_formats import EXACT, OF_PICTURES, smallest, unfit
 from .names import case_names, first_file, stem
@@ -187,6 +188,7 @@ class Check:
         self._never_read([case for case in cases if case.part not in parts], known, report)
         self._oddities(report)
         self._orientations(report)
+        self._planes(report)
         for part in parts:
             self._note(part, report)
         return report
@@ -288,6 +290,19 @@ class Check:
             common = plural(len(cases[most]), "scan")
             differs = f"axes run to {others[0]}, those of {common} to {most}, and no orientation in the task turns them"
             report.odd["orientation"] += [(name, differs) for code in others for name in cases[code]]
+
+    def _planes(self, report: Report) -> None:
+        """Where the axes of scans of two axes run to in their files; noted where one is turned when it is read."""
+        cases: dict[str, list[str]] = defaultdict(list)
+        for case in report.cases:
+            for file in [file for file in case.files.values() if file in report.facts][:1]:
+                if (stored := report.facts[file].stored) and not is_picture(file):
+                    cases[stored].append(str(case))
+        if any(code not in AS_PICTURES for code in cases):
+            names = [f"{len(cases[code])} {code} ({first_names(cases[code])})"
+                     for code in sorted(cases, key=lambda code: (-len(cases[code]), code))]  # fmt: skip
+            report.notes.append(f"orientation of the scans of two axes: {', '.join(names)}; they are turned to LP, LI or PI when "
+                                "they are read, as pictures lie")  # fmt: skip
 
     def _note(self, part: str, report: Report) -> None:
         """How many labels are empty, which modalities are missing, which classes no labelled scan has."""

@@ -162,7 +162,10 @@ LOAD = {
 }
 SCALE = {"_target_": "scripts.cohort.scaling.ScalePercentilesd", "keys": "image", "lower": 0.5, "upper": 99.5, "b_min": 0.0,
          "b_max": 1.0, "clip": True}  # fmt: skip
-PICTURES = {"_target_": "Compose", "transforms": [LOAD, SCALE]}  # no orientation: two axes have none
+PICTURES = {
+    "_target_": "Compose",
+    "transforms": [LOAD, SCALE],
+}  # no orientation: the reader lays two axes as pictures lie
 BITS_8 = {"_target_": "Compose", "transforms": [LOAD, {"_target_": "ScaleIntensityRanged", "keys": "image", "a_min": 0.0,
           "a_max": 255.0, "b_min": 0.0, "b_max": 1.0, "clip": True}]}  # fmt: skip
 FOUND = (block() > 0) * CORNER
@@ -178,7 +181,10 @@ SITUATIONS = {
     "nearly every voxel is 0": Situation(nifti(np.where(np.arange(SIDE) == 4, block(), 0)),
                                                       np.where(np.arange(SIDE) == 4, FOUND, 0)),
     "a NIfTI of two axes, .3 x .15 mm": Situation(
-        nifti(block(SIDE, SIDE), np.diag([0.3, 0.15, 1, 1])), (block(SIDE, SIDE) > 0) * CORNER, axes=2
+        nifti(block(SIDE, SIDE), np.diag([0.3, 0.15, 1, 1])), (block(SIDE, SIDE) > 0) * 1, axes=2
+    ),
+    "the same, stored to the left and to the back as pictures are": Situation(
+        nifti(block(SIDE, SIDE)[::-1, ::-1], np.diag([-0.3, -0.15, 1, 1])), (block(SIDE, SIDE) > 0)[::-1, ::-1] * 1, axes=2
     ),
     "labelme#1529: a photograph that says in EXIF how it is to be turned": Situation(photograph, PICTURE, suffix=".png", axes=2),
     "Slicer#6773: an enhanced file whose frames are out of order": Situation(
