@@ -266,6 +266,7 @@ FAULTS = {
     "34": "an annotator's numbers of segments and the values of label files",
     "35": "scans and cohorts as they come: the tables of tests/oddities",
     "36": "a scan of two axes stored in another orientation",
+    "37": "DICOM slices of opposite greys, and pixels without a size",
 }
 
 _done: dict[str, dict[str, None]] = {row: {} for row in FAULTS}  # what was done to a row, in order

@@ -97,14 +97,16 @@ def frames_out_of_order(folder: Path) -> None:
     dicom(folder / "p01/frames.dcm", np.ascontiguousarray(voxels), {"5200|9230 SQ": functional}, kind=ENHANCED_CT)
 
 
-def series(step: tuple[float, float, float], lost: int = -1) -> Callable[[Path], object]:
+def series(step: tuple[float, float, float], lost: int = -1, inverted: int = -1) -> Callable[[Path], object]:
     """CT, a file a slice, whose names say nothing of their order; from slice to slice it goes on by ``step`` (mm, LPS)."""
 
     def make(folder: Path) -> None:
         voxels = tilted() if step[1] else block(SIDE, SIDE, 8)
         for k in set(range(8)) - {lost}:
             place = placed(np.multiply(k, step).tolist(), np.eye(3))
-            dicom(folder / f"p01/{k * 3 % 8}.dcm", voxels[:, :, k].astype(np.uint16), place, number=k * 5 % 8)
+            greys = {"0028|0004 CS": "MONOCHROME1"} if k == inverted else {}
+            file = folder / f"p01/{k * 3 % 8}.dcm"
+            dicom(file, voxels[:, :, k].astype(np.uint16), {**place, **greys}, number=k * 5 % 8)
 
     return make
 
@@ -197,6 +199,8 @@ SITUATIONS = {
         affine=np.array([[-1, 0, 0, 0], [0, -1, -1, 0], [0, 0, 2, 0], [0, 0, 0, 1]])),
     "a DICOM series that lacks a slice": Situation(series((0, 0, 2.5), lost=4),
         refused="p01 has slices at unequal distances (up to 71% off the mean of 2.917 mm): a slice is missing"),
+    "a DICOM series with a slice in MONOCHROME1": Situation(series((0, 0, 2.5), inverted=4),
+        refused="p01 has slices of different photometric interpretation (0028,0004), MONOCHROME1 and MONOCHROME2"),
     "spinalcordtoolbox#2106: a NIfTI whose sform and qform differ": Situation(two_transforms, FOUND),
     "int64 NRRD": Situation(int64, FOUND, affine=RAS),
     "a picture of 8 bits": Situation(picture(230), PICTURE, suffix=".png", axes=2, task={"preprocessing": BITS_8}),

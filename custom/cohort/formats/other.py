@@ -12,7 +12,7 @@ import numpy as np
 
 from .exif import orientation
 from .frames import UNEVEN
-from .itk_image import image_data, image_size, is_dicom, is_picture, read_image, unevenness
+from .itk_image import image_data, image_size, is_dicom, is_picture, no_pixel_size, read_image, unevenness
 from .nifti import damage, gunzip
 from .opened import TURNED, Opened, ScanFault, files_of, judge_size
 
@@ -52,6 +52,8 @@ def open_other(path: Path, max_voxels: int) -> Opened:
         )
     if unevenness(image) > UNEVEN[0]:
         scan.warnings.append(f"slices at unequal distances: up to {unevenness(image):.1%} off the mean")
+    if lack := no_pixel_size(image):
+        scan.warnings.append(lack)
     return scan
 
 
