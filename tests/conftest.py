@@ -267,6 +267,7 @@ FAULTS = {
     "35": "scans and cohorts as they come: the tables of tests/oddities",
     "36": "a scan of two axes stored in another orientation",
     "37": "DICOM slices of opposite greys, and pixels without a size",
+    "38": "NRRD and MetaImage in another unit than mm",
 }
 
 _done: dict[str, dict[str, None]] = {row: {} for row in FAULTS}  # what was done to a row, in order

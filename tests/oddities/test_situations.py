@@ -126,13 +126,22 @@ def two_transforms(folder: Path) -> None:
     nib.save(image, folder / "p01.nii.gz")
 
 
-def int64(folder: Path) -> None:
-    """NRRD byte by byte: ITK's Python writes no such type."""
-    header = (
-        f"NRRD0004\ntype: int64\ndimension: 3\nspace: right-anterior-superior\nsizes: {SIDE} {SIDE} {SIDE}\n"
-        "space directions: (1,0,0) (0,1,0) (0,0,1)\nspace origin: (0,0,0)\nendian: little\nencoding: raw\n\n"
-    )
-    (folder / "p01.nrrd").write_bytes(header.encode() + block().astype("<i8").tobytes("F"))
+def nrrd(more: str = "", size: int = 1) -> Callable[[Path], object]:
+    """NRRD of int64 byte by byte: ITK's Python writes no such type, nor a unit.
+
+    Args:
+        more: lines of its header.
+        size: of a voxel.
+    """
+
+    def make(folder: Path) -> None:
+        header = (
+            f"NRRD0004\ntype: int64\ndimension: 3\nspace: right-anterior-superior\nsizes: {SIDE} {SIDE} {SIDE}\n{more}"
+            f"space directions: ({size},0,0) (0,{size},0) (0,0,{size})\nspace origin: (0,0,0)\nendian: little\nencoding: raw\n\n"
+        )
+        (folder / "p01.nrrd").write_bytes(header.encode() + block().astype("<i8").tobytes("F"))
+
+    return make
 
 
 def picture(values: int) -> Callable[[Path], object]:
@@ -202,7 +211,10 @@ SITUATIONS = {
     "a DICOM series with a slice in MONOCHROME1": Situation(series((0, 0, 2.5), inverted=4),
         refused="p01 has slices of different photometric interpretation (0028,0004), MONOCHROME1 and MONOCHROME2"),
     "spinalcordtoolbox#2106: a NIfTI whose sform and qform differ": Situation(two_transforms, FOUND),
-    "int64 NRRD": Situation(int64, FOUND, affine=RAS),
+    "int64 NRRD": Situation(nrrd(), FOUND, affine=RAS),
+    "an NRRD of 35 micron": Situation(nrrd('space units: "um" "um" "um"\n', 35), FOUND, affine=np.diag([0.035, 0.035, 0.035, 1]),
+                                      task={"spacing_mm": [0.035] * 3}),
+    "an NRRD in inches": Situation(nrrd('space units: "in" "in" "in"\n'), refused="p01.nrrd has lengths in in, expected one"),
     "a picture of 8 bits": Situation(picture(230), PICTURE, suffix=".png", axes=2, task={"preprocessing": BITS_8}),
     "a picture of 16 bits, for weights that were trained on 8": Situation(picture(59110), axes=2, task={"preprocessing": BITS_8},
         refused="has its highest value in 81% of all voxels after preprocessing"),

@@ -11,6 +11,7 @@ import numpy as np
 from .exif import orientation, upright
 from .frames import Frame, Stack, frames_of, stacked
 from .opened import ScanFault
+from .units import unit_of
 
 PICTURES = (".png", ".jpg", ".jpeg")
 DICOM_MAGIC = b"DICM"  # at byte 128
@@ -50,11 +51,12 @@ def read_image(path: Path) -> Any:
     """ITK's image of a file, or of the DICOM series in a folder; a picture turned as its EXIF orientation says.
 
     Frames of DICOM are laid in the order of their places, which the image's grid follows, also where the gantry of a CT
-    was tilted: ITK alone would lay each slice straight behind the one before.
+    was tilted: ITK alone would lay each slice straight behind the one before. Lengths of NRRD and MetaImage are in mm, whatever
+    the unit in their header.
 
     Raises:
         ScanFault: ITK cannot read it; a folder that does not hold exactly one series; frames that are no volume, whole
-            and evenly spaced.
+            and evenly spaced; lengths in no known unit.
     """
     if not path.exists():
         raise ScanFault(f"{path.name} does not exist ({path.parent}).")
@@ -75,6 +77,9 @@ def read_image(path: Path) -> Any:
         raise ScanFault(f"{path.name} cannot be read: {str(error).strip().splitlines()[-1]}") from error
     if stack:
         _lay(image, stack, in_file=len(files) == 1)
+    if (size := unit_of(path).mm) != 1:
+        image.SetSpacing([length * size for length in image.GetSpacing()])
+        image.SetOrigin([place * size for place in image.GetOrigin()])
     if lack:
         image.GetMetaDataDictionary()[NO_SIZE] = lack
     if is_picture(path):  # a resolution for printing (dpi) is no size: a picture and its label would lie apart

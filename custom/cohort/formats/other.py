@@ -14,7 +14,8 @@ from .exif import orientation
 from .frames import UNEVEN
 from .itk_image import image_data, image_size, is_dicom, is_picture, no_pixel_size, read_image, unevenness
 from .nifti import damage, gunzip
-from .opened import TURNED, Opened, ScanFault, files_of, judge_size
+from .opened import TURNED, Opened, ScanFault, by, files_of, judge_size
+from .units import unit_of
 
 PNG = b"\x89PNG\r\n\x1a\n"
 PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
@@ -29,7 +30,8 @@ def open_other(path: Path, max_voxels: int) -> Opened:
     have none.
 
     Raises:
-        ScanFault: of an unknown kind; truncated, damaged, of no or absurd size; slices at unequal distances.
+        ScanFault: of an unknown kind; truncated, damaged, of no or absurd size; slices at unequal distances; lengths in no
+            known unit.
     """
     digest = hashlib.sha256()
     for file in files_of(path):
@@ -50,6 +52,9 @@ def open_other(path: Path, max_voxels: int) -> Opened:
         scan.warnings.append(
             f"{TURNED}: stored with EXIF orientation {turn}, read upright, as viewers show it; its label must be upright too"
         )
+    if (unit := unit_of(path)).mm != 1:
+        stored = by([size / unit.mm for size in scan.spacing_mm])
+        scan.warnings.append(f"unit {unit.name}: voxel sizes of {stored} are read as {by(scan.spacing_mm)} mm")
     if unevenness(image) > UNEVEN[0]:
         scan.warnings.append(f"slices at unequal distances: up to {unevenness(image):.1%} off the mean")
     if lack := no_pixel_size(image):
