@@ -180,7 +180,8 @@ class Check:
         for case in judged:
             broken = [file for file in case.paths() if isinstance(found.get(file), ScanFault)]
             damaged = [("Files that cannot be read", f"{case.kind(file)}{found[file]}") for file in broken]
-            for kind, fault in (*damaged, *self.task.faults(case, facts), *self._resampling(case, facts)):
+            back = _brought_back(case, parts)
+            for kind, fault in (*damaged, *self.task.faults(case, facts), *self._resampling(case, facts, back)):
                 report.faults[kind].append(f"{case}: {fault}")
         known = {file: scan for case in cases for file in case.files.values()
                  if (scan := facts.get(file) or self.record.known(file))}  # fmt: skip
@@ -209,13 +210,15 @@ class Check:
                   for part in self.needs if part in judged and not entries[part]]  # fmt: skip
         return {"The list": lines} if lines else {}
 
-    def _resampling(self, case: Case, facts: Mapping[str, Facts]) -> Iterator[tuple[str, str]]:
-        """Of a case's first image: the others share its grid."""
+    def _resampling(self, case: Case, facts: Mapping[str, Facts], back: bool) -> Iterator[tuple[str, str]]:
+        """Of a case's first image: the others share its grid. There, and ``back`` for the result."""
         for file in [file for file in case.files.values() if file in facts][:1]:
             volumes = max(len(self.task.channels), facts[file].channels) + len(self.task.values)
             seen = as_seen(facts[file], self.task.orientation)
             if self.spacing_mm is not None and (fault := resampling.unfit(seen, self.spacing_mm, volumes)):
                 yield "Resampling", f"{Path(file).name} {fault}"
+            elif back and (fault := resampling.unfit_back(facts[file], len(self.task.values))):
+                yield "Results", f"{Path(file).name} {fault}"
 
     # ---- one scan in two places -------------------------------------------------------------------------------------
 
@@ -338,6 +341,12 @@ def of_run(config: Settings, **task: Any) -> Check:
         where = {name: config.resolved(name) for name in ("data_list", "dataset_dir")} | {"root": config.bundle_root}
         task |= {"unread": listed(**where), "record": record(**where, output_dir=config.resolved("output_dir"))}
     return Check(**task)
+
+
+def _brought_back(case: Case, judged: Collection[str]) -> bool:
+    """Whether a network's result for a case is brought back to the case's own grid: in inference and evaluation. A training
+    judges labelled scans and scores those for validation on the network's grid; no training judges the test part."""
+    return case.part == "test" or "labelled" not in judged
 
 
 def _entry(entry: Mapping[str, Any]) -> dict[str, Any]:
