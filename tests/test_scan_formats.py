@@ -8,6 +8,7 @@ import subprocess
 import sys
 import zlib
 
+import nibabel as nib
 import numpy as np
 import pytest
 from conftest import ROOT
@@ -164,6 +165,24 @@ def test_a_unit_that_is_not_known_is_refused_by_the_check_and_by_the_reader(tmp_
     with pytest.raises(ScanFault) as error:
         LoadImage(reader=ScanReader)(file)
     assert str(error.value) == text
+
+
+@pytest.mark.fault("40", "a NIfTI without sform and qform, an NRRD without a space of the body")
+def test_a_header_that_says_nothing_of_the_orientation_is_a_warning(tmp_path):
+    nib.save(nib.Nifti1Image(VOXELS, None), tmp_path / "a.nii.gz")
+    assert read(tmp_path / "a.nii.gz").warnings == (
+        "NIfTI without orientation: the header has neither sform nor qform and says nothing of its orientation; it is "
+        "read as LAS",
+    )
+    for space, says in (
+        ("space: scanner-xyz", "names the space scanner-xyz"),
+        ("space dimension: 3", "names no space"),
+    ):
+        assert read(nrrd(tmp_path / "a.nrrd", space, *DIRECTIONS[1:])).warnings == (
+            f"NRRD without orientation: the header {says} and says nothing of its orientation; it is read as LPS",
+        )
+    for space in ("left-posterior-superior", "RAS", "left-anterior-superior"):
+        assert read(nrrd(tmp_path / "a.nrrd", f"space: {space}", *DIRECTIONS[1:])).warnings == ()
 
 
 def test_an_empty_unit_is_mm(tmp_path):

@@ -32,7 +32,7 @@ def unit_of(path: Path) -> Unit:
     kind = path.suffix.lower()
     if kind not in (".nrrd", ".mha", ".mhd"):
         return Unit()
-    names = _of_nrrd(_header(path)) if kind == ".nrrd" else _of_meta(_header(path))
+    names = _of_nrrd(text_header(path)) if kind == ".nrrd" else _of_meta(text_header(path))
     names = [name for name in names if name not in UNKNOWN]
     found = {_known(name) for name in names}
     if not found:
@@ -45,8 +45,8 @@ def unit_of(path: Path) -> Unit:
     return Unit(name, LENGTHS[name])
 
 
-def _header(path: Path) -> str:
-    """To the first empty line, or to the entry behind which voxels follow."""
+def text_header(path: Path) -> str:
+    """Of an NRRD or MetaImage file: to the first empty line, or to the entry behind which voxels follow."""
     with path.open("rb") as file:
         start = file.read(MOST)
     return re.split(rb"\r?\n\r?\n|^ElementDataFile", start, maxsplit=1, flags=re.MULTILINE)[0].decode(errors="replace")
