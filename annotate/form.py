@@ -40,4 +40,4 @@ def unfit(case: Case, form: Form, facts: Mapping[str, Facts], values: Sequence[i
         fill_nonfinite=form.fill_nonfinite,
         spacing_mm=form.spacing_mm,
     )
-    return "; ".join(text for _, text in task.faults(case, facts))
+    return "; ".join(text for _, text in task.faults(case, facts, back=True))

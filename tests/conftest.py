@@ -266,6 +266,11 @@ FAULTS = {
     "34": "an annotator's numbers of segments and the values of label files",
     "35": "scans and cohorts as they come: the tables of tests/oddities",
     "36": "the Python of another environment",
+    "37": "a scan of two axes stored in another orientation",
+    "38": "DICOM slices of opposite greys, and pixels without a size",
+    "39": "NRRD and MetaImage in another unit than mm",
+    "40": "a result that does not fit in memory on the scan's own grid",
+    "41": "a header that says nothing of its orientation",
 }
 
 _done: dict[str, dict[str, None]] = {row: {} for row in FAULTS}  # what was done to a row, in order

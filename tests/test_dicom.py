@@ -266,3 +266,36 @@ def test_a_series_with_slices_of_another_thickness_or_number_is_one_series(tmp_p
     facts, image = both(series(tmp_path / "p01", straight(), changes))
     np.testing.assert_array_equal(image[0], VOXELS)
     np.testing.assert_allclose(facts.affine, grid(STRAIGHT, (*PIXELS, STEP)), atol=1e-6)
+
+
+@pytest.mark.fault("38", "a slice with inverted greys")
+def test_a_slice_with_inverted_greys_is_refused(tmp_path):
+    """ITK would turn MONOCHROME1 to MONOCHROME2, slice by slice."""
+    inverted = {"0028|0004 CS": "MONOCHROME1"}
+    text = refused(series(tmp_path / "p01", straight(), [{}, inverted, {}]))
+    assert text == (
+        "p01 has slices of different photometric interpretation (0028,0004), MONOCHROME1 and MONOCHROME2: some would be read "
+        "inverted. Export the series anew with one for all slices, or convert it to NIfTI (dcm2niix does)."
+    )
+    both(series(tmp_path / "p02", straight(), [inverted] * 3))  # all of them alike are one image
+
+
+@pytest.mark.fault("38", "pixels without a size, or with that at the detector alone")
+@pytest.mark.parametrize(
+    ("given", "at"),
+    [({}, "no PixelSpacing"), ({"0018|1164 DS": "0.2\\0.3"}, "ImagerPixelSpacing alone, 0.2x0.3 mm at the detector")],
+)
+def test_pixels_without_a_size_are_a_warning(tmp_path, given, at):
+    folder = series(tmp_path / "p01", straight(), [{"0028|0030 DS": None, **given}] * 3)
+    facts, _ = both(folder)
+    assert facts.warnings == (f"no size of pixels: the DICOM header has {at}; they are read as 1x1 mm",)
+    assert facts.spacing_mm == pytest.approx((1, 1, STEP))
+    one = dicom(tmp_path / "p02.dcm", VOXELS[:, :, 0], {**placed(ORIGIN, STRAIGHT), "0028|0030 DS": None, **given})
+    assert read(one).warnings == facts.warnings
+
+
+def test_pixels_of_1_mm_that_a_header_gives_are_no_warning(tmp_path):
+    given = [placed(place, STRAIGHT, (1, 1)) for place in straight()]
+    assert read(series(tmp_path / "p01", straight(), given)).warnings == ()
+    groups = {"5200|9230 SQ": [grouped(placed(ORIGIN, STRAIGHT, (1, 1)))]}
+    assert read(dicom(tmp_path / "p02.dcm", VOXELS[:, :, :1], groups, ENHANCED_CT)).warnings == ()

@@ -53,7 +53,19 @@ def test_the_fourth_axis_of_a_nifti_holds_the_channels(tmp_path):
 
 
 def test_a_picture_of_two_axes_in_a_nifti(tmp_path):
-    np.testing.assert_array_equal(load(write_nifti(tmp_path / "a.nii", numbered(5, 4)))[0], numbered(5, 4))
+    voxels = numbered(5, 4)
+    image = load(write_nifti(tmp_path / "a.nii", voxels, np.diag([-0.5, -0.7, 1, 1])))
+    np.testing.assert_array_equal(image[0], voxels)
+    stored_otherwise = load(write_nifti(tmp_path / "b.nii", voxels.T[:, ::-1], transposed()))
+    np.testing.assert_array_equal(stored_otherwise[0], voxels)
+    np.testing.assert_allclose(stored_otherwise.affine, image.affine, atol=1e-6)
+
+
+def transposed() -> np.ndarray:
+    """Of voxels whose first axis runs to the back, 0.7 mm each, and whose second to the right, from the left end of 5."""
+    affine = np.diag([0.5, -0.7, 1, 1])[:, [1, 0, 2, 3]]
+    affine[0, 3] = -4 * 0.5
+    return affine
 
 
 @pytest.mark.parametrize("name", ["a.nrrd", "a.mha", "a.mhd"])

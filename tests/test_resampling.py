@@ -11,6 +11,9 @@ from monai.transforms import Spacing
 from scan_files import write_nifti
 
 from custom.cohort import resampling
+from custom.cohort.check import Check
+from custom.cohort.errors import CohortError
+from custom.cohort.facts import Facts
 from custom.cohort.resampling import resampled_shape
 
 
@@ -70,3 +73,43 @@ def test_an_axis_that_is_kept_cannot_grow(cohort):
     put(cohort, 35)
     cohort.check(spacing_mm=[-1, -1, -1])
     cohort.check()
+
+
+# the way back
+
+
+@pytest.mark.fault("40", "an inference and an evaluation whose results do not fit in memory; a training that fits")
+def test_a_result_that_does_not_fit_in_memory_on_the_scans_own_grid_is_refused(cohort, monkeypatch):
+    monkeypatch.setattr(resampling, "physical_memory", lambda: 3e4)
+    task = {"spacing_mm": [4.0] * 3, "classes": ["background", "tumour"]}  # 5 voxels along each axis
+    training = {part: cohort.parts[part] for part in ("labelled", "unlabelled", "validation")}
+    Check(**{**cohort.task, **task})(training)
+    refused = "p3.nii.gz has 16x16x16 voxels: its result on this grid takes 3.28e-05 GB for 2 classes, more than this machine's "
+    for part, name in (("unlabelled", "p3"), ("test", "p5"), ("validation", "p4")):
+        with pytest.raises(CohortError) as error:
+            Check(**{**cohort.task, **task})({part: cohort.parts[part]})
+        assert f"Results:\n    {part}, {name}: {refused.replace('p3', name)}3e-05 GB of memory. Store" in str(
+            error.value
+        )
+    assert [line.split(":")[1] for line in cohort.faults(**task)] == [" test, p5"]  # a list, and all that is in it
+    monkeypatch.setattr(resampling, "physical_memory", lambda: 3.3e4)
+    cohort.check(**task)
+
+
+def test_a_volume_of_a_micro_ct(monkeypatch):
+    found = Facts("", "", (1200, 1200, 1000), 1, (0.1,) * 3, (), "int16", 0, 1, (), 0, None)
+    assert resampling.unfit(found, 1.5, 11, 24e9) == ""
+    assert resampling.unfit_back(found, 10, 24e9).startswith(
+        "has 1200x1200x1000 voxels: its result on this grid takes 57.6 GB for 10 classes, more than this machine's 24 GB of"
+    )
+    assert resampling.unfit_back(found, 4, 24e9) == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "limit"), [("1000000\n", 1e6), ("max\n", None), ("9223372036854771712\n", None), ("", None)]
+)
+def test_a_limit_of_a_container_counts_where_it_is_the_smaller_one(tmp_path, monkeypatch, text, limit):
+    monkeypatch.setattr(resampling, "LIMITS", (tmp_path / "memory.max", tmp_path / "absent"))
+    free = resampling.physical_memory()
+    (tmp_path / "memory.max").write_text(text)
+    assert resampling.physical_memory() == (limit or free)

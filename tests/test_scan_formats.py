@@ -8,6 +8,7 @@ import subprocess
 import sys
 import zlib
 
+import nibabel as nib
 import numpy as np
 import pytest
 from conftest import ROOT
@@ -17,6 +18,7 @@ from PIL import Image
 from scan_files import SPACING, VOXELS, affine_ras, fault, numbered, picture, write_itk, write_nifti, write_series
 
 from custom.cohort.facts import read
+from custom.cohort.formats import ScanFault
 from custom.cohort.reader import ScanReader
 
 # other formats
@@ -99,6 +101,93 @@ def test_compressed_meta_voxels_of_more_than_the_promised_length_or_without_thei
         assert "is truncated" in fault(file)
     file.write_bytes(header + b"LOCAL\n" + zlib.compress(bytes(2**24)))
     fault(file)
+
+
+# units
+
+
+def nrrd(path, *entries: str):
+    """VOXELS of 5 along each axis, in any unit, byte by byte: ITK writes none."""
+    header = "\n".join(
+        ["NRRD0005", "type: int16", "dimension: 3", "sizes: 5 4 3", *entries, "endian: little", "encoding: raw"]
+    )
+    path.write_bytes(header.encode() + b"\n\n" + VOXELS.tobytes("F"))
+    return path
+
+
+def meta_image(path, unit: str):
+    header = (
+        "ObjectType = Image\nNDims = 3\nBinaryData = True\nBinaryDataByteOrderMSB = False\nOffset = 10 20 30\n"
+        f"DistanceUnits = {unit}\nElementSpacing = 5 5 5\nDimSize = 5 4 3\nElementType = MET_SHORT\nElementDataFile = LOCAL\n"
+    )
+    path.write_bytes(header.encode() + VOXELS.tobytes("F"))
+    return path
+
+
+DIRECTIONS = (
+    "space: left-posterior-superior",
+    "space directions: (5,0,0) (0,5,0) (0,0,5)",
+    "space origin: (10,20,30)",
+)
+
+
+@pytest.mark.fault("39", "lengths in m, cm, um and nm, in NRRD by axes or by space and in MetaImage")
+@pytest.mark.parametrize(
+    ("unit", "mm"),
+    [("m", 1000), ("cm", 10), ("mm", 1), ("um", 1e-3), ("micron", 1e-3), ("µm", 1e-3), ("nanometers", 1e-6)],
+)
+def test_lengths_are_in_mm_whatever_the_unit(tmp_path, unit, mm):
+    three = f'"{unit}" "{unit}" "{unit}"'
+    files = [nrrd(tmp_path / "space.nrrd", *DIRECTIONS, f"space units: {three}")]
+    files += [nrrd(tmp_path / "axes.nrrd", f"units: {three}", "spacings: 5 5 5")]
+    files += [meta_image(tmp_path / "meta.mha", unit)] if unit in ("cm", "mm", "um") else []
+    for file in files:
+        facts, image = read(file), LoadImage(reader=ScanReader)(file)
+        expected = np.diag([-5 * mm, -5 * mm, 5 * mm, 1])
+        expected[:3, 3] = (0, 0, 0) if file.stem == "axes" else (-10 * mm, -20 * mm, 30 * mm)
+        np.testing.assert_allclose(facts.affine, expected, rtol=1e-9)
+        np.testing.assert_allclose(image.affine, expected, rtol=1e-9)
+        said = [text for text in facts.warnings if text.startswith("unit ")]
+        assert len(said) == (mm != 1)
+        assert not said or said[0].endswith(
+            f"voxel sizes of 5x5x5 are read as {5 * mm:.4g}x{5 * mm:.4g}x{5 * mm:.4g} mm"
+        )
+
+
+@pytest.mark.fault("39", "units that are no length, and of which there are two")
+@pytest.mark.parametrize(("units", "said"), [('"inch" "inch" "inch"', "inch"), ('"um" "um" "mm"', "um, mm")])
+def test_a_unit_that_is_not_known_is_refused_by_the_check_and_by_the_reader(tmp_path, units, said):
+    file = nrrd(tmp_path / "a.nrrd", *DIRECTIONS, f"space units: {units}")
+    text = fault(file)
+    assert text == (
+        f"a.nrrd has lengths in {said}, expected one of m, cm, mm, um, nm along all axes; correct the unit in its header."
+    )
+    with pytest.raises(ScanFault) as error:
+        LoadImage(reader=ScanReader)(file)
+    assert str(error.value) == text
+
+
+@pytest.mark.fault("41", "a NIfTI without sform and qform, an NRRD without a space of the body")
+def test_a_header_that_says_nothing_of_the_orientation_is_a_warning(tmp_path):
+    nib.save(nib.Nifti1Image(VOXELS, None), tmp_path / "a.nii.gz")
+    assert read(tmp_path / "a.nii.gz").warnings == (
+        "NIfTI without orientation: the header has neither sform nor qform and says nothing of its orientation; it is "
+        "read as LAS",
+    )
+    for space, says in (
+        ("space: scanner-xyz", "names the space scanner-xyz"),
+        ("space dimension: 3", "names no space"),
+    ):
+        assert read(nrrd(tmp_path / "a.nrrd", space, *DIRECTIONS[1:])).warnings == (
+            f"NRRD without orientation: the header {says} and says nothing of its orientation; it is read as LPS",
+        )
+    for space in ("left-posterior-superior", "RAS", "left-anterior-superior"):
+        assert read(nrrd(tmp_path / "a.nrrd", f"space: {space}", *DIRECTIONS[1:])).warnings == ()
+
+
+def test_an_empty_unit_is_mm(tmp_path):
+    assert read(nrrd(tmp_path / "a.nrrd", *DIRECTIONS, 'space units: "" "" ""')).spacing_mm == (5, 5, 5)
+    assert read(meta_image(tmp_path / "a.mha", "?")).spacing_mm == (5, 5, 5)
 
 
 # DICOM series

@@ -66,8 +66,12 @@ class Task:
     modalities_alone: bool = False
     spacing_mm: Sequence[float] | float | None = None
 
-    def faults(self, case: Case, facts: Mapping[str, Facts]) -> Iterator[tuple[str, str]]:
-        """Kind and sentence of each fault, judged by the files of the case that could be read."""
+    def faults(self, case: Case, facts: Mapping[str, Facts], back: bool = False) -> Iterator[tuple[str, str]]:
+        """Kind and sentence of each fault, judged by the files of the case that could be read.
+
+        Args:
+            back: a network's result is brought back to the case's own grid, which takes memory there too.
+        """
         images = {channel: facts[file] for channel, file in case.files.items() if file in facts}
         if self.channels and (fault := self._channels(case, images)):
             yield "Channels", fault
@@ -84,8 +88,11 @@ class Task:
         yield from self._grids(case, facts)
         if case.label in facts and (fault := self._label(case.called(case.label), facts[case.label])):
             yield "Labels", fault
+        name = _name(next((case.files[channel] for channel in images), ""))
         if fault := self._resampling(images):
-            yield "Resampling", f"{_name(next(case.files[channel] for channel in images))} {fault}"
+            yield "Resampling", f"{name} {fault}"
+        elif back and images and (fault := resampling.unfit_back(next(iter(images.values())), len(self.values))):
+            yield "Results", f"{name} {fault}"
 
     def lacks(self, case: Case) -> list[str]:
         """Modalities that the case has no file for; none where its names are not the task's at all."""
@@ -174,6 +181,8 @@ class Task:
                     remedy = "Draw or export it on the image, or resample it by nearest neighbour"
                     if facts[first].turned or facts[file].turned:
                         remedy = "Draw it on the picture as viewers show it, turned as its EXIF orientation says"
+                    elif is_picture(file) != is_picture(first) and "orientation" in differs:
+                        remedy = "Save both in one format: a picture says nothing of where its axes run to"
                 if one_by_other_transform(facts[file], facts[first]):
                     # a tool that reads the qform where the sform is used here, or the reverse, wrote it with that one alone
                     differs += "; by the other both lie on one grid"

@@ -16,6 +16,7 @@ from .data_list import PARTS, listed, record
 from .errors import CohortError
 from .facts import Facts, Record, ScanFault
 from .formats.itk_image import is_picture
+from .formats.plane import AS_PICTURES
 from .grids import BODY_AXES, along
 from .label_formats import EXACT, OF_PICTURES, smallest, unfit
 from .names import case_names, first_file, stem
@@ -179,7 +180,8 @@ class Check:
         for case in judged:
             broken = [file for file in case.paths() if isinstance(found.get(file), ScanFault)]
             damaged = [("Files that cannot be read", f"{case.kind(file)}{found[file]}") for file in broken]
-            for kind, fault in (*damaged, *self.task.faults(case, facts)):
+            back = _brought_back(case, parts)
+            for kind, fault in (*damaged, *self.task.faults(case, facts, back)):
                 report.faults[kind].append(f"{case}: {fault}")
         known = {file: scan for case in cases for file in case.files.values()
                  if (scan := facts.get(file) or self.record.known(file))}  # fmt: skip
@@ -187,6 +189,7 @@ class Check:
         self._never_read([case for case in cases if case.part not in parts], known, report)
         self._oddities(report)
         self._orientations(report)
+        self._planes(report)
         for part in parts:
             self._note(part, report)
         return report
@@ -281,6 +284,19 @@ class Check:
             differs = f"axes run to {others[0]}, those of {common} to {most}, and no orientation in the task turns them"
             report.odd["orientation"] += [(name, differs) for code in others for name in cases[code]]
 
+    def _planes(self, report: Report) -> None:
+        """Where the axes of scans of two axes run to in their files; noted where one is turned when it is read."""
+        cases: dict[str, list[str]] = defaultdict(list)
+        for case in report.cases:
+            for file in [file for file in case.files.values() if file in report.facts][:1]:
+                if (stored := report.facts[file].stored) and not is_picture(file):
+                    cases[stored].append(str(case))
+        if any(code not in AS_PICTURES for code in cases):
+            names = [f"{len(cases[code])} {code} ({first_names(cases[code])})"
+                     for code in sorted(cases, key=lambda code: (-len(cases[code]), code))]  # fmt: skip
+            report.notes.append(f"orientation of the scans of two axes: {', '.join(names)}; they are turned to LP, LI or PI when "
+                                "they are read, as pictures lie")  # fmt: skip
+
     def _note(self, part: str, report: Report) -> None:
         """How many labels are empty, which modalities are missing, which classes no labelled scan has."""
         cases = [case for case in report.cases if case.part == part]
@@ -315,6 +331,12 @@ def of_run(config: Settings, **task: Any) -> Check:
         where = {name: config.resolved(name) for name in ("data_list", "dataset_dir")} | {"root": config.bundle_root}
         task |= {"unread": listed(**where), "record": record(**where, output_dir=config.resolved("output_dir"))}
     return Check(**task)
+
+
+def _brought_back(case: Case, judged: Collection[str]) -> bool:
+    """Whether a network's result for a case is brought back to the case's own grid: in inference and evaluation. A training
+    judges labelled scans and scores those for validation on the network's grid; no training judges the test part."""
+    return case.part == "test" or "labelled" not in judged
 
 
 def _entry(entry: Mapping[str, Any]) -> dict[str, Any]:

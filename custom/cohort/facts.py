@@ -27,7 +27,7 @@ Vector = tuple[float, ...]
 PERCENTILES = (0.5, 50.0, 99.5)
 SAMPLE = 2**18  # voxels that percentiles are taken of
 MOST_VALUES = 64
-VERSION = 3
+VERSION = 4
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +50,7 @@ class Facts:
         values: the different finite values and their counts, in order, where there are at most 64; else None.
         warnings: what is odd but can be read, a sentence each; what stands before its first colon names the kind.
         unused: of a NIfTI file whose sform and qform differ, name and affine of the one that readers do not use.
+        stored: of a scan of two axes, where they run to in the file, ``RA``; all else is of the picture that is read.
     """
 
     sha256: str
@@ -66,6 +67,7 @@ class Facts:
     values: tuple[tuple[float, int], ...] | None
     warnings: tuple[str, ...] = ()
     unused: tuple[str, tuple[Vector, ...]] | None = None
+    stored: str = ""
 
     @property
     def turned(self) -> bool:
@@ -98,6 +100,7 @@ def read(path: str | Path, max_voxels: int = 2**31) -> Facts:
         values=_values(finite),
         warnings=tuple(scan.warnings),
         unused=(scan.unused[0], _rows(scan.unused[1])) if scan.unused else None,
+        stored=scan.stored,
     )
 
 

@@ -21,11 +21,13 @@ def difference(found: Facts, expected: Facts, pictures: bool = False) -> str:
     compared; empty where nothing differs.
 
     Args:
-        pictures: compare shapes alone.
+        pictures: compare shapes alone, and whether one of the two is turned to lie as the other does.
     """
     parts = []
     if found.shape != expected.shape:
         parts.append(f"shape {times(found.shape)} against {times(expected.shape)} voxels")
+    if found.stored != expected.stored and len(found.shape) == len(expected.shape):
+        parts.append(f"orientation {found.stored} against {expected.stored}")
     if pictures or len(found.shape) != len(expected.shape):
         return ", ".join(parts)
     if _differ(found.spacing_mm, expected.spacing_mm):
@@ -33,7 +35,7 @@ def difference(found: Facts, expected: Facts, pictures: bool = False) -> str:
     mine, theirs = np.asarray(found.affine, dtype=float), np.asarray(expected.affine, dtype=float)
     if _differ(mine[:3, 3], theirs[:3, 3]):
         parts.append(f"origin {_point(mine)} against {_point(theirs)} mm")
-    if _differ(_cosines(mine), _cosines(theirs)):
+    if _differ(_cosines(mine), _cosines(theirs)) and found.stored == expected.stored:
         parts.append(_turned(mine, theirs))
     two = [f"{whose} sform and qform differ, the {USED[scan.unused[0]]} is used"
            for scan, whose in ((found, "its"), (expected, "the other's")) if parts and scan.unused]  # fmt: skip

@@ -17,13 +17,15 @@ from monai.utils import ensure_tuple
 from .formats.itk_image import image_data, read_image
 from .formats.nifti import is_nifti, read_nifti
 from .formats.opened import ScanFault, whole
+from .formats.plane import STORED, turn
 
 
 class ScanReader(ImageReader):
     """Reads a file, the folder of a DICOM series, or several of one kind that become the channels of one image.
 
     Pictures (PNG, JPEG) have voxels of size 1: a resolution that is meant for printing (dpi) is no size, and an image
-    would lie apart from its label. A folder with several series is refused, where MONAI's reader takes the first.
+    would lie apart from its label. A folder with several series is refused, where MONAI's reader takes the first. All other
+    scans of two axes are turned as pictures lie, :mod:`.formats.plane`; ``stored_affine`` in the metadata is their file's.
 
     Args:
         fill_nonfinite: a NaN or infinite voxel becomes the darkest finite one of its file; else it stays what it is.
@@ -54,7 +56,8 @@ class ScanReader(ImageReader):
             voxels, meta = self._nifti(img)
         else:
             voxels, meta = image_data(*(read_image(path) for path in img))
-        return whole(filled(voxels) if self.fill_nonfinite else voxels), meta
+        voxels = whole(filled(voxels) if self.fill_nonfinite else voxels)
+        return _laid(voxels, meta) if len(meta["spatial_shape"]) == 2 else (voxels, meta)
 
     @staticmethod
     def _nifti(paths: Sequence[Path]) -> tuple[np.ndarray, dict]:
@@ -72,6 +75,17 @@ class ScanReader(ImageReader):
             ) from error
         except Exception as error:  # nibabel's own, zlib's
             raise ScanFault(f"{', '.join(path.name for path in paths)} cannot be read: {error}") from error
+
+
+def _laid(voxels: np.ndarray, meta: dict) -> tuple[np.ndarray, dict]:
+    """A scan of two axes, or several as channels, as pictures lie."""
+    stored, shape = np.asarray(meta["affine"]), tuple(int(length) for length in meta["spatial_shape"])
+    found = turn(stored)
+    affine = found.affine(stored, shape)
+    shape = shape[::-1] if found.swaps else shape
+    turned = found.voxels(voxels, first=int(meta["original_channel_dim"] == 0))
+    return turned, {**meta, "affine": affine, "original_affine": affine.copy(), "spatial_shape": np.asarray(shape),
+                    STORED: stored}  # fmt: skip
 
 
 def filled(voxels: np.ndarray) -> np.ndarray:

@@ -1,10 +1,11 @@
-"""Whether a scan can be resampled to a task's spacing: told before it is tried, from the header alone."""
+"""Whether a scan can be resampled to a task's spacing, and its result back: told before it is tried, from the header alone."""
 
 from __future__ import annotations
 
 import math
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -15,6 +16,10 @@ MOST = 64  # times as many voxels as the scan has
 FLAT = 8  # voxels of an axis that may not become a single one
 FLOAT_BYTES = 4
 REMEDY = "Correct the voxel sizes, or their unit, in its header, or set spacing_mm in the task to what the scans are"
+LIMITS = (  # of a container or a batch job, in the files of Linux' cgroups, versions 2 and 1
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
 
 
 def resampled_shape(
@@ -30,7 +35,7 @@ def resampled_shape(
     )
 
 
-def unfit(found: Facts, wanted_mm: Sequence[float] | float, volumes: int, memory_bytes: int | None = None) -> str:
+def unfit(found: Facts, wanted_mm: Sequence[float] | float, volumes: int, memory_bytes: float | None = None) -> str:
     """What is wrong with resampling a scan, in a sentence that lacks the scan's name; empty where it can be done.
 
     Args:
@@ -53,11 +58,37 @@ def unfit(found: Facts, wanted_mm: Sequence[float] | float, volumes: int, memory
             f"{by(shape)} ({size}): {why}. {REMEDY}")  # fmt: skip
 
 
+def unfit_back(found: Facts, classes: int, memory_bytes: float | None = None) -> str:
+    """What is wrong with bringing a scan's result back to its own grid, in a sentence that lacks the scan's name; empty where
+    it can be done.
+
+    Args:
+        classes: whose logits are float32 on that grid, all of them at once.
+        memory_bytes: of the machine; None asks it.
+    """
+    needed, memory = math.prod(found.shape) * FLOAT_BYTES * classes, memory_bytes or physical_memory()
+    if needed <= memory:
+        return ""
+    return (f"has {by(found.shape)} voxels: its result on this grid takes {_gigabytes(needed)} for {classes} classes, more than "
+            f"this machine's {_gigabytes(memory)} of memory. Store the scan with larger voxels or cut it, or take a machine with "
+            "more memory")  # fmt: skip
+
+
 def physical_memory() -> float:
-    """Of the machine, bytes; infinite where it is not told."""
+    """What this process may have, bytes: of the machine, or less where a container or a batch job is limited; infinite where
+    it is not told."""
     try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        machine: float = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
+        machine = math.inf
+    return min([machine, *map(_limit, LIMITS)])
+
+
+def _limit(file: Path) -> float:
+    """Infinite where there is none: no such file, or ``max``."""
+    try:
+        return float(file.read_text().strip().replace("max", "inf"))
+    except (OSError, ValueError):
         return math.inf
 
 

@@ -19,6 +19,7 @@ from monai.utils import convert_to_numpy
 from ..cohort.formats.itk_image import is_picture, quiet_itk
 from ..cohort.formats.nifti import is_nifti, own_header
 from ..cohort.formats.opened import by
+from ..cohort.formats.plane import STORED, turn
 from ..cohort.label_formats import OF_FILES, OF_PICTURES, smallest, unfit
 from ..cohort.names import SUFFIXES, stem
 from ..cohort.words import span, value_list
@@ -49,7 +50,7 @@ class GridWriter(ImageWriter):
 
     For an image from a NIfTI file the geometry is copied from that file's header, both of its transforms with their
     codes, so that any viewer lays one on the other even where the header contradicts itself. For other formats it is
-    the affine as read, in mm. Nothing is resampled.
+    the affine as read, in mm. Nothing is resampled. A scan of two axes that was turned when it was read is turned back.
 
     All files of a task have one number format, the smallest that holds its values: uint8, int16, uint16 or int32. A PNG is
     uint8 or uint16.
@@ -91,6 +92,7 @@ class GridWriter(ImageWriter):
         name = str(filename)
         picture = name.lower().endswith(".png") and is_picture(source)
         self.data_obj = self._whole(np.asarray(self.data_obj), source.name, OF_PICTURES if picture else OF_FILES)
+        self._turn_back()
         if picture:
             self._write_picture(name)
         elif not name.lower().endswith(".png"):
@@ -123,6 +125,13 @@ class GridWriter(ImageWriter):
                 "AsDiscreted and MapLabelValued before SaveImaged"
             )
         return whole.astype(kind)
+
+    def _turn_back(self) -> None:
+        """To the order of voxels of the image's file, which has two axes."""
+        if self.data_obj.ndim == 2 and STORED in self.meta:
+            stored = np.asarray(convert_to_numpy(self.meta[STORED]))
+            self.data_obj = turn(stored).back(np.asarray(self.data_obj))
+            self.meta = {**self.meta, "affine": stored}
 
     def _write_nifti(self, filename: str, source: Path) -> None:
         import nibabel

@@ -157,6 +157,11 @@ def mixed(folder: Path) -> None:
         turned(folder / part / "p2.nii.gz", "LPS")
 
 
+def unplaced(folder: Path) -> None:
+    for file in folder.rglob("p*.nii.gz"):
+        nib.save(nib.Nifti1Image(np.asarray(nib.load(file).dataobj), None), file)
+
+
 def two_transforms(folder: Path) -> None:
     """The label is of a tool that reads the qform."""
     image, moved = nib.Nifti1Image(noise("p2"), RAS), RAS + np.array([[0, 0, 0, 5]] + [[0] * 4] * 3)
@@ -213,6 +218,8 @@ SITUATIONS = {
         "p2.nii.gz to it, the voxels as they are: resampling would displace it"),
     "voxels of 35 micron": Situation(lambda folder: [save_micron(folder / part / "p2.nii.gz") for part in ("images", "labels")],
         "warning    p2: unit micron: voxel sizes of 35x35x35 are read as 0.035x0.035x0.035 mm"),
+    "NIfTI files without sform and qform": Situation(unplaced, "warning    p1, p2: NIfTI without orientation: the header",
+        "warning: 2 scans (labelled, p1; labelled, p2), the first: p1.nii.gz: NIfTI without orientation: "),
     # names and files
     "a label P1 beside an image p1": Situation(
         lambda folder: (folder / "labels/p1.nii.gz").rename(folder / "labels/P1.nii.gz"),

@@ -97,14 +97,16 @@ def frames_out_of_order(folder: Path) -> None:
     dicom(folder / "p01/frames.dcm", np.ascontiguousarray(voxels), {"5200|9230 SQ": functional}, kind=ENHANCED_CT)
 
 
-def series(step: tuple[float, float, float], lost: int = -1) -> Callable[[Path], object]:
+def series(step: tuple[float, float, float], lost: int = -1, inverted: int = -1) -> Callable[[Path], object]:
     """CT, a file a slice, whose names say nothing of their order; from slice to slice it goes on by ``step`` (mm, LPS)."""
 
     def make(folder: Path) -> None:
         voxels = tilted() if step[1] else block(SIDE, SIDE, 8)
         for k in set(range(8)) - {lost}:
             place = placed(np.multiply(k, step).tolist(), np.eye(3))
-            dicom(folder / f"p01/{k * 3 % 8}.dcm", voxels[:, :, k].astype(np.uint16), place, number=k * 5 % 8)
+            greys = {"0028|0004 CS": "MONOCHROME1"} if k == inverted else {}
+            file = folder / f"p01/{k * 3 % 8}.dcm"
+            dicom(file, voxels[:, :, k].astype(np.uint16), {**place, **greys}, number=k * 5 % 8)
 
     return make
 
@@ -124,13 +126,22 @@ def two_transforms(folder: Path) -> None:
     nib.save(image, folder / "p01.nii.gz")
 
 
-def int64(folder: Path) -> None:
-    """NRRD byte by byte: ITK's Python writes no such type."""
-    header = (
-        f"NRRD0004\ntype: int64\ndimension: 3\nspace: right-anterior-superior\nsizes: {SIDE} {SIDE} {SIDE}\n"
-        "space directions: (1,0,0) (0,1,0) (0,0,1)\nspace origin: (0,0,0)\nendian: little\nencoding: raw\n\n"
-    )
-    (folder / "p01.nrrd").write_bytes(header.encode() + block().astype("<i8").tobytes("F"))
+def nrrd(more: str = "", size: int = 1) -> Callable[[Path], object]:
+    """NRRD of int64 byte by byte: ITK's Python writes no such type, nor a unit.
+
+    Args:
+        more: lines of its header.
+        size: of a voxel.
+    """
+
+    def make(folder: Path) -> None:
+        header = (
+            f"NRRD0004\ntype: int64\ndimension: 3\nspace: right-anterior-superior\nsizes: {SIDE} {SIDE} {SIDE}\n{more}"
+            f"space directions: ({size},0,0) (0,{size},0) (0,0,{size})\nspace origin: (0,0,0)\nendian: little\nencoding: raw\n\n"
+        )
+        (folder / "p01.nrrd").write_bytes(header.encode() + block().astype("<i8").tobytes("F"))
+
+    return make
 
 
 def picture(values: int) -> Callable[[Path], object]:
@@ -162,7 +173,10 @@ LOAD = {
 }
 SCALE = {"_target_": "scripts.cohort.scaling.ScalePercentilesd", "keys": "image", "lower": 0.5, "upper": 99.5, "b_min": 0.0,
          "b_max": 1.0, "clip": True}  # fmt: skip
-PICTURES = {"_target_": "Compose", "transforms": [LOAD, SCALE]}  # no orientation: two axes have none
+PICTURES = {
+    "_target_": "Compose",
+    "transforms": [LOAD, SCALE],
+}  # no orientation: the reader lays two axes as pictures lie
 BITS_8 = {"_target_": "Compose", "transforms": [LOAD, {"_target_": "ScaleIntensityRanged", "keys": "image", "a_min": 0.0,
           "a_max": 255.0, "b_min": 0.0, "b_max": 1.0, "clip": True}]}  # fmt: skip
 FOUND = (block() > 0) * CORNER
@@ -178,7 +192,10 @@ SITUATIONS = {
     "nearly every voxel is 0": Situation(nifti(np.where(np.arange(SIDE) == 4, block(), 0)),
                                                       np.where(np.arange(SIDE) == 4, FOUND, 0)),
     "a NIfTI of two axes, .3 x .15 mm": Situation(
-        nifti(block(SIDE, SIDE), np.diag([0.3, 0.15, 1, 1])), (block(SIDE, SIDE) > 0) * CORNER, axes=2
+        nifti(block(SIDE, SIDE), np.diag([0.3, 0.15, 1, 1])), (block(SIDE, SIDE) > 0) * 1, axes=2
+    ),
+    "the same, stored to the left and to the back as pictures are": Situation(
+        nifti(block(SIDE, SIDE)[::-1, ::-1], np.diag([-0.3, -0.15, 1, 1])), (block(SIDE, SIDE) > 0)[::-1, ::-1] * 1, axes=2
     ),
     "labelme#1529: a photograph that says in EXIF how it is to be turned": Situation(photograph, PICTURE, suffix=".png", axes=2),
     "Slicer#6773: an enhanced file whose frames are out of order": Situation(
@@ -191,8 +208,13 @@ SITUATIONS = {
         affine=np.array([[-1, 0, 0, 0], [0, -1, -1, 0], [0, 0, 2, 0], [0, 0, 0, 1]])),
     "a DICOM series that lacks a slice": Situation(series((0, 0, 2.5), lost=4),
         refused="p01 has slices at unequal distances (up to 71% off the mean of 2.917 mm): a slice is missing"),
+    "a DICOM series with a slice in MONOCHROME1": Situation(series((0, 0, 2.5), inverted=4),
+        refused="p01 has slices of different photometric interpretation (0028,0004), MONOCHROME1 and MONOCHROME2"),
     "spinalcordtoolbox#2106: a NIfTI whose sform and qform differ": Situation(two_transforms, FOUND),
-    "int64 NRRD": Situation(int64, FOUND, affine=RAS),
+    "int64 NRRD": Situation(nrrd(), FOUND, affine=RAS),
+    "an NRRD of 35 micron": Situation(nrrd('space units: "um" "um" "um"\n', 35), FOUND, affine=np.diag([0.035, 0.035, 0.035, 1]),
+                                      task={"spacing_mm": [0.035] * 3}),
+    "an NRRD in inches": Situation(nrrd('space units: "in" "in" "in"\n'), refused="p01.nrrd has lengths in in, expected one"),
     "a picture of 8 bits": Situation(picture(230), PICTURE, suffix=".png", axes=2, task={"preprocessing": BITS_8}),
     "a picture of 16 bits, for weights that were trained on 8": Situation(picture(59110), axes=2, task={"preprocessing": BITS_8},
         refused="has its highest value in 81% of all voxels after preprocessing"),

@@ -12,6 +12,7 @@ from .itk_image import is_picture, quiet_itk
 from .nifti import is_nifti, open_nifti
 from .opened import TURNED, Opened, ScanFault, files_of, judge, lost_files, whole
 from .other import open_other
+from .plane import turn
 
 __all__ = ["TURNED", "Opened", "ScanFault", "files_of", "load_libraries", "open_scan"]
 
@@ -48,7 +49,18 @@ def open_scan(path: Path, max_voxels: int) -> Opened:
         raise ScanFault(f"{path.name} cannot be read: {error.strerror or error}.") from error
     judge(scan, path.name)
     scan.voxels = whole(scan.voxels)
+    if len(scan.shape) == 2:
+        _lay(scan)
     return scan
+
+
+def _lay(scan: Opened) -> None:
+    """As pictures lie; the reader does the same."""
+    found, shape = turn(scan.affine), scan.shape
+    scan.stored = found.stored
+    if not found.identity:
+        scan.voxels, scan.affine = found.voxels(scan.voxels), found.affine(scan.affine, shape)
+        scan.unused = (scan.unused[0], found.affine(scan.unused[1], shape)) if scan.unused else None
 
 
 def _judge_presence(path: Path) -> None:

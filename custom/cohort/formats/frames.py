@@ -44,6 +44,7 @@ class Frame:
         size: pixels along these two.
         channels: of a pixel.
         rescale: slope and intercept that make values of what is stored.
+        photometric: what its numbers mean (0028,0004), as ``MONOCHROME2``; empty where all frames are of one file.
     """
 
     position: np.ndarray
@@ -52,6 +53,7 @@ class Frame:
     size: tuple[int, ...]
     channels: int = 1
     rescale: tuple[float, ...] = (1.0, 0.0)
+    photometric: str = ""
 
 
 @dataclass(frozen=True)
@@ -76,8 +78,8 @@ def stacked(frames: Sequence[Frame], name: str) -> Stack:
     """Lay two frames or more in order.
 
     Raises:
-        ScanFault: frames that differ in direction, size, channels, or in the size or rescaling of pixels; that lie at
-            one place, or at unequal distances.
+        ScanFault: frames that differ in direction, size, channels, in the size or rescaling of pixels, or in what their
+            numbers mean; that lie at one place, or at unequal distances.
     """
     first = frames[0]
     cosine = min(float((frame.direction * first.direction).sum(axis=0).min()) for frame in frames)
@@ -88,6 +90,9 @@ def stacked(frames: Sequence[Frame], name: str) -> Stack:
     _alike(frames, name, "of different channels", lambda f: (f.channels,), "a pixel")
     _alike(frames, name, "of pixels of different sizes", lambda f: f.spacing, "mm")
     _alike(frames, name, "of different rescaling", lambda f: f.rescale, "(slope, intercept)")
+    if len(kinds := sorted({frame.photometric for frame in frames})) > 1:
+        raise ScanFault(f"{name} has slices of different photometric interpretation (0028,0004), {' and '.join(kinds)}: some "
+                        f"would be read inverted{_CONVERT_ALL}")  # fmt: skip
     normal = np.cross(*first.direction.T)
     order = sorted(range(len(frames)), key=lambda k: float(frames[k].position @ normal))
     places = np.array([frames[k].position for k in order])
@@ -109,6 +114,7 @@ def stacked(frames: Sequence[Frame], name: str) -> Stack:
 
 
 _MIXED = ": several scans are mixed in it, no volume; keep one of them, or convert it to NIfTI."
+_CONVERT_ALL = ". Export the series anew with one for all slices, or convert it to NIfTI (dcm2niix does)."
 
 
 def _alike(

@@ -11,10 +11,17 @@ import numpy as np
 from .exif import orientation, upright
 from .frames import Frame, Stack, frames_of, stacked
 from .opened import ScanFault
+from .units import unit_of
 
 PICTURES = (".png", ".jpg", ".jpeg")
 DICOM_MAGIC = b"DICM"  # at byte 128
 UNEVENNESS = "ITK_unevenness"  # a key of an image's metadata; MONAI leaves out those of ITK
+NO_SIZE = "ITK_no_pixel_size"
+PHOTOMETRIC, PIXEL_SPACING, DETECTOR_SPACING = (
+    "0028|0004",
+    "0028|0030",
+    "0018|1164",
+)  # elements of DICOM, as ITK names them
 MOST_CHANNELS = 4  # of an image of ITK's Python
 ITK_PARTS = ("ProcessObject", "ImageFileReader", "GDCMSeriesFileNames", "PyBuffer")  # one of each of its modules
 
@@ -44,18 +51,21 @@ def read_image(path: Path) -> Any:
     """ITK's image of a file, or of the DICOM series in a folder; a picture turned as its EXIF orientation says.
 
     Frames of DICOM are laid in the order of their places, which the image's grid follows, also where the gantry of a CT
-    was tilted: ITK alone would lay each slice straight behind the one before.
+    was tilted: ITK alone would lay each slice straight behind the one before. Lengths of NRRD and MetaImage are in mm, whatever
+    the unit in their header.
 
     Raises:
         ScanFault: ITK cannot read it; a folder that does not hold exactly one series; frames that are no volume, whole
-            and evenly spaced.
+            and evenly spaced; lengths in no known unit.
     """
     if not path.exists():
         raise ScanFault(f"{path.name} does not exist ({path.parent}).")
     itk = quiet_itk()
     files = series_files(path) if path.is_dir() else [str(path)]
     headers = [_header(Path(file)) for file in files]
-    stack = _stack(files, headers, path.name) if len(files) > 1 or is_dicom(Path(files[0])) else None
+    dicom = path.is_dir() or is_dicom(path)
+    stack = _stack(files, headers, path.name) if dicom else None
+    lack = _no_pixel_size(Path(files[0]), headers[0]) if dicom else ""
     if stack and len(files) > 1:
         files = [files[k] for k in stack.order]
     # ITK takes the first file's type of numbers for all; slopes may differ from file to file (PET)
@@ -67,6 +77,11 @@ def read_image(path: Path) -> Any:
         raise ScanFault(f"{path.name} cannot be read: {str(error).strip().splitlines()[-1]}") from error
     if stack:
         _lay(image, stack, in_file=len(files) == 1)
+    if (size := unit_of(path).mm) != 1:
+        image.SetSpacing([length * size for length in image.GetSpacing()])
+        image.SetOrigin([place * size for place in image.GetOrigin()])
+    if lack:
+        image.GetMetaDataDictionary()[NO_SIZE] = lack
     if is_picture(path):  # a resolution for printing (dpi) is no size: a picture and its label would lie apart
         image.SetSpacing([1.0] * image.GetImageDimension())
         if (turn := orientation(path)) != 1:
@@ -116,7 +131,27 @@ def _of_header(header: Any) -> Frame:
     direction = np.column_stack([header.GetDirection(axis) for axis in range(2)])
     spacing = tuple(header.GetSpacing(axis) for axis in range(2))
     position = np.array([header.GetOrigin(axis) for axis in range(3)])
-    return Frame(position, direction, spacing, _size(header)[:2], header.GetNumberOfComponents())
+    channels, photometric = header.GetNumberOfComponents(), _element(header, PHOTOMETRIC)
+    return Frame(position, direction, spacing, _size(header)[:2], channels, photometric=photometric)
+
+
+def _element(header: Any, tag: str) -> str:
+    """The text of a DICOM file's element; empty where it has none."""
+    found = header.GetMetaDataDictionary()
+    return str(found[tag]).strip(" \0") if found.HasKey(tag) else ""
+
+
+def _no_pixel_size(file: Path, header: Any) -> str:
+    """What there is to say of a DICOM file that gives no size of its pixels, which ITK takes for 1 mm; else empty."""
+    if _element(header, PIXEL_SPACING) or any(header.GetSpacing(axis) != 1 for axis in range(2)):
+        return ""
+    try:
+        frames_of(file, _size(header)[:2], (*_size(header), 1)[2])  # of an enhanced file, whose frames give it
+    except ScanFault:
+        detector = _element(header, DETECTOR_SPACING).replace("\\", "x")
+        at = f"ImagerPixelSpacing alone, {detector} mm at the detector" if detector else "no PixelSpacing"
+        return f"no size of pixels: the DICOM header has {at}; they are read as 1x1 mm"
+    return ""
 
 
 def _lay(image: Any, stack: Stack, in_file: bool) -> None:
@@ -135,6 +170,12 @@ def unevenness(image: Any) -> float:
     """How far a step from slice to slice is from the mean one, as a fraction of it; 0 of other formats than DICOM."""
     found = image.GetMetaDataDictionary()
     return float(found[UNEVENNESS]) if found.HasKey(UNEVENNESS) else 0.0
+
+
+def no_pixel_size(image: Any) -> str:
+    """A sentence where a DICOM header gives no size of its pixels; empty of all other images."""
+    found = image.GetMetaDataDictionary()
+    return str(found[NO_SIZE]) if found.HasKey(NO_SIZE) else ""
 
 
 def series_files(folder: Path) -> list[str]:

@@ -248,6 +248,9 @@ def _affine(image: Any, axes: int, name: str, warnings: list[str]) -> tuple[np.n
             f"unit {unit}: voxel sizes of {by((sizes / length).tolist())} are read as {by(sizes.tolist())} mm"
         )
     sform, qform = (get(coded=True)[0] for get in (image.get_sform, image.get_qform))
+    if sform is None and qform is None:
+        warnings.append("NIfTI without orientation: the header has neither sform nor qform and says nothing of its orientation; "
+                        f"it is read as {''.join(nibabel.aff2axcodes(image.affine))}")  # fmt: skip
     affine = np.asarray(_corrected(image).affine)
     unused = None
     if sform is not None and qform is not None and not np.allclose(sform, qform, rtol=0, atol=SAME_MM):

@@ -38,6 +38,7 @@ class Opened:
         sha256: of its bytes.
         warnings: what is odd but can be read; what stands before the first colon names the kind.
         unused: of a NIfTI file whose sform and qform differ, the name and the affine of the one that is not used.
+        stored: of a scan of two axes, where they run to in the file, ``RA``; its voxels here lie as those of pictures.
     """
 
     voxels: np.ndarray
@@ -47,6 +48,7 @@ class Opened:
     sha256: str
     warnings: list[str] = field(default_factory=list)
     unused: tuple[str, np.ndarray] | None = None
+    stored: str = ""
 
     @property
     def shape(self) -> tuple[int, ...]:

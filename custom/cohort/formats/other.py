@@ -12,14 +12,16 @@ import numpy as np
 
 from .exif import orientation
 from .frames import UNEVEN
-from .itk_image import image_data, image_size, is_dicom, is_picture, read_image, unevenness
+from .itk_image import image_data, image_size, is_dicom, is_picture, no_pixel_size, read_image, unevenness
 from .nifti import damage, gunzip
-from .opened import TURNED, Opened, ScanFault, files_of, judge_size
+from .opened import TURNED, Opened, ScanFault, by, files_of, judge_size
+from .units import text_header, unit_of
 
 PNG = b"\x89PNG\r\n\x1a\n"
 PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 JPEG, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 ZLIB_OR_GZIP = 47  # zlib's wbits
+BODY_SPACES = ("right-anterior-superior", "ras", "left-anterior-superior", "las", "left-posterior-superior", "lps")
 
 
 def open_other(path: Path, max_voxels: int) -> Opened:
@@ -29,7 +31,8 @@ def open_other(path: Path, max_voxels: int) -> Opened:
     have none.
 
     Raises:
-        ScanFault: of an unknown kind; truncated, damaged, of no or absurd size; slices at unequal distances.
+        ScanFault: of an unknown kind; truncated, damaged, of no or absurd size; slices at unequal distances; lengths in no
+            known unit.
     """
     digest = hashlib.sha256()
     for file in files_of(path):
@@ -50,8 +53,18 @@ def open_other(path: Path, max_voxels: int) -> Opened:
         scan.warnings.append(
             f"{TURNED}: stored with EXIF orientation {turn}, read upright, as viewers show it; its label must be upright too"
         )
+    if (unit := unit_of(path)).mm != 1:
+        stored = by([size / unit.mm for size in scan.spacing_mm])
+        scan.warnings.append(f"unit {unit.name}: voxel sizes of {stored} are read as {by(scan.spacing_mm)} mm")
+    if path.suffix.lower() == ".nrrd" and len(scan.shape) == 3 and (space := _space(path)) not in BODY_SPACES:
+        says = f"names the space {space}" if space else "names no space"
+        scan.warnings.append(
+            f"NRRD without orientation: the header {says} and says nothing of its orientation; it is read as LPS"
+        )
     if unevenness(image) > UNEVEN[0]:
         scan.warnings.append(f"slices at unequal distances: up to {unevenness(image):.1%} off the mean")
+    if lack := no_pixel_size(image):
+        scan.warnings.append(lack)
     return scan
 
 
@@ -101,6 +114,12 @@ def _verify_jpeg(raw: bytes, name: str) -> None:
         raise ScanFault(f"{name} is no JPEG file, or damaged: it does not begin like one.")
     if not raw.rstrip(b"\0\r\n ").endswith(JPEG_END):  # some cameras pad
         raise ScanFault(f"{name} is truncated: it lacks the end mark of a JPEG file.")
+
+
+def _space(path: Path) -> str:
+    """What the axes of an NRRD header's space are; empty where it names none."""
+    found = re.search(r"^space: *(.*?)\r?$", text_header(path), re.MULTILINE | re.IGNORECASE)
+    return found[1].strip().lower() if found else ""
 
 
 def _nrrd(raw: bytes, name: str) -> tuple[bytes, bytes]:
