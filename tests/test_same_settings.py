@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from conftest import ROOT
 
 from custom.evaluation.same_settings import only_unlabelled_differs
 
@@ -45,7 +46,8 @@ def test_the_same_run_with_the_unlabelled_terms_at_zero(tmp_path, zero):
     [
         ({"seed": 1}, {}),
         ({"steps": 900}, {}),
-        ({"train": {"method": {"_target_": "scripts.methods.Supervised", "ema_decay": 0.99}}}, {}),
+        ({"train": {"method": {"_target_": "scripts.methods.Supervised", "ema_decay": 0.9}}}, {}),
+        ({"train": {"method": {"_target_": "scripts.methods.UniMatch", "ema_decay": 0.99}}}, {}),
         ({"weights": {"supervised": 0.5, "consistency": 0}}, {}),
         ({"weights": CONFIG["weights"]}, {}),  # both learnt from them
         ({}, {"amp": "bf16"}),
@@ -56,6 +58,21 @@ def test_the_same_run_with_the_unlabelled_terms_at_zero(tmp_path, zero):
 )  # fmt: skip
 def test_what_differs_besides_could_be_the_cause(tmp_path, config, about):
     assert not only_unlabelled_differs(table(tmp_path / "a", {**NOTHING, **config}, about), table(tmp_path / "b"))
+
+
+OF_BUNDLES = {"mean_teacher": True, "low_confidence": False, "unimatch": False, "cps": False, "task_affinity": False}
+
+
+@pytest.mark.parametrize(("bundle", "expected"), OF_BUNDLES.items(), ids=OF_BUNDLES)
+def test_supervised_is_mean_teacher_without_its_term_and_no_other_method(tmp_path, bundle, expected):
+    tables = []
+    for folder, name in (("a", "supervised"), ("b", bundle)):
+        own = yaml.safe_load((ROOT / f"bundles/{name}/configs/train.yaml").read_text(encoding="utf-8"))
+        tables.append(table(tmp_path / folder, own))
+    assert only_unlabelled_differs(*tables) is expected
+    if expected:
+        longer = yaml.safe_load((tmp_path / "a/bundle/configs/train.yaml").read_text()) | {"steps": 1500}
+        assert not only_unlabelled_differs(table(tmp_path / "c", longer), tables[1]), "at equal time"
 
 
 def test_another_network_of_the_run_is_another_thing(tmp_path):

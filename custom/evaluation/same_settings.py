@@ -13,13 +13,23 @@ from .. import methods
 from ..run.checkpoint import differences
 from ..run.config import RunConfig
 
+WITHOUT = {"MeanTeacher": "Supervised"}
+"""What a method is without its unlabelled term, where that has a name of its own: one network, one supervised loss, and
+its moving average serves."""
+USE = (
+    *("unlabelled_batch", "view", "over_classes", "train::strong", "train::mixing", "train::unlabelled"),
+    *("train::unlabelled_dataset", "train::trainer::unlabelled", "train::method::consistency", "train::method::view"),
+    *("train::method::noise", "train::method::_target_"),
+)
+"""Settings of such a method that say how it uses unlabelled scans, and nothing else."""
 TOLD = ("amp", "initial_weights")  # of run.json; its scans are compared part by part
 
 
 def only_unlabelled_differs(baseline_csv: Path, ours_csv: Path) -> bool:
     """Return whether both runs say that ours learnt from unlabelled scans, the baseline did not, and all else is equal.
 
-    They say so in the finished bundles beside the evaluations: one method and its settings, seed included, the same
+    They say so in the finished bundles beside the evaluations: one method (or one and what it is :data:`WITHOUT` its
+    unlabelled term) and its settings, seed included, the same
     labelled and validation scans, number format and initial weights; every term that reads unlabelled scans weighs 0 in
     the baseline alone. Where one of them says nothing the answer is no.
 
@@ -34,6 +44,8 @@ def only_unlabelled_differs(baseline_csv: Path, ours_csv: Path) -> bool:
     (before, about_before), (now, about_now) = both[0], both[1]
     terms = _unlabelled_terms(now)
     free = (*RunConfig.FREE, *(f"weights::{term}" for term in terms))
+    if WITHOUT.get(_method(now)) == _method(before):
+        free += USE
     return (
         not differences(before, now, free)
         and all(
@@ -54,9 +66,12 @@ def _said(bundle: Path) -> tuple[dict[str, Any], dict[str, Any]] | None:
     return settings, json.loads(about.read_text(encoding="utf-8"))
 
 
+def _method(config: Mapping[str, Any]) -> str:
+    return str(config["train"]["method"]["_target_"]).rpartition(".")[2]
+
+
 def _unlabelled_terms(config: Mapping[str, Any]) -> tuple[str, ...]:
-    name = str(config["train"]["method"]["_target_"]).rpartition(".")[2]
-    return tuple(getattr(getattr(methods, name, None), "unlabelled_terms", ()))
+    return tuple(getattr(getattr(methods, _method(config), None), "unlabelled_terms", ()))
 
 
 def _weighs(config: Mapping[str, Any], term: str) -> bool:
