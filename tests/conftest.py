@@ -270,6 +270,7 @@ FAULTS = {
     "38": "NRRD and MetaImage in another unit than mm",
     "39": "a result that does not fit in memory on the scan's own grid",
     "40": "a header that says nothing of its orientation",
+    "41": "values that are rounded, or read otherwise than they are stored",
 }
 
 _done: dict[str, dict[str, None]] = {row: {} for row in FAULTS}  # what was done to a row, in order

@@ -26,6 +26,7 @@ from PIL import Image
 
 from custom.cohort.__main__ import main
 from custom.cohort.formats.opened import whole
+from custom.cohort.reader import ScanReader
 from custom.errors import UserError
 
 SHAPE = (8, 8, 8)
@@ -71,6 +72,11 @@ def save(file: Path, voxels: np.ndarray, affine: np.ndarray = RAS) -> None:
 
 def label(values: float, kind: Any = np.float32, name: str = "p2.nii.gz") -> Callable[[Path], object]:
     return lambda folder: save(folder / "labels" / name, (lump() * kind(values)).astype(kind))
+
+
+def rounded_off(folder: Path) -> None:
+    """As a resampling or a compression with loss leaves a label: next to no two voxels alike."""
+    save(folder / "labels/p2.nii.gz", (lump() + np.resize(np.linspace(-5e-4, 5e-4, 200), SHAPE)).astype(np.float32))
 
 
 def rescaled(folder: Path) -> None:
@@ -193,6 +199,9 @@ SITUATIONS = {
     # values
     "labels of 1.0000001": Situation(label(1.0000001), "label      1 in 2 of 2 labels"),
     "labels of 0.9995": Situation(label(0.9995, np.float64), "label      1 in 2 of 2 labels"),
+    "labels of 200 numbers within 0.0005 of 0 and 1": Situation(rounded_off, "label      1 in 2 of 2 labels"),
+    "an image of 0 to 0.0008, as of diffusion in mm^2/s": Situation(
+        lambda folder: save(folder / "images/p2.nii.gz", noise("p2").astype(np.float32) * 8e-7), "channel    image: 2.4e-06 to "),
     "labels with scl_slope 1/127": Situation(rescaled, "label      1 in 2 of 2 labels"),
     "labels of 1.3": Situation(label(1.3), "warning    p2: label values that are not all whole numbers >= 0",
         "error: label p2.nii.gz has the values {0, 1.3}, the task names 0..1. Remap 1.3"),
@@ -314,3 +323,16 @@ def test_scans_of_two_orientations_and_formats_reach_a_training_as_one_array(tmp
 def test_an_image_of_real_numbers_is_none_of_whole_ones():
     for image in (np.linspace(0, 9e-4, 512), np.array([0, 1, 2.5]), np.array([0, np.nan, 1.0000001])):
         assert whole(image) is image
+
+
+@pytest.mark.fault("41", "an image of which nothing would be left, and a label of more numbers than classes")
+def test_an_image_of_small_numbers_is_not_rounded_away_and_a_label_of_many_is_rounded(tmp_path):
+    image, label = np.array([0, 8e-4] * 256), lump() + np.resize(np.linspace(-5e-4, 5e-4, 200), SHAPE)
+    assert whole(image) is image
+    np.testing.assert_array_equal(whole(label), lump())
+    save(tmp_path / "a.nii", np.resize(image, SHAPE).astype(np.float32))
+    save(tmp_path / "b.nii", lump().astype(np.float32) * 0.9999)
+    reader = ScanReader()
+    found, _ = reader.get_data(reader.read([tmp_path / "a.nii", tmp_path / "b.nii"]))  # as modalities: file by file
+    np.testing.assert_allclose(np.unique(found[0]), [0, 8e-4], rtol=1e-6)
+    np.testing.assert_array_equal(found[1], lump())
