@@ -25,6 +25,7 @@ from nibabel.orientations import axcodes2ornt, ornt_transform
 from PIL import Image
 
 from custom.cohort.__main__ import main
+from custom.cohort.facts import read
 from custom.cohort.formats.opened import whole
 from custom.cohort.reader import ScanReader
 from custom.errors import UserError
@@ -130,10 +131,22 @@ def pictures(pixels: Callable[[Path, np.ndarray], object], value: int = 1) -> Ca
 
 
 def colours_of_16_bits(file: Path, grey: np.ndarray) -> None:
-    """PNG by its own description: Pillow writes colours of 8 bits alone."""
     rows = np.stack([grey * 60, grey * 30, grey], -1).astype(">u2")
-    raw = b"".join(b"\0" + row.tobytes() for row in rows)
-    head = struct.pack(">IIBBBBB", *grey.shape[::-1], 16, 2, 0, 0, 0)
+    png(file, grey.shape, 16, 2, [row.tobytes() for row in rows])
+
+
+def labels_of_4_bits(folder: Path) -> None:
+    """Two pixels a byte."""
+    pictures(lambda file, grey: Image.fromarray(grey.astype(np.uint8)).save(file))(folder)
+    for patient in ("p1", "p2"):
+        rows = lump()[2]
+        png(folder / f"labels/{patient}.png", rows.shape, 4, 0, [bytes(row[::2] * 16 + row[1::2]) for row in rows])
+
+
+def png(file: Path, shape: tuple[int, ...], bits: int, colour: int, rows: list[bytes]) -> None:
+    """By its own description: Pillow writes grey of fewer than 8 bits, and colours of more, not at all."""
+    raw = b"".join(b"\0" + row for row in rows)
+    head = struct.pack(">IIBBBBB", *shape[::-1], bits, colour, 0, 0, 0)
     chunks = ((b"IHDR", head), (b"IDAT", zlib.compress(raw)), (b"IEND", b""))
     parts = (struct.pack(">I", len(c)) + name + c + struct.pack(">I", zlib.crc32(name + c)) for name, c in chunks)
     file.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
@@ -210,6 +223,8 @@ SITUATIONS = {
     "int64 NRRD": Situation(nrrd("int64"), "label      1 in 2 of 2 labels"),
     "int8 NRRD, as 3D Slicer saves segments": Situation(nrrd("int8"), "label      1 in 2 of 2 labels"),
     "16-bit RGB PNG": Situation(pictures(colours_of_16_bits), "channel    red: "),
+    "labels in PNG of 4 bits": Situation(labels_of_4_bits,
+        "warning    p1, p2: PNG of 4 bits: its greys 0 to 15 are read as 0 to 255, 17 times as large; save a label in 8 bits"),
     "PNG labels beyond 255": Situation(pictures(lambda file, grey: Image.fromarray(grey.astype(np.uint16)).save(file), 500),
         "label      500 in 2 of 2 labels"),
     "NRRD with 5 numbers a voxel": Situation(tensors,
@@ -336,3 +351,16 @@ def test_an_image_of_small_numbers_is_not_rounded_away_and_a_label_of_many_is_ro
     found, _ = reader.get_data(reader.read([tmp_path / "a.nii", tmp_path / "b.nii"]))  # as modalities: file by file
     np.testing.assert_allclose(np.unique(found[0]), [0, 8e-4], rtol=1e-6)
     np.testing.assert_array_equal(found[1], lump())
+
+
+@pytest.mark.fault("41", "grey PNG of 2 and 4 bits")
+@pytest.mark.parametrize(("bits", "factor"), [(1, 255), (2, 85), (4, 17), (8, 1)])
+def test_greys_of_few_bits_are_warned_of(tmp_path, bits, factor):
+    png(tmp_path / "a.png", (2, 8 // bits), bits, 0, [b"\1", b"\0"])
+    facts = read(tmp_path / "a.png")
+    assert [value for value, _ in facts.values] == [0, factor]
+    most = 2**bits - 1
+    expected = (
+        f"PNG of {bits} bits: its greys 0 to {most} are read as 0 to 255, {factor} times as large; save a label in 8 bits",
+    )
+    assert facts.warnings == (expected if bits in (2, 4) else ())
