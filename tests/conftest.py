@@ -271,6 +271,7 @@ FAULTS = {
     "39": "NRRD and MetaImage in another unit than mm",
     "40": "a result that does not fit in memory on the scan's own grid",
     "41": "a header that says nothing of its orientation",
+    "42": "values that are rounded, or read otherwise than they are stored",
 }
 
 _done: dict[str, dict[str, None]] = {row: {} for row in FAULTS}  # what was done to a row, in order

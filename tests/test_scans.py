@@ -241,8 +241,8 @@ CONTRADICTIONS: dict[str, tuple[dict[str, Any], str]] = {
         "1x1x1 mm by the affine (sform or qform), 1.5x1.25x8 mm by the voxel sizes (pixdim); the voxel sizes are used",
     ),
     "both": ({"pixdim": [1, 2, 2, 2, 0, 0, 0, 0]}, "2x2x2 mm by the voxel sizes (pixdim); the voxel sizes are used"),
-    "qform alone": ({"sform_code": 0, "pixdim": [1, 2, 2, 2, 0, 0, 0, 0]}, ""),
-    "no transform": ({"sform_code": 0, "qform_code": 0, "pixdim": [1, 2, 3, 4, 0, 0, 0, 0]}, ""),
+    "qform alone": ({"sform_code": 0, "qform_code": 1, "pixdim": [1, 2, 2, 2, 0, 0, 0, 0]}, ""),
+    "no transform": ({"sform_code": 0, "qform_code": 0, "pixdim": [1, 2, 3, 4, 0, 0, 0, 0]}, "says nothing of its orientation"),
 }  # fmt: skip
 
 
@@ -257,7 +257,7 @@ def test_affine_and_spacing_are_those_of_monais_reader(tmp_path, name, voxels):
     assert (facts.channels, *facts.shape) == loaded.shape
     if voxels.ndim == 3:
         assert [text in warning for warning in facts.warnings] == [True] * bool(text), facts.warnings
-    for warning in facts.warnings:
+    for warning in [text for text in facts.warnings if not text.startswith("NIfTI without orientation: ")]:
         assert warning.startswith("affine and voxel sizes contradict each other: ")
         used = "voxel sizes are" if "voxel sizes are used" in warning else "affine is"
         sizes = (

@@ -56,8 +56,13 @@ class ScanReader(ImageReader):
             voxels, meta = self._nifti(img)
         else:
             voxels, meta = image_data(*(read_image(path) for path in img))
-        voxels = whole(filled(voxels) if self.fill_nonfinite else voxels)
+        stacked = len(img) > 1 and meta["original_channel_dim"] == 0
+        # file by file, as the check does: what is a class in one may be large beside all values of another
+        voxels = np.stack([self._values(file) for file in voxels]) if stacked else self._values(voxels)
         return _laid(voxels, meta) if len(meta["spatial_shape"]) == 2 else (voxels, meta)
+
+    def _values(self, voxels: np.ndarray) -> np.ndarray:
+        return whole(filled(voxels) if self.fill_nonfinite else voxels)
 
     @staticmethod
     def _nifti(paths: Sequence[Path]) -> tuple[np.ndarray, dict]:

@@ -25,7 +25,9 @@ from nibabel.orientations import axcodes2ornt, ornt_transform
 from PIL import Image
 
 from custom.cohort.__main__ import main
+from custom.cohort.facts import read
 from custom.cohort.formats.opened import whole
+from custom.cohort.reader import ScanReader
 from custom.errors import UserError
 
 SHAPE = (8, 8, 8)
@@ -71,6 +73,11 @@ def save(file: Path, voxels: np.ndarray, affine: np.ndarray = RAS) -> None:
 
 def label(values: float, kind: Any = np.float32, name: str = "p2.nii.gz") -> Callable[[Path], object]:
     return lambda folder: save(folder / "labels" / name, (lump() * kind(values)).astype(kind))
+
+
+def rounded_off(folder: Path) -> None:
+    """As a resampling or a compression with loss leaves a label: next to no two voxels alike."""
+    save(folder / "labels/p2.nii.gz", (lump() + np.resize(np.linspace(-5e-4, 5e-4, 200), SHAPE)).astype(np.float32))
 
 
 def rescaled(folder: Path) -> None:
@@ -124,10 +131,22 @@ def pictures(pixels: Callable[[Path, np.ndarray], object], value: int = 1) -> Ca
 
 
 def colours_of_16_bits(file: Path, grey: np.ndarray) -> None:
-    """PNG by its own description: Pillow writes colours of 8 bits alone."""
     rows = np.stack([grey * 60, grey * 30, grey], -1).astype(">u2")
-    raw = b"".join(b"\0" + row.tobytes() for row in rows)
-    head = struct.pack(">IIBBBBB", *grey.shape[::-1], 16, 2, 0, 0, 0)
+    png(file, grey.shape, 16, 2, [row.tobytes() for row in rows])
+
+
+def labels_of_4_bits(folder: Path) -> None:
+    """Two pixels a byte."""
+    pictures(lambda file, grey: Image.fromarray(grey.astype(np.uint8)).save(file))(folder)
+    for patient in ("p1", "p2"):
+        rows = lump()[2]
+        png(folder / f"labels/{patient}.png", rows.shape, 4, 0, [bytes(row[::2] * 16 + row[1::2]) for row in rows])
+
+
+def png(file: Path, shape: tuple[int, ...], bits: int, colour: int, rows: list[bytes]) -> None:
+    """By its own description: Pillow writes grey of fewer than 8 bits, and colours of more, not at all."""
+    raw = b"".join(b"\0" + row for row in rows)
+    head = struct.pack(">IIBBBBB", *shape[::-1], bits, colour, 0, 0, 0)
     chunks = ((b"IHDR", head), (b"IDAT", zlib.compress(raw)), (b"IEND", b""))
     parts = (struct.pack(">I", len(c)) + name + c + struct.pack(">I", zlib.crc32(name + c)) for name, c in chunks)
     file.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
@@ -193,6 +212,9 @@ SITUATIONS = {
     # values
     "labels of 1.0000001": Situation(label(1.0000001), "label      1 in 2 of 2 labels"),
     "labels of 0.9995": Situation(label(0.9995, np.float64), "label      1 in 2 of 2 labels"),
+    "labels of 200 numbers within 0.0005 of 0 and 1": Situation(rounded_off, "label      1 in 2 of 2 labels"),
+    "an image of 0 to 0.0008, as of diffusion in mm^2/s": Situation(
+        lambda folder: save(folder / "images/p2.nii.gz", noise("p2").astype(np.float32) * 8e-7), "channel    image: 2.4e-06 to "),
     "labels with scl_slope 1/127": Situation(rescaled, "label      1 in 2 of 2 labels"),
     "labels of 1.3": Situation(label(1.3), "warning    p2: label values that are not all whole numbers >= 0",
         "error: label p2.nii.gz has the values {0, 1.3}, the task names 0..1. Remap 1.3"),
@@ -201,6 +223,8 @@ SITUATIONS = {
     "int64 NRRD": Situation(nrrd("int64"), "label      1 in 2 of 2 labels"),
     "int8 NRRD, as 3D Slicer saves segments": Situation(nrrd("int8"), "label      1 in 2 of 2 labels"),
     "16-bit RGB PNG": Situation(pictures(colours_of_16_bits), "channel    red: "),
+    "labels in PNG of 4 bits": Situation(labels_of_4_bits,
+        "warning    p1, p2: PNG of 4 bits: its greys 0 to 15 are read as 0 to 255, 17 times as large; save a label in 8 bits"),
     "PNG labels beyond 255": Situation(pictures(lambda file, grey: Image.fromarray(grey.astype(np.uint16)).save(file), 500),
         "label      500 in 2 of 2 labels"),
     "NRRD with 5 numbers a voxel": Situation(tensors,
@@ -314,3 +338,29 @@ def test_scans_of_two_orientations_and_formats_reach_a_training_as_one_array(tmp
 def test_an_image_of_real_numbers_is_none_of_whole_ones():
     for image in (np.linspace(0, 9e-4, 512), np.array([0, 1, 2.5]), np.array([0, np.nan, 1.0000001])):
         assert whole(image) is image
+
+
+@pytest.mark.fault("42", "an image of which nothing would be left, and a label of more numbers than classes")
+def test_an_image_of_small_numbers_is_not_rounded_away_and_a_label_of_many_is_rounded(tmp_path):
+    image, label = np.array([0, 8e-4] * 256), lump() + np.resize(np.linspace(-5e-4, 5e-4, 200), SHAPE)
+    assert whole(image) is image
+    np.testing.assert_array_equal(whole(label), lump())
+    save(tmp_path / "a.nii", np.resize(image, SHAPE).astype(np.float32))
+    save(tmp_path / "b.nii", lump().astype(np.float32) * 0.9999)
+    reader = ScanReader()
+    found, _ = reader.get_data(reader.read([tmp_path / "a.nii", tmp_path / "b.nii"]))  # as modalities: file by file
+    np.testing.assert_allclose(np.unique(found[0]), [0, 8e-4], rtol=1e-6)
+    np.testing.assert_array_equal(found[1], lump())
+
+
+@pytest.mark.fault("42", "grey PNG of 2 and 4 bits")
+@pytest.mark.parametrize(("bits", "factor"), [(1, 255), (2, 85), (4, 17), (8, 1)])
+def test_greys_of_few_bits_are_warned_of(tmp_path, bits, factor):
+    png(tmp_path / "a.png", (2, 8 // bits), bits, 0, [b"\1", b"\0"])
+    facts = read(tmp_path / "a.png")
+    assert [value for value, _ in facts.values] == [0, factor]
+    most = 2**bits - 1
+    expected = (
+        f"PNG of {bits} bits: its greys 0 to {most} are read as 0 to 255, {factor} times as large; save a label in 8 bits",
+    )
+    assert facts.warnings == (expected if bits in (2, 4) else ())

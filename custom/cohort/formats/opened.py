@@ -111,7 +111,8 @@ def judge_size(shape: Sequence[int], max_voxels: int, name: str) -> None:
 
 def whole(voxels: np.ndarray) -> np.ndarray:
     """Whole numbers where all voxels are whole but for rounding (a label of 1.0000001, or of 127 times 1/127), as few values
-    as a label has: what is meant is the number. All other voxels, images among them, stay as they are.
+    as a label has once they are rounded: what is meant is the number. All other voxels, images among them, stay as they are,
+    also small ones of which nothing but 0 would be left (a diffusion coefficient of 0.0008 mm^2/s).
 
     Shape:
         - voxels: any; returns the same.
@@ -119,7 +120,7 @@ def whole(voxels: np.ndarray) -> np.ndarray:
     if voxels.dtype.kind != "f" or not _nearly(voxels.ravel(order="K")[:: max(voxels.size // 4096, 1)]):
         return voxels  # most images, by a sample
     rounded = np.rint(voxels)
-    if not _nearly(voxels) or np.array_equal(rounded, voxels) or len(np.unique(voxels)) > FEW:
+    if not _nearly(voxels) or np.array_equal(rounded, voxels) or not rounded.any() or len(np.unique(rounded)) > FEW:
         return voxels
     return rounded
 

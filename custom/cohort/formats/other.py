@@ -53,6 +53,12 @@ def open_other(path: Path, max_voxels: int) -> Opened:
         scan.warnings.append(
             f"{TURNED}: stored with EXIF orientation {turn}, read upright, as viewers show it; its label must be upright too"
         )
+    if bits := _few_bits(path):
+        most = 2**bits - 1
+        scan.warnings.append(
+            f"PNG of {bits} bits: its greys 0 to {most} are read as 0 to 255, {255 // most} times as large; "
+            "save a label in 8 bits"
+        )
     if (unit := unit_of(path)).mm != 1:
         stored = by([size / unit.mm for size in scan.spacing_mm])
         scan.warnings.append(f"unit {unit.name}: voxel sizes of {stored} are read as {by(scan.spacing_mm)} mm")
@@ -107,6 +113,15 @@ def _verify_png(raw: bytes, name: str) -> None:
     if picture.mode == "LA" or (grey and transparent):
         # ITK 5.4 gives grey and transparency one after the other as if they were grey values
         raise ScanFault(f"{name} is grey with transparency; save it without.")
+
+
+def _few_bits(path: Path) -> int:
+    """2 or 4, of a grey PNG whose values ITK stretches to 8 bits; else 0, also of 1 bit: black and white are 0 and 255."""
+    if path.suffix.lower() != ".png":
+        return 0
+    with path.open("rb") as file:
+        bits, colour = file.read(26)[24:]  # of the first chunk, which is always the same
+    return bits if bits in (2, 4) and colour == 0 else 0
 
 
 def _verify_jpeg(raw: bytes, name: str) -> None:
