@@ -106,9 +106,8 @@ def test_every_form_of_the_phantom_trains_and_infers(bundle, task, run_bundle, p
     assert formats["inputs"]["image"]["num_channels"] == len(own["channels"])
     images = copy_images(phantoms / task.stem, tmp_path / "images", 1)
     preds = tmp_path / "preds"
-    run_bundle(
-        out / "bundle", "run", "configs/inference.yaml", dataset_dir=str(images), output_dir=str(preds), pictures=True
-    )
+    where = {"dataset_dir": str(images), "output_dir": str(preds)}
+    run_bundle(out / "bundle", "run", "configs/inference.yaml", drawn=True, pictures=True, **where)
     [written] = [path.name.partition("_pred.")[0] for path in preds.iterdir() if path.name != "pictures"]
     assert sorted(path.name for path in (preds / "pictures").iterdir()) == ["all.png", f"{written}.png"]
 
