@@ -38,7 +38,7 @@ def test_a_run_is_complete_by_itself(bundle, run_bundle, phantoms, tmp_path, cap
         ".lock", "bundle", "last_0001.pt", "last_0002.pt", "learning_curves.png", "metrics.csv", "tensorboard",
         "validation.png"]  # fmt: skip
     finished = out / "bundle"
-    text = (finished / "configs/train.yaml").read_text()
+    text = (finished / "configs/train.yaml").read_text(encoding="utf-8")
     assert re.search(r"^learning_rate: 0.002 +# ", text, re.MULTILINE), "comments are kept"
     assert not (finished / "scripts").is_symlink()
 
@@ -56,11 +56,11 @@ def test_a_run_is_complete_by_itself(bundle, run_bundle, phantoms, tmp_path, cap
     run_bundle(bundle, "run", both, drawn=True, **tiny(bundle), learning_rate=0.002)
     assert (out / "evaluation/test/report.html").exists()
     scored = sorted(p.stem for p in (out / "evaluation/test").glob("*.json") if p.stem != "summary")
-    networks = json.loads((finished / "run.json").read_text())["networks"]
+    networks = json.loads((finished / "run.json").read_text(encoding="utf-8"))["networks"]
     assert scored == sorted([*networks, *[f"{name}_final" for name in networks]])
 
     run_bundle(finished, "run", both, output_dir=str(tmp_path / "eval"))
-    rows = (tmp_path / "eval/evaluation/test/model.csv").read_text().splitlines()
+    rows = (tmp_path / "eval/evaluation/test/model.csv").read_text(encoding="utf-8").splitlines()
     assert len(rows) == 1 + 3
     assert "hd95_mm_mean" in rows[0]
 
@@ -73,7 +73,7 @@ def test_a_run_is_complete_by_itself(bundle, run_bundle, phantoms, tmp_path, cap
 
 def copy_images(phantom: Path, folder: Path, count: int) -> Path:
     """The first test cases of a phantom, in a folder a channel where it has several files a case."""
-    for entry in json.loads((phantom / "list.json").read_text())["test"][:count]:
+    for entry in json.loads((phantom / "list.json").read_text(encoding="utf-8"))["test"][:count]:
         files = entry["image"] if isinstance(entry["image"], dict) else {"": entry["image"]}
         for channel, file in files.items():
             (folder / channel).mkdir(parents=True, exist_ok=True)
@@ -99,10 +99,10 @@ QUICK = (
 ])  # fmt: skip
 def test_every_form_of_the_phantom_trains_and_infers(bundle, task, run_bundle, phantoms, tmp_path):
     """2D slices, 3D, two channels, RGB: the task file alone makes the difference."""
-    own = yaml.safe_load(task.read_text())
+    own = yaml.safe_load(task.read_text(encoding="utf-8"))
     small = {**TINY, "patch": [16] * len(own["patch"])}
     out = run_bundle(bundle, "training", ["configs/train.yaml", f"scripts/tasks/{task.name}"], **small)
-    formats = json.loads((out / "bundle/configs/metadata.json").read_text())["network_data_format"]
+    formats = json.loads((out / "bundle/configs/metadata.json").read_text(encoding="utf-8"))["network_data_format"]
     assert formats["inputs"]["image"]["num_channels"] == len(own["channels"])
     images = copy_images(phantoms / task.stem, tmp_path / "images", 1)
     preds = tmp_path / "preds"
@@ -114,7 +114,7 @@ def test_every_form_of_the_phantom_trains_and_infers(bundle, task, run_bundle, p
 
 def test_lists_in_memory_train_without_validation(run_bundle, phantoms, tmp_path):
     """As MONAI Label calls: scans by path, no validation, weights by a handler, its own number of epochs."""
-    parts = json.loads((phantoms / "phantom_2d/list.json").read_text())
+    parts = json.loads((phantoms / "phantom_2d/list.json").read_text(encoding="utf-8"))
     data = [{k: str(phantoms / "phantom_2d" / e[k]) for k in ("image", "label")} for e in parts["labelled"]]
     pool = [{"image": str(phantoms / "phantom_2d" / e["image"])} for e in parts["unlabelled"]]
     overrides = {"train::dataset::data": data, "train::unlabelled_dataset::data": pool, "validate::dataset::data": [],
@@ -153,7 +153,7 @@ def test_a_finished_bundle_keeps_no_device_address_or_handler_of_the_run(run_bun
     overrides = {"device": "cpu", "mlflow_uri": f"sqlite:///{tmp_path}/m.db", "train::handlers": handlers}
     out = run_bundle(ROOT / "bundles/supervised", **TINY, **overrides)
     for name in ("train.yaml", "inference.yaml"):
-        text = (out / "bundle/configs" / name).read_text()
+        text = (out / "bundle/configs" / name).read_text(encoding="utf-8")
         assert "scripts.distributed.local_device" in text
         assert "m.db" not in text
         assert "annotator" not in text
@@ -168,7 +168,7 @@ def test_weights_to_start_from_cannot_lie_in_the_folder_that_is_moved_aside(run_
 
 
 def test_lists_in_memory_are_judged(run_bundle, phantoms):
-    entry = json.loads((phantoms / "phantom_2d/list.json").read_text())["labelled"][0]
+    entry = json.loads((phantoms / "phantom_2d/list.json").read_text(encoding="utf-8"))["labelled"][0]
     data = [{k: str(phantoms / "phantom_2d" / entry[k]) for k in ("image", "label")}]
     overrides = {"train::dataset::data": data, "validate::dataset::data": data}
     with pytest.raises(RuntimeError) as error:
@@ -216,7 +216,7 @@ def test_true_and_false_in_small_letters_are_no_texts(run_bundle):
     """``--push false`` reaches MONAI as the text "false", which Python holds for true."""
     bundle = ROOT / "bundles/low_confidence"
     out = run_bundle(bundle, **TINY, push="false", shared_scans="true", **{"train::optimizer::nesterov": "False"})
-    train = yaml.safe_load((out / "bundle/configs/train.yaml").read_text())
+    train = yaml.safe_load((out / "bundle/configs/train.yaml").read_text(encoding="utf-8"))
     assert (train["push"], train["shared_scans"], train["train"]["optimizer"]["nesterov"]) == (False, True, False)
 
 
@@ -251,7 +251,7 @@ def test_two_processes_train_through_the_command_line(tmp_path, phantoms):
 def test_a_training_begins_with_one_report_of_all_faults_of_list_and_files(run_bundle, phantoms, tmp_path):
     shutil.copytree(phantoms / "phantom_2d", tmp_path / "cohort")
     path = tmp_path / "cohort/list.json"
-    parts = json.loads(path.read_text())
+    parts = json.loads(path.read_text(encoding="utf-8"))
     cut, lost = parts["labelled"][0]["image"], parts["validation"][0]["label"]
     (path.parent / cut).write_bytes((path.parent / cut).read_bytes()[:-40])
     (path.parent / lost).unlink()

@@ -120,7 +120,7 @@ def test_what_is_odd_is_said_at_once_and_in_the_plan(made, case):
     spoil, words = NOTED[case]
     spoil(made)
     assert any(line.startswith(f"note: {words}") for line in study(made))
-    assert f"Note: {words}" in (made / "out/plan.md").read_text()
+    assert f"Note: {words}" in (made / "out/plan.md").read_text(encoding="utf-8")
 
 
 def test_empty_masks_of_healthy_people_and_two_unlabelled_copies_are_no_fault(made):

@@ -21,7 +21,7 @@ from custom.study.jobs import Job, Runner, Stopped, lengths, whole_epochs
 STANDIN = """
 import json, sys, time
 from pathlib import Path
-for command in json.loads(Path(sys.argv[1]).read_text()):
+for command in json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")):
     o = command["overrides"]
     out = Path(o["output_dir"])
     with open(out.parent / "done.txt" if "model_file" in o else out / "done.txt", "a") as file:
@@ -59,7 +59,7 @@ def job(study: Path, name: str = "a", seed: int = 0, steps: int = 40) -> Job:
 
 
 def commands_of(study: Path, name: str = "a") -> list[str]:
-    return (study / "runs" / name / "done.txt").read_text().splitlines()
+    return (study / "runs" / name / "done.txt").read_text(encoding="utf-8").splitlines()
 
 
 def test_a_job_trains_is_judged_and_segments_once(study):

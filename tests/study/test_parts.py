@@ -85,5 +85,5 @@ def test_a_list_that_says_the_same_is_left_alone_and_files_are_not_examined_agai
     before = path.stat().st_mtime_ns
     write_list(path, entries, record)
     assert path.stat().st_mtime_ns == before
-    assert json.loads(path.read_text()) == entries
-    assert (tmp_path / "lists/fold1.checked.json").read_text() == "{}"
+    assert json.loads(path.read_text(encoding="utf-8")) == entries
+    assert (tmp_path / "lists/fold1.checked.json").read_text(encoding="utf-8") == "{}"

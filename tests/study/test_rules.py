@@ -40,7 +40,7 @@ def values(found: dict[str, Number]) -> dict[str, Any]:
 
 
 def task(name: str) -> dict[str, Any]:
-    return yaml.safe_load((ROOT / f"custom/tasks/{name}.yaml").read_text())
+    return yaml.safe_load((ROOT / f"custom/tasks/{name}.yaml").read_text(encoding="utf-8"))
 
 
 # the tasks that were made by hand

@@ -24,7 +24,7 @@ def test_what_is_written_is_read(tmp_path):
 
 
 def test_each_setting_says_what_it_is(tmp_path):
-    text = write(tmp_path, SETTINGS).read_text()
+    text = write(tmp_path, SETTINGS).read_text(encoding="utf-8")
     assert all("#" in line for line in text.splitlines())
     assert "steps: 600 " in text
 
@@ -38,7 +38,7 @@ def test_each_setting_says_what_it_is(tmp_path):
 ])  # fmt: skip
 def test_a_wrong_change_is_told_by_name(tmp_path, old, new, told):
     path = write(tmp_path, SETTINGS)
-    path.write_text(path.read_text().replace(old, new))
+    path.write_text(path.read_text(encoding="utf-8").replace(old, new))
     with pytest.raises(StudyError, match=told):
         read(tmp_path)
 

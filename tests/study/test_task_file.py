@@ -70,8 +70,8 @@ def test_a_bundle_trains_by_a_planned_task_alone(bundle, run_bundle, phantoms, t
     task = write(tmp_path / "task.yaml", {**budget, **planned, **small}, "The phantom")
     folder = ROOT / "bundles" / bundle
     out = run_bundle(folder, "training", ["configs/train.yaml", str(task)], workers=0, amp="off")
-    kept = yaml.safe_load((out / "bundle/configs/train.yaml").read_text())
+    kept = yaml.safe_load((out / "bundle/configs/train.yaml").read_text(encoding="utf-8"))
     for name in ("patch", "widths", "classes", "spacing_mm", "orientation", "rotate_degrees", "flip_prob"):
         assert kept[name] == planned[name].value, name
-    assert kept["patch"] != yaml.safe_load((folder / "configs/train.yaml").read_text())["patch"]
+    assert kept["patch"] != yaml.safe_load((folder / "configs/train.yaml").read_text(encoding="utf-8"))["patch"]
     assert (out / "bundle/models/model.pt").is_file()

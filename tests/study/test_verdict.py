@@ -69,7 +69,7 @@ def state(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def page(state) -> str:
-    return words((state.folder / "verdict.html").read_text())
+    return words((state.folder / "verdict.html").read_text(encoding="utf-8"))
 
 
 def test_the_verdict_is_over_all_labelled_patients_each_judged_once(state, page):
@@ -113,10 +113,10 @@ def test_the_scan_on_which_nothing_was_found_comes_first_and_all_have_a_picture(
 
 @pytest.mark.usefixtures("few_pictures")
 def test_the_bundle_is_that_of_the_better_one(state, tmp_path):
-    assert json.loads((state.folder / "bundle/run.json").read_text()) == {"of": "mean_teacher"}
+    assert json.loads((state.folder / "bundle/run.json").read_text(encoding="utf-8")) == {"of": "mean_teacher"}
     worse = study(tmp_path, {"supervised": 0.75, "mean_teacher": 0.5})
-    text = words(verdict.write(worse).read_text())
-    assert json.loads((tmp_path / "bundle/run.json").read_text()) == {"of": "supervised"}
+    text = words(verdict.write(worse).read_text(encoding="utf-8"))
+    assert json.loads((tmp_path / "bundle/run.json").read_text(encoding="utf-8")) == {"of": "supervised"}
     assert "mean_teacher is worse than supervised by " in text
     assert "so these are not named as the cause" in text
     assert "This was left out: it takes trainings with half of the labels" in text
@@ -129,11 +129,11 @@ def test_the_unlabelled_scans_are_the_cause_only_where_every_fold_says_so(tmp_pa
     for part in made.trainings.parts:
         for bundle, weight in (("supervised", 0), ("mean_teacher", 1)):
             record(made.table(part, bundle).parents[2] / "bundle", {"supervised": 1.0, "consistency": weight})
-    text = words(verdict.write(made).read_text())
+    text = words(verdict.write(made).read_text(encoding="utf-8"))
     with_, without = (f"{np.mean([dice(share, 8 + k) for k in range(6)]):.3f}" for share in reversed(shares))
     assert f"The unlabelled scans {how}: Dice {with_} with them, {without} without, a difference of" in text
     record(made.table(made.trainings.parts[1], "supervised").parents[2] / "bundle", {"supervised": 1.0}, seed=1)
-    assert "so these are not named as the cause" in words(verdict.write(made).read_text())
+    assert "so these are not named as the cause" in words(verdict.write(made).read_text(encoding="utf-8"))
 
 
 @pytest.mark.usefixtures("few_pictures")
@@ -141,15 +141,18 @@ def test_a_page_with_more_labels_says_what_there_was_before(tmp_path):
     made = study(tmp_path, BETTER)
     (tmp_path / "work/history.json").write_text('[{"labelled": 4, "steps": 400, "without": 0.5, "with": 0.6}]')
     for _ in range(2):  # the same labels again: one line
-        text = words(verdict.write(made).read_text())
+        text = words(verdict.write(made).read_text(encoding="utf-8"))
     assert text.count("Before, with ") == 1
     assert "Before, with 4 labelled patients (400 steps): Dice 0.600 with the unlabelled scans, 0.500 without" in text
-    assert [row["labelled"] for row in json.loads((tmp_path / "work/history.json").read_text())] == [4, 6]
+    assert [row["labelled"] for row in json.loads((tmp_path / "work/history.json").read_text(encoding="utf-8"))] == [
+        4,
+        6,
+    ]
 
 
 @pytest.mark.usefixtures("few_pictures")
 def test_where_there_is_no_evidence_it_says_what_it_would_take(tmp_path):
-    text = words(verdict.write(study(tmp_path, {"supervised": 0.5, "mean_teacher": 0.5})).read_text())
+    text = words(verdict.write(study(tmp_path, {"supervised": 0.5, "mean_teacher": 0.5})).read_text(encoding="utf-8"))
     assert "No evidence either way" in text
     assert re.search(
         r"To tell a difference of 1.0 points from none, some \d+ labelled patients would have to judge; 6 do", text
@@ -161,7 +164,7 @@ def test_folds_that_failed_are_named_and_those_that_are_done_are_told(tmp_path):
     made = study(tmp_path, BETTER)
     shutil.rmtree(made.runs / "fold2_mean_teacher")
     made.failed = {"fold2_mean_teacher": "it ended with 1"}
-    text = words(verdict.write(made).read_text())
+    text = words(verdict.write(made).read_text(encoding="utf-8"))
     assert "(2 folds of 3)" in text
     assert "Not in these figures, as they failed: fold2_mean_teacher: it ended with 1" in text
 
@@ -172,7 +175,7 @@ def test_where_the_baseline_of_all_labels_failed_no_scan_is_said_to_be_empty(tmp
     shutil.rmtree(made.runs / "final_supervised")
     made.failed = {"final_supervised": "it ended with 1"}
     verdict.write(made)
-    assert "nothing found" not in (tmp_path / "verdict.html").read_text()
+    assert "nothing found" not in (tmp_path / "verdict.html").read_text(encoding="utf-8")
 
 
 def test_without_a_fold_that_is_done_there_is_nothing_to_tell(tmp_path):
@@ -184,7 +187,7 @@ def test_without_a_fold_that_is_done_there_is_nothing_to_tell(tmp_path):
 
 
 def test_the_page_fetches_nothing_and_names_the_user_s_own_paths(state):
-    text = (state.folder / "verdict.html").read_text()
+    text = (state.folder / "verdict.html").read_text(encoding="utf-8")
     assert not re.search(r'(src|href)="(?!data:|#)', text)
     assert f"make annotate STUDY={state.folder}" in text
 

@@ -24,7 +24,7 @@ def folders(tmp_path) -> tuple[Path, Path]:
     phantom.draw(
         "2d", tmp_path / "drawn", patients={"labelled": LABELLED, "unlabelled": UNLABELLED, "validation": 0, "test": 0}
     )
-    for name in json.loads((tmp_path / "drawn/list.json").read_text())["unlabelled"]:
+    for name in json.loads((tmp_path / "drawn/list.json").read_text(encoding="utf-8"))["unlabelled"]:
         (tmp_path / "drawn/labels" / Path(name["image"]).name).unlink(missing_ok=True)
     return tmp_path / "drawn/images", tmp_path / "drawn/labels"
 
@@ -40,13 +40,13 @@ def test_two_folders_become_a_page_and_a_second_call_does_nothing_again(folders,
     out = tmp_path / "out"
     planned = study("plan", out, "--images", images, "--labels", labels, "--budget", "60m", "--classes", "RV,Myo,LV")
     assert planned.returncode == 0, planned.stderr
-    assert "classes: [background, RV, Myo, LV]" in (out / "task.yaml").read_text()
-    settings = (out / "study.yaml").read_text()
+    assert "classes: [background, RV, Myo, LV]" in (out / "task.yaml").read_text(encoding="utf-8")
+    settings = (out / "study.yaml").read_text(encoding="utf-8")
     short = re.sub(r"(?m)^steps: \d+", "steps: 4", re.sub(r"(?m)^(steps_at_equal_time): \d+", r"\1: 8", settings))
     (out / "study.yaml").write_text(re.sub(r"(?m)^folds: \d", "folds: 2", short))
     first = study("run", out)
     assert first.returncode == 0, first.stdout + first.stderr
-    page = (out / "verdict.html").read_text()
+    page = (out / "verdict.html").read_text(encoding="utf-8")
     assert "4 labelled patients, 4 unlabelled scans" in page
     assert len(list((out / "predictions").glob("*_pred.nii.gz"))) == UNLABELLED
     assert (out / "bundle/models/model.pt").is_file()
