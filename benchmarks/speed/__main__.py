@@ -100,7 +100,7 @@ def measure(
 
 
 def _of_bundle(name: str, dimensions: int, shape: dict[str, Any], steps: int, folder: Path, amp: str) -> dict[str, Any]:
-    """A training on a phantom with the sizes of the benchmark; an epoch a turn, validated."""
+    """A training on a phantom with the sizes of the benchmark; an epoch a turn, every other one validated."""
     form = "two_channels" if name in TWO_CHANNELS else f"{dimensions}d"
     return {
         "bundle": name,
@@ -109,7 +109,7 @@ def _of_bundle(name: str, dimensions: int, shape: dict[str, Any], steps: int, fo
             "bundle_root": str(ROOT / "bundles" / name), "dataset_dir": str(folder / f"data_{name}"), "amp": amp,
             "output_dir": str(folder / f"run_{name}"), "data_list": f"phantom:{form}", "patch": shape["patch"],
             "labelled_batch": shape["batch"], "unlabelled_batch": shape["batch"], "widths": shape["widths"],
-            "dropout": shape["dropout"], "norm": shape["norm"], "epoch_steps": steps, "steps": 1000 * steps, "val_interval": 1,
+            "dropout": shape["dropout"], "norm": shape["norm"], "epoch_steps": steps, "steps": 1000 * steps, "val_interval": 2,
         },
     }  # fmt: skip
 

@@ -17,8 +17,8 @@ from .turns import ROOT, answer, keep_stdout, wait
 class Turns:
     """Handler of a training: every epoch is a turn, and its time is told by phase.
 
-    Validation is a part of an epoch's time where the epoch has one; what is left of it is logging: the row of the epoch,
-    its checkpoint, the trackers.
+    What is left of an epoch's time is logging (the row of the epoch, its checkpoint, the trackers) or, where the epoch ends with
+    one, validation with its pictures.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -75,8 +75,8 @@ class Turns:
     def _tell(self) -> None:
         total, phases = self.clock.now() - self._began, self.clock.take()
         phases["losses"] = phases.pop("method") - phases.get("student forward", 0) - phases.get("teacher forward", 0)
-        phases["validation"] = self.trainer.state.metrics.get("validation_seconds", 0.0)
-        phases["logging"] = total - sum(phases.values())
+        validated = "validation_seconds" in self.trainer.state.metrics
+        phases["validation" if validated else "logging"] = total - sum(phases.values())
         answer(
             phases=phases,
             steps=self.trainer.epoch_steps,

@@ -42,15 +42,12 @@ class Measured:
         every = {"logging": EPOCH, "validation": VALIDATED}.get(phase, self.steps)
         return 1000 * self.phases.get(phase, 0.0) / every
 
-    @property
-    def whole(self) -> float:
-        """Milliseconds of a step with its share of everything."""
-        return sum(self.step(phase) for phase in PHASES)
-
 
 def milliseconds(rounds: Sequence[Measured], phase: str = "") -> float:
-    """Median over rounds."""
-    return median(one.step(phase) if phase else one.whole for one in rounds)
+    """Median over the rounds that have the phase; without one of a step with its share of everything."""
+    if not phase:
+        return sum(milliseconds(rounds, one) for one in PHASES)
+    return median([one.step(phase) for one in rounds if phase in one.phases] or [0.0])
 
 
 def floor(found: Mapping[str, Sequence[Measured]], name: str) -> float:

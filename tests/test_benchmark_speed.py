@@ -1,0 +1,94 @@
+"""The benchmark of a step: what it counts, how it sums up; no time is asserted."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+from torch import nn
+
+from benchmarks.speed.phases import PHASES, Clock
+from benchmarks.speed.table import EPOCH, VALIDATED, Measured, floor, milliseconds, page, plot
+from benchmarks.speed.turns import Worker
+
+SHAPE = {"batch": 8, "patch": [160, 160], "widths": [16, 32]}
+
+
+def ours(data: float, **more: float) -> Measured:
+    return Measured(1e9, {"data": data, "backward": 0.3, **more}, steps=3, flops=2e9, format="torch.float32")
+
+
+FOUND = {
+    "supervised": [ours(0.03, logging=5.0), ours(0.06, validation=50.0), ours(0.3, logging=5.0)],
+    "peer-style supervised": [Measured(2e9, {"data": 0.6, "backward": 0.6}, 3, format="torch.float32")],
+    "convolution float32": [Measured(1e9, rate=50e9), Measured(1e9, rate=100e9)],
+}
+
+
+class Ticks(Clock):
+    """A clock that moves by one second at each reading."""
+
+    def __init__(self) -> None:
+        super().__init__(torch.device("cpu"))
+        self.time = 0.0
+
+    def now(self) -> float:
+        self.time += 1
+        return self.time
+
+
+def test_a_forward_pass_in_a_step_counts_once_and_by_whether_a_gradient_is_kept():
+    clock, network = Ticks(), nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.Linear(2, 2)))
+    clock.watch_networks(network, network[1])
+    x = torch.zeros(1, 2)
+    network(x)  # of a validation
+    clock.in_step = True
+    network(x)
+    network[1](x)
+    with torch.no_grad():
+        network(x)
+    assert clock.take() == {"student forward": 2.0, "teacher forward": 1.0}
+    assert clock.take() == {}
+
+
+def test_a_timed_function_returns_what_it_returns_and_counts_where_it_fails():
+    clock = Ticks()
+    assert clock.timed("data", lambda x: x + 1)(1) == 2
+    with pytest.raises(ZeroDivisionError):
+        clock.timed("data", lambda: 1 / 0)()
+    assert clock.take() == {"data": 2.0}
+
+
+def test_a_step_is_the_sum_of_medians_with_its_share_of_what_comes_once_in_many():
+    rounds = FOUND["supervised"]
+    assert milliseconds(rounds, "data") == pytest.approx(20)
+    assert milliseconds(rounds, "logging") == pytest.approx(5000 / EPOCH)
+    assert milliseconds(rounds, "validation") == pytest.approx(50_000 / VALIDATED)
+    assert milliseconds(rounds, "losses") == 0
+    assert milliseconds(rounds) == pytest.approx(20 + 100 + 100 + 100)
+
+
+def test_the_floor_is_the_best_rate_of_the_run_in_the_step_s_number_format():
+    assert floor(FOUND, "supervised") == pytest.approx(20)
+    both = {**FOUND, "convolution bfloat16": [Measured(1, rate=1e12)]}
+    both["supervised"] = [Measured(1, {"data": 1}, 1, 2e9, "torch.bfloat16")]
+    assert floor(both, "supervised") == pytest.approx(2)
+
+
+def test_the_page_compares_with_floor_and_peer_and_names_its_command(tmp_path):
+    text = page(FOUND, 2, SHAPE, "2 threads", "python -m benchmarks.speed")
+    row = next(line for line in text.splitlines() if line.startswith("| supervised"))
+    assert re.sub(r"\s+", "", row).endswith("|**320**|16.00|1.25|1.00|")
+    assert "    python -m benchmarks.speed\n" in text
+    assert "float32: 100 GFLOP/s" in text
+    plot(FOUND, tmp_path / "speed.png")
+    assert (tmp_path / "speed.png").read_bytes().startswith(b"\x89PNG")
+    assert set(PHASES) >= {"data", "logging", "validation"}
+
+
+def test_a_worker_that_ends_is_told_with_its_log(tmp_path):
+    worker = Worker("floor", {"dimensions": 4, "format": "float32"}, 1, tmp_path / "floor.log")
+    with pytest.raises(RuntimeError, match=r"floor ended:\n(.|\n)*KeyError: 4"):
+        worker.turn()
+    worker.end()
