@@ -53,7 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found = measure(dimensions, options.bundles, options.rounds, options.steps, threads, options.amp)
         options.out.mkdir(parents=True, exist_ok=True)
         machine = f"{threads} thread(s), {platform.machine()}, {datetime.date.today()}"
-        command = f"python -m benchmarks.speed --dimensions {dimensions} --threads {threads} --rounds {options.rounds}"
+        words = sys.argv[1:] if arguments is None else arguments
+        command = " ".join(["python -m benchmarks.speed", *words])
         text = page(found, dimensions, SHAPES[dimensions], machine, command)
         write_text(options.out / f"speed_{dimensions}d.md", text)
         plot(found, options.out / f"speed_{dimensions}d.png")
