@@ -217,9 +217,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     judge_environment()
     judge_address(options.host, options.port, os.environ)
     of_study = study.read(options.study) if options.study else None
-    name = ""
+    name = of_study.name if of_study and not options.model else ""
     if of_study:
-        name = "" if options.model else of_study.name
         options.studies, options.model = of_study.images, options.model or str(of_study.bundle)
     work, name = prepare(options.studies, options.model, options.work, name)
     if of_study and (copied := study.hand_over(of_study, work)):

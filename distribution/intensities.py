@@ -70,14 +70,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     for name in options.names:
         card = read(PRETRAINED / name / "card.yaml")
-        found = record(card, os.path.abspath(options.data_list) if options.data_list else _phantom(card))
+        found = record(card, os.path.abspath(options.data_list) if options.data_list else phantom_of(card))
         path = Path(card.models) / FILE
         write_text(path, json.dumps(found, indent=2) + "\n")
         print(path)
     return 0
 
 
-def _phantom(card: Card) -> str:
+def phantom_of(card: Card) -> str:
+    """Where a phantom is named in a card's commands, or else by its task.
+
+    Raises:
+        CardError: it was not trained on one.
+    """
     words = [word for command in card.training["commands"] for word in command.split() if word.startswith("phantom:")]
     if not words and not card.task.startswith("phantom_"):
         raise CardError(f"{card.name} was not trained on a phantom: give its list of scans, --data_list")

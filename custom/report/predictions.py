@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from ignite.engine import Engine, Events
 
+from ..cohort.label_formats import as_classes
 from ..cohort.names import stem
 from . import preview
 
@@ -48,10 +49,7 @@ class PredictionPictures:
         output: Any = engine.state.output
         for case, of_case in zip(cases, output, strict=True) if output else ():  # a refused case has no output
             file = Path(str(case["image"].meta["filename_or_obj"]))
-            values = np.asarray(of_case["pred"][0])
-            mask = np.zeros(values.shape, np.uint8)
-            for number, value in enumerate(self.values):
-                mask[values == value] = number
+            mask = as_classes(np.asarray(of_case["pred"][0]), self.values)
             one = preview.preview(file, mask, stem(str(file)))
             self.folder.mkdir(parents=True, exist_ok=True)
             preview.write(one, self.classes, self.folder / f"{stem(str(file))}.png")

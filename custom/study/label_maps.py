@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..cohort.formats import open_scan
 from ..cohort.formats.opened import SUFFIXES
+from ..cohort.label_formats import as_classes
 from ..cohort.split import FoundScan
 
 _MOST = 2**31  # voxels
@@ -45,8 +46,4 @@ def map_of(folder: Path, name: str) -> Path | None:
 
 def read_map(path: Path, label_values: Sequence[int]) -> NDArray[np.uint8]:
     """The classes of a label map: the index of each voxel's value in ``label_values``, ``(*spatial)``."""
-    voxels = np.asarray(open_scan(path, _MOST).voxels)
-    classes = np.zeros(voxels.shape, np.uint8)
-    for index, value in enumerate(label_values):
-        classes[voxels == value] = index
-    return classes
+    return as_classes(np.asarray(open_scan(path, _MOST).voxels), label_values)

@@ -45,6 +45,13 @@ class Scans:
 
 
 def unlabelled(state: State, parts: Sequence[Part], both: pair.Pair, serving: str) -> Scans:
+    """The list of the unlabelled scans that both networks have segmented; empty where there are none.
+
+    Args:
+        parts: whose held-out scans teach how good a segmentation is likely to be.
+        both: their scores with both bundles.
+        serving: the bundle whose segmentation is handed over.
+    """
     held = _held_out(state, parts, both, serving)
     later = _later(state)
     if not later:

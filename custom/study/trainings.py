@@ -45,6 +45,7 @@ def final_name(bundle: str) -> str:
 
 
 def unlabelled_scans(scans: ScansByPatient) -> list[FoundScan]:
+    """The scans without a label, those of labelled patients among them."""
     return [scan for found in scans.values() for scan in found if not scan.label]
 
 
