@@ -91,15 +91,17 @@ def test_a_jpeg_in_cyan_magenta_yellow_and_black_is_read_in_colour(tmp_path):
 SHOWN = np.pad(np.full((6, 4), 255, np.uint8), ((2, 8), (3, 17)))  # 16 rows of 24: no turn of it is itself
 
 
-def test_a_label_drawn_upright_fits_and_a_prediction_lies_on_what_viewers_show(tmp_path):
+@pytest.mark.fault("31", "its prediction not on the file's own pixels, or not upright to viewers")
+def test_a_prediction_lies_on_the_pixels_of_the_file_and_on_what_viewers_show(tmp_path):
     for orientation in range(1, 9):
         image = turned(tmp_path / f"{orientation}.jpg", SHOWN, orientation)
         pixels = LoadImage(reader=ScanReader, ensure_channel_first=True)(image)
         pred = MetaTensor(torch.where(pixels > 128, 1, 0), meta=pixels.meta)
         SaveImage(tmp_path, "pred", ".png", separate_folder=False, print_log=False, writer=GridWriter)(pred)
-        with Image.open(tmp_path / f"{orientation}_pred.png") as written:
-            assert not written.getexif()
-            np.testing.assert_array_equal(np.asarray(written), SHOWN // 255)
+        with Image.open(tmp_path / f"{orientation}_pred.png") as written, Image.open(image) as stored:
+            np.testing.assert_array_equal(np.asarray(written), np.asarray(stored) // 128)
+            np.testing.assert_array_equal(np.asarray(ImageOps.exif_transpose(written)), SHOWN // 255)
+        np.testing.assert_array_equal(get(tmp_path / f"{orientation}_pred.png")[0].T, SHOWN // 255)
 
 
 @pytest.mark.fault("31", "a label in the order of the stored pixels")

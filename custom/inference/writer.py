@@ -15,8 +15,10 @@ import numpy as np
 from monai.data.image_writer import ImageWriter
 from monai.data.utils import to_affine_nd
 from monai.utils import convert_to_numpy
+from PIL import Image
 
-from ..cohort.formats.itk_image import is_picture, quiet_itk
+from ..cohort.formats.exif import as_stored, exif_of, orientation
+from ..cohort.formats.itk_image import is_picture
 from ..cohort.formats.nifti import is_nifti, own_header
 from ..cohort.formats.opened import by
 from ..cohort.formats.plane import STORED, turn
@@ -50,7 +52,8 @@ class GridWriter(ImageWriter):
 
     For an image from a NIfTI file the geometry is copied from that file's header, both of its transforms with their
     codes, so that any viewer lays one on the other even where the header contradicts itself. For other formats it is
-    the affine as read, in mm. Nothing is resampled. A scan of two axes that was turned when it was read is turned back.
+    the affine as read, in mm. Nothing is resampled. A scan of two axes that was turned when it was read is turned back;
+    so is a picture, and its PNG says in EXIF what the picture's file says: on the file's own pixels, and upright to viewers.
 
     All files of a task have one number format, the smallest that holds its values: uint8, int16, uint16 or int32. A PNG is
     uint8 or uint16.
@@ -94,7 +97,7 @@ class GridWriter(ImageWriter):
         self.data_obj = self._whole(np.asarray(self.data_obj), source.name, OF_PICTURES if picture else OF_FILES)
         self._turn_back()
         if picture:
-            self._write_picture(name)
+            self._write_picture(name, source)
         elif not name.lower().endswith(".png"):
             self._write_nifti(name, source)
         else:
@@ -150,13 +153,14 @@ class GridWriter(ImageWriter):
             image.header.set_xyzt_units("mm")
         nibabel.save(image, filename)
 
-    def _write_picture(self, filename: str) -> None:
+    def _write_picture(self, filename: str, source: Path) -> None:
         if self.data_obj.ndim != 2:
             raise GridError(
                 f"a picture has two axes, found {by(self.data_obj.shape)} voxels; set output_ext to .nii.gz"
             )
-        itk = quiet_itk()
-        itk.imwrite(itk.image_from_array(np.ascontiguousarray(self.data_obj.T)), filename)  # ITK's rows are y
+        turn = orientation(source)
+        rows = as_stored(self.data_obj.T, turn)
+        Image.fromarray(np.ascontiguousarray(rows)).save(filename, **({} if turn == 1 else {"exif": exif_of(turn)}))
 
 
 def _sheared(affine: np.ndarray) -> bool:

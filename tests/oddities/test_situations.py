@@ -197,7 +197,7 @@ SITUATIONS = {
     "the same, stored to the left and to the back as pictures are": Situation(
         nifti(block(SIDE, SIDE)[::-1, ::-1], np.diag([-0.3, -0.15, 1, 1])), (block(SIDE, SIDE) > 0)[::-1, ::-1] * 1, axes=2
     ),
-    "labelme#1529: a photograph that says in EXIF how it is to be turned": Situation(photograph, PICTURE, suffix=".png", axes=2),
+    "labelme#1529: a photograph that says in EXIF how it is to be turned": Situation(photograph, np.rot90(PICTURE), suffix=".png", axes=2),
     "Slicer#6773: an enhanced file whose frames are out of order": Situation(
         frames_out_of_order, (block(SIDE, SIDE, 8) > 0) * np.where(np.arange(8) < 4, 1, 1 + 4),
         affine=np.diag([-1, -1, 2.5, 1])),
@@ -218,7 +218,7 @@ SITUATIONS = {
     "a picture of 8 bits": Situation(picture(230), PICTURE, suffix=".png", axes=2, task={"preprocessing": BITS_8}),
     "a picture of 16 bits, for weights that were trained on 8": Situation(picture(59110), axes=2, task={"preprocessing": BITS_8},
         refused="has its highest value in 81% of all voxels after preprocessing"),
-    "label values beyond 255, of a picture": Situation(photograph, WIDE[PICTURE], "uint16", suffix=".png", axes=2,
+    "label values beyond 255, of a picture": Situation(photograph, np.rot90(WIDE[PICTURE]), "uint16", suffix=".png", axes=2,
         task={"label_values": WIDE[:5].tolist()}),
     "a folder with a blank, an umlaut and a #": Situation(nifti(block()), FOUND, folder="Größe #2"),
     "python-fire#452: a folder called 2024": Situation(nifti(block()), FOUND, folder="2024"),

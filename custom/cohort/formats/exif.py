@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from PIL.ExifTags import Base
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
@@ -39,3 +40,18 @@ def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
         return pixels
     exchanged, reversed_axes = TURNS[orientation]
     return np.flip(pixels.swapaxes(0, 1) if exchanged else pixels, reversed_axes)
+
+
+def as_stored(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """The inverse of ``upright``: pixels as viewers show them, in the order of a file of this orientation."""
+    if orientation not in TURNS:
+        return pixels
+    exchanged, reversed_axes = TURNS[orientation]
+    turned = np.flip(pixels, reversed_axes)
+    return turned.swapaxes(0, 1) if exchanged else turned
+
+
+def exif_of(orientation: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[Base.Orientation] = orientation
+    return exif
