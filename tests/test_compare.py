@@ -383,7 +383,7 @@ def test_command_names_a_class_whose_dice_it_compares(tmp_path, capsys):
     tables = [str(write_csv(tmp_path / f"{d}.csv", rows([d] * 6))) for d in (0.5, 0.6)]
     main([*tables, "--metric", "dice_A"])
     printed = capsys.readouterr().out
-    assert "+10.0 Dice points of dice_A (95 % interval 10.0 to 10.0, 6 patients)" in printed
+    assert "+10.0 Dice points of A (95 % interval 10.0 to 10.0, 6 patients)" in printed
     assert (
         "\nthe second is better than the first by 10.0 Dice points (95 % interval 10.0 to 10.0, 6 patients)." in printed
     )

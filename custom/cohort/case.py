@@ -81,6 +81,8 @@ class Task:
                 yield "Dimensions", f"{name} {self._wrong_axes(found)}"
             elif self.slices and (fault := self._thick(found)):
                 yield "Slices", f"{name} {fault}"
+            elif self.orientation and "foot-head" in map(along, found.stored):
+                yield "Orientation", f"{name} {self._along_the_body(found)}"
             if math.isnan(found.low):
                 yield "Voxels", f"{name} has no finite voxel. Remove the entry"
             elif found.nonfinite and not self.fill_nonfinite:
@@ -148,6 +150,13 @@ class Task:
             remedy = "Set slices to false in the task"
         wanted = FORM[self.axes or 3]
         return f"is a {FORM[len(found.shape)]} of {times(found.shape)}, the task wants {wanted}s. {remedy}"
+
+    def _along_the_body(self, found: Facts) -> str:
+        return (
+            f"is a slice along the body, its axes run to {' and '.join(found.stored)}; orientation {self.orientation} turns "
+            "volumes and slices across the body. Set orientation to '' in the task and take Orientationd out of its "
+            "preprocessing: scans of two axes are laid as pictures lie without it"
+        )
 
     def _thick(self, found: Facts) -> str:
         """A volume that is thick along another axis than the one that is cut into slices, once it is turned."""

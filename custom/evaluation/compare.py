@@ -310,7 +310,7 @@ def _amount(difference: Difference, unit: str) -> str:
     """Return the difference in points of Dice; any other metric is named, in its own unit; ``unit`` is that of distances."""
     if _is_dice(difference.metric):
         basis = _basis(_points(difference.low), _points(difference.high), difference.patients)
-        of = "" if difference.metric == "dice_mean" else f" of {difference.metric}"
+        of = "" if difference.metric == "dice_mean" else f" of {difference.metric.removeprefix('dice_')}"
         return f"{_points(difference.mean):+.1f} Dice points{of} ({basis})"
     amount, low, high, digits = _told(difference, unit)
     return f"{amount} ({_basis(low, high, difference.patients, digits)})"

@@ -191,13 +191,17 @@ SITUATIONS = {
     ),
     "nearly every voxel is 0": Situation(nifti(np.where(np.arange(SIDE) == 4, block(), 0)),
                                                       np.where(np.arange(SIDE) == 4, FOUND, 0)),
+    "a coronal NIfTI of two axes, where volumes are turned": Situation(nifti(block(SIDE, SIDE), np.eye(4)[[0, 2, 1, 3]]), axes=2,
+        refused="p01.nii.gz is a slice along the body, its axes run to R and S; orientation RAS turns volumes and slices across"),
     "a NIfTI of two axes, .3 x .15 mm": Situation(
         nifti(block(SIDE, SIDE), np.diag([0.3, 0.15, 1, 1])), (block(SIDE, SIDE) > 0) * 1, axes=2
     ),
     "the same, stored to the left and to the back as pictures are": Situation(
         nifti(block(SIDE, SIDE)[::-1, ::-1], np.diag([-0.3, -0.15, 1, 1])), (block(SIDE, SIDE) > 0)[::-1, ::-1] * 1, axes=2
     ),
-    "labelme#1529: a photograph that says in EXIF how it is to be turned": Situation(photograph, np.rot90(PICTURE), suffix=".png", axes=2),
+    "labelme#1529: a photograph that says in EXIF how it is to be turned": Situation(
+        photograph, np.rot90(PICTURE), suffix=".png", axes=2
+    ),
     "Slicer#6773: an enhanced file whose frames are out of order": Situation(
         frames_out_of_order, (block(SIDE, SIDE, 8) > 0) * np.where(np.arange(8) < 4, 1, 1 + 4),
         affine=np.diag([-1, -1, 2.5, 1])),
