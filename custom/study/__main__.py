@@ -42,14 +42,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder = options.folder.resolve()
     start = time.monotonic()
     with RunFolder(folder, option="folder"):
-        if step == "plan" or (not step and not (folder / FILE).is_file()):
+        planned = step == "plan" or (not step and not (folder / FILE).is_file())
+        if planned:
             asked = _asked(options)
             settings = plan(folder, asked, tell)
             tell(f"The plan: {folder / 'plan.md'}. {settings.steps} steps a training, {settings.folds} fold(s).")
         if step == "plan":
             return 0
         settings = study.read(folder)
-        found = _trainings(folder, settings)
+        found = _trainings(folder, settings, planned)
         failed: dict[str, str] = {}
         if step != "report":
             tell(f"{len(found.jobs)} trainings, {settings.jobs} at a time. Stop at any time; the same command goes on.")
@@ -69,13 +70,17 @@ def tell(text: str) -> None:
     print(text, flush=True)
 
 
-def _trainings(folder: Path, settings: Settings) -> Trainings:
+def _trainings(folder: Path, settings: Settings, planned: bool) -> Trainings:
+    """What is to be trained; notes on the scans are told unless the plan has just told them."""
     images: Path | Mapping[str, Path] = (
         {name: Path(path) for name, path in settings.images.items()}
         if isinstance(settings.images, Mapping)
         else Path(settings.images)
     )
     cohort = cohort_of(images, Path(settings.labels) if settings.labels else None, settings.patient)
+    if not planned:
+        for note in cohort.source.notes:
+            tell(f"note: {note}")
     return trainings(folder, settings, cohort.scans)
 
 

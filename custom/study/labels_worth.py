@@ -190,10 +190,11 @@ def worth(ours: Curve, baseline: Curve, labelled: int) -> Amount:
 
 
 def patients_needed(differences: Sequence[float], width: float) -> int:
-    r"""Test patients for a 95 % interval of the mean paired difference: :math:`\lceil (1.96 \, s / w)^2 \rceil`.
+    r"""Test patients for a 95 % interval of the mean paired difference: the least n with
+    :math:`t_{n-1,\,0.975} \, s / \sqrt{n} \le w`.
 
-    s is the standard deviation of the patients' differences, w the half width; normal approximation. At least as many
-    as a verdict asks for (:data:`~..evaluation.compare.FEW_PATIENTS`).
+    s is the standard deviation of the patients' differences, w the half width. At least as many as a verdict asks for
+    (:data:`~..evaluation.compare.FEW_PATIENTS`).
 
     Args:
         differences: ours minus the baseline, Dice in [-1, 1], a number a patient; NaN is left out.
@@ -205,10 +206,13 @@ def patients_needed(differences: Sequence[float], width: float) -> int:
     known = np.array([value for value in differences if not math.isnan(value)])
     if len(known) < 2 or not width > 0:
         raise ValueError(f"expected two differences or more and a width above 0, got {len(known)} and {width:g}")
-    from scipy.special import ndtri
+    from scipy.special import ndtri, stdtrit
 
-    z = float(ndtri((1 + LEVEL) / 2))
-    return max(FEW_PATIENTS, math.ceil((z * POINTS * float(known.std(ddof=1)) / width) ** 2))
+    upper, ratio = (1 + LEVEL) / 2, POINTS * float(known.std(ddof=1)) / width
+    count = max(FEW_PATIENTS, math.ceil((float(ndtri(upper)) * ratio) ** 2))  # by the normal law: too few
+    while float(stdtrit(count - 1, upper)) * ratio > math.sqrt(count):
+        count += 1
+    return count
 
 
 def _sums(points: Sequence[Point]) -> tuple[float, ...]:

@@ -20,7 +20,7 @@ from ..cohort.facts import Record
 from ..cohort.fingerprint import describe, fingerprint
 from ..cohort.names import first_file, is_image, stem
 from ..cohort.split import ScansByPatient, can_evaluate, has_label
-from ..cohort.words import plural
+from ..cohort.words import plural, some
 from ..files import write_text
 from . import budget as lengths
 from . import rules, space, task_file
@@ -103,13 +103,15 @@ def _corrected(source: Source, images: Path | Mapping[str, Path]) -> Source:
     if final is None or not final.is_dir():
         return source
     found = {stem(path): path for path in sorted(final.iterdir()) if is_image(path)}
-    used = sum(scan.name in found for scan in source.scans)
+    used = [scan for scan in source.scans if scan.name in found]
     scans = [replace(scan, label=found.get(scan.name, scan.label)) for scan in source.scans]
-    notes = (
-        [*source.notes, f"{plural(used, 'label')} taken from {final}, where MONAI Label keeps them"]
-        if used
-        else source.notes
-    )
+    if not used:
+        return source
+    new = [scan.name for scan in used if not scan.label]
+    which = f", {len(new)} of them new: {some(new)}" if new else ""
+    # that nothing was read of "labels" itself would contradict it
+    kept = [note for note in source.notes if not note.endswith(f": {Path(CORRECTED).parts[0]}")]
+    notes = [*kept, f"{plural(len(used), 'label')} taken from {final}, where MONAI Label keeps them{which}"]
     return replace(source, scans=scans, notes=notes)
 
 

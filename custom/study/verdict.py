@@ -24,6 +24,7 @@ from ..report.unlabelled import notes
 from . import labels_worth
 from .budget import ENOUGH
 from .handed_over import hand_over, write_scores
+from .history import before
 from .parts import Part
 from .pooled import pool
 from .scans import unlabelled
@@ -34,7 +35,6 @@ from .trainings import final_name
 PAGE = "verdict.html"
 SCORED = "work/scores"
 MORE = (5, 10, 20)  # further labelled patients that the page speaks of
-HISTORY = "work/history.json"
 CAUSE_UNKNOWN = (
     " The runs do not say that they differ in the unlabelled scans alone, so these are not named as the cause."
 )
@@ -77,7 +77,7 @@ def write(state: State) -> Path:
         means=both.means("dice_mean"),
         sentence=_sentence(state, parts, both),
         needed=_needed(both.dice, both),
-        before=_before(state, both),
+        before=before(state, both, _counts(state)["labelled"]),
         beside=beside_dice(both.baseline, both.ours, state.names, both.dice, both.unit),
         warnings=_warnings(state, parts),
         equal_time=_equal_time(state),
@@ -139,21 +139,6 @@ def _needed(dice: Difference, both: pair.Pair) -> str:
         f"To tell a difference of {width:.1f} points from none, some {count} labelled patients would have to judge; "
         f"{len(means)} do."
     )
-
-
-def _before(state: State, both: pair.Pair) -> list[str]:
-    """What earlier pages of this study said with fewer labels, and keep what this one says."""
-    path = state.folder / HISTORY
-    history = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
-    without, with_ = (round(mean, 4) for mean in both.means("dice_mean"))
-    now = {"labelled": _counts(state)["labelled"], "steps": state.settings.steps, "without": without, "with": with_}
-    earlier = [row for row in history if row["labelled"] != now["labelled"]]
-    write_text(path, json.dumps([*earlier, now], indent=1) + "\n")
-    return [
-        f"Before, with {row['labelled']} labelled patients ({row['steps']} steps): Dice {row['with']:.3f} with the unlabelled "
-        f"scans, {row['without']:.3f} without. Other patients judged too, so the two are not compared patient by patient."
-        for row in earlier
-    ]
 
 
 def _warnings(state: State, parts: Sequence[Part]) -> list[str]:

@@ -176,11 +176,12 @@ def test_an_uncertain_worth_has_an_interval():
 
 
 def test_patients_needed_in_closed_form():
-    """Differences of +-10 points: s = 10 sqrt(n / (n - 1)); half width 2: (1.96 s / 2)^2."""
+    """Differences of +-10 points of n patients: s = 10 sqrt(n / (n - 1)). Of 100, half width s t / 10, as Student says."""
     differences = [0.1, -0.1] * 50
-    assert patients_needed(differences, 2.0) == math.ceil(1.959964**2 * 100 / 4 * 100 / 99) == 98
-    assert patients_needed([*differences, math.nan], 2.0) == 98
-    assert patients_needed(differences, 4.0) == 25
+    spread = 10 * math.sqrt(100 / 99)
+    assert patients_needed(differences, 1.984217 * spread / 10 + 1e-5) == 100  # t of 99 degrees of freedom, from tables
+    assert patients_needed([*differences, math.nan], 1.984217 * spread / 10 - 1e-5) == 101
+    assert patients_needed(differences, 2.262157 * spread / math.sqrt(10) + 1e-5) == 10  # of 9
 
 
 def test_no_verdict_is_given_on_fewer_than_six():

@@ -46,7 +46,10 @@ def test_labels_of_monai_label_take_the_place_of_the_folder_s(tmp_path):
         "b": tmp_path / "images/labels/final/b.png",
         "c": tmp_path / "images/labels/final/c.png",
     }
-    assert f"2 labels taken from {tmp_path / 'images/labels/final'}, where MONAI Label keeps them" in found.source.notes
+    assert (
+        f"2 labels taken from {tmp_path / 'images/labels/final'}, where MONAI Label keeps them, 1 of them new: c"
+        in found.source.notes
+    )
 
 
 def test_names_of_classes_are_as_many_as_there_are_values(tmp_path):

@@ -151,6 +151,23 @@ def test_a_page_with_more_labels_says_what_there_was_before(tmp_path):
 
 
 @pytest.mark.usefixtures("few_pictures")
+def test_what_new_labels_brought_is_told_on_the_patients_who_judged_both_times(tmp_path):
+    made = study(tmp_path, BETTER)
+    verdict.write(made)
+    path = tmp_path / "work/history.json"
+    (now,) = json.loads(path.read_text(encoding="utf-8"))
+    assert len(now["dice"]) == 6
+    kept = list(now["dice"].items())[:5]
+    earlier = {case: [patient, without - 0.02, with_ - 0.1] for case, (patient, without, with_) in kept}
+    path.write_text(json.dumps([{**now, "labelled": 5, "steps": 300, "dice": earlier}]))
+    text = words(verdict.write(made).read_text(encoding="utf-8"))
+    assert (
+        "With 1 more and 400 steps, on the 5 patients who judged both times: +10.0 Dice points (95 % interval 10.0 to 10.0) with "
+        "them and +2.0 Dice points (95 % interval 2.0 to 2.0) without; too few patients to tell."
+    ) in text
+
+
+@pytest.mark.usefixtures("few_pictures")
 def test_where_there_is_no_evidence_it_says_what_it_would_take(tmp_path):
     text = words(verdict.write(study(tmp_path, {"supervised": 0.5, "mean_teacher": 0.5})).read_text(encoding="utf-8"))
     assert "No evidence either way" in text
