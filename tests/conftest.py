@@ -272,6 +272,7 @@ FAULTS = {
     "40": "a result that does not fit in memory on the scan's own grid",
     "41": "a header that says nothing of its orientation",
     "42": "values that are rounded, or read otherwise than they are stored",
+    "43": "modalities of one scan that are on one grid but for their headers",
 }
 
 _done: dict[str, dict[str, None]] = {row: {} for row in FAULTS}  # what was done to a row, in order

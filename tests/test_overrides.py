@@ -140,6 +140,14 @@ def test_inference_is_judged_too(run_bundle, tmp_path):
     assert "evaluator takes no argument 'apm' (did you mean 'amp'?)" in str(error.value.__cause__)
 
 
+@pytest.mark.parametrize("nothing", [None, "null", "None"])  # as python-fire gives --clip None and --clip null
+def test_nothing_is_nothing(look, nothing):
+    """MONAI drops an override of None: ``--train::mixing None`` trained with mixing, without a word."""
+    kept = look(**{"train::mixing": nothing, "ema_decay": 0.5})
+    assert kept.config["train"]["mixing"] is None
+    assert kept.config["ema_decay"] == 0.5
+
+
 def test_a_workflow_made_by_hand_is_not_judged(bundle_cwd, tmp_path):
     bundle_cwd(BUNDLE)
     workflow = ConfigWorkflow("configs/train.yaml", workflow_type="train", logging_file=False, stpes=3)

@@ -108,10 +108,36 @@ def test_several_series_become_channels(tmp_path):
     np.testing.assert_array_equal(load(folders), np.stack([VOXELS, VOXELS + 100]))
 
 
-def test_files_of_two_kinds_are_refused(tmp_path):
-    files = [write_nifti(tmp_path / "flair.nii.gz", VOXELS), write_itk(tmp_path / "t1.nrrd", VOXELS)]
-    with pytest.raises(ScanFault, match=r"^flair\.nii\.gz and t1\.nrrd are NIfTI and another kind; save all as one"):
-        load(files)
+def test_files_of_two_kinds_become_channels(tmp_path):
+    files = [write_nifti(tmp_path / "flair.nii.gz", VOXELS), write_itk(tmp_path / "t1.nrrd", VOXELS + 100)]
+    for order in (files, files[::-1]):
+        image = load(order)
+        np.testing.assert_array_equal(image, np.stack([VOXELS, VOXELS + 100])[:: 1 if order is files else -1])
+        np.testing.assert_allclose(image.affine, affine_ras(), atol=1e-6)
+
+
+@pytest.mark.fault("43", "modalities whose headers differ by rounding, of two kinds, with a fourth axis of length 1")
+def test_modalities_on_one_grid_but_for_rounding_become_channels(tmp_path):
+    moved, turned = np.eye(4), np.eye(4)
+    moved[0, 3], turned[0, 1] = 5e-4, 2e-4
+    affines = {"a": np.eye(4), "b": moved, "c": turned}
+    for name, affine in affines.items():
+        nib.save(nib.Nifti1Image(VOXELS.astype(np.float32), affine), tmp_path / f"{name}.nii")
+    nib.save(nib.Nifti1Image(VOXELS.astype(np.float32)[..., None], np.eye(4)), tmp_path / "d.nii")
+    for name in "bcd":
+        image = load([tmp_path / "a.nii", tmp_path / f"{name}.nii"])
+        assert image.shape == (2, *VOXELS.shape)
+        np.testing.assert_array_equal(image.affine, np.eye(4))
+
+
+def test_modalities_on_two_grids_are_refused(tmp_path):
+    moved = np.eye(4)
+    moved[0, 3] = 0.1
+    for name, voxels, affine in (("a", VOXELS, np.eye(4)), ("b", VOXELS, moved), ("c", VOXELS[1:], np.eye(4))):
+        nib.save(nib.Nifti1Image(voxels.astype(np.float32), affine), tmp_path / f"{name}.nii")
+    for name in "bc":
+        with pytest.raises(ScanFault, match=rf"^{name}\.nii \(.* voxels\) is not on the grid of a\.nii \(.*\): resample it"):
+            load([tmp_path / "a.nii", tmp_path / f"{name}.nii"])
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.JPEG"])

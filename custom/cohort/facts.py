@@ -19,6 +19,7 @@ import numpy as np
 from ..files import FileError, write_text
 from ..pace import shown
 from .formats import TURNED, ScanFault, files_of, load_libraries, open_scan
+from .formats.opened import whole
 
 __all__ = ["Facts", "Record", "ScanFault", "read"]
 
@@ -27,7 +28,7 @@ Vector = tuple[float, ...]
 PERCENTILES = (0.5, 50.0, 99.5)
 SAMPLE = 2**18  # voxels that percentiles are taken of
 MOST_VALUES = 64
-VERSION = 4
+VERSION = 5
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +48,8 @@ class Facts:
         low, high: of the finite voxels; NaN where there is none.
         percentiles: 0.5, 50 and 99.5 % of the finite voxels, a triple a channel.
         nonfinite: how many voxels are NaN or infinite.
-        values: the different finite values and their counts, in order, where there are at most 64; else None.
+        values: the different finite values and their counts, in order, where there are at most 64; else None. As a label has
+            them, :func:`.formats.opened.whole`; nothing else here is rounded.
         warnings: what is odd but can be read, a sentence each; what stands before its first colon names the kind.
         unused: of a NIfTI file whose sform and qform differ, name and affine of the one that readers do not use.
         stored: of a scan of two axes, where they run to in the file, ``RA``; all else is of the picture that is read.
@@ -97,7 +99,7 @@ def read(path: str | Path, max_voxels: int = 2**31) -> Facts:
         high=float(finite.max()) if finite.size else math.nan,
         percentiles=tuple(_percentiles(channel) for channel in voxels),
         nonfinite=nonfinite,
-        values=_values(finite),
+        values=_values(_finite(whole(voxels))[0]),
         warnings=tuple(scan.warnings),
         unused=(scan.unused[0], _rows(scan.unused[1])) if scan.unused else None,
         stored=scan.stored,
@@ -146,9 +148,9 @@ def _counted(finite: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The different values and their counts, in order; without sorting where they are small whole numbers."""
     low, high = float(finite.min()), float(finite.max())
     if low.is_integer() and high - low < 2**16:
-        whole = finite.astype(np.int64) - int(low)
-        if finite.dtype.kind != "f" or np.array_equal(whole + low, finite):
-            counts = np.bincount(whole)
+        numbers = finite.astype(np.int64) - int(low)
+        if finite.dtype.kind != "f" or np.array_equal(numbers + low, finite):
+            counts = np.bincount(numbers)
             present = np.flatnonzero(counts)
             return present + low, counts[present]
     return np.unique(finite, return_counts=True)

@@ -42,6 +42,15 @@ def difference(found: Facts, expected: Facts, pictures: bool = False) -> str:
     return "; ".join([", ".join(parts), *two])
 
 
+def one_place(mine: NDArray, theirs: NDArray, axes: int) -> bool:
+    """Whether two 4 x 4 affines, voxel index to mm, are one in their first axes but for the rounding of headers, as
+    :func:`difference` judges."""
+    steps = [affine[:3, :axes] for affine in (mine, theirs)]
+    lengths = [np.linalg.norm(step, axis=0) for step in steps]
+    cosines = [step / length for step, length in zip(steps, lengths, strict=True)]
+    return not any(_differ(*pair) for pair in (lengths, cosines, (mine[:3, 3], theirs[:3, 3])))
+
+
 def one_by_other_transform(found: Facts, expected: Facts) -> bool:
     """Whether two scans lie on one grid by a transform of a NIfTI header that is not used."""
     return any(not difference(a, b) for a in _placed(found) for b in _placed(expected))

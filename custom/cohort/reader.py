@@ -1,6 +1,7 @@
 """One reader for all scans: NIfTI by nibabel, everything else by ITK, each as MONAI reads it.
 
-Named in configs as ``{_target_: LoadImaged, reader: scripts.cohort.reader.ScanReader, ensure_channel_first: true}``.
+Named in configs as ``{_target_: LoadImaged, reader: scripts.cohort.reader.ScanReader, ensure_channel_first: true}``,
+for labels with ``whole: true``.
 """
 
 from __future__ import annotations
@@ -12,16 +13,18 @@ from typing import Any
 import numpy as np
 from monai.config import PathLike
 from monai.data import ImageReader
+from monai.data.utils import to_affine_nd
 from monai.utils import ensure_tuple
 
 from .formats.itk_image import image_data, read_image
 from .formats.nifti import is_nifti, read_nifti
-from .formats.opened import ScanFault, whole
+from .formats.opened import ScanFault, by, whole
 from .formats.plane import STORED, turn
+from .grids import one_place
 
 
 class ScanReader(ImageReader):
-    """Reads a file, the folder of a DICOM series, or several of one kind that become the channels of one image.
+    """Reads a file, the folder of a DICOM series, or several, of any kinds, that become the channels of one image.
 
     Pictures (PNG, JPEG) have voxels of size 1: a resolution that is meant for printing (dpi) is no size, and an image
     would lie apart from its label. A folder with several series is refused, where MONAI's reader takes the first. All other
@@ -29,13 +32,16 @@ class ScanReader(ImageReader):
 
     Args:
         fill_nonfinite: a NaN or infinite voxel becomes the darkest finite one of its file; else it stays what it is.
+        whole: of labels: values that are whole but for rounding become so, :func:`.formats.opened.whole`. Never of images, of
+            which small values would be lost.
 
     Raises:
-        ScanFault: of :meth:`get_data`: a file that cannot be read; NIfTI and another kind in one list.
+        ScanFault: of :meth:`get_data`: a file that cannot be read; several that do not lie on one grid.
     """
 
-    def __init__(self, fill_nonfinite: bool = False) -> None:
+    def __init__(self, fill_nonfinite: bool = False, whole: bool = False) -> None:
         self.fill_nonfinite = fill_nonfinite
+        self.whole = whole
 
     def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
         return True
@@ -46,40 +52,47 @@ class ScanReader(ImageReader):
         return tuple(Path(path) for path in ensure_tuple(data))
 
     def get_data(self, img: Sequence[Path]) -> tuple[np.ndarray, dict]:
-        """Voxels and metadata, as MONAI's readers give them; a label's values that are whole but for rounding are whole."""
-        kinds = {is_nifti(path) for path in img}
-        if len(kinds) > 1:
-            raise ScanFault(
-                f"{' and '.join(path.name for path in img)} are NIfTI and another kind; save all as one kind."
-            )
-        if kinds == {True}:
-            voxels, meta = self._nifti(img)
-        else:
-            voxels, meta = image_data(*(read_image(path) for path in img))
-        stacked = len(img) > 1 and meta["original_channel_dim"] == 0
-        # file by file, as the check does: what is a class in one may be large beside all values of another
-        voxels = np.stack([self._values(file) for file in voxels]) if stacked else self._values(voxels)
+        """Voxels and metadata, as MONAI's readers give them."""
+        voxels, meta = _channels(img, [self._read(path) for path in img])
         return _laid(voxels, meta) if len(meta["spatial_shape"]) == 2 else (voxels, meta)
 
-    def _values(self, voxels: np.ndarray) -> np.ndarray:
-        return whole(filled(voxels) if self.fill_nonfinite else voxels)
+    def _read(self, path: Path) -> tuple[np.ndarray, dict]:
+        """One file, as its values are used."""
+        voxels, meta = _nifti(path) if is_nifti(path) else image_data(read_image(path))
+        voxels = filled(voxels) if self.fill_nonfinite else voxels
+        return (whole(voxels) if self.whole else voxels), meta
 
-    @staticmethod
-    def _nifti(paths: Sequence[Path]) -> tuple[np.ndarray, dict]:
-        from monai.data import NibabelReader
 
-        reader = NibabelReader()  # one a call: it remembers the paths, and scans are read in threads
-        reader.filenames = [str(path) for path in paths]  # its own read knows neither units nor rounded quaternions
-        try:
-            return reader.get_data([read_nifti(path) for path in paths])
-        except ScanFault:
-            raise
-        except OSError as error:
+def _nifti(path: Path) -> tuple[np.ndarray, dict]:
+    from monai.data import NibabelReader
+
+    reader = NibabelReader()  # one a call: it remembers the path, and scans are read in threads
+    reader.filenames = [str(path)]  # its own read knows neither units nor rounded quaternions
+    try:
+        return reader.get_data(read_nifti(path))
+    except ScanFault:
+        raise
+    except OSError as error:
+        raise ScanFault(f"{path.name} cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # nibabel's own, zlib's
+        raise ScanFault(f"{path.name} cannot be read: {error}") from error
+
+
+def _channels(paths: Sequence[Path], files: Sequence[tuple[np.ndarray, dict]]) -> tuple[np.ndarray, dict]:
+    """Several files as the channels of one image, which has the place of the first. MONAI's own readers compare affines
+    more narrowly than headers are rounded, and do not put a file with a fourth axis of length 1 beside one without."""
+    (first, meta), *others = files
+    if not others:
+        return first, meta
+    affine, shape = to_affine_nd(3, np.asarray(meta["affine"])), tuple(int(length) for length in meta["spatial_shape"])
+    for path, (_, other) in zip(paths[1:], others, strict=True):
+        size = tuple(int(length) for length in other["spatial_shape"])
+        if size != shape or not one_place(to_affine_nd(3, np.asarray(other["affine"])), affine, len(shape)):
             raise ScanFault(
-                f"{', '.join(path.name for path in paths)} cannot be read: {error.strerror or error}"
-            ) from error
-        except Exception as error:  # nibabel's own, zlib's
-            raise ScanFault(f"{', '.join(path.name for path in paths)} cannot be read: {error}") from error
+                f"{path.name} ({by(size)} voxels) is not on the grid of {paths[0].name} ({by(shape)} voxels): resample it there."
+            )
+    channels = [np.moveaxis(v, -1, 0) if m["original_channel_dim"] == -1 else v[None] for v, m in files]
+    return np.concatenate(channels), {**meta, "original_channel_dim": 0}
 
 
 def _laid(voxels: np.ndarray, meta: dict) -> tuple[np.ndarray, dict]:

@@ -56,19 +56,19 @@ def overrides_and_files(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], A
 
 
 def restore(parser: ConfigParser, overrides: Mapping[str, Any], files: Any = ()) -> None:
-    """Give values back what they lose on the way: booleans of overrides, and each ``#`` of a text, of which MONAI makes
-    ``::``, be it an override's or written in a config file.
+    """Give values back what they lose on the way: booleans and nothing of overrides, and each ``#`` of a text, of which MONAI
+    makes ``::``, be it an override's or written in a config file.
 
-    ``--gates false`` reaches MONAI as a text, which Python holds true. What is resolved already stays: the config is being
-    resolved at this moment.
+    ``--gates false`` reaches MONAI as a text, which Python holds true; so does ``--clip null``, and ``--clip None`` it drops.
+    What is resolved already stays: the config is being resolved at this moment.
     """
     written = {} if not files else dict(_texts(ConfigParser.load_config_files(files)))
     given = tuple(name.lstrip("+").replace("#", "::") for name in overrides)
     restored = {name: escaped(text) for name, text in written.items()
                 if escaped(text) != text and not _within(name, given)}  # fmt: skip
-    meant = {name: escaped(value) if name in PATHS else _truth(escaped(value)) for name, value in overrides.items()}
+    meant = {name: escaped(value) if name in PATHS else _meant(escaped(value)) for name, value in overrides.items()}
     restored |= {name.replace("#", "::"): value for name, value in meant.items()
-                 if name[0] != "+" and value != overrides[name]}  # fmt: skip
+                 if name[0] != "+" and (value is None or value != overrides[name])}  # fmt: skip
     if not restored:
         return
     resolved = parser.ref_resolver.resolved_content
@@ -90,8 +90,13 @@ def _within(name: str, ids: Sequence[str]) -> bool:
     return any(name == other or name.startswith(f"{other}::") for other in ids)
 
 
-def _truth(value: Any) -> Any:
-    return value.lower() == "true" if isinstance(value, str) and value.lower() in ("true", "false") else value
+def _meant(value: Any) -> Any:
+    """What a plain word means in YAML, or in Python, as which a command line is read."""
+    if not isinstance(value, str):
+        return value
+    if value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    return None if value in ("null", "None") else value
 
 
 def escaped(value: Any) -> Any:

@@ -298,7 +298,10 @@ class Bank(Dataset):
         small = label[0].to(torch.uint8)
         if not torch.equal(small.to(label.dtype), label[0]):
             wrong = label[0][small.to(label.dtype) != label[0]].unique()[:5].tolist()
-            raise ValueError(f"the label has the values {wrong}, expected whole numbers 0..255; resample by nearest")
+            raise ValueError(
+                f"the label has the values {wrong}, expected whole numbers 0..255; read labels with "
+                "whole: true, and resample them by nearest"
+            )
         return small.contiguous()
 
     def _measured(self, image: Tensor) -> list[tuple[str, Intensities]]:

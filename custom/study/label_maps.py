@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..cohort.formats import open_scan
-from ..cohort.formats.opened import SUFFIXES
+from ..cohort.formats.opened import SUFFIXES, whole
 from ..cohort.label_formats import as_classes
 from ..cohort.split import FoundScan
 
@@ -46,4 +46,4 @@ def map_of(folder: Path, name: str) -> Path | None:
 
 def read_map(path: Path, label_values: Sequence[int]) -> NDArray[np.uint8]:
     """The classes of a label map: the index of each voxel's value in ``label_values``, ``(*spatial)``."""
-    return as_classes(np.asarray(open_scan(path, _MOST).voxels), label_values)
+    return as_classes(whole(np.asarray(open_scan(path, _MOST).voxels)), label_values)

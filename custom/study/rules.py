@@ -279,8 +279,9 @@ PERCENTILES = {"_target_": "scripts.cohort.scaling.ScalePercentilesd", "keys": "
 def _preprocessing(seen: Seen) -> Number:
     both: Mapping[str, Any] = {"keys": ["image", "label"]}
     absent: Mapping[str, Any] = {"allow_missing_keys": True}
-    load = {"_target_": "LoadImaged", **both, "reader": "scripts.cohort.reader.ScanReader",
-            "fill_nonfinite": "@fill_nonfinite", "ensure_channel_first": True, **absent}  # fmt: skip
+    load = {"_target_": "LoadImaged", "reader": "scripts.cohort.reader.ScanReader", "ensure_channel_first": True}
+    image = {**load, "keys": "image", "fill_nonfinite": "@fill_nonfinite"}
+    label = {**load, "keys": "label", "whole": True, **absent}
     turn = {"_target_": "Orientationd", **both, "axcodes": "@orientation",
             "labels": [["L", "R"], ["P", "A"], ["I", "S"]], **absent}  # fmt: skip
     values = {"_target_": "MapLabelValued", "keys": "label", "orig_labels": "@label_values",
@@ -291,7 +292,7 @@ def _preprocessing(seen: Seen) -> Number:
         grid = {"_target_": "Spacingd", **both, "pixdim": "@spacing_mm", "mode": ["bilinear", "nearest"], **absent}
     scale, why = _scaling(seen)
     turned = [] if seen.pictures else [turn]
-    return Number({"_target_": "Compose", "transforms": [load, *turned, values, grid, scale]}, why)
+    return Number({"_target_": "Compose", "transforms": [image, label, *turned, values, grid, scale]}, why)
 
 
 def _scaling(seen: Seen) -> tuple[dict[str, Any], str]:

@@ -21,6 +21,7 @@ import pytest
 from conftest import ROOT
 from dicom_files import dicom, placed
 from monai.bundle import ConfigParser
+from monai.transforms import LoadImage
 from nibabel.orientations import axcodes2ornt, ornt_transform
 from PIL import Image
 
@@ -340,17 +341,18 @@ def test_an_image_of_real_numbers_is_none_of_whole_ones():
         assert whole(image) is image
 
 
-@pytest.mark.fault("42", "an image of which nothing would be left, and a label of more numbers than classes")
-def test_an_image_of_small_numbers_is_not_rounded_away_and_a_label_of_many_is_rounded(tmp_path):
-    image, label = np.array([0, 8e-4] * 256), lump() + np.resize(np.linspace(-5e-4, 5e-4, 200), SHAPE)
-    assert whole(image) is image
+@pytest.mark.fault("42", "an image of small numbers beside a 1, and a label of more numbers than classes")
+def test_an_image_is_never_rounded_and_a_label_of_many_numbers_is(tmp_path):
+    image, label = np.resize([0, 8e-4, 9e-4], SHAPE), lump() + np.resize(np.linspace(-5e-4, 5e-4, 200), SHAPE)
+    image[0, 0, 0] = 1.0
     np.testing.assert_array_equal(whole(label), lump())
-    save(tmp_path / "a.nii", np.resize(image, SHAPE).astype(np.float32))
+    save(tmp_path / "a.nii", image.astype(np.float32))
     save(tmp_path / "b.nii", lump().astype(np.float32) * 0.9999)
-    reader = ScanReader()
-    found, _ = reader.get_data(reader.read([tmp_path / "a.nii", tmp_path / "b.nii"]))  # as modalities: file by file
-    np.testing.assert_allclose(np.unique(found[0]), [0, 8e-4], rtol=1e-6)
-    np.testing.assert_array_equal(found[1], lump())
+    np.testing.assert_allclose(LoadImage(reader=ScanReader)(tmp_path / "a.nii"), image.astype(np.float32), rtol=1e-6)
+    np.testing.assert_array_equal(LoadImage(reader=ScanReader, whole=True)(tmp_path / "b.nii"), lump())
+    found = read(tmp_path / "a.nii")
+    assert found.percentiles[0][1] == pytest.approx(8e-4)
+    assert read(tmp_path / "b.nii").values == ((0, int((lump() == 0).sum())), (1, int(lump().sum())))
 
 
 @pytest.mark.fault("42", "grey PNG of 2 and 4 bits")

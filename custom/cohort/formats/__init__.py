@@ -10,7 +10,7 @@ from ...placeholders import placeholder
 from ..words import plural
 from .itk_image import is_picture, quiet_itk
 from .nifti import is_nifti, open_nifti
-from .opened import TURNED, Opened, ScanFault, files_of, judge, lost_files, whole
+from .opened import TURNED, Opened, ScanFault, files_of, judge, lost_files
 from .other import open_other
 from .plane import turn
 
@@ -48,7 +48,6 @@ def open_scan(path: Path, max_voxels: int) -> Opened:
     except OSError as error:
         raise ScanFault(f"{path.name} cannot be read: {error.strerror or error}.") from error
     judge(scan, path.name)
-    scan.voxels = whole(scan.voxels)
     if len(scan.shape) == 2:
         _lay(scan)
     return scan

@@ -243,9 +243,9 @@ def quiet_itk() -> Any:
     return itk
 
 
-def image_data(*images: Any) -> tuple[np.ndarray, dict]:
-    """Voxels and metadata of ITK's images, as MONAI's reader gives them."""
+def image_data(image: Any) -> tuple[np.ndarray, dict]:
+    """Voxels and metadata of ITK's image, as MONAI's reader gives them."""
     with loading:
         from monai.data import ITKReader
 
-    return ITKReader().get_data(list(images))
+    return ITKReader().get_data(image)

@@ -110,9 +110,8 @@ def judge_size(shape: Sequence[int], max_voxels: int, name: str) -> None:
 
 
 def whole(voxels: np.ndarray) -> np.ndarray:
-    """Whole numbers where all voxels are whole but for rounding (a label of 1.0000001, or of 127 times 1/127), as few values
-    as a label has once they are rounded: what is meant is the number. All other voxels, images among them, stay as they are,
-    also small ones of which nothing but 0 would be left (a diffusion coefficient of 0.0008 mm^2/s).
+    """A label's voxels, as whole numbers where all are whole but for rounding (1.0000001, or 127 times 1/127), and as few as a
+    label has; all others stay as they are. Not for images, of which small values would be lost.
 
     Shape:
         - voxels: any; returns the same.
