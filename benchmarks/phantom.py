@@ -35,7 +35,7 @@ def bundle(name: str, *arguments: str) -> None:
 def train_and_evaluate(name: str, out: Path, **overrides: Any) -> Path:
     """Train a bundle and score it on the test part; return the run's folder."""
     options = [f"--{key}={value}" for key, value in {"output_dir": out, **overrides}.items()]
-    if not (out / "bundle/models/model_final.pt").exists():
+    if not (out / "bundle/run.json").exists():  # written last
         print(f"\n--- {TITLES[name]}: training", flush=True)
         bundle(name, "training", "--config_file", "configs/train.yaml", *options)
     if not (out / "evaluation/test/summary.json").exists():

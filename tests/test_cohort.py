@@ -311,6 +311,14 @@ def test_a_case_that_lacks_a_channel_is_refused_by_path(tmp_path):
     )
 
 
+@pytest.mark.fault("43", "files of two kinds in the folders of modalities")
+def test_the_modalities_of_a_case_may_be_of_different_kinds(tmp_path):
+    fill(tmp_path / "t1", "p1.nii", "p2.mha")
+    fill(tmp_path / "flair", "p1.nrrd", "p2.nii.gz")
+    files = [[Path(file).name for file in entry["image"]] for entry in images(tmp_path, ["t1", "flair"])]
+    assert files == [["p1.nii", "p1.nrrd"], ["p2.mha", "p2.nii.gz"]]
+
+
 def test_two_images_of_one_name_are_refused_for_their_results_would_overwrite_each_other(tmp_path):
     fill(tmp_path, "a.mha", "a.nii.gz", "b.nii.gz")
     with pytest.raises(

@@ -109,7 +109,10 @@ def test_several_series_become_channels(tmp_path):
 
 
 def test_files_of_two_kinds_become_channels(tmp_path):
-    files = [write_nifti(tmp_path / "flair.nii.gz", VOXELS), write_itk(tmp_path / "t1.nrrd", VOXELS + 100)]
+    files = [
+        write_nifti(tmp_path / "flair.nii.gz", VOXELS, affine_ras()),
+        write_itk(tmp_path / "t1.nrrd", VOXELS + 100),
+    ]
     for order in (files, files[::-1]):
         image = load(order)
         np.testing.assert_array_equal(image, np.stack([VOXELS, VOXELS + 100])[:: 1 if order is files else -1])
@@ -136,7 +139,9 @@ def test_modalities_on_two_grids_are_refused(tmp_path):
     for name, voxels, affine in (("a", VOXELS, np.eye(4)), ("b", VOXELS, moved), ("c", VOXELS[1:], np.eye(4))):
         nib.save(nib.Nifti1Image(voxels.astype(np.float32), affine), tmp_path / f"{name}.nii")
     for name in "bc":
-        with pytest.raises(ScanFault, match=rf"^{name}\.nii \(.* voxels\) is not on the grid of a\.nii \(.*\): resample it"):
+        with pytest.raises(
+            ScanFault, match=rf"^{name}\.nii \(.* voxels\) is not on the grid of a\.nii \(.*\): resample it"
+        ):
             load([tmp_path / "a.nii", tmp_path / f"{name}.nii"])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import subprocess
 import sys
 import zlib
@@ -12,6 +13,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from conftest import ROOT
+from dicom_files import dicom, placed
 from monai.data import ITKReader
 from monai.transforms import LoadImage
 from PIL import Image
@@ -167,7 +169,9 @@ def test_a_unit_that_is_not_known_is_refused_by_the_check_and_by_the_reader(tmp_
     assert str(error.value) == text
 
 
-@pytest.mark.fault("41", "a NIfTI without sform and qform, an NRRD without a space of the body")
+@pytest.mark.fault(
+    "41", "a NIfTI without sform and qform, an NRRD without a space of the body, a MetaImage without a matrix"
+)
 def test_a_header_that_says_nothing_of_the_orientation_is_a_warning(tmp_path):
     nib.save(nib.Nifti1Image(VOXELS, None), tmp_path / "a.nii.gz")
     assert read(tmp_path / "a.nii.gz").warnings == (
@@ -183,6 +187,44 @@ def test_a_header_that_says_nothing_of_the_orientation_is_a_warning(tmp_path):
         )
     for space in ("left-posterior-superior", "RAS", "left-anterior-superior"):
         assert read(nrrd(tmp_path / "a.nrrd", f"space: {space}", *DIRECTIONS[1:])).warnings == ()
+    write_itk(tmp_path / "a.mha", VOXELS)
+    assert read(tmp_path / "a.mha").warnings == ()
+    raw = re.sub(rb"TransformMatrix = .*\n", b"", (tmp_path / "a.mha").read_bytes())
+    (tmp_path / "a.mha").write_bytes(raw)
+    alone = " (AnatomicalOrientation alone is not heeded)"
+    for content, said in ((raw, alone), (re.sub(rb"AnatomicalOrientation = .*\n", b"", raw), "")):
+        (tmp_path / "a.mha").write_bytes(content)
+        assert read(tmp_path / "a.mha").warnings == (
+            f"MetaImage without orientation: the header has no TransformMatrix{said} and says nothing of its orientation; it is "
+            "read as LPS",
+        )
+
+
+@pytest.mark.fault("41", "DICOM slices without ImageOrientationPatient; greys of MONOCHROME1")
+def test_dicom_that_leaves_its_orientation_or_its_greys_to_the_reader_is_a_warning(tmp_path):
+    def warnings(name, **elements):
+        for k in range(3):
+            place = {**placed((0, 0, 2 * k), np.eye(3)), **elements}
+            dicom(tmp_path / name / f"{k}.dcm", np.arange(16, dtype=np.uint16).reshape(4, 4), place, number=k)
+        return read(tmp_path / name).warnings
+
+    assert warnings("a") == ()
+    assert warnings("b", **{"0020|0037 DS": None}) == (
+        "DICOM without orientation: a header has no ImageOrientationPatient; slices are read as axial, LPS",
+    )
+    assert warnings("c", **{"0028|0004 CS": "MONOCHROME1"}) == (
+        "MONOCHROME1: low values are bright; the greys are read turned round, bright is high",
+    )
+
+
+@pytest.mark.fault("8a", "a link to a .mhd, whose voxels lie beside the file itself")
+def test_a_link_to_a_mhd_is_read(tmp_path):
+    (tmp_path / "own").mkdir()
+    write_itk(tmp_path / "own/a.mhd", VOXELS)
+    (tmp_path / "b.mhd").symlink_to(tmp_path / "own/a.mhd")
+    assert read(tmp_path / "b.mhd").voxels == read(tmp_path / "own/a.mhd").voxels
+    reader = ScanReader()
+    np.testing.assert_array_equal(reader.get_data(reader.read(tmp_path / "b.mhd"))[0], VOXELS)
 
 
 def test_an_empty_unit_is_mm(tmp_path):

@@ -16,6 +16,7 @@ from .words import number, plural, span, value_list
 
 TRAINING = ("labelled", "unlabelled")
 FORM = {2: "picture", 3: "volume"}
+LIKE_AN_IMAGE = 64  # different values of a label, and more than the task names: is it the image?
 THICK = 1.5  # times the distance of the slices: more along another axis is no accident of a nearly cubic voxel
 
 
@@ -205,9 +206,10 @@ class Task:
         if found.nonfinite:
             return f"{nonfinite(name, found)}. Correct the file"
         expected = f"the task names {span(self.values)}" if self.values else "labels are whole numbers from 0"
-        if found.values is None:
+        most = max(LIKE_AN_IMAGE, len(self.values))
+        if found.values is None or len(found.values) > most:
             between = f"between {number(found.low)} and {number(found.high)}"
-            return f"{name} has more than 64 different values {between}, {expected}. Is it the image?"
+            return f"{name} has more than {most} different values {between}, {expected}. Is it the image?"
         values = [value for value, _ in found.values]
         wrong = [v for v in values if (v not in self.values if self.values else v < 0 or v % 1)]
         if not wrong:

@@ -19,7 +19,7 @@ import numpy as np
 from ..files import FileError, write_text
 from ..pace import shown
 from .formats import TURNED, ScanFault, files_of, load_libraries, open_scan
-from .formats.opened import whole
+from .formats.opened import MOST_VALUES, whole
 
 __all__ = ["Facts", "Record", "ScanFault", "read"]
 
@@ -27,7 +27,6 @@ Vector = tuple[float, ...]
 
 PERCENTILES = (0.5, 50.0, 99.5)
 SAMPLE = 2**18  # voxels that percentiles are taken of
-MOST_VALUES = 64
 VERSION = 5
 
 logger = logging.getLogger(__name__)
@@ -48,7 +47,7 @@ class Facts:
         low, high: of the finite voxels; NaN where there is none.
         percentiles: 0.5, 50 and 99.5 % of the finite voxels, a triple a channel.
         nonfinite: how many voxels are NaN or infinite.
-        values: the different finite values and their counts, in order, where there are at most 64; else None. As a label has
+        values: the different finite values and their counts, in order, where there are at most 256; else None. As a label has
             them, :func:`.formats.opened.whole`; nothing else here is rounded.
         warnings: what is odd but can be read, a sentence each; what stands before its first colon names the kind.
         unused: of a NIfTI file whose sform and qform differ, name and affine of the one that readers do not use.

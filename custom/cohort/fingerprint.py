@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from .case import LIKE_AN_IMAGE
 from .errors import CohortError
 from .facts import Facts, Record, ScanFault
 from .names import first_file, stem
@@ -156,7 +157,7 @@ def _classes(
     amounts: dict[int, list[float]] = {}
     odd: list[str] = []
     for case, label in labels:
-        if label.values is None:
+        if label.values is None or len(label.values) > LIKE_AN_IMAGE:
             odd.append(case)
             continue
         strange = [value for value, _ in label.values if value < 0 or value != int(value)]

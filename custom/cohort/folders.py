@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -97,19 +96,22 @@ def images(folder: str | Path, channels: Sequence[str] = ("image",), root: str |
     folder = under(root, folder)
     apart = [folder / name for name in channels if (folder / name).is_dir()]
     folders = [folder / name for name in channels] if apart else [folder]
-    found = [path for f in apart or folders if f.is_dir() for path in visible(f)]
-    names = sorted({p.name for p in found if is_scan(p)})
+    found = {f: visible(f) if f.is_dir() else [] for f in folders}
+    scans = {f: {stem(path): path for path in found[f] if is_scan(path)} for f in folders}
+    names = sorted({name for of_folder in scans.values() for name in of_folder})
     if not names:
         raise CohortError(
             f"no images in {folder.resolve()}: expected files {', '.join(SUFFIXES)} or folders of DICOM "
             f"series, or such in a subfolder for each of {list(channels)}. Give the folder with --dataset_dir."
         )
-    if twins := namesakes([folders[0] / name for name in names]):
+    if twins := sorted({twin for f in folders for twin in namesakes([path for path in found[f] if is_scan(path)])}):
         raise CohortError(f"several images of one name in {folder}: {'; '.join(twins)}. Keep one of each")
-    missing = [f"{f / name} {placeholder(f / name)}".rstrip() for name in names for f in folders
-               if not os.path.lexists(f / name)]  # fmt: skip
-    if missing:
-        raise CohortError(f"cases that lack a channel: {', '.join(missing)}. Add these files, or move their cases away")
-    if strays := sorted({p.name for p in found if is_stray(p)} - set(names)):
+    lacking = [(f, next(of_folder[name].name for of_folder in scans.values() if name in of_folder))
+               for name in names for f in folders if name not in scans[f]]  # fmt: skip
+    if lacking:
+        missing = ", ".join(f"{f / file} {placeholder(f / file)}".rstrip() for f, file in lacking)
+        raise CohortError(f"cases that lack a channel: {missing}. Add these files, or move their cases away")
+    if strays := sorted({path.name for paths in found.values() for path in paths if is_stray(path)}):
         logger.warning("Not read in %s, no image and no folder of a DICOM series: %s", folder, ", ".join(strays))
-    return [{"image": [str(f / name) for f in folders] if apart else str(folder / name)} for name in names]
+    files = [[str(scans[f][name]) for f in folders] for name in names]
+    return [{"image": several if apart else several[0]} for several in files]

@@ -29,8 +29,8 @@ def scans_of(images: Path | Mapping[str, Path], labels: Path) -> tuple[list[Foun
             of an image.
     """
     by_modality = images if isinstance(images, Mapping) else {"": images}
-    folders = {modality: _named(folder) for modality, folder in by_modality.items()}
-    label_of = _named(labels)
+    folders = {modality: by_name(folder) for modality, folder in by_modality.items()}
+    label_of = by_name(labels)
     names = sorted({name for files in folders.values() for name in files})
     without_image = sorted(set(label_of) - set(names))
     if len(without_image) == len(label_of):
@@ -106,7 +106,7 @@ def _folded(name: str) -> str:
     return "".join(name.split()).casefold()
 
 
-def _named(folder: Path) -> dict[str, Path]:
+def by_name(folder: Path) -> dict[str, Path]:
     """The image files and the folders with a DICOM series in ``folder``, by name."""
     if not Path(folder).is_dir():
         raise CohortError(f"{folder} {why}" if (why := placeholder(folder)) else f"there is no folder {folder}")

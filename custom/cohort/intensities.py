@@ -17,6 +17,7 @@ FILE = "intensities.json"  # beside the weights
 SAMPLE = 2**18  # voxels that the median is taken of
 MARGIN = 0.5, 0.05  # beyond what training had, before a case is named: of the width of that, of the whole range
 BEYOND = 1.0, 100.0  # widths of the whole range: half of the voxels so far outside, or one voxel: nonsense
+AWAY = 0.6  # of the whole range, that the median lies from all those in training: nonsense
 FLAT = 0.05  # of the smallest contrast in training: nonsense
 BRIGHTEST = 0.25, 0.5  # share of all voxels, above that in training, and of those that are not darkest: nonsense
 ALL_BRIGHTEST = 0.95
@@ -118,6 +119,12 @@ def _nonsense(now: Intensities, trained: Mapping[str, tuple[float, float]] | Non
         return (
             f"runs from {now.low:.4g} to {now.high:.4g} after preprocessing (median {now.median:.3g}), in training from "
             f"{low:.3g} to {high:.3g}"
+        )
+    least, most = trained["median"]
+    if max(least - now.median, now.median - most) > AWAY * (high - low):
+        return (
+            f"has a median of {now.median:.3g} after preprocessing, in training {least:.3g} to {most:.3g}: its greys are turned "
+            "round, or what surrounds it has a value far below or above all others"
         )
     if now.high - now.low < FLAT * contrast:
         return f"runs from {now.low:.3g} to {now.high:.3g} after preprocessing, in training over no less than {contrast:.3g}"

@@ -18,7 +18,9 @@ from .. import markdown
 from ..cohort.check import OF_A_TASK, Check
 from ..cohort.facts import Record
 from ..cohort.fingerprint import describe, fingerprint
-from ..cohort.names import first_file, is_image, stem
+from ..cohort.found import by_name, unmatched
+from ..cohort.found import patients as patients_of
+from ..cohort.names import first_file, is_image
 from ..cohort.split import ScansByPatient, can_evaluate, has_label
 from ..cohort.words import plural, some
 from ..files import write_text
@@ -82,7 +84,6 @@ def cohort_of(images: Path | Mapping[str, Path], labels: Path | None, patient: s
     Raises:
         StudyError: a pattern that does not fit all names.
     """
-    from ..cohort.found import patients as patients_of
 
     source = _corrected(find(images, labels), images)
     names = [scan.name for scan in source.scans]
@@ -98,20 +99,27 @@ def cohort_of(images: Path | Mapping[str, Path], labels: Path | None, patient: s
 
 
 def _corrected(source: Source, images: Path | Mapping[str, Path]) -> Source:
-    """With the labels that MONAI Label keeps below the images in place of those of the user's folder."""
+    """With the labels that MONAI Label keeps below the images in place of those of the user's folder.
+
+    Raises:
+        CohortError: two of one name.
+    """
     final = Path(images) / CORRECTED if not isinstance(images, Mapping) else None
-    if final is None or not final.is_dir():
+    if final is None or not final.is_dir() or not any(is_image(path) for path in final.iterdir()):
         return source
-    found = {stem(path): path for path in sorted(final.iterdir()) if is_image(path)}
+    found = by_name(final)
+    names = {scan.name for scan in source.scans}
     used = [scan for scan in source.scans if scan.name in found]
     scans = [replace(scan, label=found.get(scan.name, scan.label)) for scan in source.scans]
-    if not used:
-        return source
-    new = [scan.name for scan in used if not scan.label]
-    which = f", {len(new)} of them new: {some(new)}" if new else ""
     # that nothing was read of "labels" itself would contradict it
-    kept = [note for note in source.notes if not note.endswith(f": {Path(CORRECTED).parts[0]}")]
-    notes = [*kept, f"{plural(len(used), 'label')} taken from {final}, where MONAI Label keeps them{which}"]
+    notes = [note for note in source.notes if not note.endswith(f": {Path(CORRECTED).parts[0]}")]
+    if used:
+        new = [scan.name for scan in used if not scan.label]
+        which = f", {len(new)} of them new: {some(new)}" if new else ""
+        notes.append(f"{plural(len(used), 'label')} taken from {final}, where MONAI Label keeps them{which}")
+    if strange := sorted(found.keys() - names):
+        bare = [scan.name for scan in scans if not scan.label]
+        notes.append(f"{final}: {unmatched(strange, bare)}")
     return replace(source, scans=scans, notes=notes)
 
 

@@ -258,7 +258,7 @@ def test_two_bundles_live_in_one_process_each_with_its_own_code(bundle: Path, im
     other = made(tmp_path / "other")
     reader = other / "scripts/cohort/reader.py"
     text = reader.read_text()
-    negated = text.replace("return whole(filled(voxels)", "voxels = -voxels\n        return whole(filled(voxels)")
+    negated = text.replace("voxels = filled(voxels)", "voxels = -voxels\n        voxels = filled(voxels)")
     assert negated != text
     reader.write_text(negated)
     second = Served(other)

@@ -26,6 +26,7 @@ from nibabel.orientations import axcodes2ornt, ornt_transform
 from PIL import Image
 
 from custom.cohort.__main__ import main
+from custom.cohort.case import Case, Task
 from custom.cohort.facts import read
 from custom.cohort.formats.opened import whole
 from custom.cohort.reader import ScanReader
@@ -74,6 +75,10 @@ def save(file: Path, voxels: np.ndarray, affine: np.ndarray = RAS) -> None:
 
 def label(values: float, kind: Any = np.float32, name: str = "p2.nii.gz") -> Callable[[Path], object]:
     return lambda folder: save(folder / "labels" / name, (lump() * kind(values)).astype(kind))
+
+
+def hundred() -> np.ndarray:
+    return np.resize(np.arange(100), SHAPE).astype(np.uint8)
 
 
 def rounded_off(folder: Path) -> None:
@@ -221,6 +226,9 @@ SITUATIONS = {
         "error: label p2.nii.gz has the values {0, 1.3}, the task names 0..1. Remap 1.3"),
     "labels of 100000.4, which six digits would show as whole": Situation(label(100000.4, np.float64),
         checked="error: label p2.nii.gz has the values {0, 100000.4}, the task names 0..1. Remap 100000.4"),
+    "labels of 100 classes, for a task of two": Situation(lambda folder: save(folder / "labels/p2.nii.gz", hundred()),
+        "warning    p2: label values that are not all whole numbers >= 0, or over 64",
+        "error: label p2.nii.gz has more than 64 different values between 0 and 99, the task names 0..1. Is it the image?"),
     "int64 NRRD": Situation(nrrd("int64"), "label      1 in 2 of 2 labels"),
     "int8 NRRD, as 3D Slicer saves segments": Situation(nrrd("int8"), "label      1 in 2 of 2 labels"),
     "16-bit RGB PNG": Situation(pictures(colours_of_16_bits), "channel    red: "),
@@ -336,9 +344,18 @@ def test_scans_of_two_orientations_and_formats_reach_a_training_as_one_array(tmp
     np.testing.assert_array_equal(first["label"][0], lump())
 
 
-def test_an_image_of_real_numbers_is_none_of_whole_ones():
-    for image in (np.linspace(0, 9e-4, 512), np.array([0, 1, 2.5]), np.array([0, np.nan, 1.0000001])):
+def test_real_numbers_are_no_whole_ones():
+    for image in (np.linspace(0, 9, 512), np.array([0, 1, 2.5]), np.array([0, np.nan, 1.0000001])):
         assert whole(image) is image
+
+
+def test_a_label_of_as_many_classes_as_the_task_names_is_one(tmp_path):
+    save(tmp_path / "a.nii.gz", noise("a"))
+    save(tmp_path / "b.nii.gz", hundred())
+    case = Case("labelled", "a", "a", {"image": str(tmp_path / "a.nii.gz")}, str(tmp_path / "b.nii.gz"))
+    facts = {file: read(file) for file in case.paths()}
+    task = Task(channels=("image",), values=tuple(range(100)), axes=3)
+    assert list(task.faults(case, facts)) == []
 
 
 @pytest.mark.fault("42", "an image of small numbers beside a 1, and a label of more numbers than classes")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from custom.cohort.errors import CohortError
 from custom.cohort.split import FoundScan
 from custom.study import plan
 from custom.study.budget import ENOUGH
@@ -50,6 +51,32 @@ def test_labels_of_monai_label_take_the_place_of_the_folder_s(tmp_path):
         f"2 labels taken from {tmp_path / 'images/labels/final'}, where MONAI Label keeps them, 1 of them new: c"
         in found.source.notes
     )
+
+
+def test_corrected_labels_that_fit_no_image_are_named_and_two_of_one_name_refused(tmp_path):
+    for folder in ("images", "labels", "images/labels/final"):
+        (tmp_path / folder).mkdir(parents=True)
+
+    def save(*names):
+        for name in names:
+            Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / name)
+
+    composed, apart = "\u00fc", "u\u0308"  # one letter, and a letter with its mark: macOS writes the second
+    save(f"images/{composed}.png", "images/p1.png", "images/p3.png", "labels/p1.png")
+    save(f"images/labels/final/{apart}.png", "images/labels/final/P3.png", "images/labels/final/stranger.png")
+    found = plan.cohort_of(tmp_path / "images", tmp_path / "labels", "")
+    final = tmp_path / "images/labels/final"
+    assert {scan.name for scan in found.source.scans if scan.label} == {composed, "p1"}
+    assert found.source.notes == [
+        f"1 label taken from {final}, where MONAI Label keeps them, 1 of them new: {composed}",
+        f"{final}: 2 labels without an image, not used: P3, stranger. Letter case or blanks alone differ in P3 and p3: give both "
+        "one name",
+    ]
+    (final / "stranger.nrrd").write_bytes(b"no image")
+    with pytest.raises(
+        CohortError, match=r"several images of one name in .*final: stranger\.nrrd and stranger\.png\. Keep one"
+    ):
+        plan.cohort_of(tmp_path / "images", tmp_path / "labels", "")
 
 
 def test_names_of_classes_are_as_many_as_there_are_values(tmp_path):

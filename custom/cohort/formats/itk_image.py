@@ -16,12 +16,10 @@ from .units import unit_of
 PICTURES = (".png", ".jpg", ".jpeg")
 DICOM_MAGIC = b"DICM"  # at byte 128
 UNEVENNESS = "ITK_unevenness"  # a key of an image's metadata; MONAI leaves out those of ITK
-NO_SIZE = "ITK_no_pixel_size"
-PHOTOMETRIC, PIXEL_SPACING, DETECTOR_SPACING = (
-    "0028|0004",
-    "0028|0030",
-    "0018|1164",
-)  # elements of DICOM, as ITK names them
+REMARKS = "ITK_remarks"
+# elements of DICOM, as ITK names them
+PHOTOMETRIC, PIXEL_SPACING, DETECTOR_SPACING = "0028|0004", "0028|0030", "0018|1164"
+POSITION, DIRECTION = "0020|0032", "0020|0037"
 MOST_CHANNELS = 4  # of an image of ITK's Python
 ITK_PARTS = ("ProcessObject", "ImageFileReader", "GDCMSeriesFileNames", "PyBuffer")  # one of each of its modules
 
@@ -61,11 +59,11 @@ def read_image(path: Path) -> Any:
     if not path.exists():
         raise ScanFault(f"{path.name} does not exist ({path.parent}).")
     itk = quiet_itk()
-    files = series_files(path) if path.is_dir() else [str(path)]
+    files = series_files(path) if path.is_dir() else [str(_own(path))]
     headers = [_header(Path(file)) for file in files]
     dicom = path.is_dir() or is_dicom(path)
     stack = _stack(files, headers, path.name) if dicom else None
-    lack = _no_pixel_size(Path(files[0]), headers[0]) if dicom else ""
+    remarks = _remarks(files, headers) if dicom else []
     if stack and len(files) > 1:
         files = [files[k] for k in stack.order]
     # ITK takes the first file's type of numbers for all; slopes may differ from file to file (PET)
@@ -80,14 +78,19 @@ def read_image(path: Path) -> Any:
     if (size := unit_of(path).mm) != 1:
         image.SetSpacing([length * size for length in image.GetSpacing()])
         image.SetOrigin([place * size for place in image.GetOrigin()])
-    if lack:
-        image.GetMetaDataDictionary()[NO_SIZE] = lack
+    if remarks:
+        image.GetMetaDataDictionary()[REMARKS] = "\n".join(remarks)
     if is_picture(path):  # a resolution for printing (dpi) is no size: a picture and its label would lie apart
         image.SetSpacing([1.0] * image.GetImageDimension())
         if (turn := orientation(path)) != 1:
             pixels = np.ascontiguousarray(upright(itk.array_view_from_image(image), turn))
             image = itk.image_from_array(pixels, is_vector=pixels.ndim > image.GetImageDimension())
     return image
+
+
+def _own(path: Path) -> Path:
+    """The file itself of a link to a .mhd, which names another file beside it."""
+    return path.resolve() if path.suffix.lower() == ".mhd" else path
 
 
 def _stand_in(header: Any, name: str) -> Any:
@@ -141,17 +144,29 @@ def _element(header: Any, tag: str) -> str:
     return str(found[tag]).strip(" \0") if found.HasKey(tag) else ""
 
 
-def _no_pixel_size(file: Path, header: Any) -> str:
-    """What there is to say of a DICOM file that gives no size of its pixels, which ITK takes for 1 mm; else empty."""
-    if _element(header, PIXEL_SPACING) or any(header.GetSpacing(axis) != 1 for axis in range(2)):
-        return ""
-    try:
-        frames_of(file, _size(header)[:2], (*_size(header), 1)[2])  # of an enhanced file, whose frames give it
+def _remarks(files: list[str], headers: list[Any]) -> list[str]:
+    """What there is to say of DICOM files that leave to the reader what they should say; what stands before the first colon
+    names the kind."""
+    header = headers[0]
+    try:  # of an enhanced file, whose frames say it
+        enhanced = bool(frames_of(Path(files[0]), _size(header)[:2], (*_size(header), 1)[2]))
     except ScanFault:
+        enhanced = False
+    found = []
+    if not enhanced and not _element(header, PIXEL_SPACING) and all(header.GetSpacing(axis) == 1 for axis in range(2)):
         detector = _element(header, DETECTOR_SPACING).replace("\\", "x")
         at = f"ImagerPixelSpacing alone, {detector} mm at the detector" if detector else "no PixelSpacing"
-        return f"no size of pixels: the DICOM header has {at}; they are read as 1x1 mm"
-    return ""
+        found.append(f"no size of pixels: the DICOM header has {at}; they are read as 1x1 mm")
+    lie = len(files) > 1 or any(
+        _element(header, POSITION) for header in headers
+    )  # a projection has no place in the body
+    if not enhanced and lie and not all(_element(header, DIRECTION) for header in headers):
+        found.append(
+            "DICOM without orientation: a header has no ImageOrientationPatient; slices are read as axial, LPS"
+        )
+    if _element(header, PHOTOMETRIC) == "MONOCHROME1":
+        found.append("MONOCHROME1: low values are bright; the greys are read turned round, bright is high")
+    return found
 
 
 def _lay(image: Any, stack: Stack, in_file: bool) -> None:
@@ -172,10 +187,10 @@ def unevenness(image: Any) -> float:
     return float(found[UNEVENNESS]) if found.HasKey(UNEVENNESS) else 0.0
 
 
-def no_pixel_size(image: Any) -> str:
-    """A sentence where a DICOM header gives no size of its pixels; empty of all other images."""
+def remarks_of(image: Any) -> list[str]:
+    """What a DICOM header leaves to the reader, a sentence each; none of all other images."""
     found = image.GetMetaDataDictionary()
-    return str(found[NO_SIZE]) if found.HasKey(NO_SIZE) else ""
+    return str(found[REMARKS]).split("\n") if found.HasKey(REMARKS) else []
 
 
 def series_files(folder: Path) -> list[str]:
@@ -207,7 +222,7 @@ def image_size(path: Path) -> tuple[list[int], int]:
     Raises:
         ScanFault: ITK cannot read the header.
     """
-    header = _header(path)
+    header = _header(_own(path))
     return list(_size(header)), header.GetImageSizeInBytes()
 
 

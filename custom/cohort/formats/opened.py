@@ -17,7 +17,7 @@ from ...placeholders import placeholder
 SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".png", ".jpg", ".jpeg")
 TEXTS = (".json", ".txt", ".md", ".csv", ".tsv", ".bval", ".bvec")  # that lie beside scans
 NEARLY = 1e-3  # of a whole number: it is that number
-FEW = 64  # different values of a label
+MOST_VALUES = 256  # of a label, whose classes a byte holds
 USUAL_MM = (0.05, 20.0)
 TURNED = "turned"  # the kind of warning that a picture has which is not read in the order of its pixels
 
@@ -117,9 +117,9 @@ def whole(voxels: np.ndarray) -> np.ndarray:
         - voxels: any; returns the same.
     """
     if voxels.dtype.kind != "f" or not _nearly(voxels.ravel(order="K")[:: max(voxels.size // 4096, 1)]):
-        return voxels  # most images, by a sample
+        return voxels  # by a sample
     rounded = np.rint(voxels)
-    if not _nearly(voxels) or np.array_equal(rounded, voxels) or not rounded.any() or len(np.unique(rounded)) > FEW:
+    if not _nearly(voxels) or np.array_equal(rounded, voxels) or len(np.unique(rounded)) > MOST_VALUES:
         return voxels
     return rounded
 
@@ -145,7 +145,8 @@ def files_of(path: Path) -> list[Path]:
     if path.name.lower().endswith(".mhd"):
         with path.open("rb") as file:
             found = re.search(rb"^ElementDataFile *= *(.+?)\s*$", file.read(2**16), re.MULTILINE)
-        voxels = path.parent / (found[1].decode(errors="replace") if found else "")
+        # beside the file itself, where the path is a link to it
+        voxels = path.resolve().parent / (found[1].decode(errors="replace") if found else "")
         return [path, voxels] if voxels.is_file() else [path]
     return [path]
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from .exif import orientation
 from .frames import UNEVEN
-from .itk_image import image_data, image_size, is_dicom, is_picture, no_pixel_size, read_image, unevenness
+from .itk_image import image_data, image_size, is_dicom, is_picture, read_image, remarks_of, unevenness
 from .nifti import damage, gunzip
 from .opened import TURNED, Opened, ScanFault, by, files_of, judge_size
 from .units import text_header, unit_of
@@ -62,15 +62,12 @@ def open_other(path: Path, max_voxels: int) -> Opened:
     if (unit := unit_of(path)).mm != 1:
         stored = by([size / unit.mm for size in scan.spacing_mm])
         scan.warnings.append(f"unit {unit.name}: voxel sizes of {stored} are read as {by(scan.spacing_mm)} mm")
-    if path.suffix.lower() == ".nrrd" and len(scan.shape) == 3 and (space := _space(path)) not in BODY_SPACES:
-        says = f"names the space {space}" if space else "names no space"
-        scan.warnings.append(
-            f"NRRD without orientation: the header {says} and says nothing of its orientation; it is read as LPS"
-        )
+    if len(scan.shape) == 3 and (says := _no_orientation(path)):
+        kind = "NRRD" if path.suffix.lower() == ".nrrd" else "MetaImage"
+        scan.warnings.append(f"{kind} without orientation: the header {says}; it is read as LPS")
     if unevenness(image) > UNEVEN[0]:
         scan.warnings.append(f"slices at unequal distances: up to {unevenness(image):.1%} off the mean")
-    if lack := no_pixel_size(image):
-        scan.warnings.append(lack)
+    scan.warnings += remarks_of(image)
     return scan
 
 
@@ -131,10 +128,24 @@ def _verify_jpeg(raw: bytes, name: str) -> None:
         raise ScanFault(f"{name} is truncated: it lacks the end mark of a JPEG file.")
 
 
-def _space(path: Path) -> str:
-    """What the axes of an NRRD header's space are; empty where it names none."""
-    found = re.search(r"^space: *(.*?)\r?$", text_header(path), re.MULTILINE | re.IGNORECASE)
-    return found[1].strip().lower() if found else ""
+def _no_orientation(path: Path) -> str:
+    """What an NRRD or a MetaImage says in place of where its axes run to; empty where it says that, and of other formats."""
+    suffix = path.suffix.lower()
+    if suffix == ".nrrd":
+        found = re.search(r"^space: *(.*?)\r?$", text_header(path), re.MULTILINE | re.IGNORECASE)
+        space = found[1].strip().lower() if found else ""
+        if space in BODY_SPACES:
+            return ""
+        if space.endswith("time"):  # a scan in time, whose three axes ITK reads without their space
+            return f"names the space {space}, which is not heeded"
+        return f"names {f'the space {space}' if space else 'no space'} and says nothing of its orientation"
+    if suffix not in (".mha", ".mhd"):
+        return ""
+    header = text_header(path)
+    if re.search(r"^(TransformMatrix|Rotation|Orientation) *=", header, re.MULTILINE):
+        return ""
+    alone = " (AnatomicalOrientation alone is not heeded)" if "AnatomicalOrientation" in header else ""
+    return f"has no TransformMatrix{alone} and says nothing of its orientation"
 
 
 def _nrrd(raw: bytes, name: str) -> tuple[bytes, bytes]:
