@@ -140,6 +140,7 @@ def test_inference_is_judged_too(run_bundle, tmp_path):
     assert "evaluator takes no argument 'apm' (did you mean 'amp'?)" in str(error.value.__cause__)
 
 
+@pytest.mark.fault("12", "an override of nothing")
 @pytest.mark.parametrize("nothing", [None, "null", "None"])  # as python-fire gives --clip None and --clip null
 def test_nothing_is_nothing(look, nothing):
     """MONAI drops an override of None: ``--train::mixing None`` trained with mixing, without a word."""
