@@ -159,6 +159,12 @@ def test_whatever_changes_reads_back_as_it_was_told(text):
         assert same(found, config), config
 
 
+@pytest.mark.parametrize("empty", [{}, []])
+def test_what_is_emptied_behind_a_comment_reads_back(empty):
+    text = "a:  # comment\n  b: 1\nc:  # comment\n- 1\n- 2\nd: 3\n"
+    assert yaml.safe_load(rewrite(text, {"a": empty, "c": empty, "d": 3})) == {"a": empty, "c": empty, "d": 3}
+
+
 @pytest.mark.parametrize("value", VALUES, ids=range(len(VALUES)))
 def test_any_value_can_stand_in_any_place(value):
     for key in ("a", "b", "nested__d", "nested__deep__e", "nested__f__h", "steps"):

@@ -167,6 +167,8 @@ def _replaced(node: Any, value: Any) -> Any:
     """``value``; where it has the form of ``node``, that one with other leaves, since comments hang on it."""
     if isinstance(node, str) and node.startswith("%"):
         return node
+    if not value and node and isinstance(value, dict | list):
+        return _flow(value)  # emptied in its place, ruamel.yaml would write it behind the comment, on a line of its own
     if isinstance(node, dict) and isinstance(value, dict):
         for key in [key for key in node if key not in value]:
             del node[key]
