@@ -193,7 +193,7 @@ SITUATIONS = {
                                                       np.where(np.arange(SIDE) == 4, FOUND, 0)),
     "a coronal NIfTI of two axes, where volumes are turned": Situation(nifti(block(SIDE, SIDE), np.eye(4)[[0, 2, 1, 3]]), axes=2,
         refused="p01.nii.gz is a slice along the body, its axes run to R and S; orientation RAS turns volumes and slices across"),
-    "a NIfTI of two axes, .3 x .15 mm": Situation(
+    "MONAI#6321: a NIfTI of two axes, .3 x .15 mm": Situation(
         nifti(block(SIDE, SIDE), np.diag([0.3, 0.15, 1, 1])), (block(SIDE, SIDE) > 0) * 1, axes=2
     ),
     "the same, stored to the left and to the back as pictures are": Situation(
