@@ -11,7 +11,7 @@ from ..errors import nearest
 from ..files import under
 from ..placeholders import placeholder
 from .errors import CohortError
-from .names import SUFFIXES, first_file, is_scan, is_stray, namesakes, stem, visible
+from .names import SUFFIXES, first_file, is_stray, scans_in, visible
 
 logger = logging.getLogger(__name__)
 
@@ -65,13 +65,11 @@ def paths_alone(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def _scans(folder: Path) -> dict[str, Path]:
     """The scans of a folder by their names without suffix; nothing of a folder that does not exist."""
-    found = visible(folder) if folder.is_dir() else []
-    scans = [path for path in found if is_scan(path)]
-    if twins := namesakes(scans):
-        raise CohortError(f"several images of one name in {folder}: {'; '.join(twins)}. Keep one of each")
-    if strays := [path.name for path in found if is_stray(path)]:
+    if not folder.is_dir():
+        return {}
+    if strays := [path.name for path in visible(folder) if is_stray(path)]:
         logger.warning("Not read in %s, no image and no folder of a DICOM series: %s", folder, ", ".join(strays))
-    return {stem(path): path for path in scans}
+    return scans_in(folder)
 
 
 def _by_name(scans: Mapping[str, Path], channels: Sequence[str], modality: str) -> dict[str, dict[str, Path]]:
@@ -96,22 +94,17 @@ def images(folder: str | Path, channels: Sequence[str] = ("image",), root: str |
     folder = under(root, folder)
     apart = [folder / name for name in channels if (folder / name).is_dir()]
     folders = [folder / name for name in channels] if apart else [folder]
-    found = {f: visible(f) if f.is_dir() else [] for f in folders}
-    scans = {f: {stem(path): path for path in found[f] if is_scan(path)} for f in folders}
+    scans = {f: _scans(f) for f in folders}
     names = sorted({name for of_folder in scans.values() for name in of_folder})
     if not names:
         raise CohortError(
             f"no images in {folder.resolve()}: expected files {', '.join(SUFFIXES)} or folders of DICOM "
             f"series, or such in a subfolder for each of {list(channels)}. Give the folder with --dataset_dir."
         )
-    if twins := sorted({twin for f in folders for twin in namesakes([path for path in found[f] if is_scan(path)])}):
-        raise CohortError(f"several images of one name in {folder}: {'; '.join(twins)}. Keep one of each")
     lacking = [(f, next(of_folder[name].name for of_folder in scans.values() if name in of_folder))
                for name in names for f in folders if name not in scans[f]]  # fmt: skip
     if lacking:
         missing = ", ".join(f"{f / file} {placeholder(f / file)}".rstrip() for f, file in lacking)
         raise CohortError(f"cases that lack a channel: {missing}. Add these files, or move their cases away")
-    if strays := sorted({path.name for paths in found.values() for path in paths if is_stray(path)}):
-        logger.warning("Not read in %s, no image and no folder of a DICOM series: %s", folder, ", ".join(strays))
     files = [[str(scans[f][name]) for f in folders] for name in names]
     return [{"image": several if apart else several[0]} for several in files]

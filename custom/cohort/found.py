@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..errors import nearest
 from ..placeholders import placeholder
 from .errors import CohortError
-from .names import SUFFIXES, is_scan, is_stray, stem, visible
+from .names import SUFFIXES, is_stray, scans_in, visible
 from .split import FoundScan
 from .words import plural, some
 
@@ -110,14 +109,8 @@ def by_name(folder: Path) -> dict[str, Path]:
     """The image files and the folders with a DICOM series in ``folder``, by name."""
     if not Path(folder).is_dir():
         raise CohortError(f"{folder} {why}" if (why := placeholder(folder)) else f"there is no folder {folder}")
-    found: dict[str, list[Path]] = {}
-    for path in visible(folder.resolve()):
-        if is_scan(path):
-            found.setdefault(unicodedata.normalize("NFC", stem(path)), []).append(path)
+    found = scans_in(folder.resolve())
     if not found:
         raise CohortError(f"no images in {folder}: expected files {', '.join(SUFFIXES)}, or a folder with a DICOM "
                           "series for each scan")  # fmt: skip
-    twins = [" and ".join(path.name for path in paths) for paths in found.values() if len(paths) > 1]
-    if twins:
-        raise CohortError(f"several images of one name in {folder}: {'; '.join(twins)}. Keep one of each")
-    return {name: path for name, (path,) in found.items()}
+    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -91,9 +92,17 @@ def is_stray(path: Path) -> bool:
     return not (is_scan(path) or path.name.lower().endswith(TEXTS))
 
 
-def namesakes(files: Sequence[Path]) -> list[str]:
-    """``a.mha and a.nii.gz``: files that differ in nothing but their suffix, whose results would overwrite each other."""
-    by_stem: dict[str, list[str]] = {}
-    for file in files:
-        by_stem.setdefault(stem(file), []).append(file.name)
-    return [" and ".join(found) for found in by_stem.values() if len(found) > 1]
+def scans_in(folder: Path) -> dict[str, Path]:
+    """The scans of a folder by their names without suffix, in the order of those; a letter and its mark are one (NFC).
+
+    Raises:
+        CohortError: it cannot be read; files that differ in nothing but their suffix, whose results would overwrite each other.
+    """
+    found: dict[str, list[Path]] = {}
+    for path in visible(folder):
+        if is_scan(path):
+            found.setdefault(unicodedata.normalize("NFC", stem(path)), []).append(path)
+    twins = [" and ".join(path.name for path in paths) for paths in found.values() if len(paths) > 1]
+    if twins:
+        raise CohortError(f"several images of one name in {folder}: {'; '.join(twins)}. Keep one of each")
+    return {name: path for name, (path,) in sorted(found.items())}

@@ -159,11 +159,8 @@ class GridWriter(ImageWriter):
                 f"a picture has two axes, found {by(self.data_obj.shape)} voxels; set output_ext to .nii.gz"
             )
         turn = orientation(source)
-        picture = Image.fromarray(np.ascontiguousarray(as_stored(np.asarray(self.data_obj).T, turn)))
-        if turn == 1:
-            picture.save(filename)
-        else:
-            picture.save(filename, exif=exif_of(turn))
+        rows = np.ascontiguousarray(as_stored(np.asarray(self.data_obj).T, turn))
+        Image.fromarray(rows).save(filename, exif=exif_of(turn))
 
 
 def _sheared(affine: np.ndarray) -> bool:

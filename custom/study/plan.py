@@ -84,7 +84,6 @@ def cohort_of(images: Path | Mapping[str, Path], labels: Path | None, patient: s
     Raises:
         StudyError: a pattern that does not fit all names.
     """
-
     source = _corrected(find(images, labels), images)
     names = [scan.name for scan in source.scans]
     if patient:

@@ -51,7 +51,10 @@ def as_stored(pixels: np.ndarray, orientation: int) -> np.ndarray:
     return turned.swapaxes(0, 1) if exchanged else turned
 
 
-def exif_of(orientation: int) -> Image.Exif:
+def exif_of(orientation: int) -> Image.Exif | None:
+    """What a file says of its orientation, 2 to 8; None of 1, which needs no saying."""
+    if orientation == 1:
+        return None
     exif = Image.Exif()
     exif[Base.Orientation] = orientation
     return exif

@@ -148,25 +148,30 @@ def _remarks(files: list[str], headers: list[Any]) -> list[str]:
     """What there is to say of DICOM files that leave to the reader what they should say; what stands before the first colon
     names the kind."""
     header = headers[0]
-    try:  # of an enhanced file, whose frames say it
-        enhanced = bool(frames_of(Path(files[0]), _size(header)[:2], (*_size(header), 1)[2]))
-    except ScanFault:
-        enhanced = False
+    sized = bool(_element(header, PIXEL_SPACING)) or any(header.GetSpacing(axis) != 1 for axis in range(2))
+    turned = all(_element(each, DIRECTION) for each in headers)
+    placed = len(files) > 1 or bool(_element(header, POSITION))  # a projection has no place in the body
     found = []
-    if not enhanced and not _element(header, PIXEL_SPACING) and all(header.GetSpacing(axis) == 1 for axis in range(2)):
-        detector = _element(header, DETECTOR_SPACING).replace("\\", "x")
-        at = f"ImagerPixelSpacing alone, {detector} mm at the detector" if detector else "no PixelSpacing"
-        found.append(f"no size of pixels: the DICOM header has {at}; they are read as 1x1 mm")
-    lie = len(files) > 1 or any(
-        _element(header, POSITION) for header in headers
-    )  # a projection has no place in the body
-    if not enhanced and lie and not all(_element(header, DIRECTION) for header in headers):
-        found.append(
-            "DICOM without orientation: a header has no ImageOrientationPatient; slices are read as axial, LPS"
-        )
+    if not (sized and turned) and not _enhanced(Path(files[0]), header):
+        if not sized:
+            detector = _element(header, DETECTOR_SPACING).replace("\\", "x")
+            at = f"ImagerPixelSpacing alone, {detector} mm at the detector" if detector else "no PixelSpacing"
+            found.append(f"no size of pixels: the DICOM header has {at}; they are read as 1x1 mm")
+        if placed and not turned:
+            found.append(
+                "DICOM without orientation: a header has no ImageOrientationPatient; slices are read as axial, LPS"
+            )
     if _element(header, PHOTOMETRIC) == "MONOCHROME1":
         found.append("MONOCHROME1: low values are bright; the greys are read turned round, bright is high")
     return found
+
+
+def _enhanced(file: Path, header: Any) -> bool:
+    """Whether a DICOM file has frames that say their own size and place."""
+    try:
+        return bool(frames_of(file, _size(header)[:2], (*_size(header), 1)[2]))
+    except ScanFault:
+        return False
 
 
 def _lay(image: Any, stack: Stack, in_file: bool) -> None:
