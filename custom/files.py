@@ -137,9 +137,9 @@ def _sync_folder(folder: Path) -> None:
 def _cannot_write(path: Path, error: OSError, needed: int | None, kept: str) -> str:
     number = error.errno or 0
     reason = REASONS.get(number, f"{error.strerror or error} on {{folder}}").format(folder=path.parent)
-    sizes = [] if needed is None else [f"needs {_bytes(needed)}"]
+    sizes = [] if needed is None else [f"needs {size_text(needed)}"]
     with contextlib.suppress(OSError):
-        sizes.append(f"{_bytes(shutil.disk_usage(path.parent).free)} free")
+        sizes.append(f"{size_text(shutil.disk_usage(path.parent).free)} free")
     room = f" ({', '.join(sizes)})" if sizes else ""
     return f"Cannot write {path.name}: {reason}{room}. {_kept(path, kept)}"
 
@@ -150,8 +150,9 @@ def _kept(path: Path, kept: str) -> str:
     return f"Kept the earlier {path.name}." if path.exists() else "Nothing was written before."
 
 
-def _bytes(count: int) -> str:
+def size_text(count: float) -> str:
+    """``1.5 GB``, ``20 bytes``: of a thousand each."""
     for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= size:
             return f"{count / size:.1f} {unit}"
-    return f"{count} bytes"
+    return f"{count:.0f} bytes"

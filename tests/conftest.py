@@ -273,6 +273,7 @@ FAULTS = {
     "41": "a header that says nothing of its orientation",
     "42": "values that are rounded, or read otherwise than they are stored",
     "43": "modalities of one scan that are on one grid but for their headers",
+    "44": "preprocessed scans on disk that are damaged, gone or of other files",
 }
 
 _done: dict[str, dict[str, None]] = {row: {} for row in FAULTS}  # what was done to a row, in order

@@ -18,7 +18,8 @@ from monai.transforms import (
 )
 from PIL import Image
 
-from custom.stream.bank import Bank, foreground_table
+from custom.stream.bank import Bank
+from custom.stream.scan import foreground_table
 
 
 def write(path, array, spacing_mm=1.0):

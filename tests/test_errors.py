@@ -46,7 +46,8 @@ def test_any_other_error_keeps_its_traceback():
 
 @pytest.mark.parametrize(("module", "names"), [
     ("files", "FileError"), ("run.checkpoint", "CheckpointError"), ("run.folder", "RunFolderError"),
-    ("stream.bank", "ListError ScanError"), ("inference.weight_files", "NoWeights WeightsError"),
+    ("stream.preprocessed", "ListError ScanError"), ("stream.cache", "CacheError"),
+    ("inference.weight_files", "NoWeights WeightsError"),
     ("run.trained", "TrainedOtherwiseError"), ("cohort.errors", "CohortError"), ("run.overrides", "ConfigError"),
     ("training.guard", "NotFinite"),
 ])  # fmt: skip

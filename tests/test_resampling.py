@@ -103,13 +103,3 @@ def test_a_volume_of_a_micro_ct(monkeypatch):
         "has 1200x1200x1000 voxels: its result on this grid takes 57.6 GB for 10 classes, more than this machine's 24 GB of"
     )
     assert resampling.unfit_back(found, 4, 24e9) == ""
-
-
-@pytest.mark.parametrize(
-    ("text", "limit"), [("1000000\n", 1e6), ("max\n", None), ("9223372036854771712\n", None), ("", None)]
-)
-def test_a_limit_of_a_container_counts_where_it_is_the_smaller_one(tmp_path, monkeypatch, text, limit):
-    monkeypatch.setattr(resampling, "LIMITS", (tmp_path / "memory.max", tmp_path / "absent"))
-    free = resampling.physical_memory()
-    (tmp_path / "memory.max").write_text(text)
-    assert resampling.physical_memory() == (limit or free)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
+from ..memory import physical_memory
 from .facts import Facts
 from .formats.opened import by
 
@@ -16,10 +15,6 @@ MOST = 64  # times as many voxels as the scan has
 FLAT = 8  # voxels of an axis that may not become a single one
 FLOAT_BYTES = 4
 REMEDY = "Correct the voxel sizes, or their unit, in its header, or set spacing_mm in the task to what the scans are"
-LIMITS = (  # of a container or a batch job, in the files of Linux' cgroups, versions 2 and 1
-    Path("/sys/fs/cgroup/memory.max"),
-    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
-)
 
 
 def resampled_shape(
@@ -72,24 +67,6 @@ def unfit_back(found: Facts, classes: int, memory_bytes: float | None = None) ->
     return (f"has {by(found.shape)} voxels: its result on this grid takes {_gigabytes(needed)} for {classes} classes, more than "
             f"this machine's {_gigabytes(memory)} of memory. Store the scan with larger voxels or cut it, or take a machine with "
             "more memory")  # fmt: skip
-
-
-def physical_memory() -> float:
-    """What this process may have, bytes: of the machine, or less where a container or a batch job is limited; infinite where
-    it is not told."""
-    try:
-        machine: float = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        machine = math.inf
-    return min([machine, *map(_limit, LIMITS)])
-
-
-def _limit(file: Path) -> float:
-    """Infinite where there is none: no such file, or ``max``."""
-    try:
-        return float(file.read_text().strip().replace("max", "inf"))
-    except (OSError, ValueError):
-        return math.inf
 
 
 def _gigabytes(number: float) -> str:

@@ -20,6 +20,7 @@ from .overrides import TRACKING, escaped
 CONFIGS = ("train.yaml", "inference.yaml", "evaluate.yaml", "multi_gpu_train.yaml")
 # What inference.yaml says differently; every other id that both files have follows the run.
 _OWN_OF_INFERENCE = ("dataset_dir", "output_dir", "data", "check")
+OF_THE_MACHINE = ("device", "workers", "memory_share", "cache_dir", "mlflow_uri")
 OF_ALL_BUNDLES = "study"  # the room of custom/ that trains several bundles: none carries it
 _MAY_GO = RunConfig.NOT_EVERYWHERE  # ids that the task of a run may leave without use
 
@@ -77,14 +78,18 @@ def _local_values(config: RunConfig) -> dict[str, Any]:
     if not data_list.startswith("phantom:"):
         data_list = str(list_path(data_list, root=root))
     written = yaml.safe_load((root / "configs/train.yaml").read_text(encoding="utf-8"))
-    machine = {name: written[name] for name in ("device", "workers", "mlflow_uri") if name in written}
+    machine = {
+        name: written[name]
+        for name in ("device", "workers", "memory_share", "cache_dir", "mlflow_uri")
+        if name in written
+    }
     handlers: dict[str, Any] = {
         part: {**config.config[part], "handlers": written[part]["handlers"]}
         for part in ("train", "validate")
         if part in written and part in config.config
     }
     return {
-        **machine,  # another machine's device, a tracker's address and an annotator's handlers are not the run's
+        **machine,  # another machine's device and folder, a tracker's address and an annotator's handlers are not the run's
         **handlers,
         "bundle_root": ".",
         "dataset_dir": escaped(str(under(root, str(config.resolved("dataset_dir"))))),

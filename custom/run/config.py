@@ -58,7 +58,7 @@ class RunConfig:
         "bundle_root", "dataset_dir", "data_list", "output_dir", "resume", "workers", "device", "mlflow_uri",
         "initial_weights", "config", "output", "run", "training", "initialize", "finalize", "train::handlers",
         "validate::handlers", "train::dataset::data", "train::unlabelled_dataset::data", "validate::dataset::data",
-        "dataset", "check", "shared_scans", "inferer::sw_batch_size", *TRACKING,
+        "dataset", "check", "shared_scans", "inferer::sw_batch_size", "memory_share", "cache_dir", "storage", *TRACKING,
     )  # fmt: skip
     """Ids that cannot change what a resumed run computes; the scans themselves are compared by content."""
 

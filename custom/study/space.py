@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..cohort.resampling import physical_memory
+from ..memory import physical_memory
 from .settings import StudyError
 
 GIGABYTE = 1e9

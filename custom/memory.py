@@ -1,0 +1,53 @@
+"""How much memory a process may have, on machines and in containers."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from pathlib import Path
+
+CGROUPS = (  # of a container or a batch job: its limit, what is used of it, and where files kept in memory are counted
+    (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current"), "file"),
+    (Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"), Path("/sys/fs/cgroup/memory/memory.usage_in_bytes"), "cache"),
+)
+MEMINFO = Path("/proc/meminfo")
+
+
+def physical_memory() -> float:
+    """What this process may have, bytes: of the machine, or less where a container or a batch job is limited; infinite where
+    it is not told."""
+    try:
+        machine: float = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        machine = math.inf
+    return min([machine, *(_number(limit) for limit, _, _ in CGROUPS)])
+
+
+def free_memory() -> float:
+    """What this process may still take, bytes; where it is not told, all of :func:`physical_memory`."""
+    found = re.search(r"^MemAvailable:\s*(\d+) kB", _text(MEMINFO), re.MULTILINE)
+    machine = int(found[1]) * 1024 if found else math.inf
+    left = [_number(limit) - _used(used, files) for limit, used, files in CGROUPS]
+    return max(0.0, min([machine, physical_memory(), *left]))
+
+
+def _used(file: Path, files: str) -> float:
+    """Without the files that are kept in memory, which give way."""
+    kept = re.search(rf"^{files} (\d+)$", _text(file.with_name("memory.stat")), re.MULTILINE)
+    return _number(file, 0.0) - (int(kept[1]) if kept else 0)
+
+
+def _number(file: Path, otherwise: float = math.inf) -> float:
+    """Also where there is none: no such file, or ``max``."""
+    try:
+        return float(_text(file).strip().replace("max", "inf"))
+    except ValueError:
+        return otherwise
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except OSError:
+        return ""

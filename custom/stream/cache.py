@@ -1,0 +1,283 @@
+"""Preprocessed scans on disk: a file each, which every run that names the folder shares, read by memory map."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import logging
+import math
+import os
+import re
+import zlib
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..cohort.intensities import Intensities
+from ..errors import UserError
+from ..files import write_atomically
+from .identity import Contents
+from .scan import Foreground, Scan
+
+logger = logging.getLogger(__name__)
+
+SUFFIX = ".scan"
+MAGIC = b"scan 1"
+FIRST = re.compile(MAGIC + rb" (\d{10}) (\d{10}) (\d{10}) (\d{15}) *\n")  # lengths and checksums: description, voxels
+FIRST_LINE = 64  # bytes
+ALIGNED = 64  # bytes: where an array may begin
+KINDS = {"image": np.float16, "label": np.uint8, "rows": np.int32, "positions": np.int32}
+NANOSECONDS = 10**9
+
+
+class CacheError(UserError, RuntimeError):
+    """Preprocessed scans cannot be kept."""
+
+
+class Damaged(Exception):
+    """A file of the cache that is not whole."""
+
+
+class Cache:
+    """Scans by what they are made of: the content of their files and their preprocessing.
+
+    Each is a file that is whole or not there, so that any number of processes may read and write at once; what two of
+    them write under one name is the same. All of it may be removed at any time, while runs use it too: what is missing
+    or damaged is made anew.
+
+    Args:
+        folder: made where it is missing.
+
+    Raises:
+        CacheError: it cannot be made.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CacheError(f"cache_dir {folder}: cannot be made ({error.strerror}). Name another folder") from error
+        self.contents = Contents(folder / "contents.jsonl")
+
+    def path(self, key: str) -> Path:
+        return self.folder / key[:2] / f"{key}{SUFFIX}"
+
+    def find(self, key: str, again: Callable[[], Scan], quiet: bool = False) -> OnDisk | None:
+        """The scan of that key; None where there is none that is whole.
+
+        Args:
+            again: reads the scan anew, if its file should go later.
+            quiet: a damaged one is not named, since it was before.
+        """
+        path = self.path(key)
+        try:
+            return OnDisk(path, description(path), again)
+        except FileNotFoundError:
+            return None
+        except (Damaged, OSError) as error:
+            logger.log(logging.DEBUG if quiet else logging.WARNING, "%s %s and is made anew.", path, error)
+            return None
+
+    def keep(self, key: str, scan: Scan, again: Callable[[], Scan]) -> OnDisk:
+        """Write a scan.
+
+        Raises:
+            FileError: it cannot be written.
+        """
+        path = self.path(key)
+        write(path, scan)
+        return OnDisk(path, description(path), again)
+
+
+@dataclass
+class OnDisk:
+    """A :class:`.scan.Kept` case in a file of a cache.
+
+    Its voxels are mapped when they are asked for, and no longer than they are used: a process may hold some 65,000 maps
+    at once, and a cohort more scans.
+    """
+
+    path: Path
+    told: dict[str, Any]
+    again: Callable[[], Scan]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.told["arrays"]["image"][0])
+
+    @functools.cached_property
+    def present(self) -> Tensor:
+        return torch.tensor(self.told["present"], dtype=torch.bool)
+
+    @property
+    def spacing_mm(self) -> tuple[float, ...] | None:
+        return None if self.told["spacing_mm"] is None else tuple(self.told["spacing_mm"])
+
+    @functools.cached_property
+    def intensities(self) -> dict[str, Intensities]:
+        return {name: Intensities(**known) for name, known in self.told["intensities"].items()}
+
+    @functools.cached_property
+    def foreground(self) -> Foreground:
+        arrays = self._arrays()
+        table: Foreground = [{} for _ in range(self.told["items"])]
+        rows = arrays["rows"].tolist()
+        parts = arrays["positions"].clone().split([count for _, _, count in rows])
+        for (item, kind, _), part in zip(rows, parts, strict=True):
+            table[item][kind] = part
+        return table
+
+    @property
+    def bytes(self) -> int:
+        return sum(
+            _bytes(name, shape) for name, (shape, _) in self.told["arrays"].items() if name in ("image", "label")
+        )
+
+    def voxels(self) -> tuple[Tensor, Tensor | None]:
+        arrays = self._arrays()
+        return arrays["image"], arrays.get("label")
+
+    def digest(self) -> str:
+        return str(self.told["digest"])
+
+    def in_memory(self) -> Scan:
+        """A copy that needs no file."""
+        image, label = self.voxels()
+        label = None if label is None else label.clone()
+        return Scan(image.clone(), label, self.present, self.spacing_mm, self.intensities, self.foreground)
+
+    def _arrays(self) -> dict[str, Tensor]:
+        try:
+            return mapped(self.path, self.told)
+        except (Damaged, OSError, ValueError) as error:
+            logger.warning("%s %s and is made anew.", self.path, "is gone" if isinstance(error, OSError) else error)
+        scan = self.again()
+        if scan.digest() != self.digest():
+            raise CacheError(f"{self.path}: the scan that it held is another since this run has begun. Start it again")
+        write(self.path, scan)
+        return mapped(self.path, self.told)
+
+
+# ---- a file ----------------------------------------------------------------------------------------------------------
+
+
+def write(path: Path, scan: Scan) -> None:
+    """A first line, a description in JSON, and the arrays as they lie in memory.
+
+    Uncompressed, so that a patch is read without what lies around it: in formats of packed chunks a tenth as many
+    patches are read in a second (docs/scale.md).
+
+    Raises:
+        FileError: it cannot be written.
+    """
+    arrays, end, checksum = _arrays_of(scan), 0, 0
+    places: dict[str, list] = {}
+    blocks: list[bytes | memoryview] = []
+    for name, array in arrays.items():
+        places[name] = [list(array.shape), end]
+        gap = -array.nbytes % ALIGNED
+        blocks += [array.reshape(-1).view(np.uint8).data, bytes(gap)]
+        end += array.nbytes + gap
+    for block in blocks:
+        checksum = zlib.crc32(block, checksum)
+    told = {
+        "arrays": places, "items": len(scan.foreground), "present": scan.present.tolist(), "spacing_mm": scan.spacing_mm,
+        "intensities": {name: asdict(known) for name, known in scan.intensities.items()}, "digest": scan.digest(),
+    }  # fmt: skip
+    text = json.dumps(told).encode()
+    text += b" " * (-len(text) % ALIGNED)
+    first = b"%s %010d %010d %010d %015d" % (MAGIC, len(text), zlib.crc32(text), checksum, end)
+
+    def put(file: BinaryIO) -> None:
+        file.write(first.ljust(FIRST_LINE - 1) + b"\n" + text)
+        for block in blocks:
+            file.write(block)
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, put, needed=FIRST_LINE + len(text) + end)
+    _seal(path, checksum)
+
+
+def description(path: Path) -> dict[str, Any]:
+    """What a file says of its arrays, once it is known to be whole.
+
+    Raises:
+        Damaged: it is not.
+        OSError: it is not there.
+    """
+    with path.open("rb") as file:
+        head = file.read(4096)
+        found = FIRST.match(head)
+        if not found:
+            raise Damaged("begins with something else")
+        length, checksum, of_voxels, size = (int(number) for number in found.groups())
+        start = FIRST_LINE + length
+        head += file.read(max(0, start - len(head)))
+        text, stat = head[FIRST_LINE:start], os.fstat(file.fileno())
+        if stat.st_size != start + size:
+            raise Damaged(f"has {stat.st_size} bytes instead of {start + size}")
+        if zlib.crc32(text) != checksum:
+            raise Damaged("has another description than was written")
+        if stat.st_mtime_ns % NANOSECONDS != of_voxels % NANOSECONDS:
+            file.seek(start)
+            if _checksum(file) != of_voxels:
+                raise Damaged("has other voxels than were written")
+            _seal(path, of_voxels)
+    return {**json.loads(text), "start": start, "size": start + size, "seal": of_voxels % NANOSECONDS}
+
+
+def mapped(path: Path, told: dict[str, Any]) -> dict[str, Tensor]:
+    """The arrays of a file, read when they are used.
+
+    Raises:
+        Damaged: it is no longer what it was; to read on in a file that has become shorter would end the process.
+        OSError: it is not there.
+    """
+    stat = path.stat()
+    if (stat.st_size, stat.st_mtime_ns % NANOSECONDS) != (told["size"], told["seal"]):
+        now = description(path)  # copied, perhaps
+        if now["digest"] != told["digest"]:
+            raise Damaged("holds another scan")
+    everything = np.memmap(path, np.uint8, "c", told["start"])  # "c": torch warns of memory that cannot be written
+    arrays = {}
+    for name, (shape, start) in told["arrays"].items():
+        count = _bytes(name, shape)
+        arrays[name] = torch.from_numpy(everything[start : start + count].view(KINDS[name]).reshape(shape))
+    return arrays
+
+
+def _arrays_of(scan: Scan) -> dict[str, np.ndarray]:
+    found = [(item, kind, where) for item, of in enumerate(scan.foreground) for kind, where in of.items()]
+    arrays = {"image": scan.image.cpu().contiguous().numpy()}
+    if scan.label is not None:
+        arrays["label"] = scan.label.cpu().contiguous().numpy()
+    arrays["rows"] = np.array([(item, kind, len(where)) for item, kind, where in found], np.int32).reshape(-1, 3)
+    arrays["positions"] = np.concatenate([np.zeros(0, np.int32), *(where.numpy() for _, _, where in found)])
+    return arrays
+
+
+def _bytes(name: str, shape: list[int]) -> int:
+    return math.prod(shape) * np.dtype(KINDS[name]).itemsize
+
+
+def _checksum(file: BinaryIO) -> int:
+    checksum = 0
+    while block := file.read(2**20):
+        checksum = zlib.crc32(block, checksum)
+    return checksum
+
+
+def _seal(path: Path, checksum: int) -> None:
+    """Say in the time of writing, below its seconds, what the checksum is: whoever writes to the file later breaks that,
+    and only then are its voxels checked, which would mean to read them all."""
+    with contextlib.suppress(OSError):  # where times cannot be set they are checked every time
+        stat = path.stat()
+        seconds = stat.st_mtime_ns // NANOSECONDS * NANOSECONDS
+        os.utime(path, ns=(stat.st_atime_ns, seconds + checksum % NANOSECONDS))
