@@ -1,0 +1,108 @@
+"""Our bundles in the same time: a few steps are timed, then as many are trained as fit."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from custom.files import write_text
+from custom.study.budget import minutes
+from custom.study.commands import IMPORTS, SECONDS
+from custom.study.jobs import MAPS, Job, Runner, whole_epochs
+from custom.study.plan import PROBE_STEPS, overrides_of
+
+from .cohort import Cohort, PeersError, links
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What a bundle takes on this machine, in seconds.
+
+    Args:
+        start: of a training, besides its steps: imports, reading the scans, the files at the end.
+        step: of one optimiser step.
+    """
+
+    start: float
+    step: float
+
+    def steps(self, budget: float, name: str) -> int:
+        """How many steps fit into ``budget`` seconds, in whole epochs.
+
+        Raises:
+            PeersError: none; the text says what would do.
+        """
+        count = (budget - self.start) / self.step
+        if count < 1:
+            needed = minutes(self.start + 20 * self.step)
+            raise PeersError(
+                f"A budget of {minutes(budget)} is too small for {name}: its start takes {minutes(self.start)}, a step "
+                f"{self.step:.2g} s. Allow at least {needed} (--budget), or use a faster machine"
+            )
+        return whole_epochs(count)
+
+
+def run(
+    cohort: Cohort, bundle: str, folder: Path, budget: float, threads: int, seed: int, overrides: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Train a bundle for ``budget`` seconds and segment the test scans; what is done already is not done again.
+
+    Args:
+        overrides: of bundle and task, such as a coarser grid.
+
+    Returns:
+        ``training_seconds``, ``inference_seconds`` of all scans, ``steps``. The label maps are in ``folder/label_maps``.
+
+    Raises:
+        PeersError: the budget is too small, or a training failed.
+        Stopped: on SIGTERM or Ctrl-C.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    pace = _pace(cohort, bundle, folder, threads, seed, overrides)
+    steps = pace.steps(budget, bundle)
+    images = links(cohort, folder / "images")
+    # what `python -m custom.study` runs: a short mean_teacher follows its teacher by degrees
+    own = {**overrides, **overrides_of(bundle, steps).get(bundle, {})}
+    job = Job(bundle, bundle, cohort.own_list, cohort.task_file, steps, seed, images, f"{bundle}, {steps} steps", own)
+    _finish(folder / "run", threads, job)
+    took = json.loads((folder / "run" / bundle / "job" / SECONDS).read_text())
+    return {
+        "training_seconds": pace.start + sum(_epochs(folder / "run" / bundle)),
+        "inference_seconds": took[[key for key in took if key != IMPORTS][-1]],
+        "steps": steps, "overrides": own,
+    }  # fmt: skip
+
+
+def maps_of(folder: Path, bundle: str) -> Path:
+    """Where the label maps of :func:`run` are."""
+    return folder / "run" / bundle / MAPS
+
+
+def _pace(cohort: Cohort, bundle: str, folder: Path, threads: int, seed: int, overrides: Mapping[str, Any]) -> Pace:
+    """Measured by two epochs of a few steps, of which the second is timed; kept for a later call."""
+    kept = folder / "pace.json"
+    if not kept.is_file():
+        few = {**overrides, "epoch_steps": PROBE_STEPS}
+        job = Job(bundle, bundle, cohort.own_list, cohort.task_file, 2 * PROBE_STEPS, seed, title=f"a few steps of {bundle}",
+                  overrides=few)  # fmt: skip
+        _finish(folder / "probe", threads, job)
+        took = json.loads((folder / "probe" / bundle / "job" / SECONDS).read_text())
+        epochs = _epochs(folder / "probe" / bundle)
+        start = took[IMPORTS] + took[str(cohort.task_file)] - sum(epochs)
+        write_text(kept, json.dumps({"start": start, "step": epochs[-1] / PROBE_STEPS}) + "\n")
+    return Pace(**json.loads(kept.read_text()))
+
+
+def _finish(folder: Path, threads: int, job: Job) -> None:
+    if failed := Runner(folder, 1, threads).run([job]):
+        raise PeersError(f"{job.title} failed: {failed[job.name]}")
+
+
+def _epochs(run: Path) -> list[float]:
+    """Seconds of each epoch, those of interrupted calls too."""
+    with (run / "metrics.csv").open(newline="", encoding="utf-8") as file:
+        return [float(row["seconds"]) for row in csv.DictReader(file)]
