@@ -148,7 +148,11 @@ def _parser() -> argparse.ArgumentParser:
         choices=sorted(path.name for path in BUNDLES.iterdir()),
         default=["supervised", "mean_teacher"],
     )
-    add("--nnunet", type=typed, help="an environment with nnU-Net; left out, one is made in OUTPUT/nnunet_venv")
+    add(
+        "--nnunet",
+        type=typed,
+        help="an environment with nnU-Net, such as one with torch's CPU build; left out, OUTPUT/nnunet_venv is made",
+    )
     add(
         "--size",
         default="",

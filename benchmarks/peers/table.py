@@ -24,6 +24,7 @@ from custom.study.label_maps import map_of
 
 from .cohort import Cohort, PeersError, load
 
+Comparison = tuple[Mapping[str, Any], Mapping[str, Sequence[Row]]]  # what was run, the cases by method
 NNUNET = "nnU-Net"  # the baseline of all differences
 ABOUT = "about.json"
 MEANING = (
@@ -59,21 +60,20 @@ def score(cohort: Cohort, maps: Path, folder: Path, name: str) -> str:
 
 
 def write(rows: Path, out: Path) -> list[Path]:
-    """Write ``peers.md`` and ``peers.csv`` of every comparison in ``rows``, a folder each with ``about.json`` and a table of
-    cases a method.
+    """Write ``peers.md`` and ``peers.csv`` of every comparison in ``rows``: a folder each with ``about.json`` and a table of
+    cases a method, nnU-Net first.
 
     Raises:
         ValueError: a table that is none, or of other cases than nnU-Net's.
     """
-    folders = sorted(path.parent for path in rows.glob(f"*/{ABOUT}"))
-    found = [(json.loads((folder / ABOUT).read_text(encoding="utf-8")), _cases(folder)) for folder in folders]
+    found: list[Comparison] = []
+    for path in sorted(rows.glob(f"*/{ABOUT}")):
+        about = json.loads(path.read_text(encoding="utf-8"))
+        found.append((about, {name: read_cases(path.with_name(f"{name}.csv")) for name in about["methods"]}))
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / "peers.md", markdown(found))
     write_text(out / "peers.csv", csv_text(found))
     return [out / "peers.md", out / "peers.csv"]
-
-
-Comparison = tuple[Mapping[str, Any], Mapping[str, Sequence[Row]]]  # what was run, the cases by method
 
 
 def markdown(found: Sequence[Comparison]) -> str:
@@ -94,8 +94,8 @@ def markdown(found: Sequence[Comparison]) -> str:
         own = about["methods"][NNUNET]
         parts += [
             f"nnU-Net {about['nnunet']}, {own['configuration']}: patch {' x '.join(map(str, own['patch']))}, batch "
-            f"{own['batch']}, {own['parameters'] / 1e6:.1f} million parameters, {own['epochs']} epochs. {about['machine']}, {about['threads']} "
-            f"thread(s), {about['date']}, commit {about['commit']}, torch {about['torch']}.",
+            f"{own['batch']}, {own['parameters'] / 1e6:.1f} million parameters, {own['epochs']} epochs. {about['machine']}, "
+            f"{about['threads']} thread(s), {about['date']}, commit {about['commit']}, torch {about['torch']}.",
             f"    {about['command']}",
         ]
     return "\n\n".join([*parts, "## What the numbers mean", *(f"- {text}" for text in MEANING)]) + "\n"
@@ -135,9 +135,3 @@ def _line(about: Mapping[str, Any], cases: Mapping[str, Sequence[Row]], name: st
     line |= {"training_seconds": round(method["training_seconds"], 1), "steps": method["steps"]}
     line |= {"inference_seconds_a_scan": round(method["inference_seconds"] / len(rows), 3)}
     return line | {key: about[key] for key in ("threads", "date", "commit", "machine", "nnunet", "torch", "command")}
-
-
-def _cases(folder: Path) -> dict[str, list[Row]]:
-    """By method, nnU-Net first."""
-    paths = sorted(folder.glob("*.csv"), key=lambda path: (path.stem != NNUNET, path.stem != "supervised", path.stem))
-    return {path.stem: read_cases(path) for path in paths}
