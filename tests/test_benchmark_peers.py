@@ -159,6 +159,13 @@ def test_a_scan_that_lacks_a_channel_is_named(scans, tmp_path, part):
         cohort.read("phantom_two_channels", tmp_path, tmp_path / "run")
 
 
+def test_a_test_scan_without_a_label_is_named(scans, tmp_path):
+    scans("2d")
+    spoil(tmp_path, "2d", lambda parts: parts["test"][1].pop("label"))
+    with pytest.raises(UserError, match=r"test, p\d+.* label"):
+        cohort.read("phantom_2d", tmp_path, tmp_path / "run")
+
+
 def test_an_unknown_task_is_told_with_those_that_there_are(tmp_path):
     with pytest.raises(cohort.PeersError, match=r"there is no task acdcc. There are acdc, .*phantom_2d"):
         cohort.read("acdcc:3", tmp_path, tmp_path)
@@ -422,3 +429,40 @@ def test_the_table_says_who_is_better_and_what_everything_took(tmp_path, capsys)
 def test_every_task_says_what_a_comparison_needs():
     for path in (ROOT / "custom/tasks").glob("*.yaml"):
         assert {"channels", "classes", "label_values", "dimensions"} <= yaml.safe_load(path.read_text()).keys(), path
+
+
+def test_a_comparison_is_run_scored_and_kept(scans, tmp_path, monkeypatch, capsys):
+    """With methods that answer with the labels themselves."""
+    found = scans("2d")
+    predicted, asked = perfect(found, tmp_path / "perfect"), []
+    method = {"training_seconds": 60.0, "inference_seconds": 3.0, "steps": 20}
+
+    def theirs(scans, python, folder, budget, threads, seed):
+        cohort.bring_back(scans, predicted, folder / "label_maps")
+        asked.append((budget, threads, seed))
+        return {**method, "configuration": "2d", "patch": [64, 64], "batch": 8, "parameters": 1, "epochs": 20}
+
+    def our(scans, bundle, folder, budget, threads, seed, overrides):
+        cohort.bring_back(scans, predicted, ours.maps_of(folder, bundle))
+        asked.append((budget, threads, seed))
+        return method
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr(nnunet, "environment", lambda *_: (Path("python"), "2.8.1"))
+    monkeypatch.setattr(nnunet, "run", theirs)
+    monkeypatch.setattr(ours, "run", our)
+    words = ["--task", "phantom_2d", "--lists", tmp_path, "--output", tmp_path / "runs", "--rows", tmp_path / "rows", "--out",
+             tmp_path, "--budget", "90s", "--threads", "1", "--seed", "4"]  # fmt: skip
+    assert command.main([str(word) for word in words]) == 0
+    assert asked == [(90, 1, 4)] * 3
+    rows = tmp_path / "rows/phantom_2d_90s_seed4"
+    assert {path.name for path in rows.iterdir()} == {"about.json", "nnU-Net.csv", "supervised.csv", "mean_teacher.csv"}
+    text = (tmp_path / "peers.md").read_text()
+    assert "## phantom_2d, 90s each, seed 4" in text
+    assert str(tmp_path) not in text
+    assert "--budget 90s --task phantom_2d --lists LISTS --bundles supervised mean_teacher --threads 1 --seed 4" in text
+    assert [line.split(",")[5] for line in (tmp_path / "peers.csv").read_text().splitlines()[1:]] == ["1.0"] * 3
+    spoil(tmp_path, "2d", lambda parts: parts["labelled"].pop())
+    with pytest.raises(cohort.PeersError, match="was begun with scans"):
+        command.main([str(word) for word in words])

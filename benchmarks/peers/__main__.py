@@ -12,6 +12,7 @@ Each step can be stopped at any time; the same command goes on. Cases and settin
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import shutil
@@ -39,8 +40,7 @@ LENGTH = ("steps", "epoch_steps", "val_interval")  # of a size: here time decide
 
 def main(arguments: Sequence[str] | None = None) -> int:
     show_plainly()
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    options = _parser().parse_args(words)
+    options = _parser().parse_args(arguments)
     if not options.table:
         threads = options.threads or len(os.sched_getaffinity(0))
         os.environ |= {"OMP_NUM_THREADS": str(threads), "CUDA_VISIBLE_DEVICES": ""}  # of all that is started
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         folder = options.output.resolve() / name
         try:
             with RunFolder(folder, option="output"):
-                compare(options, folder, options.rows / name, threads, " ".join(["python -m benchmarks.peers", *words]))
+                compare(options, folder, options.rows / name, threads)
         except Stopped:
             print("Stopped. The same command goes on.", file=sys.stderr)
             return 130
@@ -57,15 +57,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def compare(options: argparse.Namespace, folder: Path, rows: Path, threads: int, command: str) -> None:
+def compare(options: argparse.Namespace, folder: Path, rows: Path, threads: int) -> None:
     """Do what is missing of a comparison, and keep its cases and settings in ``rows``.
 
     Raises:
         PeersError: it cannot be made as asked for; a training failed.
     """
     budget, overrides = seconds(options.budget), _overrides(options.size, options.task)
-    _same(folder / "settings.json", {"threads": threads, "bundles": options.bundles, "overrides": overrides})
     scans = cohort.read(options.task, options.lists.resolve(), folder)
+    digest = hashlib.sha256(json.dumps(scans.parts, sort_keys=True).encode()).hexdigest()
+    _same(
+        folder / "settings.json",
+        {"threads": threads, "bundles": options.bundles, "overrides": overrides, "scans": digest},
+    )
     python, version = nnunet.environment(options.nnunet, options.output.resolve() / "nnunet_venv")
     theirs = folder / "nnunet"
     theirs.mkdir(exist_ok=True)
@@ -83,12 +87,29 @@ def compare(options: argparse.Namespace, folder: Path, rows: Path, threads: int,
     about = {
         "task": options.task.partition(":")[0], "labels": labels, "budget": options.budget, "seed": options.seed,
         "threads": threads, "methods": methods, "unit": units.pop(), "nnunet": version, "torch": torch.__version__,
-        "machine": machine(), "date": str(date.today()), "commit": revision(), "command": command,
+        "machine": machine(), "date": str(date.today()), "commit": revision(), "command": _command(options, threads),
     }  # fmt: skip
     rows.mkdir(parents=True, exist_ok=True)
     for name in methods:
         shutil.copyfile(folder / "scores" / f"{name}.csv", rows / f"{name}.csv")
     write_text(rows / table.ABOUT, json.dumps(about, indent=1) + "\n")
+
+
+def _command(options: argparse.Namespace, threads: int) -> str:
+    """What makes the same comparison elsewhere: the folders are the reader's own."""
+    size = ["--size", options.size] if options.size else []
+    words = [
+        "--budget",
+        options.budget,
+        "--task",
+        options.task,
+        "--lists",
+        "LISTS",
+        "--bundles",
+        *options.bundles,
+        *size,
+    ]
+    return " ".join(["python -m benchmarks.peers", *words, "--threads", str(threads), "--seed", str(options.seed)])
 
 
 def tell(text: str) -> None:

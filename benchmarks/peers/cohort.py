@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from custom.cohort import data_list
 from custom.cohort.check import OF_A_TASK, Check
 from custom.cohort.label_formats import as_classes
+from custom.cohort.names import case_names
 from custom.cohort.reader import ScanReader
 from custom.cohort.split import FoundScan
 from custom.errors import UserError
@@ -57,7 +58,7 @@ class Cohort:
         return self.task["dimensions"] == 2
 
     def cases(self, part: str) -> list[dict[str, Any]]:
-        """``image`` (a path, or one a channel), ``reference``, ``patient``, ``case`` and ``present`` of each scan."""
+        """``image`` (a path, or one a channel), ``reference``, ``patient``, ``case`` and ``attributes`` of each scan."""
         return data_list.references(self.parts[part], self.task["channels"])
 
 
@@ -87,14 +88,15 @@ def read(task: str, lists: Path, folder: Path) -> Cohort:
             raise PeersError(
                 f"{where} has no scans under '{part}': nothing to {'train on' if part == 'labelled' else 'score'}"
             )
-    cohort = Cohort(file, found, parts, folder / "list.json")
     for part in JUDGED:
-        for case in cohort.cases(part):
-            if lacks := [channel for channel, there in case.get("present", {}).items() if not there]:
+        for entry, case in zip(parts[part], case_names(parts[part], found["channels"]), strict=True):
+            there = entry.get("image")
+            if lacks := [c for c in found["channels"] if isinstance(there, Mapping) and c not in there]:
                 raise PeersError(
-                    f"{where}: {part}, {case['case']} lacks {', '.join(lacks)}, and nnU-Net takes no scan without one of its "
-                    f"channels ({', '.join(found['channels'])}). Add the file to the entry, or remove the entry"
+                    f"{where}: {part}, {case} lacks {', '.join(lacks)}, and nnU-Net takes no scan without one of its channels "
+                    f"({', '.join(found['channels'])}). Add the file to the entry, or remove the entry"
                 )
+    cohort = Cohort(file, found, parts, folder / "list.json")
     used = {key: found[key] for key in OF_A_TASK if key in found}
     Check(**used, needs=JUDGED, record=data_list.record_path(cohort.own_list))(parts)
     write_text(cohort.own_list, json.dumps({**parts, "test": []}, indent=1) + "\n")

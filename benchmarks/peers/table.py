@@ -30,10 +30,11 @@ ABOUT = "about.json"
 MEANING = (
     "Every method had the same wall-clock time for its training, with all that comes before it (nnU-Net: planning and "
     "preprocessing; ours: start and reading), on the same cores without a GPU; the minutes are what it took.",
-    "nnU-Net, `supervised` and every other bundle that learns from labels alone saw the labelled scans; `mean_teacher` the "
-    "unlabelled ones too. No method saw the validation part, and none chose weights by it.",
+    "nnU-Net and `supervised` saw the labelled scans alone, the other bundles the unlabelled ones too. No method saw the "
+    "validation part; the last weights of each are scored.",
     "nnU-Net trains with its own plan, on all labelled cases (fold `all`), with its learning-rate schedule shortened to the "
-    "time; predictions are its predictor's, with mirrored views.",
+    "time; predictions are its predictor's, with mirrored views. It is made for 250,000 steps on a GPU: the steps say how far "
+    "from that a comparison is.",
     "All are scored by the same code from label maps on the grids of the files. Inference: reading, segmenting and writing, "
     "seconds a scan.",
     "One seed, one split: the intervals are over patients, and say nothing of another training.",
