@@ -55,7 +55,8 @@ def run(
         overrides: of bundle and task, such as a coarser grid.
 
     Returns:
-        ``training_seconds``, ``inference_seconds`` of all scans, ``steps``. The label maps are in ``folder/label_maps``.
+        ``training_seconds``, ``inference_seconds`` of all scans, ``steps``, ``overrides``. The label maps are where
+        :func:`maps_of` says.
 
     Raises:
         PeersError: the budget is too small, or a training failed.
