@@ -12,7 +12,7 @@ from typing import Any
 from custom.files import write_text
 from custom.study.budget import minutes
 from custom.study.commands import IMPORTS, SECONDS
-from custom.study.jobs import MAPS, Job, Runner, whole_epochs
+from custom.study.jobs import MAPS, Job, Runner, lengths
 from custom.study.plan import PROBE_STEPS, overrides_of
 
 from .cohort import Cohort, PeersError, links
@@ -43,7 +43,8 @@ class Pace:
                 f"A budget of {minutes(budget)} is too small for {name}: its start takes {minutes(self.start)}, a step "
                 f"{self.step:.2g} s. Allow at least {needed} (--budget), or use a faster machine"
             )
-        return whole_epochs(count)
+        each = lengths(int(count))["epoch_steps"]
+        return int(count) // each * each
 
 
 def run(
