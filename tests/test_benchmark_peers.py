@@ -464,6 +464,10 @@ def test_a_comparison_is_run_scored_and_kept(scans, tmp_path, monkeypatch, capsy
     assert str(tmp_path) not in text
     assert "--budget 90s --task phantom_2d --lists LISTS --bundles supervised mean_teacher --threads 1 --seed 4" in text
     assert [line.split(",")[5] for line in (tmp_path / "peers.csv").read_text().splitlines()[1:]] == ["1.0"] * 3
+    about = json.loads((rows / "about.json").read_text())
+    (rows / "about.json").write_text(json.dumps({**about, "commit": "earlier"}))
+    assert command.main([str(word) for word in words]) == 0
+    assert "commit earlier" in (tmp_path / "peers.md").read_text()
     spoil(tmp_path, "2d", lambda parts: parts["labelled"].pop())
     with pytest.raises(cohort.PeersError, match="was begun with scans"):
         command.main([str(word) for word in words])

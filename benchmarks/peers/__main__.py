@@ -82,6 +82,9 @@ def compare(options: argparse.Namespace, folder: Path, rows: Path, threads: int)
         tell(f"{bundle} for {options.budget}")
         methods[bundle] = ours.run(scans, bundle, folder / bundle, budget, threads, options.seed, overrides)
         maps[bundle] = ours.maps_of(folder / bundle, bundle)
+    kept = rows / table.ABOUT
+    if kept.is_file() and json.loads(kept.read_text())["methods"] == methods:
+        return  # with the date and the commit that it was made under
     units = {table.score(scans, maps[name], folder / "scores", name) for name in methods}
     labels = options.task.partition(":")[2]
     about = {
@@ -92,7 +95,7 @@ def compare(options: argparse.Namespace, folder: Path, rows: Path, threads: int)
     rows.mkdir(parents=True, exist_ok=True)
     for name in methods:
         shutil.copyfile(folder / "scores" / f"{name}.csv", rows / f"{name}.csv")
-    write_text(rows / table.ABOUT, json.dumps(about, indent=1) + "\n")
+    write_text(kept, json.dumps(about, indent=1) + "\n")
 
 
 def _command(options: argparse.Namespace, threads: int) -> str:
