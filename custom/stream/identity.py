@@ -86,8 +86,11 @@ class Contents:
         known = self._known.get(name)
         if known and known[0] == signature:
             return known[1]
+        state = hashlib.sha256()
         with file.open("rb") as opened:
-            digest = hashlib.file_digest(opened, "sha256").hexdigest()
+            while block := opened.read(2**20):
+                state.update(block)
+        digest = state.hexdigest()
         if time.time() - max(stat.st_mtime, stat.st_ctime) > SETTLED_S:
             self._known[name] = signature, digest
             line = json.dumps([name, signature, digest]) + "\n"
