@@ -21,7 +21,8 @@ from monai.transforms import Compose, SaveImage, SaveImaged
 from torch import Tensor, nn
 
 from custom.cohort.case import Case
-from custom.cohort.facts import Facts, Record
+from custom.cohort.facts import Facts
+from custom.cohort.record import Record
 from custom.dice import class_dice, mean_dice
 from custom.errors import UserError
 from custom.networks.probabilities import Probabilities, probabilities_of

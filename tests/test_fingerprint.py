@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from custom.cohort.errors import CohortError
-from custom.cohort.facts import Record
 from custom.cohort.fingerprint import describe, fingerprint
+from custom.cohort.record import Record
 
 
 def scan(folder: Path, name: str, voxels, spacing_mm=(1.0, 1.0, 1.0), dtype=np.int16) -> str:

@@ -171,7 +171,7 @@ def test_all_files_that_cannot_be_read_are_named_before_a_list_is_written(tmp_pa
 
 
 def test_labels_of_unlabelled_scans_are_never_read_and_those_of_the_test_part_are_recorded(tmp_path):
-    from custom.cohort.facts import Record
+    from custom.cohort.record import Record
 
     images, labels = hospital(tmp_path)
     (labels / "p2_ED.nii").write_bytes(b"not read")

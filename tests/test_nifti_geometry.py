@@ -14,9 +14,10 @@ from monai.data import MetaTensor
 from monai.transforms import LoadImage
 from scan_files import VOXELS, affine_ras, fault, write_nifti
 
-from custom.cohort.facts import Facts, Record, read
+from custom.cohort.facts import Facts, read
 from custom.cohort.formats import ScanFault
 from custom.cohort.reader import ScanReader
+from custom.cohort.record import Record
 from custom.inference.writer import GEOMETRY, GridWriter
 
 MOVED = affine_ras() + np.array([[0, 0, 0, 7.0]] * 3 + [[0] * 4])

@@ -13,7 +13,7 @@ from monai.inferers import SimpleInferer
 from test_bar import Terminal
 
 from custom import pace
-from custom.cohort.facts import Record
+from custom.cohort.record import Record
 from custom.pace import Pace, say, shown
 from custom.training.validation import ServingEvaluator
 

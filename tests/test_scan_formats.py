@@ -291,7 +291,7 @@ def test_threads_that_come_first_to_itk_leave_the_working_folder_alone(tmp_path)
     for name in "abcd":
         write_itk(tmp_path / f"{name}.nrrd", VOXELS)
     script = (
-        "import os, sys; from custom.cohort.facts import Facts, Record; here = os.getcwd();"
+        "import os, sys; from custom.cohort.facts import Facts; from custom.cohort.record import Record; here = os.getcwd();"
         "found = Record().facts(['a.nrrd', 'b.nrrd', 'c.nrrd', 'd.nrrd'], workers=4);"
         "assert all(isinstance(f, Facts) for f in found.values()), found; assert os.getcwd() == here, os.getcwd()"
     )

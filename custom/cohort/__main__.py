@@ -18,9 +18,10 @@ from . import data_list, make
 from .check import OF_A_TASK, Check, Report
 from .data_list import PARTS
 from .errors import CohortError
-from .facts import Facts, Record
+from .facts import Facts
 from .formats.itk_image import is_picture
 from .json_files import raw_text
+from .record import Record
 from .words import plural
 
 
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def check(arguments: Sequence[str] | None = None) -> None:
-    """``python -m custom.cohort check list.json [--task task.yaml] [--no-record]``.
+    """``python -m custom.cohort check list.json [--task task.yaml] [--again | --no-record]``.
 
     Raises:
         CohortError: the list, the task file or scans cannot be used.
@@ -46,11 +47,15 @@ def check(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("data_list", type=typed)
     parser.add_argument("--task", type=typed, help="YAML file with channels, classes, dimensions, slices, ...")
-    parser.add_argument("--no-record", action="store_true", help="read every file, keep no record beside the list")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
+        "--again", action="store_true", help="read every file, also those unchanged since an earlier check"
+    )
+    which.add_argument("--no-record", action="store_true", help="read every file, keep no record beside the list")
     options = parser.parse_args(arguments)
     start, path = time.monotonic(), located(options.data_list)
     entries = data_list.load(path)
-    record = None if options.no_record else data_list.record_path(path)
+    record = Record(None if options.no_record else data_list.record_path(path), options.again)
     task = _task(options.task) if options.task else _guess(path, entries, record)
     parts = {part: found for part, found in entries.items() if found or part == "labelled"}
     needs = () if list(parts) == ["labelled", "test"] else ("labelled",)  # a list for evaluation alone
@@ -78,7 +83,7 @@ def _task(path: Path) -> dict[str, Any]:
     return {name: task[name] for name in OF_A_TASK if name in task}
 
 
-def _guess(path: Path, entries: Mapping[str, list[dict]], record: Path | None) -> dict[str, Any]:
+def _guess(path: Path, entries: Mapping[str, list[dict]], record: Record) -> dict[str, Any]:
     """The task where none is given: what the fingerprint says, else as many channels as the first scan that can be read."""
     fingerprint = json.loads(raw_text(path)).get("fingerprint")
     if isinstance(fingerprint, dict) and fingerprint.get("channels") and fingerprint.get("label_values"):
@@ -86,7 +91,7 @@ def _guess(path: Path, entries: Mapping[str, list[dict]], record: Path | None) -
     image = next((entry["image"] for part in PARTS for entry in entries[part] if entry.get("image")), "")
     if isinstance(image, Mapping):
         return {"channels": list(image)}
-    first = Record(record).facts([image])[image] if os.path.exists(image) else None
+    first = record.facts([image])[image] if os.path.exists(image) else None
     count = first.channels if isinstance(first, Facts) else 0
     return {"channels": ["image"] if count == 1 else [f"channel {number + 1}" for number in range(count)]}
 

@@ -14,13 +14,14 @@ from . import grids
 from .case import TRAINING, Case, Task, nonfinite
 from .data_list import PARTS, listed, record
 from .errors import CohortError
-from .facts import Facts, Record, ScanFault
+from .facts import Facts, ScanFault
 from .formats.itk_image import is_picture
 from .formats.plane import AS_PICTURES
 from .grids import BODY_AXES, along
 from .label_formats import EXACT, OF_PICTURES, smallest, unfit
 from .names import case_names, first_file, stem
 from .overlaps import judge_list
+from .record import Record
 from .words import first_names, number, plural
 
 logger = logging.getLogger(__name__)
@@ -103,8 +104,8 @@ class Check:
         needs: parts that may not be empty, where they are given.
         unread: parts whose files are not opened (the test part in training): their patients and paths are compared,
             and what the record knows of their voxels.
-        record: a JSON file; what is in it and did not change is not read again.
-        workers: threads that read.
+        record: what files held, or the JSON file of it, see :class:`~.record.Record`; what is in it and did not change is not
+            read again.
 
     Raises:
         CohortError: not as many label values as classes, one twice, or one that is no whole number as files hold it.
@@ -125,8 +126,7 @@ class Check:
         spacing_mm: Sequence[float] | float | None = None,
         needs: Collection[str] = ("labelled",),
         unread: Mapping[str, Sequence[Mapping]] | None = None,
-        record: str | Path | None = None,
-        workers: int = 2,
+        record: Record | str | Path | None = None,
     ) -> None:
         values = tuple(range(len(classes)) if label_values is None else label_values)
         if classes and (len(values) != len(classes) or len(set(values)) != len(values)):
@@ -145,7 +145,7 @@ class Check:
         )  # fmt: skip
         self.names = dict(zip(values, classes, strict=True)) if classes else {}
         self.shared_scans, self.needs, self.unread = shared_scans, tuple(needs), dict(unread or {})
-        self.record, self.workers = Record(record), workers
+        self.record = record if isinstance(record, Record) else Record(record)
 
     def __call__(self, parts: Mapping[str, Sequence[Mapping]]) -> dict[str, int]:
         """How many scans there are in each part. What is odd goes to the log.
@@ -170,7 +170,7 @@ class Check:
         judged = [case for case in cases if case.part in parts]
         files = list(dict.fromkeys(file for case in judged for file in case.paths() if os.path.exists(file)))
         recorded = sum(self.record.known(file) is not None for file in files)
-        found = self.record.facts(files, self.workers)
+        found = self.record.facts(files)
         facts = {file: scan for file, scan in found.items() if isinstance(scan, Facts)}
         report = Report(judged, facts, recorded)
         report.faults.update(self._list(entries, parts))

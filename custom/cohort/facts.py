@@ -1,35 +1,23 @@
-"""What a scan's file holds, found by reading it once to its end; and a record, so that an unchanged file is not read
-again."""
+"""What a scan's file holds, found by reading it once to its end."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-import logging
 import math
-import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from ..files import FileError, write_text
-from ..pace import shown
-from .formats import TURNED, ScanFault, files_of, load_libraries, open_scan
+from .formats import TURNED, ScanFault, open_scan
 from .formats.opened import MOST_VALUES, whole
 
-__all__ = ["Facts", "Record", "ScanFault", "read"]
+__all__ = ["Facts", "ScanFault", "read"]
 
 Vector = tuple[float, ...]
 
 PERCENTILES = (0.5, 50.0, 99.5)
 SAMPLE = 2**18  # voxels that percentiles are taken of
-VERSION = 5
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -153,95 +141,3 @@ def _counted(finite: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             present = np.flatnonzero(counts)
             return present + low, counts[present]
     return np.unique(finite, return_counts=True)
-
-
-class Record:
-    """Facts of files by path, kept in a JSON file; a file that changed is read again.
-
-    A file has changed when its size, its time of writing or its time of change is another: the last cannot be put
-    back, so an overwritten file is noticed even where the time of writing was restored. A fault is not recorded.
-    A record that cannot be read is made anew; one that cannot be written is said once and stops nothing.
-
-    Args:
-        path: of the record; None keeps it in memory alone.
-    """
-
-    def __init__(self, path: str | Path | None = None) -> None:
-        self.path = None if path is None else Path(path)
-        self._files: dict[str, dict[str, Any]] = _load(self.path) if self.path else {}
-        self._told = False
-
-    def facts(self, paths: Sequence[str], workers: int = 2) -> dict[str, Facts | ScanFault]:
-        """Facts, or the fault, of each file; what is not in the record, or changed, is read and then recorded."""
-        wanted = list(dict.fromkeys(str(path) for path in paths))
-        found: dict[str, Facts | ScanFault] = {path: known for path in wanted if (known := self.known(path))}
-        unread = [path for path in wanted if path not in found]
-        load_libraries(unread)
-        with ThreadPoolExecutor(max(workers, 1)) as pool:
-            # taken before reading: a file that is written meanwhile has changed
-            signatures = {path: _signature(path) for path in unread}
-            results = shown(pool.map(_read_or_fault, map(_key, unread)), "reading scans", len(unread), "scan")
-            for path, result in zip(unread, results, strict=True):
-                found[path] = result
-                if isinstance(result, Facts) and signatures[path]:
-                    self._files[_key(path)] = {"signature": signatures[path], "facts": result}
-        if any(isinstance(found[path], Facts) for path in unread):
-            self._write()
-        return {path: found[path] for path in wanted}
-
-    def known(self, path: str) -> Facts | None:
-        """The facts of an unchanged file without reading it, if they are recorded."""
-        entry = self._files.get(_key(path))
-        return entry["facts"] if entry and entry["signature"] == _signature(path) else None
-
-    def _write(self) -> None:
-        if self.path is None:
-            return
-        files = {key: {"signature": e["signature"], "facts": asdict(e["facts"])} for key, e in self._files.items()}
-        try:
-            write_text(self.path, json.dumps({"version": VERSION, "files": files}))
-        except FileError as error:
-            if not self._told:
-                logger.info("What was read is not recorded, the next check reads every scan again: %s", error)
-            self._told = True
-
-
-def _read_or_fault(path: str) -> Facts | ScanFault:
-    try:
-        return read(path)
-    except ScanFault as fault:
-        return fault
-    except Exception as error:  # a bug in a reader must not lose what was found in the other files
-        first = next(iter(str(error).strip().splitlines()), "")
-        return ScanFault(f"{Path(path).name} cannot be read: {type(error).__name__}: {first}")
-
-
-def _key(path: str) -> str:
-    return os.path.abspath(path)
-
-
-def _signature(path: str) -> str | None:
-    """Name, size and times of each of its files, as one digest; None where it is missing."""
-    try:
-        stats = [(file.name, file.stat()) for file in files_of(Path(path))]
-    except OSError:
-        return None
-    seen = [(name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for name, stat in stats]
-    return hashlib.sha256(repr(seen).encode()).hexdigest()
-
-
-def _load(path: Path) -> dict[str, dict[str, Any]]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content["version"] != VERSION:
-            return {}
-        return {
-            key: {"signature": entry["signature"], "facts": Facts(**{k: _tuples(v) for k, v in entry["facts"].items()})}
-            for key, entry in content["files"].items()
-        }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # absent, or not ours
-        return {}
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value

@@ -11,8 +11,9 @@ import numpy as np
 
 from .case import LIKE_AN_IMAGE
 from .errors import CohortError
-from .facts import Facts, Record, ScanFault
+from .facts import Facts, ScanFault
 from .names import first_file, stem
+from .record import Record
 
 SEEN = ("labelled", "unlabelled", "validation")
 COLOURS = ("red", "green", "blue", "alpha")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -67,9 +68,14 @@ def _placed(scan: Facts) -> list[Facts]:
 
 def orientation(affine: Sequence[Sequence[float]] | NDArray) -> str:
     """Where the axes of a volume run to, each by the direction next to it: ``RAS``, ``LPS``, ``PIR``."""
+    return _orientation(np.asarray(affine, dtype=float).tobytes())
+
+
+@functools.lru_cache(2**16)  # thousands of scans have few affines, and each costs a singular value decomposition
+def _orientation(affine: bytes) -> str:
     from nibabel.orientations import aff2axcodes
 
-    return "".join(aff2axcodes(np.asarray(affine, dtype=float)))
+    return "".join(aff2axcodes(np.frombuffer(affine).reshape(4, 4)))
 
 
 def as_seen(scan: Facts, wanted: str) -> Facts:

@@ -14,11 +14,11 @@ from typing import Any
 from ..files import typed, write_text
 from .data_list import PARTS, record_path
 from .errors import CohortError
-from .facts import Record
 from .fingerprint import describe, fingerprint, image_files
 from .found import patients as patients_of
 from .found import scans_of
 from .json_files import json_object, read_split, text_of
+from .record import Record
 from .split import FoundScan, ScansByPatient, draw, fold, given, parts_of
 from .words import plural, some
 

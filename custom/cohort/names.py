@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -40,7 +39,7 @@ def case_names(entries: Sequence[Mapping[str, Any]], channels: Sequence[str] = (
         if isinstance(image, Mapping):
             image = next((image[c] for c in (*channels, *image) if image.get(c)), "")
         file = stem(str(image))
-        says_patient = not patient or re.search(rf"(?<![0-9A-Za-z]){re.escape(patient)}(?![0-9A-Za-z])", file)
+        says_patient = not patient or _says(file, patient)
         name = base = file if says_patient else f"{patient}_{file}"
         copies = 1
         while name in names:
@@ -48,6 +47,17 @@ def case_names(entries: Sequence[Mapping[str, Any]], channels: Sequence[str] = (
             name = f"{base}-{copies}"
         names[name] = None
     return list(names)
+
+
+def _says(name: str, patient: str) -> bool:
+    """Whether a patient stands in a name as a word: no letter or digit of English goes on before or behind it."""
+    start = name.find(patient)
+    while start >= 0:
+        around = name[max(start - 1, 0) : start] + name[start + len(patient) :][:1]
+        if not any(letter.isascii() and letter.isalnum() for letter in around):
+            return True
+        start = name.find(patient, start + 1)
+    return False
 
 
 def is_image(path: Path) -> bool:

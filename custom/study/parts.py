@@ -97,7 +97,7 @@ def write_list(path: Path, entries: Entries, record: Path) -> Path:
     Args:
         path: of the list.
         entries: of its parts.
-        record: of what the files hold, see :class:`~..cohort.facts.Record`: copied beside the list, so that no training
+        record: of what the files hold, see :class:`~..cohort.record.Record`: copied beside the list, so that no training
             examines them again.
     """
     beside = record_path(path)

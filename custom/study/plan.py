@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,13 +13,13 @@ from typing import Any
 
 import yaml
 
-from .. import markdown
+from .. import cores, markdown
 from ..cohort.check import OF_A_TASK, Check
-from ..cohort.facts import Record
 from ..cohort.fingerprint import describe, fingerprint
 from ..cohort.found import by_name, unmatched
 from ..cohort.found import patients as patients_of
 from ..cohort.names import first_file, is_image
+from ..cohort.record import Record
 from ..cohort.split import ScansByPatient, can_evaluate, has_label
 from ..cohort.words import plural, some
 from ..files import write_text
@@ -214,9 +213,9 @@ def _side_by_side(jobs: int) -> tuple[int, int]:
     """Trainings at a time and threads of each: one a core, where nothing better computes; on a GPU one."""
     import torch
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    count = jobs or (1 if torch.cuda.is_available() else min(cores, 4))
-    return count, max(1, cores // count)
+    there = cores.count()
+    count = jobs or (1 if torch.cuda.is_available() else min(there, 4))
+    return count, max(1, there // count)
 
 
 def _write_task(folder: Path, numbers: Mapping[str, rules.Number]) -> None:

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from ..cohort.facts import Facts, Record
+from ..cohort.facts import Facts
 from ..cohort.fingerprint import image_files
 from ..cohort.names import stem
+from ..cohort.record import Record
 from ..cohort.words import plural
 from .settings import StudyError
 

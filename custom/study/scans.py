@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
 
-from ..cohort.facts import Facts, Record
+from ..cohort.facts import Facts
 from ..cohort.names import first_file, stem
+from ..cohort.record import Record
 from ..inference.confidence import FILE as CONFIDENCE
 from ..report import pair
 from ..report.tables import Cell, Column, Table, number, texts

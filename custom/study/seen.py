@@ -10,9 +10,10 @@ import numpy as np
 
 from ..cohort.check import Check
 from ..cohort.errors import CohortError
-from ..cohort.facts import Facts, Record
+from ..cohort.facts import Facts
 from ..cohort.fingerprint import SEEN, fingerprint, image_files
 from ..cohort.grids import as_seen
+from ..cohort.record import Record
 from .places import Place, class_places, volume
 from .sources import Source
 

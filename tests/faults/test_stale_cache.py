@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from conftest import ROOT, TINY
 
-from custom.cohort.facts import Facts, Record
+from custom.cohort.facts import Facts
+from custom.cohort.record import Record
 
 
 def overwrite(path: Path) -> None:

@@ -10,7 +10,7 @@ from cohort_files import affine, lump
 from scan_files import picture
 
 from custom.cohort.errors import CohortError
-from custom.cohort.facts import Record
+from custom.cohort.record import Record
 from custom.study.rules import numbers
 from custom.study.seen import see
 from custom.study.sources import Source

@@ -8,7 +8,7 @@ from conftest import ROOT, TINY
 
 from custom.cohort.data_list import load
 from custom.cohort.errors import CohortError
-from custom.cohort.facts import Record
+from custom.cohort.record import Record
 from custom.study.rules import Number, numbers
 from custom.study.seen import see
 from custom.study.sources import Source
