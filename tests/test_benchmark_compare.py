@@ -2,9 +2,12 @@
 
 import json
 import math
+import os
+import signal
 import stat
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -14,8 +17,10 @@ from benchmark_fixtures import lines_of, row
 from benchmarks.compare import __main__ as command
 from benchmarks.compare import runs
 from benchmarks.compare.results import read_rows
+from custom import cores
 from custom.run.folder import RunFolder
 from custom.study.budget import seconds
+from custom.study.side_by_side import Late
 
 ROOT = Path(__file__).resolve().parents[1]
 BUNDLES = ROOT / "bundles"
@@ -33,7 +38,7 @@ def bench(tmp_path, phantoms, run_bundle, monkeypatch):
     )
     calls = []
 
-    def in_process(bundle, run_id, files, overrides, folder, deadline):
+    def in_process(bundle, run_id, files, overrides, folder, start):
         calls.append((bundle, run_id, overrides["resume"] if run_id == "training" else None))
         run_bundle(
             BUNDLES / bundle, run_id, files, **{**overrides, "output_dir": str(folder), "dataset_dir": str(phantoms)}
@@ -100,10 +105,10 @@ def test_a_command_that_fails_is_reported_and_the_others_go_on(bench, monkeypatc
 def test_the_end_of_the_budget_keeps_what_was_used_and_continue_resumes(bench, monkeypatch, capsys):
     calls = []
 
-    def stopped(bundle, run_id, files, settings, folder, deadline):
+    def stopped(bundle, run_id, files, settings, folder, start):
         calls.append((run_id, settings["resume"]))
         (folder / "last_0001.pt").touch()
-        raise runs.OutOfTime(300 - 100 * len(calls))
+        raise Late(300 - 100 * len(calls))
 
     monkeypatch.setattr(runs, "revision", lambda: f"commit{len(calls)}")
     monkeypatch.setattr(runs, "_command", stopped)
@@ -187,7 +192,7 @@ def test_a_published_form_trains_with_its_overlay(tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "_command", lambda bundle, run_id, files, *_: asked.append(files) or 1)
     monkeypatch.setattr(runs, "row", lambda job, folder: {})
     job = runs.Job("screen", "acdc", "3", "old", 0, "mean_teacher", published=True)
-    runs.run(job, tmp_path, tmp_path / "run", math.inf, False)
+    runs.run(job, tmp_path, tmp_path / "run", None, False)
     assert asked == [
         ["configs/train.yaml", "configs/published.yaml", "scripts/tasks/acdc.yaml"],
         ["configs/train.yaml", "configs/published.yaml", "scripts/tasks/acdc.yaml", "configs/evaluate.yaml"],
@@ -236,37 +241,19 @@ def test_a_budget_that_is_no_time_is_refused(capsys):
     assert "'long' is no time: write 90s, 150m or 2h" in capsys.readouterr().err
 
 
-def child(text):
-    started = subprocess.Popen([sys.executable, "-c", text], stdout=subprocess.PIPE)
-    started.stdout.readline()  # it is there
-    return started
-
-
-def test_a_child_that_ends_in_time_tells_its_memory():
-    assert runs._wait(child("print()"), math.inf).ru_maxrss > 1000
-
-
-def test_a_child_is_asked_to_stop_at_the_deadline():
-    with pytest.raises(runs.OutOfTime) as caught:
-        runs._wait(child("import signal; print(flush=True); signal.pause()"), time.monotonic())
-    assert caught.value.peak_mb > 1
-
-
-def test_a_child_that_does_not_listen_is_killed(monkeypatch):
-    monkeypatch.setattr(runs, "_GRACE", 0.1)
-    deaf = child("import signal; signal.signal(15, signal.SIG_IGN); print(flush=True); signal.pause()")
-    with pytest.raises(runs.OutOfTime):
-        runs._wait(deaf, time.monotonic())
-    assert deaf.returncode == -9
-
-
 def test_a_failed_command_shows_the_end_of_its_log(tmp_path, monkeypatch):
     script = tmp_path / "python"
     script.write_text('#!/bin/sh\necho "$@"\npwd\nexit 3\n')
     script.chmod(script.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setattr(sys, "executable", str(script))
+
+    def start(command, folder, log):
+        done = subprocess.run(command, cwd=folder, capture_output=True)
+        log.write_bytes(done.stdout)
+        return done.returncode, 0
+
     with pytest.raises(RuntimeError, match=r"training ended with 3; the end of .*log\.txt") as caught:
-        runs._command("supervised", "training", ["a.yaml", "b.yaml"], {"steps": 4}, tmp_path, math.inf)
+        runs._command("supervised", "training", ["a.yaml", "b.yaml"], {"steps": 4}, tmp_path, start)
     assert "-m monai.bundle run training --config_file ['a.yaml','b.yaml'] --steps=4" in str(caught.value)
     assert str(caught.value).strip().endswith("bundles/supervised")
 
@@ -282,3 +269,152 @@ def test_revision_marks_files_that_differ_from_the_commit(tmp_path, monkeypatch)
     assert len(clean) == 10
     (tmp_path / "file").write_text("2")
     assert runs.revision() == f"{clean}+"
+
+
+# side by side
+
+
+WRITES = """
+import os, pathlib, sys, time
+folder, seed = pathlib.Path(sys.argv[1]), int(sys.argv[2])
+(folder / "new").write_text(str(os.getpid()))
+(folder / "new").rename(folder / "begun")
+names = [f"screen_phantom_2d_supervised_seed{k}" for k in sys.argv[3].split()]
+while not all((folder.parent / name / "begun").exists() for name in names): time.sleep(0.01)
+if seed == 13: print("a fault"); sys.exit(3)
+if seed == 99: time.sleep(60)
+(folder / "dice").write_text(str(seed / 10))
+"""
+
+
+@pytest.fixture
+def together(tmp_path, monkeypatch):
+    """``together(seeds, *arguments)`` is the command whose runs end when all of ``seeds`` have begun."""
+    (tmp_path / "sizes.yaml").write_text("sizes: {screen: {phantom_2d: }}\n")
+    waits_for = []
+
+    def command_of(bundle, run_id, files, overrides, folder, start):
+        if run_id == "training":
+            said = [str(folder), str(overrides["seed"]), " ".join(map(str, waits_for))]
+            code, peak_mb = start([sys.executable, "-c", WRITES, *said], folder, folder / "log.txt")
+            if code:
+                raise RuntimeError(f"training ended with {code}")
+            return peak_mb
+        return 0
+
+    def row_of(job, folder):
+        mean = {"dice_mean": {"mean": float((folder / "dice").read_text())}, "hd95_mm_mean": {"mean": 1.0}}
+        return row(job.name, [mean["dice_mean"]["mean"]] * 6, "phantom_2d", "", job.seed)
+
+    def together(seeds, *arguments):
+        waits_for[:] = seeds
+        where = [f"--{name}={tmp_path / name}" for name in ("output", "rows", "out")]
+        return command.main([f"--sizes={tmp_path / 'sizes.yaml'}", *where, "--bundles", "supervised", *arguments])
+
+    monkeypatch.setattr(runs, "_command", command_of)
+    monkeypatch.setattr(runs, "row", row_of)
+    monkeypatch.setattr(runs, "revision", lambda: "commit")
+    together.rows = lambda: {r["seed"]: r for r in read_rows(tmp_path / "rows")}
+    together.log = lambda seed: (tmp_path / f"output/screen_phantom_2d_supervised_seed{seed}/log.txt").read_text()
+    return together
+
+
+@pytest.mark.skipif(len(cores.mine()) < 2, reason="one core cannot be shared")
+def test_runs_go_side_by_side_on_cores_of_their_own(together, capsys):
+    assert together([0, 1], "--jobs", "2", "--seeds", "0", "1") == 0
+    threads = cores.shares(2)[0].threads
+    assert all(
+        f"cores (threads: {threads}, 2 runs side by side)" in found["machine"] for found in together.rows().values()
+    )
+    expected = {f"On {share}.\n" for share in cores.shares(2)}
+    assert {together.log(0), together.log(1)} == expected
+    out = capsys.readouterr().out
+    assert all(f"_seed{seed} on core" in out for seed in (0, 1))
+
+
+def test_a_run_that_fails_beside_others_loses_nothing_of_them(together, capsys):
+    assert together([0, 13], "--jobs", "2", "--seeds", "13", "0", "1") == 1
+    assert sorted(together.rows()) == [0, 1]
+    assert (
+        "not done: screen_phantom_2d_supervised_seed13: RuntimeError: training ended with 3" in capsys.readouterr().err
+    )
+
+
+def test_rows_side_by_side_are_those_of_one_after_the_other(together, tmp_path):
+    found = []
+    for jobs in ("1", "3"):
+        assert (
+            together(
+                [],
+                "--jobs",
+                jobs,
+                "--seeds",
+                "0",
+                "1",
+                "2",
+                f"--rows={tmp_path / jobs}",
+                f"--output={tmp_path / jobs}o",
+            )
+            == 0
+        )
+        found.append([{k: v for k, v in one.items() if k != "machine"} for one in read_rows(tmp_path / jobs)])
+    assert found[0] == found[1]
+    assert len(found[0]) == 3
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_all_runs_and_keeps_what_is_done(together, tmp_path, capsys, number):
+    """Seed 0 is done when the signal comes; 99 runs, and 1 has not begun."""
+    begun = tmp_path / "output/screen_phantom_2d_supervised_seed99/begun"
+
+    def send():
+        while not begun.exists():
+            time.sleep(0.02)
+        os.kill(os.getpid(), number)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    assert together([], "--jobs", "1", "--seeds", "0", "99", "1") == 128 + number
+    sender.join()
+    assert list(together.rows()) == [0]
+    assert capsys.readouterr().err == "Stopped; the same command with --continue goes on.\n"
+    assert not Path(f"/proc/{begun.read_text()}").exists()
+    assert not begun.parent.with_name("screen_phantom_2d_supervised_seed1").exists()
+
+
+@pytest.mark.parametrize(("there", "jobs", "expected"), [(2, 9, 1), (4, 9, 1), (8, 9, 2), (64, 3, 3), (64, 0, 1)])
+def test_how_many_runs_at_once_is_by_the_cores(monkeypatch, there, jobs, expected):
+    monkeypatch.setattr(cores, "count", lambda: there)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert command.runs_at_once(jobs) == expected
+
+
+def test_on_a_gpu_one_run_at_once(monkeypatch):
+    monkeypatch.setattr(cores, "count", lambda: 64)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert command.runs_at_once(9) == 1
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "two", "1.5"])
+def test_what_is_no_number_of_runs_is_refused(text, capsys):
+    with pytest.raises(SystemExit):
+        command.main([f"--jobs={text}"])
+    assert f"'{text}' is no number of runs: write 1 or more" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_real_runs_side_by_side_have_the_results_of_one_after_the_other(tmp_path, phantoms, monkeypatch):
+    """With as many threads: of another number sums are rounded otherwise."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    (tmp_path / "sizes.yaml").write_text(f"sizes:\n  screen:\n    phantom_2d: {{{TINY}}}\n")
+    found = []
+    for jobs in ("1", "2"):
+        where = [f"--{name}={tmp_path / jobs / name}" for name in ("output", "rows", "out")]
+        assert command.main([f"--sizes={tmp_path / 'sizes.yaml'}", f"--lists={phantoms}", *where, "--bundles", "supervised",
+                             "mean_teacher", "--jobs", jobs]) == 0  # fmt: skip
+        measured = ("machine", "seconds", "validation_seconds", "peak_mb", "date")
+        found.append(
+            [{k: v for k, v in one.items() if k not in measured} for one in read_rows(tmp_path / jobs / "rows")]
+        )
+    assert found[0] == found[1]
+    assert len(found[0]) == 2

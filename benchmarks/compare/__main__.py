@@ -2,6 +2,7 @@
 
     python -m benchmarks.compare --size screen --tasks acdc:3 --bundles supervised mean_teacher --seeds 0 1 2 --lists /data/lists
     ... --continue --budget 150m      goes on where an earlier call stopped, and stops in time
+    ... --jobs 4                      four runs side by side, each on a quarter of the cores
     python -m benchmarks.compare --table [--docs]
 
 A task is ``NAME:LABELS`` (its list is ``LISTS/NAME_LABELS.json``, see docs/data.md) or a phantom's name. Runs lie in
@@ -12,57 +13,102 @@ A task is ``NAME:LABELS`` (its list is ``LISTS/NAME_LABELS.json``, see docs/data
 from __future__ import annotations
 
 import argparse
+import functools
 import json
-import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from custom import cores
+from custom.cores import Share
 from custom.files import write_text
 from custom.run.folder import RunFolder, RunFolderError
 from custom.study.budget import seconds
+from custom.study.side_by_side import Late, Pool, Stopped
 
 from . import page, table
 from .results import families, read_rows
-from .runs import ROOT, SIZES, Job, OutOfTime, fits, job_of, read_sizes, run
+from .runs import ROOT, SIZES, Job, fits, job_of, machine, read_sizes, run
 
 RESULTS = ROOT / "benchmarks/results"
 
 
-def do(jobs: Sequence[Job], lists: Path, output: Path, rows: Path, budget: float, go_on: bool) -> list[str]:
-    """Run the jobs without a row, in order; returns what to say of those that are not done."""
-    deadline = time.monotonic() + budget
-    left = []
-    for job in jobs:
-        if (rows / f"{job}.json").exists():
-            continue
-        if time.monotonic() > deadline:
-            left.append(f"{job}: no time left")
-            continue
+CORES_A_RUN = 4  # a smaller share makes each run slower than it makes all of them faster
+
+
+class Runs:
+    """The runs of one call, some side by side.
+
+    Args:
+        lists: folder of the data lists.
+        output: folder of the runs.
+        rows: folder of the rows.
+        budget: seconds.
+        go_on: from the checkpoints of an earlier call.
+        pool: of the cores.
+    """
+
+    def __init__(self, lists: Path, output: Path, rows: Path, budget: float, go_on: bool, pool: Pool) -> None:
+        self.lists, self.output, self.rows, self.go_on, self.pool = lists, output, rows, go_on, pool
+        self.deadline = time.monotonic() + budget
+
+    def do(self, jobs: Sequence[Job]) -> list[str]:
+        """Run the jobs without a row, begun in order; returns what to say of those that are not done.
+
+        Raises:
+            Stopped: by SIGTERM or Ctrl-C; no process is left, and what is done is done.
+        """
+        with self.pool as pool:
+            futures = [pool.submit(functools.partial(self._try, job)) for job in jobs]
+            return [text for future in futures if (text := future.result())]
+
+    def _try(self, job: Job, share: Share) -> str:
+        """Run a job; why it is not done, or nothing."""
+        if self._row(job).exists():
+            return ""
+        if time.monotonic() > self.deadline:
+            return f"{job}: no time left"
         try:
-            with RunFolder(output / str(job) / "compare"):  # two calls may share the work
-                if not (rows / f"{job}.json").exists():
-                    _do(job, lists, output / str(job), rows, deadline, go_on)
-        except OutOfTime:
-            left.append(f"{job}: the budget ended in it, --continue goes on")
+            with RunFolder(self.output / str(job) / "compare"):  # two calls may share the work
+                if not self._row(job).exists():
+                    self._do(job, share)
+        except Late:
+            return f"{job}: the budget ended in it, --continue goes on"
         except RunFolderError as error:
-            left.append(f"{job}: skipped. {error}")
+            return f"{job}: skipped. {error}"
         except (RuntimeError, OSError, ValueError, LookupError) as error:
-            left.append(f"{job}: {type(error).__name__}: {error}")
-    return left
+            return f"{job}: {type(error).__name__}: {error}"
+        return ""
+
+    def _do(self, job: Job, share: Share) -> None:
+        print(f"{job} on {share} ...", flush=True)
+        began = time.monotonic()
+
+        def start(command: list[str], folder: Path, log: Path) -> tuple[int, int]:
+            return self.pool.command(command, share, folder, log, deadline=self.deadline)
+
+        found = run(job, self.lists, self.output / str(job), start, self.go_on)
+        found["machine"] = machine(share, len(self.pool.shares))
+        self.rows.mkdir(parents=True, exist_ok=True)
+        write_text(self._row(job), json.dumps(found, indent=1) + "\n")
+        dice = found["networks"]["model_final"]["metrics"]["dice_mean"]["mean"]
+        said = "no test Dice" if dice is None else f"test Dice {dice:.3f} (final)"
+        print(f"{job}: {said}, {(time.monotonic() - began) / 60:.1f} minutes", flush=True)
+
+    def _row(self, job: Job) -> Path:
+        return self.rows / f"{job}.json"
 
 
-def _do(job: Job, lists: Path, folder: Path, rows: Path, deadline: float, go_on: bool) -> None:
-    print(f"{job} ...", flush=True)
-    start = time.monotonic()
-    found = run(job, lists, folder, deadline, go_on)
-    rows.mkdir(parents=True, exist_ok=True)
-    write_text(rows / f"{job}.json", json.dumps(found, indent=1) + "\n")
-    dice = found["networks"]["model_final"]["metrics"]["dice_mean"]["mean"]
-    said = "no test Dice" if dice is None else f"test Dice {dice:.3f} (final)"
-    print(f"{job}: {said}, {(time.monotonic() - start) / 60:.1f} minutes", flush=True)
+def runs_at_once(jobs: int) -> int:
+    """By the machine: one for each :data:`CORES_A_RUN` cores, on a GPU one, of ``jobs`` in all."""
+    most = max(1, min(cores.count() // CORES_A_RUN, jobs))
+    if most > 1:
+        import torch
+
+        most = 1 if torch.cuda.is_available() else most
+    return most
 
 
 def write(rows: Path, sizes: Mapping[str, Any], out: Path, docs: Path | None = None) -> list[Path]:
@@ -90,9 +136,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         sizes = read_sizes(options.sizes)
         if not options.table:
-            left = do(_jobs(options, sizes), options.lists.resolve(), options.output.resolve(), options.rows.resolve(),
-                      options.budget, options.go_on)  # fmt: skip
+            jobs = _jobs(options, sizes)
+            pool = Pool(runs_at_once(len(jobs)) if options.jobs is None else options.jobs)
+            lists, output, rows = (folder.resolve() for folder in (options.lists, options.output, options.rows))
+            left = Runs(lists, output, rows, options.budget, options.go_on, pool).do(jobs)
         paths = write(options.rows, sizes, options.out, options.docs)
+    except Stopped:
+        print("Stopped; the same command with --continue goes on.", file=sys.stderr)
+        return 128 + (pool.caught or 0)
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
@@ -128,6 +179,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--output", type=Path, default=ROOT / "runs/compare", help="folder of the runs")
     add("--sizes", type=Path, default=SIZES, help="length and size of the runs (YAML)")
     add("--continue", dest="go_on", action="store_true", help="resume what an earlier call left unfinished")
+    add("--jobs", type=_count, help=f"runs side by side (default: one for each {CORES_A_RUN} cores; on a GPU 1)")
     add("--budget", type=seconds, default=float("inf"), help="stop after 90s, 150m, 2h")
     add("--table", action="store_true", help="run nothing, write the table alone")
     add("--rows", type=Path, default=RESULTS / "compare", help="folder of the rows")
@@ -137,6 +189,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of runs: write 1 or more")
+    return int(text)
+
+
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as an exception: the run that goes on is ended too
     sys.exit(main())

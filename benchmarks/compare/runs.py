@@ -9,8 +9,7 @@ import os
 import platform
 import subprocess
 import sys
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -18,27 +17,19 @@ from typing import Any
 
 import yaml
 
+from custom.cores import Share
 from custom.evaluation.case_report import BOUNDARY, CONTRAST, COUNTS
 from custom.evaluation.case_table import read_cases
 from custom.files import write_text
+from custom.study.side_by_side import Late
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZES = ROOT / "benchmarks/sizes.yaml"
 DONE = ("bundle/run.json", "cost.json")  # the last files of a training and of its call
+QUIET = "ignore:parsing config_file"  # of MONAI
 VARIANT = ("bundle", "overrides", "published", "times", "baseline", "tasks")
-_GRACE = 30  # seconds from SIGTERM to SIGKILL
 
-
-class OutOfTime(Exception):
-    """The budget ended; the run goes on from its last checkpoint in the next call.
-
-    Args:
-        peak_mb: largest memory of what was stopped.
-    """
-
-    def __init__(self, peak_mb: int) -> None:
-        super().__init__(f"stopped; so far {peak_mb} MB")
-        self.peak_mb = peak_mb
+Start = Callable[[list[str], Path, Path], tuple[int, int]]  # command, folder, log: exit code, MB; see side_by_side.Pool
 
 
 @dataclass(frozen=True)
@@ -109,17 +100,17 @@ def read_sizes(path: Path = SIZES) -> dict[str, Any]:
     return {"sizes": sizes, "variants": variants}
 
 
-def run(job: Job, lists: Path, folder: Path, deadline: float, go_on: bool) -> dict[str, Any]:
+def run(job: Job, lists: Path, folder: Path, start: Start, go_on: bool) -> dict[str, Any]:
     """Train and evaluate what is not done yet; return the row.
 
     Args:
         lists: folder of the data lists.
         folder: of this run.
-        deadline: on ``time.monotonic()``'s clock.
+        start: runs a command to its end, on the cores that this run has.
         go_on: from the checkpoint of an earlier call; else an unfinished run starts again.
 
     Raises:
-        OutOfTime: the budget ended.
+        Late: the budget ended; the run goes on from its last checkpoint in the next call.
         RuntimeError: a command failed; its output is in ``folder/log.txt``.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -131,13 +122,13 @@ def run(job: Job, lists: Path, folder: Path, deadline: float, go_on: bool) -> di
         resume = go_on and any(folder.glob("last_*.pt"))
         earlier = json.loads((folder / "cost.json").read_text()) if resume and (folder / "cost.json").exists() else {}
         try:
-            peak_mb = _command(job.bundle, "training", files, {**overrides, "resume": resume}, folder, deadline)
-        except OutOfTime as stopped:
+            peak_mb = _command(job.bundle, "training", files, {**overrides, "resume": resume}, folder, start)
+        except Late as stopped:
             _keep_cost(folder, stopped.peak_mb, earlier)
             raise
         _keep_cost(folder, peak_mb, earlier)
     if not (folder / "evaluation/test/summary.json").exists():
-        _command(job.bundle, "run", [*files, "configs/evaluate.yaml"], overrides, folder, deadline)
+        _command(job.bundle, "run", [*files, "configs/evaluate.yaml"], overrides, folder, start)
     return row(job, folder)
 
 
@@ -149,7 +140,7 @@ def _keep_cost(folder: Path, peak_mb: int, earlier: Mapping[str, Any]) -> None:
 
 
 def row(job: Job, folder: Path) -> dict[str, Any]:
-    """What a finished run was and found; ``networks`` and ``cases`` by the names of the files of weights."""
+    """What a finished run was and found, but for its machine; ``networks`` and ``cases`` by the names of the files of weights."""
     cost = json.loads((folder / "cost.json").read_text())
     about = json.loads((folder / "bundle/run.json").read_text())
     test = folder / "evaluation/test"
@@ -163,7 +154,7 @@ def row(job: Job, folder: Path) -> dict[str, Any]:
     return {
         "size": job.size, "task": job.task, "labels": job.labels, "name": job.name, "bundle": job.bundle, "seed": job.seed,
         "overrides": dict(job.overrides), "steps": int(epochs[-1]["step"]),
-        "date": cost["date"], "commit": cost["commit"], "machine": machine(), "versions": about["versions"],
+        "date": cost["date"], "commit": cost["commit"], "versions": about["versions"],
         "seconds": round(sum(float(e["seconds"]) for e in epochs), 1),
         "validation_seconds": round(sum(float(e["validation_seconds"] or 0) for e in epochs if "validation_seconds" in e), 1),
         "peak_mb": cost["peak_mb"],
@@ -196,52 +187,28 @@ def revision() -> str:
     return head.strip() + ("+" if dirty else "")
 
 
-def machine() -> str:
+def machine(share: Share | None = None, jobs: int = 1) -> str:
+    """Of the whole machine, how many cores and how much memory; and what of it one of ``jobs`` runs had."""
     gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    threads = os.environ.get("OMP_NUM_THREADS", "all")
-    return f"{os.cpu_count()} cores (threads: {threads}), {platform.machine().replace('_', '-')}, {gib:.0f} GiB"
+    threads = (share and share.threads) or os.environ.get("OMP_NUM_THREADS", "all")
+    beside = f", {jobs} runs side by side" if jobs > 1 else ""
+    return f"{os.cpu_count()} cores (threads: {threads}{beside}), {platform.machine().replace('_', '-')}, {gib:.0f} GiB"
 
 
 def _command(
-    bundle: str, run_id: str, files: list[str], overrides: Mapping[str, Any], folder: Path, deadline: float
+    bundle: str, run_id: str, files: list[str], overrides: Mapping[str, Any], folder: Path, start: Start
 ) -> int:
     """Run ``cd bundles/NAME && python -m monai.bundle run ...``; return its peak of memory in MB.
 
-    It is asked to stop at the deadline: what the last whole epoch left is on disk.
-
     Raises:
-        OutOfTime: it was stopped.
+        Late: it was stopped at the deadline: what the last whole epoch left is on disk.
         RuntimeError: it failed.
     """
     config = "[" + ",".join(f"'{name}'" for name in files) + "]"
     arguments = [f"--{key}={value}" for key, value in overrides.items()]
-    command = [sys.executable, "-m", "monai.bundle", "run", run_id, "--config_file", config, *arguments]
-    environment = {**os.environ, "PYTHONWARNINGS": "ignore:parsing config_file", "TQDM_DISABLE": "1"}
-    with (folder / "log.txt").open("a") as log:
-        child = subprocess.Popen(command, cwd=ROOT / "bundles" / bundle, env=environment, stdout=log, stderr=log)
-        try:
-            usage = _wait(child, deadline)
-        except BaseException:
-            child.kill()
-            child.wait()
-            raise
-    if child.returncode:
+    command = [sys.executable, "-W", QUIET, "-m", "monai.bundle", "run", run_id, "--config_file", config, *arguments]
+    code, peak_mb = start(command, ROOT / "bundles" / bundle, folder / "log.txt")
+    if code:
         tail = (folder / "log.txt").read_text(errors="replace")[-1500:]
-        raise RuntimeError(f"{run_id} ended with {child.returncode}; the end of {folder / 'log.txt'}:\n{tail}")
-    return round(usage.ru_maxrss / 1024)
-
-
-def _wait(child: subprocess.Popen[bytes], deadline: float) -> Any:
-    """The resources that the child used; one that does not end on SIGTERM is killed."""
-    asked = False
-    while True:
-        pid, status, usage = os.wait4(child.pid, os.WNOHANG)
-        if pid:
-            child.returncode = os.waitstatus_to_exitcode(status)
-            if asked and child.returncode:
-                raise OutOfTime(round(usage.ru_maxrss / 1024))
-            return usage
-        if time.monotonic() > deadline:
-            child.kill() if asked else child.terminate()
-            asked, deadline = True, time.monotonic() + _GRACE
-        time.sleep(0.2)
+        raise RuntimeError(f"{run_id} ended with {code}; the end of {folder / 'log.txt'}:\n{tail}")
+    return peak_mb

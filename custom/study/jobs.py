@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import csv
+import functools
 import json
-import os
-import signal
-import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..cores import Share
 from ..files import write_text
 from ..inference import confidence
 from ..pace import Pace
 from ..run.folder import RunFolder
+from .side_by_side import Pool, Stopped
 
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 SCORES = "evaluation/test"
@@ -30,7 +29,6 @@ confidence: {_target_: scripts.inference.confidence.Confidence, output_dir: '@pr
 evaluator::val_handlers: $@handlers + [@confidence]
 """
 _TAIL = 12  # lines of a log that an error shows
-_GRACE = 30.0  # seconds from SIGTERM to SIGKILL
 _EVERY_S = 60.0  # between two lines of what runs
 _LOOK_S = 2.0  # between two looks whether one is due
 
@@ -75,17 +73,13 @@ class JobError(RuntimeError):
     """A command of a job failed; the text has the end of its log."""
 
 
-class Stopped(Exception):
-    """The study was asked to stop."""
-
-
 class Runner:
     """Runs jobs side by side; what is done already is not done again.
 
     Args:
         folder: of the runs, one below it a job.
         jobs: how many at a time.
-        threads: of the processor, for each.
+        threads: of the processor, for each, on cores of its own.
         tell: gets a line for the user now and then.
         clock: seconds, from any start.
     """
@@ -99,8 +93,7 @@ class Runner:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.folder, self.jobs, self.threads, self.tell, self.clock = folder, jobs, threads, tell, clock
-        self._children: set[subprocess.Popen[bytes]] = set()
-        self._lock, self._stopped = threading.Lock(), False
+        self._pool = Pool(max(1, jobs), threads)
 
     def run(self, jobs: Sequence[Job]) -> dict[str, str]:
         """Do the jobs, in their order where all cannot run at once.
@@ -116,8 +109,8 @@ class Runner:
         if len(missing) < len(jobs):
             self.tell(f"{len(jobs) - len(missing)} of {len(jobs)} trainings are done already.")
         start, finished = self.clock(), 0
-        with _stop_on_signals(self.stop), ThreadPoolExecutor(max(1, self.jobs)) as pool:
-            futures = {pool.submit(self._do, job): job for job in missing}
+        with self._pool as pool:
+            futures = {pool.submit(functools.partial(self._do, job)): job for job in missing}
             for future in self._as_completed(futures):
                 job, error = futures[future], future.exception()
                 finished += 1
@@ -130,7 +123,7 @@ class Runner:
                 spent = self.clock() - start
                 left = spent / finished * (len(missing) - finished)
                 self.tell(f"{finished}/{len(missing)}  {job.title or job.name}{_left(left)}")
-        if self._stopped:
+        if pool.stopped:
             raise Stopped
         return failed
 
@@ -153,18 +146,14 @@ class Runner:
 
     def stop(self) -> None:
         """Ask every running command to end, and start no other."""
-        with self._lock:
-            self._stopped = True
-            children = list(self._children)
-        for child in children:
-            child.terminate()
+        self._pool.stop()
 
     def done(self, job: Job) -> bool:
         """Whether the job was finished under its present settings."""
         folder = self.folder / job.name
         return _same(folder, job) and (folder / TRAINED).is_file() and _judged(folder, job) and _mapped(folder, job)
 
-    def _do(self, job: Job) -> None:
+    def _do(self, job: Job, share: Share) -> None:
         folder = self.folder / job.name
         (folder / "job").mkdir(parents=True, exist_ok=True)
         with RunFolder(folder / "job", option="study"):  # two calls may share a study
@@ -175,7 +164,7 @@ class Runner:
                     stale.unlink(missing_ok=True)
                 write_text(folder / "job/settings.json", json.dumps(job.settings(), indent=1) + "\n")
             write_text(folder / "job/commands.json", json.dumps(self._commands(job, folder, same), indent=1) + "\n")
-            self._process(job, folder)
+            self._process(job, folder, share)
 
     def _commands(self, job: Job, folder: Path, same: bool) -> list[dict[str, Any]]:
         """What is missing of a job; ``same``: what is there was made under the same settings."""
@@ -205,7 +194,7 @@ class Runner:
             )
         return found
 
-    def _process(self, job: Job, folder: Path) -> None:
+    def _process(self, job: Job, folder: Path, share: Share) -> None:
         """Run the commands of a job.
 
         Raises:
@@ -213,35 +202,11 @@ class Runner:
             JobError: one failed.
         """
         command = [sys.executable, "-m", "scripts.study.commands", str(folder / "job/commands.json")]
-        environment = {
-            **os.environ,
-            "TQDM_DISABLE": "1",
-            "OMP_NUM_THREADS": str(self.threads),
-            "OMP_WAIT_POLICY": "passive",
-        }
-        log_file = folder / "log.txt"
-        with log_file.open("ab") as log:
-            with self._lock:
-                if self._stopped:
-                    raise Stopped
-                child = subprocess.Popen(command, cwd=BUNDLES / job.bundle, env=environment, stdout=log, stderr=log,
-                                         stdin=subprocess.DEVNULL, start_new_session=True)  # Ctrl-C: by stop() alone  # fmt: skip
-                self._children.add(child)
-            try:
-                while child.poll() is None:
-                    try:
-                        child.wait(_GRACE)
-                    except subprocess.TimeoutExpired:
-                        if self._stopped:
-                            child.kill()
-            finally:
-                with self._lock:
-                    self._children.discard(child)
-        if self._stopped and child.returncode:
-            raise Stopped
-        if child.returncode:
-            tail = "\n  ".join(log_file.read_text(errors="replace").rstrip().splitlines()[-_TAIL:])
-            raise JobError(f"it ended with {child.returncode}; the end of {log_file}:\n  {tail}")
+        log = folder / "log.txt"
+        code, _ = self._pool.command(command, share, BUNDLES / job.bundle, log)
+        if code:
+            tail = "\n  ".join(log.read_text(errors="replace").rstrip().splitlines()[-_TAIL:])
+            raise JobError(f"it ended with {code}; the end of {log}:\n  {tail}")
 
 
 def _command(run_id: str, files: Sequence[str], overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -287,19 +252,3 @@ def _left(seconds: float) -> str:
     if seconds < 1:
         return ""
     return f"; about {seconds / 60:.0f} min left" if seconds >= 90 else f"; about {seconds:.0f} s left"
-
-
-class _stop_on_signals:
-    """While it holds, SIGTERM and SIGINT call ``stop``; in a thread other than the main one it changes nothing."""
-
-    def __init__(self, stop: Callable[[], None]) -> None:
-        self._stop, self._before = stop, {}  # type: Callable[[], None], dict[int, Any]
-
-    def __enter__(self) -> None:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._before[number] = signal.signal(number, lambda *_: self._stop())
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
