@@ -39,7 +39,9 @@ def start() -> None:
     """Join the group that torchrun announces in the environment: NCCL between GPUs, Gloo between CPUs.
 
     A group that torchrun restarts gets the store of the one before, with the addresses of processes that are gone:
-    whoever reads one of them waits for ever (torch 2.13). Each attempt therefore has a part of the store to itself.
+    whoever reads one of them waits for ever (torch 2.13). Each attempt therefore has a part of the store to itself. With
+    TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1, which several machines need (docs/scale.md), each attempt has a store to itself, and
+    none has to be told apart: machines do not count alike, one that was started again begins with 0.
     """
     if active():
         return
@@ -48,8 +50,9 @@ def start() -> None:
         torch.cuda.set_device(local_device())  # what NCCL gathers objects on
         backend = "cpu:gloo,cuda:nccl"
     store, number, processes = next(dist.rendezvous("env://"))
-    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    store = dist.PrefixStore(f"attempt {attempt}", store)
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE", "True") == "True":
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        store = dist.PrefixStore(f"attempt {attempt}", store)
     dist.init_process_group(backend, store=store, rank=number, world_size=processes)
 
 

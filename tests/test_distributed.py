@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import os
-import socket
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from conftest import ROOT
 from ignite.engine import Events
 from test_resume import assert_same_state
 from test_trainer import ALL, Toy
+from torchrun import free_port, one_machine
 
 from custom import distributed
 from custom.cohort.errors import CohortError
@@ -98,12 +97,6 @@ def worker(rank: int, port: int, out: str) -> None:
     found["guarded"] = guarded(rank)
     torch.save(found, folder / f"rank{rank}.pt")
     dist.destroy_process_group()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
@@ -189,8 +182,7 @@ distributed.stop()
 def test_a_restarted_group_does_not_look_for_processes_that_are_gone(tmp_path):
     (tmp_path / "torn.py").write_text(TORN)
     os.mkfifo(tmp_path / "ready")  # opening one end waits for the other
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "--max-restarts"]
-    with subprocess.Popen([*command, "1", "torn.py"], cwd=tmp_path) as group:
+    with subprocess.Popen([*one_machine(2, 1), "torn.py"], cwd=tmp_path) as group:
         try:
             assert group.wait(120) == 0
         finally:

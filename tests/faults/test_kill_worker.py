@@ -1,20 +1,18 @@
-"""A process of a group that is killed: torchrun ends and restarts the group, which goes on from the last checkpoint."""
+"""A process of a group that is killed, or a machine of two: the group goes on from the last checkpoint."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import ROOT, TINY
 from test_resume import assert_same_state
+from torchrun import end, free_port, lose, of_two_machines, one_machine, pid_of_rank, start, wait_for
 
 LONG = {**TINY, "steps": 80, "epoch_steps": 20, "resume": "true"}
 
@@ -28,56 +26,72 @@ finalize:
 """
 
 
-def start(folder: Path, phantoms: Path, restarts: int) -> subprocess.Popen:
-    """The command of ``multi_gpu_train.yaml``, on CPUs over Gloo."""
-    folder.mkdir()
+def train(group: list[str], folder: Path, phantoms: Path, log: str = "log") -> subprocess.Popen:
+    """The command of ``multi_gpu_train.yaml``, on CPUs over Gloo, by a group of processes."""
+    folder.mkdir(exist_ok=True)
     (folder / "keep.yaml").write_text(KEEP)
     files = f"['configs/train.yaml','configs/multi_gpu_train.yaml','{folder / 'keep.yaml'}']"
     settings = {**LONG, "dataset_dir": phantoms, "output_dir": folder}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
-               "--max-restarts", str(restarts), "-m", "monai.bundle", "run", "training", "--config_file", files,
+    command = [*group, "-m", "monai.bundle", "run", "training", "--config_file", files,
                *[f"--{key}={value}" for key, value in settings.items()]]  # fmt: skip
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with (folder / "log").open("w") as log:
-        return subprocess.Popen(command, cwd=ROOT / "bundles/mean_teacher", env=environment, stdout=log, stderr=log)
+    return start(command, ROOT / "bundles/mean_teacher", folder / log)
 
 
-def pid_of_rank(rank: int, parent: int) -> int:
-    """Of the process that torchrun (``parent``) started as that rank."""
-    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-    return next(
-        int(c) for c in children if f"RANK={rank}".encode() in Path(f"/proc/{c}/environ").read_bytes().split(b"\0")
-    )
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory, phantoms) -> Path:
+    """An unbroken run of two processes."""
+    folder = tmp_path_factory.mktemp("straight") / "run"
+    assert train(one_machine(2, 0), folder, phantoms).wait(300) == 0, (folder / "log").read_text()[-3000:]
+    return folder
 
 
-@pytest.mark.slow
-@pytest.mark.fault("14", "rank 1 of 2 killed under torchrun")
-def test_a_killed_rank_restarts_the_group_which_ends_with_the_weights_of_an_unbroken_run(tmp_path, phantoms):
-    straight = start(tmp_path / "straight", phantoms, restarts=0)
-    assert straight.wait(300) == 0, (tmp_path / "straight/log").read_text()[-3000:]
-
-    out = tmp_path / "killed"
-    group = start(out, phantoms, restarts=1)
-    try:
-        deadline = time.monotonic() + 120
-        while not (out / "last_0002.pt").exists():
-            assert time.monotonic() < deadline, (out / "log").read_text()[-3000:]
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                group.wait(0.01)
-        os.kill(pid_of_rank(1, group.pid), signal.SIGKILL)
-        assert group.wait(300) == 0, (out / "log").read_text()[-3000:]
-    finally:
-        group.terminate()  # its processes with it
-        group.wait(60)
-
-    log = (out / "log").read_text()
-    assert re.findall(r"Resumed from (.*)", log) == ["last_0002.pt: epoch 3 of 4."], (
-        "one restart, one rank that reports"
-    )
+def check_end(out: Path, straight: Path) -> None:
+    """Rows and weights of the unbroken run, on both ranks."""
     assert sorted(path.name for path in out.glob("last_*")) == ["last_0003.pt", "last_0004.pt"]
     assert [line.split(",")[0] for line in (out / "metrics.csv").read_text().splitlines()[1:]] == ["1", "2", "3", "4"]
-    a, b = (torch.load(tmp_path / run / "last_0004.pt", weights_only=True)["state"] for run in ("straight", "killed"))
+    a, b = (torch.load(run / "last_0004.pt", weights_only=True)["state"] for run in (straight, out))
     assert_same_state(a, b)
     ranks = [torch.load(out / f"rank{rank}", weights_only=True) for rank in (0, 1)]
     assert_same_state(*ranks)
     assert_same_state(ranks[0], b)
+
+
+@pytest.mark.slow
+@pytest.mark.fault("14", "rank 1 of 2 killed under torchrun")
+def test_a_killed_rank_restarts_the_group_which_ends_with_the_weights_of_an_unbroken_run(tmp_path, phantoms, straight):
+    out = tmp_path / "killed"
+    group = train(one_machine(2, 1), out, phantoms)
+    try:
+        wait_for((out / "last_0002.pt").exists, out / "log", group)
+        os.kill(pid_of_rank(1, group.pid), signal.SIGKILL)
+        assert group.wait(300) == 0, (out / "log").read_text()[-3000:]
+    finally:
+        end(group)
+    log = (out / "log").read_text()
+    assert re.findall(r"Resumed from (.*)", log) == ["last_0002.pt: epoch 3 of 4."], (
+        "one restart, one rank that reports"
+    )
+    check_end(out, straight)
+
+
+@pytest.mark.slow
+@pytest.mark.fault("14", "one of two machines lost in a training, both started again")
+def test_a_lost_machine_costs_an_epoch_and_no_weight(tmp_path, phantoms, straight):
+    out = tmp_path / "lost"
+
+    def both() -> list[subprocess.Popen]:
+        port = free_port()
+        return [train(of_two_machines(port, 0, host), out, phantoms, f"log{int(host)}") for host in (True, False)]
+
+    machines = both()
+    try:
+        wait_for((out / "last_0002.pt").exists, out / "log1", *machines)
+        lose(machines[0])
+        assert machines[1].wait(120) != 0
+        machines = both()
+        assert [machine.wait(300) for machine in machines] == [0, 0], (out / "log0").read_text()[-3000:]
+    finally:
+        end(*machines)
+    log = (out / "log0").read_text() + (out / "log1").read_text()
+    assert len(re.findall(r"Resumed from last_000[23]\.pt: epoch [34] of 4\.", log)) == 1
+    check_end(out, straight)
