@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from dataclasses import dataclass
@@ -28,9 +29,11 @@ class Share:
         return {} if self.threads is None else {"OMP_NUM_THREADS": str(self.threads), "OMP_WAIT_POLICY": "passive"}
 
     def hold(self, pid: int) -> None:
-        """Keep a process that has just been started, and all that it starts, on its cores."""
+        """Keep a process that has just been started, and all that it starts, on its cores; one that has ended, or that the
+        system does not let be held, is left as it is."""
         if self.cores:
-            os.sched_setaffinity(pid, self.cores)
+            with contextlib.suppress(OSError):
+                os.sched_setaffinity(pid, self.cores)
 
     def __str__(self) -> str:
         where = f"core{'s' * (len(self.cores) > 1)} {_ranges(self.cores)}" if self.cores else "all cores"

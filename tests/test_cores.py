@@ -104,3 +104,11 @@ def test_a_held_process_and_its_children_stay_on_their_cores():
     ) as child:
         Share((core,), 1).hold(child.pid)
         assert child.communicate("\n", timeout=60)[0].strip() == str([core])
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system knows no affinity")
+def test_a_process_that_cannot_be_held_is_left_as_it_is():
+    with subprocess.Popen([sys.executable, "-c", ""]) as child:
+        child.wait(60)
+        Share((cores.mine()[0],), 1).hold(child.pid)  # gone
+    Share((100_000,), 1).hold(os.getpid())  # no such core
