@@ -412,7 +412,7 @@ def test_real_runs_side_by_side_have_the_results_of_one_after_the_other(tmp_path
         where = [f"--{name}={tmp_path / jobs / name}" for name in ("output", "rows", "out")]
         assert command.main([f"--sizes={tmp_path / 'sizes.yaml'}", f"--lists={phantoms}", *where, "--bundles", "supervised",
                              "mean_teacher", "--jobs", jobs]) == 0  # fmt: skip
-        measured = ("machine", "seconds", "validation_seconds", "peak_mb", "date")
+        measured = ("machine", "seconds", "validation_seconds", "peak_mb", "date", "commit")
         found.append(
             [{k: v for k, v in one.items() if k not in measured} for one in read_rows(tmp_path / jobs / "rows")]
         )
