@@ -24,6 +24,7 @@ BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 SCORES = "evaluation/test"
 MAPS = "label_maps"  # below a run's folder
 TRAINED = "bundle/run.json"  # the last file of a training
+CACHE = "cache"  # of the preprocessed scans, beside the runs
 CONFIDENCE = """\
 confidence: {_target_: scripts.inference.confidence.Confidence, output_dir: '@predictions', network: '@network'}
 evaluator::val_handlers: $@handlers + [@confidence]
@@ -77,7 +78,7 @@ class Runner:
     """Runs jobs side by side; what is done already is not done again.
 
     Args:
-        folder: of the runs, one below it a job.
+        folder: of the runs, one below it a job; beside it lies what they share, the preprocessed scans.
         jobs: how many at a time.
         threads: of the processor, for each, on cores of its own.
         tell: gets a line for the user now and then.
@@ -171,6 +172,7 @@ class Runner:
         own = {
             "data_list": str(job.data_list),
             "output_dir": str(folder),
+            "cache_dir": str(self.folder.with_name(CACHE)),
             "seed": job.seed,
             **lengths(job.steps),
             **job.overrides,

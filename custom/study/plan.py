@@ -26,7 +26,7 @@ from ..files import write_text
 from . import budget as lengths
 from . import rules, space, task_file
 from .commands import IMPORTS, MEMORY, PEAK, SECONDS
-from .jobs import Job, Runner
+from .jobs import CACHE, Job, Runner
 from .parts import divide, entries_of, write_list
 from .patients import Grouping, propose
 from .remarks import refuse_twins, remarks
@@ -174,9 +174,10 @@ def plan(folder: Path, asked: Asked, tell: Callable[[str], None] = print) -> Set
     room = length.shape.room
     widths, of_probe = (planned[of]["widths"].value for of in (room, smallest))
     later = [Path(first_file({"image": scan.image})) for scan in unlabelled_scans(cohort.scans)]
-    needed = space.disk_needed(probed, _count(length.shape, settings), widths, of_probe, later)
+    finer = voxels[room] / min(voxels.values())
+    needed = space.disk_needed(probed, _count(length.shape, settings), widths, of_probe, later, finer)
     disk = space.check_disk(folder, needed)
-    memory = space.memory_line(jobs, space.memory_of(probed, voxels[room] / min(voxels.values())))
+    memory = space.memory_line(jobs, space.memory_of(probed, finer))
     tell(f"Room: {disk}; {memory}.")
     write(folder, settings)
     page = _page(settings, cohort, planned[room], length, costs.at(voxels[room]), folds, f"{disk}; {memory}", odd)
@@ -266,7 +267,9 @@ def _probe(
         start[name] = took[IMPORTS] + max(1.0, took[str(folder / TASK)] - sum(epochs))
     judged = sum(len(scans[patient]) for patient in part.judges)
     scan = max(0.02, min(evaluating) / (2 * judged))  # two networks each
-    return lengths.Costs(step, start, scan, voxels), space.Probed(*(max(column) for column in zip(*taken, strict=True)))
+    imports, peak, run = (max(column) for column in zip(*taken, strict=True))
+    probed = space.Probed(imports, peak, run, space.on_disk(runs.with_name(CACHE)))
+    return lengths.Costs(step, start, scan, voxels), probed
 
 
 def _named(seen: Seen, names: Sequence[str]) -> Seen:

@@ -25,11 +25,13 @@ class Probed:
         imports: bytes of memory before anything was read.
         peak: bytes of memory at most.
         run: bytes on disk of a run's folder.
+        scans: bytes on disk of the preprocessed scans.
     """
 
     imports: float
     peak: float
     run: float
+    scans: float = 0.0
 
 
 def memory_so_far() -> int:
@@ -71,17 +73,24 @@ def rooms_in_memory(
 
 
 def disk_needed(
-    probed: Probed, trainings: int, widths: Sequence[int], probe_widths: Sequence[int], images: Iterable[Path]
+    probed: Probed,
+    trainings: int,
+    widths: Sequence[int],
+    probe_widths: Sequence[int],
+    images: Iterable[Path],
+    voxels: float = 1.0,
 ) -> float:
-    """Bytes of all runs, and of the label maps and previews of the unlabelled scans.
+    """Bytes of all runs, of the preprocessed scans that they share, and of the label maps and previews of the unlabelled scans.
 
     Args:
+        voxels: of a scan, for one in the probe.
         widths, probe_widths: channels of the networks' levels; the weights go with their squares.
         images: of the unlabelled scans; a compressed label map is taken for as large as its image, three times.
     """
     heavier = sum(n * n for n in widths) / sum(n * n for n in probe_widths)
     sizes = [path.stat().st_size for path in images]
-    return trainings * probed.run * max(1.0, heavier) + 3 * sum(sizes) + PICTURE * len(sizes)
+    runs, scans = trainings * probed.run * max(1.0, heavier), probed.scans * max(1.0, voxels)
+    return runs + 2 * scans + 3 * sum(sizes) + PICTURE * len(sizes)  # a scan may be kept with its label and without
 
 
 def check_disk(folder: Path, needed: float) -> str:

@@ -53,3 +53,9 @@ def test_a_folder_s_size_is_that_of_its_files_without_links(tmp_path):
     (tmp_path / "a/file").write_bytes(b"0" * 123)
     (tmp_path / "link").symlink_to(tmp_path / "a/file")
     assert space.on_disk(tmp_path) == 123
+
+
+def test_scans_are_kept_once_for_all_trainings_on_the_grid_that_is_planned():
+    probed = space.Probed(imports=400e6, peak=500e6, run=30e6, scans=1e9)
+    assert space.disk_needed(probed, 10, [16], [16], [], voxels=4.0) == 10 * 30e6 + 2 * 4e9
+    assert space.disk_needed(probed, 10, [16], [16], [], voxels=0.5) == 10 * 30e6 + 2 * 1e9
