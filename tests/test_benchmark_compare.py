@@ -66,7 +66,7 @@ def test_two_cells_of_the_phantom_become_rows_and_a_table(bench, capsys):
     assert [entry["step"] for entry in rows["supervised"]["validation"]] == [2, 4]
     assert all(math.isfinite(case["contrast"]) for case in rows["supervised"]["cases"]["model_final"])
     assert {"dice_mean", "hd95_mm_mean", "boundary_dice"} <= rows["slow"]["cases"]["model"][0].keys()
-    text = (bench.folder / "out/compare.md").read_text()
+    text = (bench.folder / "out/compare.md").read_text(encoding="utf-8")
     assert len(lines_of(text, "slow")) == 1
     assert "other sizes" not in text
     assert capsys.readouterr().out.count("test Dice") == 2
@@ -123,8 +123,8 @@ def test_what_several_calls_used_is_kept_together(tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "revision", lambda: "a")
     runs._keep_cost(tmp_path, 200, {})
     monkeypatch.setattr(runs, "revision", lambda: "b+")
-    runs._keep_cost(tmp_path, 100, json.loads((tmp_path / "cost.json").read_text()))
-    cost = json.loads((tmp_path / "cost.json").read_text())
+    runs._keep_cost(tmp_path, 100, json.loads((tmp_path / "cost.json").read_text(encoding="utf-8")))
+    cost = json.loads((tmp_path / "cost.json").read_text(encoding="utf-8"))
     assert (cost["peak_mb"], cost["commit"]) == (200, "a b+")
 
 
@@ -150,7 +150,7 @@ def test_the_table_alone_runs_nothing_and_fills_the_page(bench):
     assert bench("--table", "--docs", str(results)) == 0
     assert bench.calls == []
     assert {path.name for path in (bench.folder / "out").iterdir()} == {"compare.md", "compare.csv", "compare.html"}
-    assert "| `a` " in results.read_text()
+    assert "| `a` " in results.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -303,7 +303,10 @@ def together(tmp_path, monkeypatch):
         return 0
 
     def row_of(job, folder):
-        mean = {"dice_mean": {"mean": float((folder / "dice").read_text())}, "hd95_mm_mean": {"mean": 1.0}}
+        mean = {
+            "dice_mean": {"mean": float((folder / "dice").read_text(encoding="utf-8"))},
+            "hd95_mm_mean": {"mean": 1.0},
+        }
         return row(job.name, [mean["dice_mean"]["mean"]] * 6, "phantom_2d", "", job.seed)
 
     def together(seeds, *arguments):
@@ -315,7 +318,9 @@ def together(tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "row", row_of)
     monkeypatch.setattr(runs, "revision", lambda: "commit")
     together.rows = lambda: {r["seed"]: r for r in read_rows(tmp_path / "rows")}
-    together.log = lambda seed: (tmp_path / f"output/screen_phantom_2d_supervised_seed{seed}/log.txt").read_text()
+    together.log = lambda seed: (tmp_path / f"output/screen_phantom_2d_supervised_seed{seed}/log.txt").read_text(
+        encoding="utf-8"
+    )
     return together
 
 
@@ -378,7 +383,7 @@ def test_a_signal_ends_all_runs_and_keeps_what_is_done(together, tmp_path, capsy
     sender.join()
     assert list(together.rows()) == [0]
     assert capsys.readouterr().err == "Stopped; the same command with --continue goes on.\n"
-    assert not Path(f"/proc/{begun.read_text()}").exists()
+    assert not Path(f"/proc/{begun.read_text(encoding='utf-8')}").exists()
     assert not begun.parent.with_name("screen_phantom_2d_supervised_seed1").exists()
 
 

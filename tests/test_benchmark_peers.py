@@ -85,7 +85,7 @@ def test_nnunet_gets_the_voxels_that_our_preprocessing_sees_and_consecutive_labe
             nibabel.save(nibabel.Nifti1Image(values, image.affine), entry["label"])
     found = replace(found, task={**found.task, "label_values": [0, 50, 100, 255]})
     raw = cohort.write_raw(found, tmp_path / "raw")
-    about = json.loads((raw / "dataset.json").read_text())
+    about = json.loads((raw / "dataset.json").read_text(encoding="utf-8"))
     assert about["labels"] == {"background": 0, "right ventricle": 1, "myocardium": 2, "left ventricle": 3}
     assert (about["channel_names"], about["numTraining"]) == ({"0": "image"}, 2)
     assert sorted(path.name for path in (raw / "imagesTs").iterdir()) == [f"test_{k:04d}_0000.nii.gz" for k in range(3)]
@@ -119,7 +119,7 @@ def test_sizes_of_voxels_that_contradict_an_affine_are_kept(scans, tmp_path):
 
 def test_our_trainings_see_neither_test_nor_validation(scans):
     found = scans("two_channels")
-    parts = json.loads(found.own_list.read_text())
+    parts = json.loads(found.own_list.read_text(encoding="utf-8"))
     assert parts["test"] == parts["validation"] == []
     assert parts["labelled"] == found.parts["labelled"]
     images = cohort.links(found, found.own_list.parent / "images")
@@ -133,7 +133,7 @@ def test_our_trainings_see_neither_test_nor_validation(scans):
 
 def spoil(folder, form, change):
     path = folder / f"phantom_{form}/list.json"
-    parts = json.loads(path.read_text())
+    parts = json.loads(path.read_text(encoding="utf-8"))
     change(parts)
     path.write_text(json.dumps(parts))
 
@@ -328,11 +328,11 @@ def test_a_killed_training_goes_on_where_it_was_saved(in_nnunet, tmp_path):
     first.train_step = killed
     with pytest.raises(KeyboardInterrupt):
         first.run_training()
-    spent, iterations = json.loads((tmp_path / "spent.json").read_text())
+    spent, iterations = json.loads((tmp_path / "spent.json").read_text(encoding="utf-8"))
     assert 500 < spent <= 610
     assert iterations == (spent - 10) / 2
     second = timed(in_nnunet, tmp_path, spent=spent)
-    second.current_epoch = int((tmp_path / "checkpoint_latest.pth").read_text())
+    second.current_epoch = int((tmp_path / "checkpoint_latest.pth").read_text(encoding="utf-8"))
     second.run_training()
     assert 1000 <= second.seconds() <= 1002
     assert second.rates[0] == pytest.approx(0.01 * (1 - (spent + 10) / 1000) ** 0.9)
@@ -350,7 +350,7 @@ def test_what_is_done_of_nnunet_is_not_done_again(scans, tmp_path, monkeypatch):
         if what == fails:
             raise cohort.PeersError("stopped")
         if what != "plan":
-            spec = json.loads(Path(words[3]).read_text())
+            spec = json.loads(Path(words[3]).read_text(encoding="utf-8"))
             assert (spec["configuration"], spec["threads"]) == ("2d", 1)
             assert 0 < 60 - spec["budget"] < 10  # planning counts
             if what == "predict":
@@ -400,7 +400,7 @@ def prepared(rows, shifts, missed=""):
 def test_the_table_says_who_is_better_and_what_everything_took(tmp_path, capsys):
     prepared(tmp_path / "rows", {"nnU-Net": 3, "supervised": 3, "mean_teacher": 0}, missed="nnU-Net")
     assert command.main(["--table", "--rows", str(tmp_path / "rows"), "--out", str(tmp_path)]) == 0
-    text = (tmp_path / "peers.md").read_text()
+    text = (tmp_path / "peers.md").read_text(encoding="utf-8")
     assert "## acdc, 3 labelled, 60m each, seed 0" in text
     models = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("|")]
     assert models[2:5] == ["nnU-Net", "supervised", "mean_teacher"]
@@ -413,7 +413,7 @@ def test_the_table_says_who_is_better_and_what_everything_took(tmp_path, capsys)
         "nnU-Net 2.8.1, 2d: patch 256 x 224, batch 12, 20.0 million parameters, 50 epochs. 2 cores, 1 thread(s)" in text
     )
     assert "    python -m benchmarks.peers --task acdc:3\n" in text
-    header, *lines = (tmp_path / "peers.csv").read_text().splitlines()
+    header, *lines = (tmp_path / "peers.csv").read_text(encoding="utf-8").splitlines()
     by_method = {
         row["method"]: row for row in (dict(zip(header.split(","), line.split(","), strict=True)) for line in lines)
     }
@@ -429,7 +429,9 @@ def test_the_table_says_who_is_better_and_what_everything_took(tmp_path, capsys)
 
 def test_every_task_says_what_a_comparison_needs():
     for path in (ROOT / "custom/tasks").glob("*.yaml"):
-        assert {"channels", "classes", "label_values", "dimensions"} <= yaml.safe_load(path.read_text()).keys(), path
+        assert {"channels", "classes", "label_values", "dimensions"} <= yaml.safe_load(
+            path.read_text(encoding="utf-8")
+        ).keys(), path
 
 
 def test_a_comparison_is_run_scored_and_kept(scans, tmp_path, monkeypatch, capsys):
@@ -459,15 +461,17 @@ def test_a_comparison_is_run_scored_and_kept(scans, tmp_path, monkeypatch, capsy
     assert asked == [(90, 1, 4)] * 3
     rows = tmp_path / "rows/phantom_2d_90s_seed4"
     assert {path.name for path in rows.iterdir()} == {"about.json", "nnU-Net.csv", "supervised.csv", "mean_teacher.csv"}
-    text = (tmp_path / "peers.md").read_text()
+    text = (tmp_path / "peers.md").read_text(encoding="utf-8")
     assert "## phantom_2d, 90s each, seed 4" in text
     assert str(tmp_path) not in text
     assert "--budget 90s --task phantom_2d --lists LISTS --bundles supervised mean_teacher --threads 1 --seed 4" in text
-    assert [line.split(",")[5] for line in (tmp_path / "peers.csv").read_text().splitlines()[1:]] == ["1.0"] * 3
-    about = json.loads((rows / "about.json").read_text())
+    assert [line.split(",")[5] for line in (tmp_path / "peers.csv").read_text(encoding="utf-8").splitlines()[1:]] == [
+        "1.0"
+    ] * 3
+    about = json.loads((rows / "about.json").read_text(encoding="utf-8"))
     (rows / "about.json").write_text(json.dumps({**about, "commit": "earlier"}))
     assert command.main([str(word) for word in words]) == 0
-    assert "commit earlier" in (tmp_path / "peers.md").read_text()
+    assert "commit earlier" in (tmp_path / "peers.md").read_text(encoding="utf-8")
     spoil(tmp_path, "2d", lambda parts: parts["labelled"].pop())
     with pytest.raises(cohort.PeersError, match="was begun with scans"):
         command.main([str(word) for word in words])
