@@ -8,13 +8,13 @@ import io
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from .errors import UserError
 
-LITTER = re.compile(r"\..+\.\d+\.tmp")
+LITTER = re.compile(r"\.(.+)\.\d+\.tmp")
 REASONS = {
     errno.ENOSPC: "no space on {folder}",
     errno.EDQUOT: "quota used up on {folder}",
@@ -76,9 +76,14 @@ def entries(folder: Path) -> list[Path]:
     return sorted(Path(folder).iterdir()) if Path(folder).is_dir() else []
 
 
-def sweep(folder: Path) -> list[Path]:
-    """Remove the temporary files of writers that were killed; returns them. Call it while no other writer is there."""
-    litter = [path for path in entries(folder) if LITTER.fullmatch(path.name) and path.is_file()]
+def sweep(folder: Path, names: Collection[str] | None = None) -> list[Path]:
+    """Remove the temporary files of writers that were killed; returns them. Call it while no other writer is there.
+
+    Args:
+        names: of the files that were to be written; None: any.
+    """
+    found = [(path, match[1]) for path in entries(folder) if (match := LITTER.fullmatch(path.name)) and path.is_file()]
+    litter = [path for path, name in found if names is None or name in names]
     for path in litter:
         path.unlink(missing_ok=True)
     return litter

@@ -28,7 +28,7 @@ class Pace:
         self.every_s, self.clock = every_s, clock
         self.begin()
 
-    def begin(self, done: int = 0) -> None:
+    def begin(self, done: float = 0) -> None:
         """Note time and place of the start: ``done`` was done before it, and says nothing of the pace."""
         self._began = self._said = self.clock()
         self._first = done
@@ -41,9 +41,14 @@ class Pace:
         self._said = now
         return True
 
-    def left(self, done: int, total: int) -> str:
-        """``3 of 20, about 0:03:24 left``, by what was done since the start, at least one."""
-        seconds = (self.clock() - self._began) / (done - self._first) * (total - done)
+    def left(self, done: int, total: int, work: tuple[float, float] | None = None) -> str:
+        """``3 of 20, about 0:03:24 left``, by what was done since the start, at least one.
+
+        Args:
+            work: done and in all, in any unit, where the items differ in it; by it the time is reckoned.
+        """
+        ready, whole = work or (done, total)
+        seconds = (self.clock() - self._began) / (ready - self._first) * (whole - ready)
         return f"{done} of {total}, about {timedelta(seconds=round(seconds))} left"
 
 

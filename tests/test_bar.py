@@ -71,6 +71,24 @@ def test_the_time_left_of_a_resumed_run_is_by_the_steps_it_took_itself(caplog):
     ]
 
 
+@pytest.mark.usefixtures("log")
+def test_the_time_left_is_by_the_work_where_scans_differ_in_size(caplog):
+    now, work = [0.0], [1, 1, 8]  # megavoxels, a minute each
+
+    def step(engine, megavoxels):
+        now[0] += 60.0 * megavoxels
+
+    engine = Engine(step)
+    Bar("case", clock=lambda: now[0], work=work, every_s=60).attach(engine)
+    with caplog.at_level(logging.INFO):
+        engine.run(work, max_epochs=1)
+    assert [r.getMessage() for r in caplog.records if r.name == "custom.training.bar"] == [
+        "case 1 of 3, about 0:09:00 left",
+        "case 2 of 3, about 0:08:00 left",
+        "case 3 of 3, about 0:00:00 left",
+    ]
+
+
 def test_a_terminal_gets_the_bar_alone(caplog, monkeypatch):
     monkeypatch.setattr(sys, "stderr", Terminal())
     assert lines_of(3600.0, caplog) == []

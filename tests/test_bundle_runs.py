@@ -108,7 +108,7 @@ def test_every_form_of_the_phantom_trains_and_infers(bundle, task, run_bundle, p
     preds = tmp_path / "preds"
     where = {"dataset_dir": str(images), "output_dir": str(preds)}
     run_bundle(out / "bundle", "run", "configs/inference.yaml", drawn=True, pictures=True, **where)
-    [written] = [path.name.partition("_pred.")[0] for path in preds.iterdir() if path.name != "pictures"]
+    [written] = [path.name.partition("_pred.")[0] for path in preds.glob("*_pred.*")]
     assert sorted(path.name for path in (preds / "pictures").iterdir()) == ["all.png", f"{written}.png"]
 
 

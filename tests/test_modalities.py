@@ -352,7 +352,7 @@ def infer_with_bundle(run_bundle: Callable[..., Path], tmp_path: Path) -> Callab
     def go(images: Path, out: Path, **overrides: Any) -> dict[str, np.ndarray]:
         folders = {"dataset_dir": str(images), "output_dir": str(out)}
         run_bundle(BUNDLE, "run", "configs/inference.yaml", **folders, **small, **overrides)
-        return {path.name: np.asarray(nibabel.load(path).dataobj) for path in sorted(out.iterdir())}
+        return {path.name: np.asarray(nibabel.load(path).dataobj) for path in sorted(out.glob("*_pred.*"))}
 
     return go
 

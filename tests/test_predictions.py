@@ -77,3 +77,20 @@ def test_nothing_is_drawn_that_was_not_asked_for(case, drawn, tmp_path):
 def test_files_are_written(case, tmp_path):
     run(handler(tmp_path), case)
     assert sorted(path.name for path in (tmp_path / "pictures").iterdir()) == ["all.png", "p01.png"]
+
+
+def test_cases_that_an_earlier_run_segmented_are_drawn_with_the_others(case, drawn, tmp_path):
+    values = np.zeros(SHAPE, np.uint16)
+    values[2:6, 3:8, 1] = 600
+    nib.save(nib.Nifti1Image(values, np.diag([1, 2, 5, 1])), tmp_path / "p00_pred.nii.gz")
+    nib.save(nib.load(tmp_path / "p01.nii.gz"), tmp_path / "p00.nii.gz")
+    kept = [(str(tmp_path / "p00.nii.gz"), tmp_path / "p00_pred.nii.gz")]
+    run(handler(tmp_path, kept=kept), case)
+    assert [name for _, _, name in drawn] == ["p01.png", "p00.png", "all.png"]
+    assert [one.title for one in drawn[-1][0]] == ["p00", "p01"]
+    assert int((drawn[1][0][0].mask == 2).sum()) == 20
+    drawn.clear()
+    handler(tmp_path, kept=kept).finish()  # nothing was left to segment
+    assert [name for _, _, name in drawn] == ["p00.png", "all.png"]
+    handler(tmp_path, kept=kept, wanted=False).finish()
+    assert len(drawn) == 2

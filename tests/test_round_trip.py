@@ -170,7 +170,7 @@ def test_label_values_of_any_size_come_back_in_a_prediction(trip, indices, value
         loaded = before({"image": str(image)})
         answer = torch.nn.functional.one_hot(torch.as_tensor(indices).long(), 3).movedim(-1, 0).float()
         after({**loaded, "pred": MetaTensor(answer, meta=loaded["image"].meta)})
-        (written,) = (Path(folder) / "predictions").iterdir()
+        (written,) = (Path(folder) / "predictions").glob("*_pred.*")
         np.testing.assert_array_equal(nib.load(written).dataobj, np.asarray(values)[indices])
 
 
@@ -239,7 +239,7 @@ def test_a_mask_in_an_image_of_any_format_comes_back_as_itself(trip, form, label
         loaded = before({"image": str(file)})
         logits = trip.parser.get_parsed_content("inferer")(loaded["image"].as_tensor()[None], bright)[0]
         after({**loaded, "pred": MetaTensor(logits, meta=loaded["image"].meta)})
-        (answer,) = (Path(folder) / "predictions").iterdir()
+        (answer,) = (Path(folder) / "predictions").glob("*_pred.*")
         found, expected = map(nib.as_closest_canonical, (nib.load(answer), nib.Nifti1Image(label, affine)))
         np.testing.assert_array_equal(np.asarray(found.dataobj), np.asarray(expected.dataobj))
         np.testing.assert_allclose(found.affine, expected.affine, atol=1e-3)

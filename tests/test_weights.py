@@ -206,7 +206,7 @@ def test_inference_through_the_config_compares(run_bundle, finished, phantoms, t
     assert "  trained with spacing_mm=[1.5, 1.5, -1], this config has [3, 3, -1]" in str(cause).splitlines()
     assert not (tmp_path / "out").exists()
     out = run_bundle(bundle, "run", "configs/inference.yaml", **same)
-    assert len(list(out.iterdir())) == 1
+    assert len(list(out.glob("*_pred.*"))) == 1
 
 
 def test_weights_to_start_from_may_be_trained_otherwise_and_the_log_says_how(tmp_path, caplog):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -162,6 +163,12 @@ class Check:
             raise CohortError(f"The scans cannot be used.\n  {report.text()}")
         logger.info("No faults in %s (%s).", plural(len(report.cases), "scan"), report.reading())
         return {part: len(entries) for part, entries in parts.items()}
+
+    def voxels(self, entries: Sequence[Mapping]) -> list[int]:
+        """Of each scan's image, where it was read here; 1 of all where one was not."""
+        files = [next(iter(case.files.values())) for case in self._cases("unlabelled", list(map(_entry, entries)))]
+        found = [self.record.known(file) for file in files]
+        return [math.prod(facts.shape) for facts in found if facts] if all(found) else [1] * len(found)
 
     def report(self, parts: Mapping[str, Sequence[Mapping]]) -> Report:
         """Everything that was found, nothing raised."""

@@ -150,6 +150,11 @@ def _key(path: str) -> str:
 # whether a file changed
 
 
+def signature(path: str) -> str | None:
+    """Names, sizes, inodes and times of a scan's files as one digest; None where one is missing."""
+    return _signature(path)[0]
+
+
 def _signature(path: str) -> tuple[str | None, float]:
     """Names, sizes, inodes and times of a scan's files as one digest, None where one is missing; and the seconds until
     another writing would get other times than these."""
@@ -177,7 +182,7 @@ def _settled(paths: Sequence[str]) -> dict[str, str | None]:
     if young:
         time.sleep(max(found[path][1] for path in young))
         found |= {path: _signature(path) for path in young}
-    return {path: None if wait else signature for path, (signature, wait) in found.items()}
+    return {path: None if wait else digest for path, (digest, wait) in found.items()}
 
 
 # the record's own file

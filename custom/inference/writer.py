@@ -1,15 +1,16 @@
 """Predictions come back on the grid of the image that they were made for.
 
-Named in configs, after ``Invertd``, as ``{_target_: SaveImaged, keys: pred, writer: {_target_:
-scripts.inference.writer.GridWriter, _mode_: callable, label_values: '@label_values'}, output_name_formatter: {_target_:
-scripts.inference.writer.case_name, _mode_: callable}, ...}``.
+Written with it by :mod:`.saving`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import gzip
+import hashlib
+import io
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from monai.data.image_writer import ImageWriter
@@ -26,6 +27,7 @@ from ..cohort.label_formats import OF_FILES, OF_PICTURES, smallest, unfit
 from ..cohort.names import SUFFIXES, stem
 from ..cohort.words import span, value_list
 from ..errors import UserError
+from ..files import write_atomically
 
 # What places voxels in space; not the descriptions of a header, nor the range of grey that it asks to be shown.
 GEOMETRY = (
@@ -56,11 +58,12 @@ class GridWriter(ImageWriter):
     so is a picture, and its PNG says in EXIF what the picture's file says: on the file's own pixels, and upright to viewers.
 
     All files of a task have one number format, the smallest that holds its values: uint8, int16, uint16 or int32. A PNG is
-    uint8 or uint16.
+    uint8 or uint16. A file is whole or not there.
 
     Args:
         label_values: of the task's classes. What MONAI's ``SaveImage`` says of a number format is not heeded: of one that
             PNG lacks it makes uint8, whatever the values.
+        written: is called with the path and the SHA-256 of each file just before it takes its name.
 
     Shape:
         - data: ``(1, *spatial)``, or ``(*spatial)`` where ``channel_dim`` is None; the image's ``spatial``.
@@ -68,11 +71,14 @@ class GridWriter(ImageWriter):
     Raises:
         GridError: the shape or the affine is not the image's; more than one channel.
         ValuesError: a value that is none of ``label_values``; no format holds them all.
+        FileError: the file cannot be written; an earlier one stays.
     """
 
-    def __init__(self, label_values: Sequence[int] = range(256), **_: Any) -> None:
+    def __init__(
+        self, label_values: Sequence[int] = range(256), written: Callable[[Path, str], None] | None = None, **_: Any
+    ) -> None:
         super().__init__()
-        self.label_values = list(label_values)
+        self.label_values, self.written = list(label_values), written
         self.meta: Mapping[str, Any] = {}
 
     def set_data_array(self, data_array: Any, channel_dim: int | None = 0, **_: Any) -> None:
@@ -92,16 +98,18 @@ class GridWriter(ImageWriter):
         super().write(filename, verbose=verbose)
         source = Path(str(self.meta.get("filename_or_obj", "")))
         self._judge(source.name)
-        name = str(filename)
-        picture = name.lower().endswith(".png") and is_picture(source)
+        path = named(filename, source)
+        picture = path.suffix.lower() == ".png"
         self.data_obj = self._whole(np.asarray(self.data_obj), source.name, OF_PICTURES if picture else OF_FILES)
         self._turn_back()
-        if picture:
-            self._write_picture(name, source)
-        elif not name.lower().endswith(".png"):
-            self._write_nifti(name, source)
-        else:
-            self._write_nifti(name[: -len(".png")] + ".nii.gz", source)
+        save = self._picture(source) if picture else self._nifti(path, source)
+        write_atomically(path, lambda file: self._stream(path, file, save))
+
+    def _stream(self, path: Path, file: BinaryIO, save: Callable[[BinaryIO], Any]) -> None:
+        digested = _Digested(file)
+        save(digested)  # type: ignore[arg-type] # both write bytes in order alone
+        if self.written:
+            self.written(path, digested.sha256.hexdigest())
 
     def _judge(self, name: str) -> None:
         """The transforms must have been undone: Invertd gives back the shape and the affine that were read."""
@@ -136,7 +144,7 @@ class GridWriter(ImageWriter):
             self.data_obj = turn(stored).back(np.asarray(self.data_obj))
             self.meta = {**self.meta, "affine": stored}
 
-    def _write_nifti(self, filename: str, source: Path) -> None:
+    def _nifti(self, path: Path, source: Path) -> Callable[[BinaryIO], Any]:
         import nibabel
 
         if is_nifti(source):
@@ -151,16 +159,50 @@ class GridWriter(ImageWriter):
             # of a CT whose gantry was tilted: a qform holds no shear, and would be a second answer
             image.set_qform(*((None, "unknown") if _sheared(affine) else (affine, "scanner")))
             image.header.set_xyzt_units("mm")
-        nibabel.save(image, filename)
+        if path.suffix != ".gz":
+            return lambda file: image.to_stream(file)  # type: ignore[arg-type] # writes, and asks where it is
 
-    def _write_picture(self, filename: str, source: Path) -> None:
+        def packed(
+            file: BinaryIO,
+        ) -> None:  # as nibabel.save does, but for the time: the same voxels are the same bytes
+            with gzip.GzipFile("", "wb", compresslevel=1, fileobj=file, mtime=0) as stream:
+                image.to_stream(stream)
+
+        return packed
+
+    def _picture(self, source: Path) -> Callable[[BinaryIO], Any]:
         if self.data_obj.ndim != 2:
             raise GridError(
                 f"a picture has two axes, found {by(self.data_obj.shape)} voxels; set output_ext to .nii.gz"
             )
         turn = orientation(source)
         rows = np.ascontiguousarray(as_stored(np.asarray(self.data_obj).T, turn))
-        Image.fromarray(rows).save(filename, exif=exif_of(turn))
+        return lambda file: Image.fromarray(rows).save(file, "PNG", exif=exif_of(turn))
+
+
+class _Digested(io.RawIOBase):
+    """Passes on what is written, and digests it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.sha256 = file, hashlib.sha256()
+
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self.file.tell()
+
+    def write(self, data: Any) -> int:
+        self.sha256.update(data)
+        return self.file.write(data)
+
+
+def named(filename: str | Path, source: str | Path) -> Path:
+    """The path of what is written for an image: ``.png`` becomes ``.nii.gz`` where the image is no picture."""
+    path = Path(filename)
+    if path.suffix.lower() == ".png" and not is_picture(source):
+        return path.with_name(path.name[: -len(".png")] + ".nii.gz")
+    return path
 
 
 def _sheared(affine: np.ndarray) -> bool:

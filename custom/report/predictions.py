@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from ignite.engine import Engine, Events
 
+from ..cohort.formats import open_scan
 from ..cohort.label_formats import as_classes
 from ..cohort.names import stem
 from . import preview
@@ -26,37 +27,43 @@ class PredictionPictures:
         classes: names, background first.
         label_values: of the classes in what is written.
         wanted: False draws nothing.
+        kept: image and prediction of cases that an earlier run segmented; they are drawn at the end.
     """
 
     def __init__(
-        self, output_dir: str | Path, classes: Sequence[str], label_values: Sequence[int], wanted: bool = True
+        self,
+        output_dir: str | Path,
+        classes: Sequence[str],
+        label_values: Sequence[int],
+        wanted: bool = True,
+        kept: Sequence[tuple[str, Path]] = (),
     ) -> None:
-        self.folder, self.classes, self.values, self.wanted = (
-            Path(output_dir) / FOLDER,
-            classes[1:],
-            label_values,
-            wanted,
-        )
+        self.folder, self.classes, self.values = Path(output_dir) / FOLDER, classes[1:], label_values
+        self.wanted, self.kept = wanted, kept
         self._drawn: list[preview.Preview] = []
 
     def attach(self, engine: Engine) -> None:
         if self.wanted:
             engine.add_event_handler(Events.ITERATION_COMPLETED, self)
-            engine.add_event_handler(Events.COMPLETED, self._sheet)
+            engine.add_event_handler(Events.COMPLETED, self.finish)
 
     def __call__(self, engine: Engine) -> None:
         cases: Any = engine.state.batch  # case by case, as the post-processing leaves them
         output: Any = engine.state.output
         for case, of_case in zip(cases, output, strict=True) if output else ():  # a refused case has no output
-            file = Path(str(case["image"].meta["filename_or_obj"]))
-            mask = as_classes(np.asarray(of_case["pred"][0]), self.values)
-            one = preview.preview(file, mask, stem(str(file)))
-            self.folder.mkdir(parents=True, exist_ok=True)
-            preview.write(one, self.classes, self.folder / f"{stem(str(file))}.png")
-            if len(self._drawn) < MOST:
-                self._drawn.append(one)
+            self._draw(Path(str(case["image"].meta["filename_or_obj"])), np.asarray(of_case["pred"][0]))
 
-    def _sheet(self) -> None:
+    def finish(self) -> None:
+        """Draw the cases that were kept, and the sheet."""
+        for image, prediction in self.kept if self.wanted else ():
+            self._draw(Path(image), open_scan(prediction, preview.MOST).voxels)
         if self._drawn:
-            preview.write_sheet(self._drawn, self.classes, self.folder / SHEET)
+            preview.write_sheet(sorted(self._drawn, key=lambda one: one.title), self.classes, self.folder / SHEET)
             self._drawn.clear()
+
+    def _draw(self, image: Path, voxels: np.ndarray) -> None:
+        one = preview.preview(image, as_classes(voxels, self.values), stem(str(image)))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        preview.write(one, self.classes, self.folder / f"{one.title}.png")
+        if len(self._drawn) < MOST:
+            self._drawn.append(one)

@@ -63,6 +63,24 @@ def changed_since_training(bundle: Path, config: RunConfig, free: Collection[str
     return [line.replace("written", "trained", 1) for line in differences(before, after, (*FREE, *free))]
 
 
+def decisive(config: RunConfig) -> dict[str, Any]:
+    """The settings that a prediction depends on, as they are written, by their full names."""
+    raw = {name: config.config[name] for name in _deciding(config.config)}
+    free = [
+        name for name in FREE if name != "fill_nonfinite"
+    ]  # decides no training, but what an image with a NaN becomes
+    return {name: value for name, value in _leaves(raw) if not any(f"{name}::".startswith(f"{f}::") for f in free)}
+
+
+def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
+    if items is None:
+        yield name, value
+        return
+    for key, item in items:
+        yield from _leaves(item, f"{name}::{key}" if name else str(key))
+
+
 def _where(bundle: Path, root: Path) -> str:
     bundle, here = bundle.resolve(), Path.cwd()
     if bundle == root:  # weights that came with it

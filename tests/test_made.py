@@ -1,0 +1,211 @@
+"""The promises of custom/inference/made.py: a killed inference goes on; what other weights made, or somebody drew, is not taken
+for its own."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from monai.bundle import ConfigParser
+from monai.data import MetaTensor
+from scan_files import write_nifti
+
+from custom.errors import UserError
+from custom.inference.made import FILE, Made
+from custom.inference.saving import SavePredictiond
+from custom.run.config import RunConfig
+
+SHAPE = (6, 5, 4)
+CONFIG = {"channels": ["image"], "fill_nonfinite": False, "memory_gb": 1, "bundle_root": ".", "network_def": {"widths": [4]},
+          "preprocessing": {"reader": {"fill_nonfinite": "@fill_nonfinite"}},
+          "inferer": {"roi_size": [4], "sw_batch_size": 4}}  # fmt: skip
+
+
+class Folder:
+    """Three images, and inferences of them that find the value of the weights everywhere."""
+
+    def __init__(self, root: Path) -> None:
+        self.images, self.out, self.weights = root / "images", root / "out", root / "model.pt"
+        self.images.mkdir()
+        self.weights.write_bytes(b"1")
+        for name in ("p1", "p2", "p3"):
+            write_nifti(self.images / f"{name}.nii.gz", np.arange(120, dtype=np.int16).reshape(SHAPE))
+
+    def begin(self, **config: Any) -> tuple[Made, list[str]]:
+        """An inference, and the names of the scans that it is to segment."""
+        saving = SavePredictiond(self.out, [0, 1, 2])
+        keep = config.pop("keep", True)
+        made = Made(saving, self.weights, RunConfig(ConfigParser({**CONFIG, **config})), keep)
+        entries = [{"image": str(path)} for path in sorted(self.images.iterdir())]
+        return made, [Path(entry["image"]).name[:2] for entry in made.missing(entries)]
+
+    def segment(self, made: Made, names: list[str]) -> None:
+        value = float(self.weights.read_bytes())
+        for name in names:
+            meta = {"filename_or_obj": str(self.images / f"{name}.nii.gz"), "spatial_shape": SHAPE}
+            made.saving({"pred": MetaTensor(torch.full((1, *SHAPE), value), meta=meta)})
+        made.close()
+
+    def run(self, **config: Any) -> list[str]:
+        made, names = self.begin(**config)
+        self.segment(made, names)
+        return names
+
+    def path(self, name: str) -> Path:
+        return self.out / f"{name}_pred.nii.gz"
+
+
+@pytest.fixture
+def folder(tmp_path) -> Folder:
+    return Folder(tmp_path)
+
+
+def told(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [r.getMessage() for r in caplog.records if r.name == "custom.inference.made"]
+
+
+def test_only_what_is_missing_is_segmented(folder, caplog):
+    made, names = folder.begin()
+    folder.segment(made, names[:2])
+    kept = {name: folder.path(name).stat().st_mtime_ns for name in ("p1", "p2")}
+    with caplog.at_level(logging.INFO):
+        assert folder.run() == ["p3"]
+        assert folder.run() == []
+    assert told(caplog) == [f"Predictions: {n} of 3 scans segmented already and kept." for n in (2, 3)]
+    assert {name: folder.path(name).stat().st_mtime_ns for name in kept} == kept
+
+
+CHANGES = {
+    "by other weights": lambda f: f.weights.write_bytes(b"2"),
+    "of an image that has changed": lambda f: [os.utime(path, (0, 0)) for path in f.images.iterdir()],
+    "damaged": lambda f: [f.path(n).write_bytes(f.path(n).read_bytes()[:-9]) for n in ("p1", "p2", "p3")],
+}
+
+
+@pytest.mark.parametrize("reason", CHANGES)
+def test_what_was_made_otherwise_is_made_anew_and_one_line_says_why(folder, caplog, reason):
+    folder.run()
+    CHANGES[reason](folder)
+    with caplog.at_level(logging.INFO):
+        assert folder.run() == ["p1", "p2", "p3"]
+        assert folder.run() == []
+    assert told(caplog) == [
+        f"Predictions: made anew: 3 {reason}.",
+        "Predictions: 3 of 3 scans segmented already and kept.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("now", "anew"),
+    [
+        ({"network_def": {"widths": [8]}}, True),
+        ({"fill_nonfinite": True}, True),
+        ({"inferer": {"roi_size": [8], "sw_batch_size": 4}}, True),
+        ({"inferer": {"roi_size": [4], "sw_batch_size": 1}, "memory_gb": 8, "bundle_root": "/elsewhere"}, False),
+        ({"keep": False}, True),
+    ],
+)
+def test_settings_that_decide_a_prediction(folder, now, anew):
+    folder.run()
+    assert folder.run(**now) == (["p1", "p2", "p3"] if anew else [])
+
+
+def test_the_weights_before_may_come_back(folder):
+    folder.run()
+    folder.weights.write_bytes(b"2")
+    folder.run()
+    folder.weights.write_bytes(b"1")
+    assert folder.run() == ["p1", "p2", "p3"]
+
+
+@pytest.mark.parametrize("whose", ["drawn over it", "there before", "a folder"])
+def test_what_is_not_ours_is_never_touched(folder, whose):
+    if whose == "drawn over it":
+        folder.run()
+    if whose == "a folder":
+        folder.path("p2").mkdir(parents=True)
+    else:
+        folder.out.mkdir(exist_ok=True)
+        write_nifti(folder.path("p2"), np.full(SHAPE, 2, np.uint8))
+    (folder.out / ".notes.1.tmp").write_text("mine")
+    before = {path: path.stat().st_mtime_ns for path in folder.out.iterdir()}
+    with pytest.raises(UserError) as error:
+        folder.begin()
+    assert str(error.value) == (
+        f"{folder.out} holds 1 file in the place of predictions that no inference wrote there so (p2_pred.nii.gz): drawn, "
+        "changed since, or of an earlier version. They are not overwritten: move them away, or give another --output_dir."
+    )
+    assert {path: path.stat().st_mtime_ns for path in folder.out.iterdir() if path.name != ".lock"} == {
+        path: time_ns for path, time_ns in before.items() if path.name != ".lock"
+    }
+
+
+@pytest.mark.fault(
+    "44", "killed between the line of the record and the file's name; in the middle of a line and of a file"
+)
+def test_no_moment_of_a_kill_makes_a_prediction_foreign_or_takes_half_of_one_for_whole(folder, monkeypatch):
+    folder.run()
+    folder.weights.write_bytes(b"2")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(Path, "unlink", lambda *_, **__: None)  # a killed process clears nothing up
+        made, names = folder.begin()
+        made.saving({"pred": MetaTensor(torch.full((1, *SHAPE), 2), meta={
+            "filename_or_obj": str(folder.images / "p1.nii.gz"), "spatial_shape": SHAPE})})  # fmt: skip
+        with pytest.raises(KeyboardInterrupt):
+            made.saving.finish()
+    with (folder.out / FILE).open("ab") as file:
+        file.write(b'{"prediction": "p2_pred.nii.gz", "sha2')
+    assert list(folder.out.glob(".p1_pred*.tmp"))
+    assert folder.run() == names == ["p1", "p2", "p3"]
+    assert not list(folder.out.glob(".*.tmp"))
+    assert folder.run() == []
+    assert len((folder.out / FILE).read_text().splitlines()) == 3 + 1 + 1 + 3
+
+
+def test_one_inference_a_folder(folder):
+    code = f"from custom.run.folder import RunFolder; RunFolder({str(folder.out)!r}).open(); print(flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        with pytest.raises(UserError, match="is in use by pid"):
+            folder.begin()
+        other.communicate(b"\n")
+    assert folder.run() == ["p1", "p2", "p3"]
+
+
+@pytest.mark.fault("45", "SIGKILL in the middle of an inference through the config, then the same command")
+def test_a_killed_inference_goes_on_with_the_scans_that_are_missing(finished, run_bundle, phantoms, tmp_path, caplog):
+    bundle, images = finished("supervised", tmp_path / "run") / "bundle", tmp_path / "images"
+    shutil.copytree(phantoms / "phantom_2d/images", images)
+    total = len(list(images.iterdir()))
+    settings = {"dataset_dir": str(images), "output_dir": str(tmp_path / "out"), "inferer::overlap": 0.97}
+    options = [text for name, value in settings.items() for text in (f"--{name}", str(value))]
+    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", "configs/inference.yaml", *options]
+    with (tmp_path / "log").open("wb") as log, subprocess.Popen(command, cwd=bundle, stdout=log, stderr=log) as child:
+        while child.poll() is None and len(list((tmp_path / "out").glob("[!.]*_pred.*"))) < 2:
+            time.sleep(0.001)
+        child.send_signal(signal.SIGKILL)
+    done = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("[!.]*_pred.*")}
+    assert 2 <= len(done) < total, (tmp_path / "log").read_text()
+    with caplog.at_level(logging.INFO):
+        out = run_bundle(bundle, "run", "configs/inference.yaml", **settings)
+    assert f"Predictions: {len(done)} of {total} scans segmented already and kept." in caplog.text
+    assert {path.name: path.stat().st_mtime_ns for path in out.glob("[!.]*_pred.*") if path.name in done} == done
+    whole = run_bundle(bundle, "run", "configs/inference.yaml", **{**settings, "output_dir": str(tmp_path / "whole")})
+    found, expected = (
+        {path.name: path.read_bytes() for path in folder.glob("[!.]*_pred.*")} for folder in (out, whole)
+    )
+    assert found == expected
+    assert len(found) == total
+    assert len([json.loads(line) for line in (out / FILE).read_text().splitlines()]) == total
