@@ -53,7 +53,13 @@ class Pace:
 
 
 def shown(
-    items: Iterable[Item], what: str, total: int, unit: str, clock: Callable[[], float] = time.monotonic
+    items: Iterable[Item],
+    what: str,
+    total: int,
+    unit: str,
+    clock: Callable[[], float] = time.monotonic,
+    *,
+    every_s: float = EVERY_S,
 ) -> Iterator[Item]:
     """The items one by one: with a bar in a terminal, after two seconds; in a log with a line every half minute."""
     from tqdm import tqdm
@@ -61,7 +67,7 @@ def shown(
     if sys.stderr.isatty():  # where the bar is drawn
         yield from tqdm(items, desc=what, total=total, unit=unit, disable=None, delay=2)
         return
-    pace = Pace(clock=clock)
+    pace = Pace(every_s, clock)
     for done, item in enumerate(items, start=1):
         if pace.due():
             say(f"{what}: {unit} {pace.left(done, total)}")

@@ -275,6 +275,7 @@ FAULTS = {
     "43": "modalities of one scan that are on one grid but for their headers",
     "44": "preprocessed scans on disk that are damaged, gone or of other files",
     "45": "kill -9 in an inference, then the same command",
+    "46": "a scan whose logits do not fit in the memory that is allowed",
 }
 
 _done: dict[str, dict[str, None]] = {row: {} for row in FAULTS}  # what was done to a row, in order

@@ -54,5 +54,6 @@ def test_what_is_not_resized_in_blocks_is_monais_to_the_bit():
 def test_every_bundle_interpolates_logits_in_inference_and_in_evaluation(bundle):
     for name in ("inference", "evaluate"):
         text = str(yaml.safe_load((bundle / f"configs/{name}.yaml").read_text()))
-        assert "'scripts.inference.invert.InvertLogitsd'" in text
+        inverts = {"inference": "label_map.LabelMapd", "evaluate": "invert.InvertLogitsd"}[name]
+        assert f"'scripts.inference.{inverts}'" in text
         assert "'Invertd'" not in text

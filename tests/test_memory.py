@@ -1,41 +1,181 @@
-"""What a process may have and still take is the least of what the machine and a container's limits say."""
+"""The promises of custom/inference/memory.py: within a bound at once, slab by slab, or not at all, and which is said before."""
 
 from __future__ import annotations
 
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
 import pytest
+import torch
+from conftest import ROOT
+from monai.data import MetaTensor
+from monai.inferers import SimpleInferer, SlidingWindowInferer
+from monai.transforms import Compose, Resized
 
-from custom import memory
+from custom.cohort.check import Check
+from custom.cohort.resampling import Size
+from custom.errors import UserError
+from custom.inference import memory
+from custom.inference.memory import BoundedInferer, Memory, need
+from custom.inference.slabs import LogitSlabs
 
-
-@pytest.fixture
-def files(tmp_path, monkeypatch):
-    names = ("memory.max", "memory.current", "file"), ("absent", "absent", "cache")
-    monkeypatch.setattr(memory, "CGROUPS", [(tmp_path / a, tmp_path / b, name) for a, b, name in names])
-    monkeypatch.setattr(memory, "MEMINFO", tmp_path / "meminfo")
-    return tmp_path
-
-
-@pytest.mark.parametrize(
-    ("text", "limit"), [("1000000\n", 1e6), ("max\n", None), ("9223372036854771712\n", None), ("", None)]
+CLASSES = 9
+WINDOWS = SlidingWindowInferer((32, 32, 32), sw_batch_size=2, overlap=0.25, mode="gaussian")
+LARGE, SMALL = (
+    Size("/images/large.nii.gz", 1, 10**9, (1000, 1000, 1000)),
+    Size("/images/small.nii.gz", 1, 10**6, (100,) * 3),
 )
-def test_a_limit_of_a_container_counts_where_it_is_the_smaller_one(files, text, limit):
-    free = memory.physical_memory()
-    (files / "memory.max").write_text(text)
-    assert memory.physical_memory() == (limit or free)
 
 
-def test_free_is_what_the_machine_says_is_available(files):
-    assert memory.free_memory() == memory.physical_memory()
-    (files / "meminfo").write_text("MemTotal:  9 kB\nMemFree:  1 kB\nMemAvailable:      3 kB\n")
-    assert memory.free_memory() == 3 * 1024
+@pytest.fixture(autouse=True)
+def _nothing_else_in_memory(monkeypatch):
+    monkeypatch.setattr(memory, "resident_bytes", lambda: 0)
+    monkeypatch.setattr(memory, "return_freed_memory", lambda: None)
+    monkeypatch.setattr(memory._Peak, "bytes", lambda _: 0)
 
 
-def test_files_that_are_kept_in_memory_give_way(files):
-    """2,000 of 10,000 bytes are used, 500 of them by files: 8,500 are free."""
-    (files / "memory.max").write_text("10000\n")
-    (files / "memory.current").write_text("2000\n")
-    assert memory.free_memory() == 8000
-    (files / "memory.stat").write_text("anon 1500\nfile 500\nkernel 1\n")
-    assert memory.free_memory() == 8500
-    (files / "memory.current").write_text("20000\n")
-    assert memory.free_memory() == 0
+def plan(memory_gb: float | None, *sizes: Size, inferer: Any = WINDOWS) -> Memory:
+    return Memory(memory_gb, sizes, list(range(CLASSES)), 1, inferer, torch.nn.Identity())
+
+
+def test_the_logits_of_the_whole_are_most_of_what_a_scan_takes():
+    found = need(LARGE, CLASSES, (32, 32, 32))
+    assert found.whole > 10**9 * 2 * 4 * CLASSES  # twice: before and after they are turned back
+    assert found.slabs < 10**9 * (
+        4 + 3 + 4 * (2 * CLASSES + 1) * 0.032 + 0.1
+    )  # the image, the result, a slab of 32 planes
+    assert found.reading < 20 * 10**9
+
+
+def image(size: Size) -> MetaTensor:
+    return MetaTensor(torch.zeros(1, 1, 1, 1), meta={"filename_or_obj": size.file})
+
+
+def test_a_scan_is_segmented_at_once_where_that_fits_and_else_in_slabs():
+    for memory_gb, slabs in ((200, False), (40, True)):
+        found = plan(memory_gb, LARGE, SMALL)
+        assert [found.in_slabs(image(size)) for size in (LARGE, SMALL)] == [slabs, False]
+
+
+def test_without_a_bound_it_is_the_machines(monkeypatch):
+    monkeypatch.setattr(memory, "physical_memory", lambda: 40e9)
+    assert plan(None, LARGE).in_slabs(image(LARGE))
+
+
+def test_the_next_scan_is_read_meanwhile_where_both_fit():
+    assert plan(200, LARGE, LARGE, SMALL).ahead == [True, True, True]
+    assert plan(30, LARGE, LARGE, SMALL).ahead == [False, True, True]
+
+
+@pytest.mark.fault("46", "a bound that nothing fits")
+def test_what_fits_in_no_way_is_told_at_once_and_plainly():
+    with pytest.raises(UserError) as error:
+        plan(8, SMALL, LARGE)
+    assert str(error.value) == (
+        "1 scan of 2 need more memory than the 8 GB that memory_gb allows, even slab by slab:\n"
+        "  large.nii.gz: 18.7 GB, of which 18.7 GB to read and resample it\n"
+        "Give memory_gb 18.8 on a machine that has it, smaller windows (inferer::roi_size), or store these scans with larger "
+        "voxels."
+    )
+
+
+def test_an_inferer_without_windows_needs_the_whole():
+    with pytest.raises(UserError, match="even slab by slab"):
+        plan(40, LARGE, inferer=SimpleInferer())
+    assert not plan(200, LARGE, inferer=SimpleInferer()).in_slabs(image(LARGE))
+
+
+@pytest.mark.parametrize("wrong", [0, -1, math.nan])
+def test_a_bound_is_above_0(wrong):
+    with pytest.raises(UserError, match=r"^memory_gb is .*: expected GB above 0, or null"):
+        plan(wrong, SMALL)
+
+
+@pytest.mark.fault("46", "preprocessing that cannot be undone slab by slab")
+def test_preprocessing_that_cannot_be_undone_in_slabs_is_told():
+    resized = Compose([Resized("image", (4, 4, 4), mode="area")])({"image": MetaTensor(torch.zeros(1, 9, 9, 9))})[
+        "image"
+    ]
+    resized.meta["filename_or_obj"] = LARGE.file
+    with pytest.raises(
+        UserError, match=r"^large\.nii\.gz does not fit in 40 GB of memory at once, and what preprocessing"
+    ):
+        plan(40, LARGE).in_slabs(resized)
+
+
+def test_the_inferer_gives_slabs_or_what_the_tasks_own_gives():
+    net = torch.nn.Conv3d(1, CLASSES, 3, padding=1)
+    batch = image(LARGE)[None]
+    with torch.no_grad():
+        assert torch.equal(BoundedInferer(WINDOWS, plan(200, LARGE))(batch, net), WINDOWS(batch, net))
+        [slabs] = BoundedInferer(WINDOWS, plan(40, LARGE))(batch, net)
+    assert isinstance(slabs, LogitSlabs)
+
+
+def test_sizes_are_those_of_the_files_that_were_read(good):
+    task = {**good.task, "spacing_mm": [4.0] * 3, "in_slabs": True}
+    check, entries = Check(**task), good.parts["unlabelled"]
+    assert check.sizes(entries) == []
+    check({"unlabelled": entries})
+    assert {(size.channels, size.own, size.seen) for size in check.sizes(entries)} == {(1, 16**3, (5, 5, 5))}
+    assert [Path(size.file).name for size in check.sizes(entries)] == [Path(str(e["image"])).name for e in entries]
+
+
+def test_results_need_not_fit_where_they_are_made_in_slabs(good, monkeypatch):
+    from custom.cohort import resampling
+
+    monkeypatch.setattr(resampling, "physical_memory", lambda: 3e4)
+    task = {**good.task, "spacing_mm": [4.0] * 3, "classes": ["background", "tumour"]}
+    with pytest.raises(UserError, match="its result on this grid takes"):
+        Check(**task)({"unlabelled": good.parts["unlabelled"]})
+    Check(**task, in_slabs=True)({"unlabelled": good.parts["unlabelled"]})
+
+
+PEAK = """
+import resource, subprocess, sys  # a small process: a child's peak is at least that of the process that started it
+print(subprocess.run(sys.argv[1:]).returncode, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024)
+"""
+
+
+@pytest.mark.fault("46", "a bound far below what the whole takes, the peak of the process measured")
+def test_the_process_stays_below_the_bound_and_its_label_map_is_that_of_the_whole(run_bundle, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "tests/oddities"))
+    from oracle import Halves
+
+    length, bound_gb, base_gb = 144, 0.8, 0.5  # the base: libraries, before anything is read
+    (tmp_path / "images").mkdir()
+    voxels = (np.indices((length,) * 3).sum(0) % 97 * 10).astype(np.int16)
+    nib.save(nib.Nifti1Image(voxels, np.diag([1.25, 1.25, 1.25, 1])), tmp_path / "images/p1.nii.gz")
+    torch.save(Halves(3).state_dict(), tmp_path / "oracle.pt")
+    settings = {
+        "dataset_dir": str(tmp_path / "images"), "model_file": str(tmp_path / "oracle.pt"), "dimensions": 3, "slices": False,
+        "network_def": {"_target_": "oracle.Halves", "dimensions": 3}, "spacing_mm": [1.5, 1.5, 1.5],
+        "classes": [f"c{k}" for k in range(CLASSES)], "label_values": list(range(CLASSES)),
+        "inferer": {"_target_": "SlidingWindowInferer", "roi_size": [32] * 3, "sw_batch_size": 2, "mode": "gaussian"},
+    }  # fmt: skip
+    (tmp_path / "overrides.json").write_text(json.dumps(settings))
+    files = f"['configs/inference.yaml','{tmp_path}/overrides.json']"
+    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", files, "--output_dir", str(tmp_path / "slabs"),
+               "--memory_gb", str(bound_gb)]  # fmt: skip
+    env = {**os.environ, "PYTHONPATH": f"{ROOT}/tests/oddities:{ROOT}/tests", "OMP_NUM_THREADS": "1"}
+    bundle = ROOT / "bundles/supervised"
+    ended = subprocess.run(
+        [sys.executable, "-S", "-c", PEAK, *command], cwd=bundle, env=env, capture_output=True, text=True
+    )
+    code, peak = map(int, ended.stdout.split()[-2:])
+    assert code == 0, ended.stdout[-3000:] + ended.stderr[-3000:]
+    at_once = need(Size("", 1, length**3, (120,) * 3), CLASSES, (32,) * 3).whole
+    assert peak < bound_gb * 1e9 < base_gb * 1e9 + at_once
+    whole = run_bundle(bundle, "run", "configs/inference.yaml", **settings, output_dir=str(tmp_path / "whole"))
+    found, expected = (
+        np.asarray(nib.load(folder / "p1_pred.nii.gz").dataobj) for folder in (tmp_path / "slabs", whole)
+    )
+    assert (found != expected).mean() < 1e-4  # the logits here are 0 and 1: half way between two voxels are ties
+    assert len(np.unique(expected)) > 2

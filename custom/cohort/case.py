@@ -66,6 +66,7 @@ class Task:
     missing_channels: bool = True
     modalities_alone: bool = False
     spacing_mm: Sequence[float] | float | None = None
+    in_slabs: bool = False
 
     def faults(self, case: Case, facts: Mapping[str, Facts], back: bool = False) -> Iterator[tuple[str, str]]:
         """Kind and sentence of each fault, judged by the files of the case that could be read.
@@ -94,8 +95,19 @@ class Task:
         name = _name(next((case.files[channel] for channel in images), ""))
         if fault := self._resampling(images):
             yield "Resampling", f"{name} {fault}"
-        elif back and images and (fault := resampling.unfit_back(next(iter(images.values())), len(self.values))):
+        elif (
+            back
+            and not self.in_slabs
+            and images
+            and (fault := resampling.unfit_back(next(iter(images.values())), len(self.values)))
+        ):
             yield "Results", f"{name} {fault}"
+
+    def seen(self, found: Facts) -> tuple[int, ...]:
+        """Voxels along each axis of what the network sees of an image, by its spacing; a padding or a crop is not counted."""
+        turned = as_seen(found, self.orientation)
+        wanted = self.spacing_mm
+        return turned.shape if wanted is None else resampling.resampled_shape(turned.shape, turned.spacing_mm, wanted)
 
     def lacks(self, case: Case) -> list[str]:
         """Modalities that the case has no file for; none where its names are not the task's at all."""
@@ -178,7 +190,7 @@ class Task:
         found = next(iter(images.values()), None)
         if found is None or self.spacing_mm is None:
             return ""
-        volumes = max(len(self.channels), found.channels) + len(self.values)
+        volumes = max(len(self.channels), found.channels) + (0 if self.in_slabs else len(self.values))
         return resampling.unfit(as_seen(found, self.orientation), self.spacing_mm, volumes)
 
     def _grids(self, case: Case, facts: Mapping[str, Facts]) -> Iterator[tuple[str, str]]:

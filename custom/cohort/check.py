@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from . import grids
+from . import grids, resampling
 from .case import TRAINING, Case, Task, nonfinite
 from .data_list import PARTS, listed, record
 from .errors import CohortError
@@ -102,6 +102,7 @@ class Check:
         missing_channels: scans for training may lack all modalities except one; the log says how many do.
         modalities_alone: a network reads one modality: scans of every part may lack the others.
         spacing_mm: that images are resampled to, an axis at a time; -1 keeps one; None: none is resampled.
+        in_slabs: a network's results need not fit in memory as a whole, :mod:`..inference.slabs`.
         needs: parts that may not be empty, where they are given.
         unread: parts whose files are not opened (the test part in training): their patients and paths are compared,
             and what the record knows of their voxels.
@@ -125,6 +126,7 @@ class Check:
         missing_channels: bool = True,
         modalities_alone: bool = False,
         spacing_mm: Sequence[float] | float | None = None,
+        in_slabs: bool = False,
         needs: Collection[str] = ("labelled",),
         unread: Mapping[str, Sequence[Mapping]] | None = None,
         record: Record | str | Path | None = None,
@@ -142,7 +144,7 @@ class Check:
         self.task = Task(
             channels=tuple(channels), values=values, axes=axes, slices=slices, orientation=orientation,
             fill_nonfinite=fill_nonfinite, missing_channels=missing_channels, modalities_alone=modalities_alone,
-            spacing_mm=spacing_mm,
+            spacing_mm=spacing_mm, in_slabs=in_slabs,
         )  # fmt: skip
         self.names = dict(zip(values, classes, strict=True)) if classes else {}
         self.shared_scans, self.needs, self.unread = shared_scans, tuple(needs), dict(unread or {})
@@ -164,11 +166,14 @@ class Check:
         logger.info("No faults in %s (%s).", plural(len(report.cases), "scan"), report.reading())
         return {part: len(entries) for part, entries in parts.items()}
 
-    def voxels(self, entries: Sequence[Mapping]) -> list[int]:
-        """Of each scan's image, where it was read here; 1 of all where one was not."""
-        files = [next(iter(case.files.values())) for case in self._cases("unlabelled", list(map(_entry, entries)))]
-        found = [self.record.known(file) for file in files]
-        return [math.prod(facts.shape) for facts in found if facts] if all(found) else [1] * len(found)
+    def sizes(self, entries: Sequence[Mapping]) -> list[resampling.Size]:
+        """Of each scan that was called with before; nothing of one that was not."""
+        sizes = []
+        for case in self._cases("unlabelled", list(map(_entry, entries))):
+            if known := [facts for file in case.files.values() if (facts := self.record.known(file))]:
+                channels, file = sum(facts.channels for facts in known), next(iter(case.files.values()))
+                sizes.append(resampling.Size(file, channels, math.prod(known[0].shape), self.task.seen(known[0])))
+        return sizes
 
     def report(self, parts: Mapping[str, Sequence[Mapping]]) -> Report:
         """Everything that was found, nothing raised."""

@@ -18,6 +18,7 @@ Vector = tuple[float, ...]
 
 PERCENTILES = (0.5, 50.0, 99.5)
 SAMPLE = 2**18  # voxels that percentiles are taken of
+AT_ONCE = 2**22  # voxels that are digested at once
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,9 @@ def _rows(affine: np.ndarray) -> tuple[Vector, ...]:
 def _digest(voxels: np.ndarray) -> str:
     digest = hashlib.sha256(repr(voxels.shape).encode())
     for channel in voxels:
-        digest.update(np.ascontiguousarray(channel, dtype="<f4").data)
+        rows = max(AT_ONCE * len(channel) // max(channel.size, 1), 1)
+        for start in range(0, len(channel), rows):
+            digest.update(np.ascontiguousarray(channel[start : start + rows], dtype="<f4").data)
     return digest.hexdigest()
 
 

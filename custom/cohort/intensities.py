@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from ..errors import UserError
@@ -15,6 +16,7 @@ from .words import plural
 
 FILE = "intensities.json"  # beside the weights
 SAMPLE = 2**18  # voxels that the median is taken of
+AT_ONCE = 2**22  # voxels whose sums are taken at once
 MARGIN = 0.5, 0.05  # beyond what training had, before a case is named: of the width of that, of the whole range
 BEYOND = 1.0, 100.0  # widths of the whole range: half of the voxels so far outside, or one voxel: nonsense
 AWAY = 0.6  # of the whole range, that the median lies from all those in training: nonsense
@@ -67,14 +69,24 @@ def measure(image: Tensor, channels: Sequence[str]) -> dict[str, Intensities]:
 
 def _of(voxels: Tensor) -> Intensities:
     flat = voxels.flatten().float()
-    known = flat[flat.isfinite()]
+    finite = flat.isfinite()
+    known = flat if finite.all() else flat[finite]
     if not known.numel():
         return Intensities(False, *[math.nan] * 7)
     low, high = known.min(), known.max()
     step = max(known.numel() // SAMPLE, 1) | 1  # odd: even ones might run down a few columns alone
-    values = (low, high, known.double().mean(), known.double().std(correction=0), known[::step].median())
-    shares = ((known == end).double().mean() for end in (low, high))
+    values = (low, high, *_mean_and_deviation(known), known[::step].median())
+    shares = ((known == end).sum().double() / known.numel() for end in (low, high))
     return Intensities(known.numel() == flat.numel(), *(float(value) for value in (*values, *shares)))
+
+
+def _mean_and_deviation(values: Tensor) -> tuple[Tensor, Tensor]:
+    """In float64, of which no copy of a large volume is made."""
+    if values.numel() <= AT_ONCE:
+        return values.double().mean(), values.double().std(correction=0)
+    mean = sum((part.double().sum() for part in values.split(AT_ONCE)), torch.zeros(())) / values.numel()
+    squares = sum(((part.double() - mean).square().sum() for part in values.split(AT_ONCE)), torch.zeros(()))
+    return mean, (squares / values.numel()).sqrt()
 
 
 def seen(cases: Sequence[Case]) -> dict[str, dict[str, tuple[float, float]]]:

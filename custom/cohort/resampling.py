@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,6 +16,16 @@ MOST = 64  # times as many voxels as the scan has
 FLAT = 8  # voxels of an axis that may not become a single one
 FLOAT_BYTES = 4
 REMEDY = "Correct the voxel sizes, or their unit, in its header, or set spacing_mm in the task to what the scans are"
+
+
+@dataclass(frozen=True)
+class Size:
+    """What a scan takes: its first file, channels, voxels on its own grid and along each axis as the network sees it."""
+
+    file: str
+    channels: int
+    own: int
+    seen: tuple[int, ...]
 
 
 def resampled_shape(
@@ -43,12 +54,12 @@ def unfit(found: Facts, wanted_mm: Sequence[float] | float, volumes: int, memory
     if factor > MOST:
         why = f"{factor:.3g} times as many, more than {MOST}"
     elif needed > memory:
-        why = f"more than this machine's {_gigabytes(memory)} of memory"
+        why = f"more than this machine's {gigabytes(memory)} of memory"
     elif any(before >= FLAT and after == 1 for before, after in zip(found.shape, shape, strict=True)):
         why = "nothing to be seen"
     else:
         return ""
-    target, size = by(np.atleast_1d(wanted_mm).tolist()), f"{_gigabytes(needed)} for channels and classes"
+    target, size = by(np.atleast_1d(wanted_mm).tolist()), f"{gigabytes(needed)} for channels and classes"
     return (f"has {by(found.shape)} voxels of {by(found.spacing_mm)} mm; resampled to spacing_mm {target} it would have "
             f"{by(shape)} ({size}): {why}. {REMEDY}")  # fmt: skip
 
@@ -64,10 +75,10 @@ def unfit_back(found: Facts, classes: int, memory_bytes: float | None = None) ->
     needed, memory = math.prod(found.shape) * FLOAT_BYTES * classes, memory_bytes or physical_memory()
     if needed <= memory:
         return ""
-    return (f"has {by(found.shape)} voxels: its result on this grid takes {_gigabytes(needed)} for {classes} classes, more than "
-            f"this machine's {_gigabytes(memory)} of memory. Store the scan with larger voxels or cut it, or take a machine with "
+    return (f"has {by(found.shape)} voxels: its result on this grid takes {gigabytes(needed)} for {classes} classes, more than "
+            f"this machine's {gigabytes(memory)} of memory. Store the scan with larger voxels or cut it, or take a machine with "
             "more memory")  # fmt: skip
 
 
-def _gigabytes(number: float) -> str:
+def gigabytes(number: float) -> str:
     return f"{number / 1e9:.3g} GB"

@@ -8,11 +8,14 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from typing import Any
 
+import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, ScaleIntensityRange, ScaleIntensityRangePercentiles
 from monai.transforms.utils_pytorch_numpy_unification import percentile
 from monai.utils import convert_to_tensor
 from torch import Tensor
+
+AT_ONCE = 2**22  # voxels that are scaled at once
 
 
 class ScalePercentiles(ScaleIntensityRangePercentiles):
@@ -33,7 +36,15 @@ class ScalePercentiles(ScaleIntensityRangePercentiles):
             )
         low, high = self._range(img)
         scaler = ScaleIntensityRange(low, high, self.b_min, self.b_max, self.clip, self.dtype)
-        return convert_to_tensor(scaler(img), track_meta=False)
+        plain: Tensor = convert_to_tensor(img, track_meta=False)
+        if plain.numel() <= AT_ONCE:
+            return convert_to_tensor(scaler(plain), track_meta=False)
+        scaled = torch.empty(plain.shape, dtype=torch.float32)
+        for before, after in zip(
+            *(of.split(max(AT_ONCE * len(of) // of.numel(), 1)) for of in (plain, scaled)), strict=True
+        ):
+            after.copy_(scaler(before))  # plane by plane: its steps would each take a copy of the whole
+        return scaled
 
     def _range(self, img: Tensor) -> tuple[float, float]:
         low, high = (float(percentile(img, q)) for q in (self.lower, self.upper))

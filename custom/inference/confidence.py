@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from torch import Tensor
 from ..cohort.names import stem
 from ..files import write_text
 from ..networks.probabilities import Probabilities, probabilities_of, softmax
+from .slabs import LogitSlabs
 
 FILE = "confidence.json"
 FOREGROUND = 0.05  # of probability that is not background's, above which a voxel counts, as in calibration
@@ -30,9 +33,19 @@ def confidence(logits: Tensor, probabilities: Probabilities = softmax) -> float:
     Shape:
         - logits: ``(K, *spatial)``, K >= 2.
     """
+    return _mean([_share(logits, probabilities)])
+
+
+def _share(logits: Tensor, probabilities: Probabilities) -> tuple[float, int]:
+    """The sum over V, and its size."""
     p = probabilities(logits[None].float())[0]
     seen = p[1:].sum(dim=0) > FOREGROUND
-    return float(p.max(dim=0).values[seen].mean()) if bool(seen.any()) else math.nan
+    return float(p.max(dim=0).values[seen].double().sum()), int(seen.sum())
+
+
+def _mean(shares: Sequence[tuple[float, int]]) -> float:
+    total, count = (sum(numbers) for numbers in zip(*shares, strict=True))
+    return total / count if count else math.nan
 
 
 class Confidence:
@@ -49,7 +62,7 @@ class Confidence:
 
     def __init__(self, output_dir: str | Path, network: torch.nn.Module) -> None:
         self.folder, self._probabilities = Path(output_dir), probabilities_of(network)
-        self.found: dict[str, float] = {}
+        self._shares: dict[str, list[tuple[float, int]]] = {}  # one a case, or one a slab of its logits
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, self)
@@ -60,7 +73,19 @@ class Confidence:
         output: Any = engine.state.output
         for image, logits in zip(batch["image"], output["pred"], strict=True):
             name = stem(str(image.meta["filename_or_obj"]))
-            self.found[name] = confidence(torch.as_tensor(logits), self._probabilities)
+            shares = self._shares[name] = []
+            if isinstance(logits, LogitSlabs):  # not computed yet
+                logits.watchers.append(partial(self._add, shares))
+            else:
+                self._add(shares, torch.as_tensor(logits))
+
+    def _add(self, shares: list[tuple[float, int]], logits: Tensor) -> None:
+        shares.append(_share(logits, self._probabilities))
+
+    @property
+    def found(self) -> dict[str, float]:
+        """The confidence of each case."""
+        return {name: _mean(shares) for name, shares in self._shares.items()}
 
     def _write(self) -> None:
         plain = {name: None if math.isnan(value) else round(value, 5) for name, value in self.found.items()}

@@ -22,21 +22,21 @@ class InvertLogitsd(Invertd):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         images = {key: data[key] for key in ensure_tuple(self.orig_keys) if isinstance(data.get(key), MetaTensor)}
         smooth = {
-            key: MetaTensor(image.as_tensor(), meta=image.meta, applied_operations=_linear(image.applied_operations))
+            key: MetaTensor(image.as_tensor(), meta=image.meta, applied_operations=linear(image.applied_operations))
             for key, image in images.items()
         }
         return {**super().__call__({**data, **smooth}), **images}
 
 
-def _linear(operations: Any) -> Any:
+def linear(operations: Any) -> Any:
     """What was applied, with another mode where it makes blocks. MONAI takes ``bilinear`` for its form in 3D as well."""
     if isinstance(operations, Mapping):
         return {
-            key: "bilinear" if key == "mode" and isinstance(value, str) and value in IN_BLOCKS else _linear(value)
+            key: "bilinear" if key == "mode" and isinstance(value, str) and value in IN_BLOCKS else linear(value)
             for key, value in operations.items()
         }
     return (
-        [_linear(item) for item in operations]
+        [linear(item) for item in operations]
         if isinstance(operations, Sequence) and not isinstance(operations, str)
         else operations
     )

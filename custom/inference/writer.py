@@ -35,6 +35,7 @@ GEOMETRY = (
     *("qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z"),
 )
 TOLERANCE_MM = 1e-3
+AT_ONCE = 2**20  # voxels that are converted at once
 REMEDY = "put Invertd before SaveImaged"
 
 
@@ -127,15 +128,20 @@ class GridWriter(ImageWriter):
         """The values in the task's number format."""
         if (kind := smallest(self.label_values, kinds)) is None:
             raise ValuesError(f"a prediction for {name}: {unfit(self.label_values, kinds)}")
-        whole = values.astype(np.int32)
-        known = np.isin(whole, self.label_values) & (whole == values)
-        if not known.all():
-            found = value_list(np.unique(values[~known]).tolist())
+        found, unknown = np.empty(values.shape, kind), set[float]()
+        rows = max(AT_ONCE * len(values) // max(values.size, 1), 1)
+        for start in range(0, len(values), rows):  # whole copies of a large volume would take more than its network
+            part = values[start : start + rows]
+            whole = part.astype(np.int32)
+            known = np.isin(whole, self.label_values) & (whole == part)
+            unknown.update(np.unique(part[~known]).tolist() if not known.all() else ())
+            found[start : start + rows] = whole
+        if unknown:
             raise ValuesError(
-                f"a prediction for {name} with the values {{{found}}}, the task names {span(self.label_values)}; put "
-                "AsDiscreted and MapLabelValued before SaveImaged"
+                f"a prediction for {name} with the values {{{value_list(sorted(unknown))}}}, the task names "
+                f"{span(self.label_values)}; put AsDiscreted and MapLabelValued before SaveImaged"
             )
-        return whole.astype(kind)
+        return found
 
     def _turn_back(self) -> None:
         """To the order of voxels of the image's file, which has two axes."""
