@@ -23,17 +23,20 @@ class Worker:
     """A candidate in its process.
 
     Args:
-        module: below this package; run with ``spec`` as JSON on its command line.
+        module: below the package; run with ``spec`` as JSON on its command line.
         threads: of the processor.
         log: file for what it prints beside its lines.
+        package: that has the module; None: this one.
     """
 
-    def __init__(self, module: str, spec: Mapping[str, Any], threads: int, log: Path) -> None:
+    def __init__(
+        self, module: str, spec: Mapping[str, Any], threads: int, log: Path, package: str | None = None
+    ) -> None:
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "passive", "TQDM_DISABLE": "1"}
         self.log = log
         with log.open("wb") as file:
             self._child = subprocess.Popen(
-                [sys.executable, "-m", f"{__package__}.{module}", json.dumps(spec)],
+                [sys.executable, "-m", f"{package or __package__}.{module}", json.dumps(spec)],
                 cwd=ROOT, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file,
             )  # fmt: skip
 

@@ -1,0 +1,1 @@
+"""Scans a second and memory of an inference: ``python -m benchmarks.inference``."""
