@@ -78,7 +78,7 @@ def test_an_axis_that_is_kept_cannot_grow(cohort):
 # the way back
 
 
-@pytest.mark.fault("40", "an inference and an evaluation whose results do not fit in memory; a training that fits")
+@pytest.mark.fault("40", "an evaluation whose results do not fit in memory; a training that fits")
 def test_a_result_that_does_not_fit_in_memory_on_the_scans_own_grid_is_refused(cohort, monkeypatch):
     monkeypatch.setattr(resampling, "physical_memory", lambda: 3e4)
     task = {"spacing_mm": [4.0] * 3, "classes": ["background", "tumour"]}  # 5 voxels along each axis
