@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -284,3 +285,14 @@ def test_the_name_of_a_prediction(tmp_path, path, name):
     saver = SaveImage(tmp_path, "pred", separate_folder=False, output_name_formatter=case_name)
     written = saver.folder_layout.filename(**case_name({"filename_or_obj": path}, saver))
     assert written == str(tmp_path / f"{name}_pred.nii.gz")
+
+
+@pytest.mark.parametrize("name", ["pred.nii", "pred.nii.gz"])
+def test_the_digest_that_is_told_before_a_file_has_its_name_is_the_files(tmp_path, name):
+    image, told = write_nifti(tmp_path / "p01.nii.gz", VOXELS), []
+    writer = GridWriter([0, 1], lambda path, sha256: told.append((path.exists(), path.name, sha256)))
+    writer.set_data_array(torch.from_numpy(VOXELS > 0)[None])
+    writer.set_metadata({"filename_or_obj": str(image), "spatial_shape": VOXELS.shape})
+    writer.write(str(tmp_path / name))
+    assert told == [(False, name, hashlib.sha256((tmp_path / name).read_bytes()).hexdigest())]
+    np.testing.assert_array_equal(np.asarray(nib.load(tmp_path / name).dataobj), VOXELS > 0)

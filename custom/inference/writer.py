@@ -198,6 +198,13 @@ class _Digested(io.RawIOBase):
     def tell(self) -> int:
         return self.file.tell()
 
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Forward alone, over zeros: as nibabel goes on from a header to the voxels."""
+        if whence != io.SEEK_SET or offset < self.tell():
+            raise io.UnsupportedOperation("what is digested is written in order")
+        self.write(bytes(offset - self.tell()))
+        return offset
+
     def write(self, data: Any) -> int:
         self.sha256.update(data)
         return self.file.write(data)
