@@ -12,7 +12,7 @@ import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from ..run.config import RunConfig
 from ..run.folder import RunFolder
 from ..run.trained import decisive
 from .saving import SavePredictiond
+from .weight_files import WeightsError
 
 FILE = "predictions.jsonl"
 REASONS = {"weights": "by other weights", "settings": "under other settings", "image": "of an image that has changed"}
@@ -44,21 +45,26 @@ class NotOurs(UserError, FileExistsError):
 class Made:
     """What an inference may keep of its folder, and the record of what it writes.
 
-    The folder is held for one inference at a time, from :meth:`missing` to the end of the run, of which this is a handler.
+    The folder is held for one inference at a time, from :meth:`missing`, or from the start of the run where it is not there
+    yet, to the end of the run, of which this is a handler.
 
     Args:
         saving: writes the predictions.
-        weights: the file; of networks that read one modality each, by modality, that of the entries.
+        weights: the file; of networks that read one modality each, what gives the files by modality.
         config: of the inference.
         keep: False: every scan is segmented anew.
 
     Raises:
         NotOurs: of :meth:`missing`; nothing was touched.
-        RunFolderError: of :meth:`missing`: the folder cannot be written, or another inference has it.
+        RunFolderError: of :meth:`missing` and at the start: the folder cannot be written, or another inference has it.
     """
 
     def __init__(
-        self, saving: SavePredictiond, weights: str | Path | Mapping[str, Path], config: RunConfig, keep: bool = True
+        self,
+        saving: SavePredictiond,
+        weights: str | Path | Callable[[], Mapping[str, Path]],
+        config: RunConfig,
+        keep: bool = True,
     ) -> None:
         self.saving, self.weights, self.config, self.keep = saving, weights, config, keep
         self.kept: list[tuple[str, Path]] = []
@@ -67,7 +73,11 @@ class Made:
         self._digests: dict[Path, str] = {}
 
     def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.STARTED, self._hold)
         engine.add_event_handler(Events.COMPLETED, self.close)
+
+    def _hold(self) -> None:
+        _folders.setdefault(self.saving.folder, RunFolder(self.saving.folder)).open()
 
     def close(self) -> None:
         """Wait for the last prediction and let another inference have the folder."""
@@ -83,7 +93,8 @@ class Made:
             images: entries with the paths under ``image``: one, a list, or by modality.
         """
         folder = self.saving.folder
-        _folders.setdefault(folder, RunFolder(folder)).open()
+        if folder.is_dir():  # else it is made when the scans are found to be good
+            self._hold()
         self.saving.written = self._record
         settings = _digest(json.dumps(decisive(self.config), sort_keys=True, default=str).encode())
         before, there = _lines(folder / FILE), {path.name for path in entries(folder)}
@@ -127,9 +138,14 @@ class Made:
             logger.info("Predictions: %s.", "; ".join(told))
 
     def _weights(self, entry: Mapping[str, Any]) -> str:
-        file = self.weights.get(entry["modality"]) if isinstance(self.weights, Mapping) else Path(self.weights)
+        """Their digest; empty where nothing reads the entry, which the network's own handler says."""
+        try:
+            files = self.weights() if callable(self.weights) else {}
+        except WeightsError:
+            return ""
+        file = files.get(entry["modality"]) if callable(self.weights) else Path(self.weights)
         if file is None:
-            return ""  # nothing reads it, which the network's own handler says
+            return ""
         if file not in self._digests:
             self._digests[file] = _digest(file.read_bytes())
         return self._digests[file]
