@@ -108,6 +108,7 @@ class Check:
             and what the record knows of their voxels.
         record: what files held, or the JSON file of it, see :class:`~.record.Record`; what is in it and did not change is not
             read again.
+        workers: threads that read; by default one a core, at most four.
 
     Raises:
         CohortError: not as many label values as classes, one twice, or one that is no whole number as files hold it.
@@ -130,6 +131,7 @@ class Check:
         needs: Collection[str] = ("labelled",),
         unread: Mapping[str, Sequence[Mapping]] | None = None,
         record: Record | str | Path | None = None,
+        workers: int | None = None,
     ) -> None:
         values = tuple(range(len(classes)) if label_values is None else label_values)
         if classes and (len(values) != len(classes) or len(set(values)) != len(values)):
@@ -149,6 +151,7 @@ class Check:
         self.names = dict(zip(values, classes, strict=True)) if classes else {}
         self.shared_scans, self.needs, self.unread = shared_scans, tuple(needs), dict(unread or {})
         self.record = record if isinstance(record, Record) else Record(record)
+        self.workers = workers
 
     def __call__(self, parts: Mapping[str, Sequence[Mapping]]) -> dict[str, int]:
         """How many scans there are in each part. What is odd goes to the log.
@@ -182,7 +185,7 @@ class Check:
         judged = [case for case in cases if case.part in parts]
         files = list(dict.fromkeys(file for case in judged for file in case.paths() if os.path.exists(file)))
         recorded = sum(self.record.known(file) is not None for file in files)
-        found = self.record.facts(files)
+        found = self.record.facts(files, self.workers)
         facts = {file: scan for file, scan in found.items() if isinstance(scan, Facts)}
         report = Report(judged, facts, recorded)
         report.faults.update(self._list(entries, parts))
