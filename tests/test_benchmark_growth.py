@@ -39,6 +39,7 @@ def test_the_page_and_the_plot(tmp_path, monkeypatch, capsys):
     assert len(capsys.readouterr().out.splitlines()) == 4
 
 
+@pytest.mark.slow
 def test_a_cell_is_a_process_of_its_own(tmp_path):
     spec = {**growth.CELL, "scans": 10, "side": 16, "share": 1.0, "folder": str(tmp_path), "steps": 1}
     assert growth.run(spec)["bytes"] == 10 * 16 * 16 * 2

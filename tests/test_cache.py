@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import multiprocessing
 import os
 import shutil
 import subprocess
@@ -263,27 +264,34 @@ def test_room_is_judged_before_anything_is_written(cases, tmp_path, monkeypatch)
         Storage(2.0)
 
 
-FILL = """
-import sys
-sys.path[:0] = [{root!r}, {tests!r}]
-from test_cache import Bank, Storage, reading
-bank = Bank({cases!r}, reading(), storage=Storage(0.0, {cache!r}), workers=2)
-bank.load()
-print(bank.digest())
-"""
-
-
 @pytest.mark.fault("44", "several processes at once")
 def test_processes_fill_one_folder_together(cases, tmp_path):
-    code = FILL.format(root=str(ROOT), tests=str(ROOT / "tests"), cases=cases, cache=str(tmp_path / "cache"))
-    running = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    digests = {process.communicate()[0].strip() for process in running}
-    assert digests == {Bank(cases, reading()).digest()}
+    plain = Bank(cases, reading()).digest()
+    processes = multiprocessing.get_context("fork")
+    digests = processes.Queue()
+
+    def fill():
+        digests.put(Bank(cases, reading(), storage=on_disk(tmp_path)).digest())
+
+    running = [processes.Process(target=fill) for _ in range(3)]
+    for process in running:
+        process.start()
+    assert {digests.get(timeout=60) for _ in running} == {plain}
+    for process in running:
+        process.join()
     assert len(files(tmp_path)) == 3
     assert not list((tmp_path / "cache").rglob("*.tmp"))
     CALLS.clear()
     Bank(cases, reading(), storage=on_disk(tmp_path)).load()
-    assert not CALLS, "another process knows the same transform"
+    assert not CALLS
+
+
+def test_another_process_knows_the_same_transform(cases):
+    code = f"import sys; sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'tests')!r}]; from test_cache import preprocessing, reading; "
+    found = subprocess.run(
+        [sys.executable, "-c", code + "print(preprocessing(reading()))"], capture_output=True, text=True
+    )
+    assert found.stdout.strip() == preprocessing(reading())
 
 
 def test_torn_lines_of_contents_are_as_if_they_were_not_there(cases, tmp_path, monkeypatch):

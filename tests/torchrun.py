@@ -43,7 +43,7 @@ def start(command: Sequence[str], folder: Path, log: Path) -> subprocess.Popen:
 def children(parent: int) -> list[int]:
     with contextlib.suppress(FileNotFoundError):
         tasks = Path(f"/proc/{parent}/task").iterdir()
-        return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+        return [int(child) for task in tasks for child in (task / "children").read_text(encoding="utf-8").split()]
     return []
 
 
@@ -72,6 +72,6 @@ def end(*agents: subprocess.Popen) -> None:
 def wait_for(there: Callable[[], bool], log: Path, *agents: subprocess.Popen, seconds: float = 120.0) -> None:
     deadline = time.monotonic() + seconds
     while not there():
-        assert time.monotonic() < deadline, log.read_text()[-3000:]
-        assert all(agent.poll() is None for agent in agents), log.read_text()[-3000:]
+        assert time.monotonic() < deadline, log.read_text(encoding="utf-8")[-3000:]
+        assert all(agent.poll() is None for agent in agents), log.read_text(encoding="utf-8")[-3000:]
         time.sleep(0.01)

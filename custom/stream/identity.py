@@ -163,6 +163,7 @@ def _source(what: Any) -> str:
         return ""
 
 
+@functools.cache
 def _versions() -> list[str]:
     found = {part.metadata["Name"].lower(): part.version for part in metadata.distributions() if part.metadata["Name"]}
     return [f"{name} {found.get(name, '')}" for name in LIBRARIES]

@@ -41,14 +41,21 @@ def train(group: list[str], folder: Path, phantoms: Path, log: str = "log") -> s
 def straight(tmp_path_factory, phantoms) -> Path:
     """An unbroken run of two processes."""
     folder = tmp_path_factory.mktemp("straight") / "run"
-    assert train(one_machine(2, 0), folder, phantoms).wait(300) == 0, (folder / "log").read_text()[-3000:]
+    assert train(one_machine(2, 0), folder, phantoms).wait(300) == 0, (folder / "log").read_text(encoding="utf-8")[
+        -3000:
+    ]
     return folder
 
 
 def check_end(out: Path, straight: Path) -> None:
     """Rows and weights of the unbroken run, on both ranks."""
     assert sorted(path.name for path in out.glob("last_*")) == ["last_0003.pt", "last_0004.pt"]
-    assert [line.split(",")[0] for line in (out / "metrics.csv").read_text().splitlines()[1:]] == ["1", "2", "3", "4"]
+    assert [line.split(",")[0] for line in (out / "metrics.csv").read_text(encoding="utf-8").splitlines()[1:]] == [
+        "1",
+        "2",
+        "3",
+        "4",
+    ]
     a, b = (torch.load(run / "last_0004.pt", weights_only=True)["state"] for run in (straight, out))
     assert_same_state(a, b)
     ranks = [torch.load(out / f"rank{rank}", weights_only=True) for rank in (0, 1)]
@@ -64,10 +71,10 @@ def test_a_killed_rank_restarts_the_group_which_ends_with_the_weights_of_an_unbr
     try:
         wait_for((out / "last_0002.pt").exists, out / "log", group)
         os.kill(pid_of_rank(1, group.pid), signal.SIGKILL)
-        assert group.wait(300) == 0, (out / "log").read_text()[-3000:]
+        assert group.wait(300) == 0, (out / "log").read_text(encoding="utf-8")[-3000:]
     finally:
         end(group)
-    log = (out / "log").read_text()
+    log = (out / "log").read_text(encoding="utf-8")
     assert re.findall(r"Resumed from (.*)", log) == ["last_0002.pt: epoch 3 of 4."], (
         "one restart, one rank that reports"
     )
@@ -89,9 +96,9 @@ def test_a_lost_machine_costs_an_epoch_and_no_weight(tmp_path, phantoms, straigh
         lose(machines[0])
         assert machines[1].wait(120) != 0
         machines = both()
-        assert [machine.wait(300) for machine in machines] == [0, 0], (out / "log0").read_text()[-3000:]
+        assert [machine.wait(300) for machine in machines] == [0, 0], (out / "log0").read_text(encoding="utf-8")[-3000:]
     finally:
         end(*machines)
-    log = (out / "log0").read_text() + (out / "log1").read_text()
+    log = (out / "log0").read_text(encoding="utf-8") + (out / "log1").read_text(encoding="utf-8")
     assert len(re.findall(r"Resumed from last_000[23]\.pt: epoch [34] of 4\.", log)) == 1
     check_end(out, straight)

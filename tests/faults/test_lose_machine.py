@@ -56,12 +56,13 @@ def machines(folder: Path, restarts: int = 0) -> tuple[list[subprocess.Popen], l
 
 
 def check(folder: Path) -> None:
-    assert [float((folder / f"rank{rank}").read_text()) for rank in (0, 1)] == [
+    assert [float((folder / f"rank{rank}").read_text(encoding="utf-8")) for rank in (0, 1)] == [
         pytest.approx(unbroken(), rel=1e-15)
     ] * 2
     assert sorted(path.name for path in folder.glob("epoch*")) == [f"epoch{epoch}" for epoch in range(1, EPOCHS + 1)]
 
 
+@pytest.mark.slow  # seconds of waiting for torchrun; test_kill_worker has a group of one machine
 @pytest.mark.fault("14", "the machine lost where the others meet, all started again")
 def test_a_lost_machine_ends_the_run_which_goes_on_when_all_are_started_again(tmp_path):
     agents, _ = machines(tmp_path)
@@ -71,11 +72,14 @@ def test_a_lost_machine_ends_the_run_which_goes_on_when_all_are_started_again(tm
         assert agents[1].wait(120) != 0, "no machine waits for ever for one that is gone"
         assert not (tmp_path / f"epoch{EPOCHS}").exists()
         agents, _ = machines(tmp_path)
-        assert [agent.wait(120) for agent in agents] == [0, 0], (tmp_path / "log1").read_text()[-3000:]
+        assert [agent.wait(120) for agent in agents] == [0, 0], (tmp_path / "log1").read_text(encoding="utf-8")[-3000:]
     finally:
         end(*agents)
     check(tmp_path)
-    assert re.search(r"goes on with epoch [345]\n", (tmp_path / "log0").read_text() + (tmp_path / "log1").read_text())
+    assert re.search(
+        r"goes on with epoch [345]\n",
+        (tmp_path / "log0").read_text(encoding="utf-8") + (tmp_path / "log1").read_text(encoding="utf-8"),
+    )
 
 
 @pytest.mark.slow
@@ -86,7 +90,7 @@ def test_a_machine_that_comes_back_is_waited_for(tmp_path):
         wait_for((tmp_path / "epoch2").exists, tmp_path / "log0", *agents)
         lose(agents[1])
         agents[1] = start(commands[1], tmp_path, tmp_path / "log1")
-        assert [agent.wait(180) for agent in agents] == [0, 0], (tmp_path / "log0").read_text()[-3000:]
+        assert [agent.wait(180) for agent in agents] == [0, 0], (tmp_path / "log0").read_text(encoding="utf-8")[-3000:]
     finally:
         end(*agents)
     check(tmp_path)

@@ -259,7 +259,7 @@ def test_a_scan_as_it_comes_is_right_or_refused(run_bundle, tmp_path, name):
         with pytest.raises((RuntimeError, OSError, ValueError)) as error:
             infer(run_bundle, images, out, dimensions, [case.window] * dimensions, **task)
         assert case.refused in f"{error.value} {error.value.__cause__}"
-        assert not out.exists()
+        assert not list(out.glob("*_pred*")), "what a network would make of it"
         return
     infer(run_bundle, images, out, dimensions, [case.window] * dimensions, **task)
     (written,) = out.glob("*_pred.*")

