@@ -229,6 +229,7 @@ def test_what_does_not_fit_into_memory_goes_to_the_run_s_folder(cases, tmp_path,
         bank.load()
     assert isinstance(bank._scan(0), OnDisk)
     assert_same(bank, Bank(cases, reading()))
+    assert not Path("cache").exists(), "a bank without an output folder keeps all in memory"
     assert "more than 50% of the 2.0 kB of free memory" in caplog.text
     assert f"labelled: 3 scans for {tmp_path}/out/cache, some 3.2 kB" in caplog.text
     assert f"0.0 MB on disk in {tmp_path}/out/cache" in caplog.messages[-1]

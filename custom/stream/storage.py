@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import os
 import shutil
 import threading
@@ -38,7 +39,7 @@ class Storage:
     Args:
         memory_share: of the memory that is free when a cohort is read, in [0, 1]; 0 leaves all of it on disk.
         cache_dir: a folder that any number of runs may share, absolute or below ``root``; "" for none.
-        output_dir: of the run.
+        output_dir: of the run; "" where there is none: without a ``cache_dir`` all scans are kept in memory then.
         root: of the bundle.
 
     Raises:
@@ -46,13 +47,13 @@ class Storage:
     """
 
     def __init__(
-        self, memory_share: float = 0.6, cache_dir: str = "", output_dir: str = ".", root: str | Path = "."
+        self, memory_share: float = 0.6, cache_dir: str = "", output_dir: str = "", root: str | Path = "."
     ) -> None:
         if not 0 <= memory_share <= 1:
             raise ValueError(f"memory_share is a share of the free memory, in [0, 1], got {memory_share}")
         self.memory_share = memory_share
         self.cache_dir = under(root, cache_dir) if cache_dir else None
-        self.spill_dir = under(root, output_dir) / "cache"
+        self.spill_dir = under(root, output_dir) / "cache" if output_dir else None
 
     def keep(self, cases: Preprocessed, workers: int = 0) -> tuple[list[Kept], str]:
         """All cases in order, and what the log is to say of their place.
@@ -74,8 +75,8 @@ class Storage:
             if sum(scan.bytes for scan in on_disk) <= room:
                 return [scan.in_memory() for scan in on_disk], source
             return [*on_disk], f"{source}: {short}"
-        scans, fit = _in_memory(cases, room, workers)
-        if fit:
+        scans, fit = _in_memory(cases, room if self.spill_dir is not None else math.inf, workers)
+        if fit or self.spill_dir is None:
             return [scans[index] for index in range(len(cases))], ""
         logger.info("%s: %d scans in memory, and those to come, are %s.", cases.name, len(scans), short)
         on_disk, _ = _Filling(Cache(self.spill_dir), cases, workers).run(scans)
