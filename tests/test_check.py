@@ -42,7 +42,7 @@ class Known:
     def __init__(self, facts: dict[str, Facts]) -> None:
         self._facts = facts
 
-    def facts(self, paths: Sequence[str]) -> dict[str, Facts]:
+    def facts(self, paths: Sequence[str], workers: int | None = None) -> dict[str, Facts]:
         return {path: self._facts[path] for path in paths}
 
     def known(self, path: str) -> Facts | None:

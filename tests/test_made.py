@@ -45,8 +45,8 @@ class Folder:
     def begin(self, **config: Any) -> tuple[Made, list[str]]:
         """An inference, and the names of the scans that it is to segment."""
         saving = SavePredictiond(self.out, [0, 1, 2])
-        keep = config.pop("keep", True)
-        made = Made(saving, self.weights, RunConfig(ConfigParser({**CONFIG, **config})), keep)
+        again = config.pop("again", False)
+        made = Made(saving, self.weights, RunConfig(ConfigParser({**CONFIG, **config})), again)
         entries = [{"image": str(path)} for path in sorted(self.images.iterdir())]
         return made, [Path(entry["image"]).name[:2] for entry in made.missing(entries)]
 
@@ -113,7 +113,7 @@ def test_what_was_made_otherwise_is_made_anew_and_one_line_says_why(folder, capl
         ({"fill_nonfinite": True}, True),
         ({"inferer": {"roi_size": [8], "sw_batch_size": 4}}, True),
         ({"inferer": {"roi_size": [4], "sw_batch_size": 1}, "memory_gb": 8, "bundle_root": "/elsewhere"}, False),
-        ({"keep": False}, True),
+        ({"again": True}, True),
     ],
 )
 def test_settings_that_decide_a_prediction(folder, now, anew):

@@ -97,6 +97,7 @@ class Trip:
         answer = torch.nn.functional.one_hot(known[0].long(), classes).movedim(-1, 0).float()
         loaded["pred"] = MetaTensor(answer, meta=loaded["image"].meta)  # as a network's output carries it
         after(loaded)
+        after.transforms[-1].finish()
         return nib.load(next((folder / "predictions").glob("*.nii.gz")))
 
 
@@ -170,6 +171,7 @@ def test_label_values_of_any_size_come_back_in_a_prediction(trip, indices, value
         loaded = before({"image": str(image)})
         answer = torch.nn.functional.one_hot(torch.as_tensor(indices).long(), 3).movedim(-1, 0).float()
         after({**loaded, "pred": MetaTensor(answer, meta=loaded["image"].meta)})
+        after.transforms[-1].finish()
         (written,) = (Path(folder) / "predictions").glob("*_pred.*")
         np.testing.assert_array_equal(nib.load(written).dataobj, np.asarray(values)[indices])
 
@@ -239,6 +241,7 @@ def test_a_mask_in_an_image_of_any_format_comes_back_as_itself(trip, form, label
         loaded = before({"image": str(file)})
         logits = trip.parser.get_parsed_content("inferer")(loaded["image"].as_tensor()[None], bright)[0]
         after({**loaded, "pred": MetaTensor(logits, meta=loaded["image"].meta)})
+        after.transforms[-1].finish()
         (answer,) = (Path(folder) / "predictions").glob("*_pred.*")
         found, expected = map(nib.as_closest_canonical, (nib.load(answer), nib.Nifti1Image(label, affine)))
         np.testing.assert_array_equal(np.asarray(found.dataobj), np.asarray(expected.dataobj))

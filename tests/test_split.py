@@ -188,7 +188,7 @@ def test_folds_keep_the_test_part_and_the_split_s_order_of_labelled_patients(tmp
 
 
 def test_the_files_of_all_folds_are_read_once_and_recorded_beside_each(tmp_path, monkeypatch):
-    from custom.cohort import facts as scans
+    from custom.cohort import record as scans
 
     read_file, times = scans.read, []
     monkeypatch.setattr(scans, "read", lambda path: times.append(path) or read_file(path))

@@ -33,7 +33,7 @@ def _evaluator(spec: dict[str, Any]) -> Any:
     from monai.bundle import ConfigParser
 
     config = ConfigParser.load_config_files(["configs/inference.yaml", spec["task"]])
-    ours = {"dataset_dir": spec["images"], "output_dir": spec["out"], "keep": False, "memory_gb": spec["memory_gb"]}
+    ours = {"dataset_dir": spec["images"], "output_dir": spec["out"], "again": True, "memory_gb": spec["memory_gb"]}
     parser = ConfigParser({**config, **ours})
     if spec["stock"]:
         return _stock(parser, spec)

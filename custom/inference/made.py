@@ -52,7 +52,7 @@ class Made:
         saving: writes the predictions.
         weights: the file; of networks that read one modality each, what gives the files by modality.
         config: of the inference.
-        keep: False: every scan is segmented anew.
+        again: every scan is segmented anew.
 
     Raises:
         NotOurs: of :meth:`missing`; nothing was touched.
@@ -64,9 +64,9 @@ class Made:
         saving: SavePredictiond,
         weights: str | Path | Callable[[], Mapping[str, Path]],
         config: RunConfig,
-        keep: bool = True,
+        again: bool = False,
     ) -> None:
-        self.saving, self.weights, self.config, self.keep = saving, weights, config, keep
+        self.saving, self.weights, self.config, self.again = saving, weights, config, again
         self.kept: list[tuple[str, Path]] = []
         """Image, the first file of each scan, and prediction."""
         self._wanted: dict[str, dict[str, str]] = {}  # what a prediction depends on, by its name
@@ -110,7 +110,7 @@ class Made:
             }
             line = _line_of(path, before.get(path.name, [])) if path.name in there else None
             reason = "" if line is None else next((REASONS[key] for key in wanted if line.get(key) != wanted[key]), "")
-            if line is not None and not reason and self.keep:
+            if line is not None and not reason and not self.again:
                 self.kept.append((first, path))
                 continue
             missing.append(dict(entry))
@@ -119,7 +119,7 @@ class Made:
                     foreign.append(path.name)
                 reason = "damaged"
             if path.name in there:
-                why[reason or "because keep is false"] += 1
+                why[reason or "as again is true"] += 1
         if foreign:
             raise NotOurs(
                 f"{folder} holds {plural(len(foreign), 'file')} in the place of predictions that no inference wrote there so "

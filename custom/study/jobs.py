@@ -26,7 +26,7 @@ MAPS = "label_maps"  # below a run's folder
 TRAINED = "bundle/run.json"  # the last file of a training
 CACHE = "cache"  # of the preprocessed scans, beside the runs
 CONFIDENCE = """\
-keep: false  # confidence.json has all cases or is not there
+again: true  # confidence.json has all cases or is not there
 confidence: {_target_: scripts.inference.confidence.Confidence, output_dir: '@predictions', network: '@network'}
 evaluator::val_handlers: $@handlers + [@confidence]
 """
