@@ -171,8 +171,8 @@ class OnDisk:
 def write(path: Path, scan: Scan) -> None:
     """A first line, a description in JSON, and the arrays as they lie in memory.
 
-    Uncompressed, so that a patch is read without what lies around it: in formats of packed chunks a tenth as many
-    patches are read in a second (docs/scale.md).
+    Uncompressed, so that a patch is read without what lies around it: formats of packed chunks give a quarter of the
+    patches a second, or far fewer (docs/scale.md).
 
     Raises:
         FileError: it cannot be written.
