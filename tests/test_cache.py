@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nibabel as nib
@@ -152,14 +153,15 @@ def test_content_and_preprocessing_are_the_key_not_the_place(cases, tmp_path):
     assert Bank(cases, reading(), storage=on_disk(tmp_path)).digest() == Bank(cases, reading()).digest()
 
 
-def test_a_file_of_the_same_size_and_time_of_writing_is_noticed(cases, tmp_path, monkeypatch):
+def test_a_file_of_the_same_size_and_time_of_writing_is_noticed(cases, tmp_path):
     """Its time of change cannot be put back."""
-    monkeypatch.setattr(identity, "SETTLED_S", -1.0)
     raw = Path(cases[0]["image"])
     nib.save(nib.load(raw), tmp_path / "scans/a.nii")
     case = {**cases[0], "image": str(tmp_path / "scans/a.nii")}
     os.utime(case["image"], (1e9, 1e9))
+    time.sleep(0.05)  # a tick of the clock of files
     Bank([case], reading(), storage=on_disk(tmp_path)).load()
+    assert case["image"] in (tmp_path / "cache/contents.jsonl").read_text(encoding="utf-8")
     content = bytearray(Path(case["image"]).read_bytes())
     content[-1] ^= 0x01
     Path(case["image"]).write_bytes(content)
@@ -298,9 +300,11 @@ def test_another_process_knows_the_same_transform(cases):
 
 def test_torn_lines_of_contents_are_as_if_they_were_not_there(cases, tmp_path, monkeypatch):
     """And a file that was written a moment ago is not trusted not to be written again."""
-    Bank(cases[:1], reading(), storage=on_disk(tmp_path)).load()
+    time.sleep(0.05)  # a tick of the clock of files
+    with monkeypatch.context() as young:
+        young.setattr(identity, "settled", lambda _: None)
+        Bank(cases[:1], reading(), storage=on_disk(tmp_path)).load()
     assert not (tmp_path / "cache/contents.jsonl").exists()
-    monkeypatch.setattr(identity, "SETTLED_S", -1.0)
     Bank(cases, reading(), storage=on_disk(tmp_path)).load()
     lines = tmp_path / "cache/contents.jsonl"
     known = [json.loads(line) for line in lines.read_text(encoding="utf-8").splitlines()]

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import functools
 import hashlib
-import importlib.metadata
 import json
 import logging
 import os
@@ -17,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from .. import cores
+from .. import code, cores
 from ..files import LITTER, FileError, write_text
 from ..pace import Pace, shown
 from .facts import Facts, ScanFault, read
@@ -121,16 +119,10 @@ class Record:
             self._told = True
 
 
-@functools.cache
 def reader() -> str:
     """Digest of the code and of the libraries that read files, so that a record of others is not believed."""
-    digest, room = hashlib.sha256(), Path(__file__).parent
-    for file in sorted({file for pattern in READING for file in room.glob(pattern)}):
-        digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
-    for library in LIBRARIES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            digest.update(f"{library} {importlib.metadata.version(library)}\0".encode())
-    return digest.hexdigest()
+    room = Path(__file__).parent
+    return code.digest(tuple(file for pattern in READING for file in room.glob(pattern)), LIBRARIES)
 
 
 def _read_or_fault(path: str) -> Facts | ScanFault:
@@ -153,6 +145,13 @@ def _key(path: str) -> str:
 def signature(path: str) -> str | None:
     """Names, sizes, inodes and times of a scan's files as one digest; None where one is missing."""
     return _signature(path)[0]
+
+
+def settled(path: str) -> str | None:
+    """The :func:`signature` of a scan that another writing would change; None of one that was written a moment ago, or is
+    missing."""
+    digest, wait = _signature(path)
+    return None if wait else digest
 
 
 def _signature(path: str) -> tuple[str | None, float]:

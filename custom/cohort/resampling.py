@@ -81,4 +81,5 @@ def unfit_back(found: Facts, classes: int, memory_bytes: float | None = None) ->
 
 
 def gigabytes(number: float) -> str:
+    """``57.6 GB``, of bytes."""
     return f"{number / 1e9:.3g} GB"

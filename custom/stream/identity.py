@@ -10,17 +10,17 @@ import json
 import os
 import sys
 import threading
-import time
 import types
 from collections.abc import Iterable, Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from .. import code
 from ..cohort.formats import files_of
+from ..cohort.record import settled, signature
 from ..files import typed
 
 LIBRARIES = (
@@ -46,14 +46,13 @@ LEFT_OUT = (
     threading.local,
 )  # changes with use, not what is done
 LAST_READ = ("filenames",)  # what MONAI's readers keep of the last file
-SETTLED_S = 2.0  # a file younger than that might be written again within the same tick of its times
 
 
 class Contents:
     """SHA-256 of files, remembered in a file of lines; one that did not change is not read again.
 
-    A file has changed when its size, its time of writing or its time of change is another. Any number of processes
-    add lines; a line that cannot be read is as if it were not there.
+    Whether one changed is :func:`..cohort.record.signature`'s to say. Any number of processes add lines; a line that cannot
+    be read is as if it were not there.
 
     Args:
         path: of the file of lines.
@@ -61,11 +60,11 @@ class Contents:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._known: dict[str, tuple[list[int], str]] = {}
+        self._known: dict[str, tuple[str, str]] = {}
         for line in _lines(path):
             try:
-                name, signature, digest = json.loads(line)
-                self._known[name] = list(signature), str(digest)
+                name, before, digest = json.loads(line)
+                self._known[name] = str(before), str(digest)
             except (ValueError, TypeError):
                 continue
 
@@ -75,29 +74,28 @@ class Contents:
         Raises:
             OSError: one cannot be read.
         """
-        state = hashlib.sha256()
-        for file in files_of(typed(str(scan))):
-            state.update(f"{''.join(file.suffixes).lower()} {self._of_file(file)}\n".encode())
+        path = typed(str(scan))
+        name = os.path.abspath(path)
+        known = self._known.get(name)
+        if known and known[0] == signature(name):
+            return known[1]
+        before, state = settled(name), hashlib.sha256()
+        for file in files_of(path):
+            state.update(f"{''.join(file.suffixes).lower()} {file.stat().st_size}\n".encode())
+            with file.open("rb") as opened:
+                while block := opened.read(2**20):
+                    state.update(block)
+        if before is not None:
+            self._keep(name, before, state.hexdigest())
         return state.hexdigest()
 
-    def _of_file(self, file: Path) -> str:
-        stat, name = file.stat(), os.path.abspath(file)
-        signature = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
-        known = self._known.get(name)
-        if known and known[0] == signature:
-            return known[1]
-        state = hashlib.sha256()
-        with file.open("rb") as opened:
-            while block := opened.read(2**20):
-                state.update(block)
-        digest = state.hexdigest()
-        if time.time() - max(stat.st_mtime, stat.st_ctime) > SETTLED_S:
-            self._known[name] = signature, digest
-            line = json.dumps([name, signature, digest]) + "\n"
-            descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-            with os.fdopen(descriptor, "ab", buffering=0) as opened:
-                opened.write(line.encode())  # at once, so that lines of other processes are not torn
-        return digest
+    def _keep(self, name: str, before: str, digest: str) -> None:
+        self._known[name] = before, digest
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        with os.fdopen(
+            descriptor, "ab", buffering=0
+        ) as opened:  # at once, so that lines of other processes are not torn
+            opened.write((json.dumps([name, before, digest]) + "\n").encode())
 
 
 def preprocessing(transform: Any, **settings: Any) -> str:
@@ -106,7 +104,7 @@ def preprocessing(transform: Any, **settings: Any) -> str:
     Random generators are left out: a preprocessing must not be random. So is what a transform keeps of its last case.
     """
     state = hashlib.sha256()
-    for part in (*_describe(transform, set()), *_describe(settings, set()), *_versions(), *_own_code()):
+    for part in (*_describe(transform, set()), *_describe(settings, set()), code.digest(OWN_CODE, LIBRARIES)):
         state.update(f"{part}\n".encode())
     return state.hexdigest()
 
@@ -161,17 +159,6 @@ def _source(what: Any) -> str:
         return hashlib.sha256(Path(inspect.getsourcefile(what) or "").read_bytes()).hexdigest()
     except (TypeError, OSError):  # of C, or typed in
         return ""
-
-
-@functools.cache
-def _versions() -> list[str]:
-    found = {part.metadata["Name"].lower(): part.version for part in metadata.distributions() if part.metadata["Name"]}
-    return [f"{name} {found.get(name, '')}" for name in LIBRARIES]
-
-
-@functools.cache
-def _own_code() -> list[str]:
-    return [hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(OWN_CODE)]
 
 
 def _lines(path: Path) -> list[str]:
