@@ -180,6 +180,15 @@ def test_a_record_that_cannot_be_written_is_said_once_and_stops_nothing(tmp_path
     assert record.known(files[0])
 
 
+def test_where_there_is_no_folder_yet_nothing_is_recorded_and_nothing_said(tmp_path, caplog):
+    """An inference makes its own when its scans are found to be good."""
+    files = volumes(tmp_path)
+    with caplog.at_level(logging.INFO):
+        assert all(isinstance(facts, Facts) for facts in Record(tmp_path / "out/checked.json").facts(files).values())
+    assert not caplog.records
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_record_without_a_path_stays_in_memory(tmp_path, seen):
     files, record = volumes(tmp_path / "scans"), Record()
     assert record.facts(files) == record.facts(files)

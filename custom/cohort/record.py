@@ -107,7 +107,8 @@ class Record:
         return True
 
     def _write(self) -> None:
-        if self.path is None:
+        # an inference makes its folder when its scans are found to be good
+        if self.path is None or not self.path.parent.exists():
             return
         try:
             with _alone(self.path):
