@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,12 @@ from custom.inference.saving import SavePredictiond
 SHAPE = (6, 5, 4)
 
 
+def wait_for(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.005)
+
+
 def test_batches_come_in_order_read_by_one_thread_and_one_ahead():
     read, threads = [], set()
 
@@ -30,11 +37,22 @@ def test_batches_come_in_order_read_by_one_thread_and_one_ahead():
         return number
 
     for number, batch in enumerate(AheadDataLoader(Dataset(list(range(5)), reading), batch_size=1, num_workers=0)):
-        time.sleep(0.02)
         assert batch.tolist() == [number]
+        wait_for(lambda now=number: len(read) >= min(now + 2, 5))
         assert read == list(range(min(number + 2, 5)))  # this one and the next
     assert threads == {"reading_0"}
     assert len(AheadDataLoader(Dataset([1, 2, 3]), batch_size=1, num_workers=0)) == 3
+
+
+def test_where_there_is_no_room_for_it_the_next_one_is_read_when_it_is_asked_for():
+    read: list[int] = []
+    dataset = Dataset(list(range(4)), lambda number: read.append(number) or number)
+    batches = iter(AheadDataLoader(dataset, ahead=[False, True, False, False], batch_size=1, num_workers=0))
+    for number, there in enumerate([1, 3, 3, 4]):
+        assert next(batches).item() == number
+        wait_for(lambda now=there: len(read) >= now)
+        time.sleep(0.05)  # for one too many
+        assert len(read) == there
 
 
 def test_what_reading_raises_comes_where_its_batch_would():
