@@ -8,8 +8,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from .doubling import DoublingConv2d, DoublingConv3d
+
 _CONV = {2: nn.Conv2d, 3: nn.Conv3d}
-_UP = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+_UP = {2: DoublingConv2d, 3: DoublingConv3d}
 _DROPOUT = {2: nn.Dropout2d, 3: nn.Dropout3d}  # of whole channels
 _NORM: dict[str, dict[int, type[nn.Module]]] = {
     "batch": {2: nn.BatchNorm2d, 3: nn.BatchNorm3d},
@@ -39,7 +41,7 @@ class _Layers:
         return nn.Sequential(conv, self.norm(outputs), nn.ReLU(inplace=True))
 
     def double(self, inputs: int, outputs: int) -> nn.Sequential:
-        conv = _UP[self.dims](inputs, outputs, 2, stride=2)
+        conv = _UP[self.dims](inputs, outputs)
         return nn.Sequential(conv, self.norm(outputs), nn.ReLU(inplace=True))
 
     def project(self, inputs: int, outputs: int) -> nn.Sequential:

@@ -8,8 +8,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from .doubling import DoublingConv2d, DoublingConv3d
+
 _CONV = {2: nn.Conv2d, 3: nn.Conv3d}
-_UP = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+_UP = {2: DoublingConv2d, 3: DoublingConv3d}
 _POOL = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
 _NORM: dict[str, dict[int, type[nn.Module]]] = {
     "batch": {2: nn.BatchNorm2d, 3: nn.BatchNorm3d},
@@ -80,7 +82,7 @@ class UNet(nn.Module):
         self.pool = _POOL[spatial_dims](2)
         coarse_to_fine = list(reversed(widths))
         pairs = list(itertools.pairwise(coarse_to_fine))
-        self.up = nn.ModuleList(_UP[spatial_dims](below, width, 2, stride=2) for below, width in pairs)
+        self.up = nn.ModuleList(_UP[spatial_dims](below, width) for below, width in pairs)
         self.merge = nn.ModuleList(_double_conv(spatial_dims, 2 * width, width, 0.0, norm) for _, width in pairs)
         self.out = _CONV[spatial_dims](widths[0], out_channels, 1)
 
