@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import datetime
 import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -29,6 +28,8 @@ from custom.files import write_text
 from custom.markdown import table
 from custom.stream.cache import Cache
 from custom.stream.scan import Scan
+
+from .machine import machine
 
 ROOT = Path(__file__).resolve().parents[1]
 SHAPE = (160, 160, 80)
@@ -133,11 +134,11 @@ def measure(count: int, rounds: int, seconds: float, folder: Path) -> dict[str, 
     return {name: [statistics.median(column) for column in columns] for name, columns in rates.items()}
 
 
-def page(rates: dict[str, list[float]], machine: str, command: str) -> str:
+def page(rates: dict[str, list[float]], where: str, command: str) -> str:
     """Markdown."""
     heads = ["patches a second", *(" x ".join(map(str, patch)) for patch in PATCHES)]
     rows = [[name, *(f"{number:.0f}" for number in numbers)] for name, numbers in rates.items()]
-    text = f"Volumes of {' x '.join(map(str, SHAPE))} in float16, files in the system's memory; {machine}."
+    text = f"Volumes of {' x '.join(map(str, SHAPE))} in float16, files in the system's memory; {where}."
     return "\n\n".join(["# Patches from disk", text, f"    {command}", table(heads, rows)]) + "\n"
 
 
@@ -153,8 +154,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         rates = measure(options.volumes, options.rounds, options.seconds, Path(folder))
     words = sys.argv[1:] if arguments is None else arguments
-    machine = f"1 thread, load {os.getloadavg()[0]:.1f}, {platform.machine()}, {datetime.date.today()}"
-    text = page(rates, machine, " ".join(["python -m benchmarks.disk", *words]))
+    where = f"1 thread, load {os.getloadavg()[0]:.1f}; {machine()}, {datetime.date.today()}"
+    text = page(rates, where, " ".join(["python -m benchmarks.disk", *words]))
     options.out.mkdir(parents=True, exist_ok=True)
     write_text(options.out / "disk.md", text)
     print(text)

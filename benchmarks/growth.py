@@ -13,7 +13,6 @@ import argparse
 import datetime
 import json
 import os
-import platform
 import resource
 import shutil
 import statistics
@@ -28,6 +27,8 @@ from typing import Any
 from custom.errors import show_plainly
 from custom.files import write_text
 from custom.markdown import table
+
+from .machine import machine
 
 ROOT = Path(__file__).resolve().parents[1]
 BATCH, PATCH = 8, 48
@@ -130,7 +131,7 @@ def run(spec: Mapping[str, Any]) -> dict[str, float]:
 
 
 def page(
-    found: Sequence[tuple[Mapping[str, Any], Mapping[str, float], Mapping[str, float]]], machine: str, command: str
+    found: Sequence[tuple[Mapping[str, Any], Mapping[str, float], Mapping[str, float]]], where: str, command: str
 ) -> str:
     """Markdown; each cell with its first and its further start."""
     rows = [
@@ -142,7 +143,7 @@ def page(
     ]  # fmt: skip
     return "\n\n".join([
         "# What grows with a cohort",
-        f"{machine}. A step: {BATCH} labelled and as many unlabelled patches, U-Net of widths 8, 16, mean teacher. "
+        f"{where}. A step: {BATCH} labelled and as many unlabelled patches, U-Net of widths 8, 16, mean teacher. "
         "Memory: at most, without libraries. The first start draws and writes the scans, a further one finds them.",
         f"    {command}",
         table(HEADS, rows, texts=4),
@@ -186,10 +187,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             first = {} if spec["share"] else run(place)
             found.append((spec, first, run(place)))
             print(page(found[-1:], "", "").splitlines()[-1], flush=True)
-    machine = f"1 thread, {platform.machine()}, {datetime.date.today()}"
+    where = f"1 thread; {machine()}, {datetime.date.today()}"
     words = sys.argv[1:] if arguments is None else arguments
     options.out.mkdir(parents=True, exist_ok=True)
-    write_text(options.out / "growth.md", page(found, machine, " ".join(["python -m benchmarks.growth", *words])))
+    write_text(options.out / "growth.md", page(found, where, " ".join(["python -m benchmarks.growth", *words])))
     plot(found, options.out / "growth.png")
     return 0
 

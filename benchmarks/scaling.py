@@ -13,7 +13,6 @@ import argparse
 import csv
 import datetime
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -26,6 +25,8 @@ from custom import cores
 from custom.errors import UserError, show_plainly
 from custom.files import write_text
 from custom.markdown import table
+
+from .machine import machine
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "benchmarks/results/scaling.md"
@@ -107,11 +108,11 @@ def page(found: Mapping[int, Sequence[float]], bundle: str, steps: int, command:
         rows.append([str(count), f"{1000 * step:.0f}", f"{1000 * min(found[count]):.0f} to {1000 * max(found[count]):.0f}",
                      f"{faster:.2f}", f"{100 * faster * least / count:.0f} %"])  # fmt: skip
     head = ["Processes", "Step, ms", "Smallest to largest", "Patches a second, times", "Efficiency"]
-    machine = f"{os.cpu_count()} cores, {platform.machine()}, {datetime.date.today()}"
+    where = f"{machine()}, {datetime.date.today()}"
     return (
         "# What a second process brings\n\n"
         f"A step of `{bundle}` on its phantom, each process with a batch of its own, one thread and its share of the machine; "
-        f"Gloo. Medians over epochs of {steps} steps, in turns. {machine}; load average before and between the runs "
+        f"Gloo. Medians over epochs of {steps} steps, in turns. {where}; load average before and between the runs "
         f"{min(busy):.1f} to {max(busy):.1f} (of processes that would run, these included: above the number of cores the times "
         "are those of a busy machine).\n\n"
         f"    {command}\n\n{table(head, rows, texts=0)}\n"

@@ -28,9 +28,10 @@ from custom.run.folder import RunFolder, RunFolderError
 from custom.study.budget import seconds
 from custom.study.side_by_side import Late, Pool, Stopped
 
+from ..machine import machine
 from . import page, table
 from .results import families, read_rows
-from .runs import ROOT, SIZES, Job, fits, job_of, machine, read_sizes, run
+from .runs import ROOT, SIZES, Job, fits, job_of, read_sizes, run
 
 RESULTS = ROOT / "benchmarks/results"
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
-import platform
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -17,7 +15,6 @@ from typing import Any
 
 import yaml
 
-from custom.cores import Share
 from custom.evaluation.case_report import BOUNDARY, CONTRAST, COUNTS
 from custom.evaluation.case_table import read_cases
 from custom.files import write_text
@@ -185,14 +182,6 @@ def revision() -> str:
     except (OSError, subprocess.CalledProcessError):
         return ""
     return head.strip() + ("+" if dirty else "")
-
-
-def machine(share: Share | None = None, jobs: int = 1) -> str:
-    """Of the whole machine, how many cores and how much memory; and what of it one of ``jobs`` runs had."""
-    gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    threads = (share and share.threads) or os.environ.get("OMP_NUM_THREADS", "all")
-    beside = f", {jobs} runs side by side" if jobs > 1 else ""
-    return f"{os.cpu_count()} cores (threads: {threads}{beside}), {platform.machine().replace('_', '-')}, {gib:.0f} GiB"
 
 
 def _command(

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import datetime
 import os
-import platform
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -26,6 +25,7 @@ from custom import markdown, phantom
 from custom.errors import show_plainly
 from custom.files import write_text
 
+from ..machine import machine
 from ..speed.turns import ROOT, Worker
 
 FORMS = {"2d": "mean_teacher", "3d": "task_affinity"}  # the bundle whose shipped weights are of that form
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         found = measure(options, threads, Path(folder))
     words = sys.argv[1:] if arguments is None else arguments
-    text = page(found, options, f"{threads} thread(s), {platform.machine()}, {datetime.date.today()}", words)
+    text = page(found, options, f"{threads} thread(s); {machine()}, {datetime.date.today()}", words)
     options.out.mkdir(parents=True, exist_ok=True)
     write_text(options.out / "inference.md", text)
     print(text)
@@ -92,7 +92,7 @@ def enlarged(images: Path, folder: Path, times: int) -> Path:
 def page(
     found: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]],
     options: argparse.Namespace,
-    machine: str,
+    where: str,
     words: Sequence[str],
 ) -> str:
     rows = []
@@ -105,7 +105,7 @@ def page(
     table = markdown.table(["cohort", "way", "scans a second", "rounds", "peak, GB"], rows, texts=2)
     return f"""# What an inference costs
 
-Medians of {options.rounds} rounds in turns, each candidate a process of its own; {machine}. Time is that of reading, network, way
+Medians of {options.rounds} rounds in turns, each candidate a process of its own; {where}. Time is that of reading, network, way
 back and writing; peak is that of the process, libraries and what is read before included.
 Bounded: `memory_gb` {options.memory_gb}.
 

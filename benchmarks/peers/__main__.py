@@ -31,7 +31,8 @@ from custom.run.folder import RunFolder
 from custom.study.budget import seconds
 from custom.study.jobs import BUNDLES, Stopped
 
-from ..compare.runs import ROOT, machine, read_sizes, revision
+from ..compare.runs import ROOT, read_sizes, revision
+from ..machine import machine
 from . import cohort, nnunet, ours, table
 
 RESULTS = ROOT / "benchmarks/results"

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import datetime
 import os
-import platform
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from typing import Any
 from custom.errors import show_plainly
 from custom.files import write_text
 
+from ..machine import machine
 from .table import Measured, page, plot
 from .turns import ROOT, Worker
 
@@ -52,10 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for dimensions in options.dimensions:
         found = measure(dimensions, options.bundles, options.rounds, options.steps, threads, options.amp)
         options.out.mkdir(parents=True, exist_ok=True)
-        machine = f"{threads} thread(s), {platform.machine()}, {datetime.date.today()}"
+        where = f"{threads} thread(s); {machine()}, {datetime.date.today()}"
         words = sys.argv[1:] if arguments is None else arguments
         command = " ".join(["python -m benchmarks.speed", *words])
-        text = page(found, dimensions, SHAPES[dimensions], machine, command)
+        text = page(found, dimensions, SHAPES[dimensions], where, command)
         write_text(options.out / f"speed_{dimensions}d.md", text)
         plot(found, options.out / f"speed_{dimensions}d.png")
         print(text, flush=True)
