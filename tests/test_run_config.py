@@ -28,7 +28,7 @@ def changes(**overrides: Any) -> list[str]:
         ({"seed": 1}, "written with seed=0, this config has 1"),
         ({"steps": 900}, "written with steps=600, this config has 900"),
         ({"clip": 1.0}, "written with clip=None, this config has 1.0"),
-        ({"weights::consistency::value": 0.2}, "written with weights::consistency::value=1.0, this config has 0.2"),
+        ({"weights::consistency::ramp": 0.2}, "written with weights::consistency::ramp=1.0, this config has 0.2"),
         ({"train::optimizer::nesterov": False}, "written with train::optimizer::nesterov=True, this config has False"),
         ({"inferer::progress": True}, "written with inferer::progress absent, this config has True"),
         ({"train::labelled::foreground": "$1/3"},
@@ -95,7 +95,7 @@ def test_an_overlay_of_the_bundle_s_own_is_named():
         ({"resume": True}, "resume = true (bundle: false)"),
         ({"patch": [32, 32]}, "patch = [32, 32] (bundle: [64, 64])"),
         ({"mlflow_uri": "http://x"}, "mlflow_uri = http://x (bundle: '')"),
-        ({"weights::consistency::value": 0.2}, "weights::consistency::value = 0.2 (bundle: 1.0)"),
+        ({"weights::consistency::ramp": 0.2}, "weights::consistency::ramp = 0.2 (bundle: 1.0)"),
         ({"weights::consistency::from": 0.5}, "weights::consistency::from = 0.5 (bundle: not set)"),
         ({"train::augmentation::0::degrees": 20}, "train::augmentation::0::degrees = 20 (bundle: @rotate_degrees)"),
         ({"inferer": {"_target_": "SimpleInferer"}}, "inferer = a SimpleInferer (bundle: a SliceInferer)"),
@@ -127,7 +127,7 @@ def test_settings_are_plain_and_resolved():
     settings = config_of(steps=7, learning_rate=1e-5).settings()
     assert settings["output_dir"] == f"{BUNDLE}/eval"
     assert (settings["steps"], settings["learning_rate"], settings["clip"]) == (7, 1e-5, None)
-    assert settings["weights"] == {"supervised": 1.0, "consistency": {"value": 1.0}}
+    assert settings["weights"] == {"supervised": 1.0, "consistency": {"ramp": 1.0, "until": 0.4}}
     for component in "network train validate inferer preprocessing run training config device _meta_".split():
         assert component not in settings
 

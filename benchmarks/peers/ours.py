@@ -13,7 +13,7 @@ from custom.files import write_text
 from custom.study.budget import minutes
 from custom.study.commands import IMPORTS, SECONDS
 from custom.study.jobs import MAPS, Job, Runner, lengths
-from custom.study.plan import PROBE_STEPS, overrides_of
+from custom.study.plan import PROBE_STEPS
 
 from .cohort import Cohort, PeersError, links
 
@@ -67,15 +67,15 @@ def run(
     pace = _pace(cohort, bundle, folder, threads, seed, overrides)
     steps = pace.steps(budget, bundle)
     images = links(cohort, folder / "images")
-    # what `python -m custom.study` runs: a short mean_teacher follows its teacher by degrees
-    own = {**overrides, **overrides_of(bundle, steps).get(bundle, {})}
-    job = Job(bundle, bundle, cohort.own_list, cohort.task_file, steps, seed, images, f"{bundle}, {steps} steps", own)
+    job = Job(
+        bundle, bundle, cohort.own_list, cohort.task_file, steps, seed, images, f"{bundle}, {steps} steps", overrides
+    )
     _finish(folder / "run", threads, job)
     took = json.loads((folder / "run" / bundle / "job" / SECONDS).read_text())
     return {
         "training_seconds": pace.start + sum(_epochs(folder / "run" / bundle)),
         "inference_seconds": took[[key for key in took if key != IMPORTS][-1]],
-        "steps": steps, "overrides": own,
+        "steps": steps, "overrides": dict(overrides),
     }  # fmt: skip
 
 

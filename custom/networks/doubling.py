@@ -34,7 +34,7 @@ class DoublingConv3d(nn.ConvTranspose3d):
         return doubled(x, self.weight, self.bias) if _pays(x) else super().forward(x)
 
 
-def doubled(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def doubled(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """The transposed convolution of size 2 and stride 2 of ``x (B, I, *S)``, channels last: ``(B, O, *2S)``.
 
     No two of its windows overlap, so each value goes through one matrix: a convolution of size 1 to 2^d O channels, which are
@@ -44,7 +44,7 @@ def doubled(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     outputs, corners = weight.shape[1], 2**axes
     spatial = list(range(2, 2 + axes))
     matrix = weight.permute(*spatial, 1, 0).reshape(corners * outputs, -1, *[1] * axes)
-    y = _CONV[axes](x, matrix, bias.repeat(corners))
+    y = _CONV[axes](x, matrix, None if bias is None else bias.repeat(corners))
     batch, size = x.shape[0], x.shape[2:]
     y = y.movedim(1, -1).reshape(batch, *size, *[2] * axes, outputs)
     interleaved = [axis for i in range(axes) for axis in (1 + i, 1 + axes + i)]

@@ -37,9 +37,6 @@ from .trainings import RECORD, WORK, by_patient, unlabelled_scans
 
 FEW = 15  # labelled patients below which all of them judge in turn
 FOLDS = (4, 3, 2)
-RAMP = {"weights::consistency": {"ramp": 1.0, "until": 0.6}}
-"""Of mean_teacher in short trainings: with its full weight from the first step it follows a teacher that knows nothing yet
-(docs/study.md). Longer ones take the bundle's own."""
 PROBE_STEPS = 6  # of each of two epochs, of which the second is timed
 
 
@@ -169,7 +166,7 @@ def plan(folder: Path, asked: Asked, tell: Callable[[str], None] = print) -> Set
         images=_plain(asked.images), labels=str(asked.labels.resolve()) if asked.labels else "",
         patient=cohort.grouping.pattern, baseline=asked.baseline, method=asked.method, folds=length.shape.folds,
         half=length.shape.half, steps=length.steps, steps_at_equal_time=length.steps_at_equal_time, jobs=jobs,
-        threads=threads, seed=asked.seed, budget=asked.budget, overrides=overrides_of(asked.method, length.steps),
+        threads=threads, seed=asked.seed, budget=asked.budget,
     )  # fmt: skip
     room = length.shape.room
     widths, of_probe = (planned[of]["widths"].value for of in (room, smallest))
@@ -189,11 +186,6 @@ def plan(folder: Path, asked: Asked, tell: Callable[[str], None] = print) -> Set
 def _count(shape: lengths.Shape, settings: Settings) -> int:
     """How many trainings a plan is made of."""
     return shape.folds * (2 + 2 * shape.half + bool(settings.steps_at_equal_time)) + 2
-
-
-def overrides_of(method: str, steps: int) -> dict[str, dict[str, Any]]:
-    """What a bundle needs otherwise than it stands, by its name: a ramp of the unlabelled term where trainings are short."""
-    return {method: RAMP} if method == "mean_teacher" and steps < lengths.ENOUGH else {}
 
 
 def _folds(scans: ScansByPatient) -> list[int]:

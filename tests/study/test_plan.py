@@ -11,7 +11,6 @@ from PIL import Image
 from custom.cohort.errors import CohortError
 from custom.cohort.split import FoundScan
 from custom.study import plan
-from custom.study.budget import ENOUGH
 from custom.study.settings import StudyError
 
 
@@ -24,12 +23,6 @@ def cohort(labelled: int) -> dict[str, list[FoundScan]]:
 )
 def test_few_labelled_patients_judge_in_turn_many_are_held_out(labelled, folds):
     assert plan._folds(cohort(labelled)) == folds
-
-
-def test_short_trainings_of_mean_teacher_get_a_ramp_and_long_ones_the_bundle_s_own():
-    assert plan.overrides_of("mean_teacher", ENOUGH - 1) == {"mean_teacher": plan.RAMP}
-    assert plan.overrides_of("mean_teacher", ENOUGH) == {}
-    assert plan.overrides_of("bcp", 100) == {}
 
 
 def test_labels_of_monai_label_take_the_place_of_the_folder_s(tmp_path):
