@@ -154,7 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         rates = measure(options.volumes, options.rounds, options.seconds, Path(folder))
     words = sys.argv[1:] if arguments is None else arguments
-    where = f"1 thread, load {os.getloadavg()[0]:.1f}; {machine()}, {datetime.date.today()}"
+    where = f"{machine(1)}, load {os.getloadavg()[0]:.1f}, {datetime.date.today()}"
     text = page(rates, where, " ".join(["python -m benchmarks.disk", *words]))
     options.out.mkdir(parents=True, exist_ok=True)
     write_text(options.out / "disk.md", text)

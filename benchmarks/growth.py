@@ -187,7 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             first = {} if spec["share"] else run(place)
             found.append((spec, first, run(place)))
             print(page(found[-1:], "", "").splitlines()[-1], flush=True)
-    where = f"1 thread; {machine()}, {datetime.date.today()}"
+    where = f"{machine(1)}, {datetime.date.today()}"
     words = sys.argv[1:] if arguments is None else arguments
     options.out.mkdir(parents=True, exist_ok=True)
     write_text(options.out / "growth.md", page(found, where, " ".join(["python -m benchmarks.growth", *words])))

@@ -7,19 +7,17 @@ import platform
 
 import torch
 
-from custom.cores import Share
 
-
-def machine(share: Share | None = None, jobs: int = 1) -> str:
-    """Cores, kind, vector units and memory of the whole machine; and what of it one of ``jobs`` runs had.
+def machine(threads: int | None = None, jobs: int = 1) -> str:
+    """Cores, kind, vector units and memory of the whole machine; and with how many threads each of ``jobs`` runs computed.
 
     The units matter: with AVX512_BF16 or AMX `amp: auto` computes in bfloat16, without them in float32.
     """
     gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    threads = (share and share.threads) or os.environ.get("OMP_NUM_THREADS", "all")
     beside = f", {jobs} runs side by side" if jobs > 1 else ""
     kind = platform.machine().replace("_", "-")
-    return f"{os.cpu_count()} cores (threads: {threads}{beside}), {kind}, {_units()}, {gib:.0f} GiB"
+    used = threads or os.environ.get("OMP_NUM_THREADS", "all")
+    return f"{os.cpu_count()} cores (threads: {used}{beside}), {kind}, {_units()}, {gib:.0f} GiB"
 
 
 def _units() -> str:

@@ -108,7 +108,7 @@ def page(found: Mapping[int, Sequence[float]], bundle: str, steps: int, command:
         rows.append([str(count), f"{1000 * step:.0f}", f"{1000 * min(found[count]):.0f} to {1000 * max(found[count]):.0f}",
                      f"{faster:.2f}", f"{100 * faster * least / count:.0f} %"])  # fmt: skip
     head = ["Processes", "Step, ms", "Smallest to largest", "Patches a second, times", "Efficiency"]
-    where = f"{machine()}, {datetime.date.today()}"
+    where = f"{machine(1)}, {datetime.date.today()}"
     return (
         "# What a second process brings\n\n"
         f"A step of `{bundle}` on its phantom, each process with a batch of its own, one thread and its share of the machine; "

@@ -91,7 +91,7 @@ class Runs:
             return self.pool.command(command, share, folder, log, deadline=self.deadline)
 
         found = run(job, self.lists, self.output / str(job), start, self.go_on)
-        found["machine"] = machine(share, len(self.pool.shares))
+        found["machine"] = machine(share.threads, len(self.pool.shares))
         self.rows.mkdir(parents=True, exist_ok=True)
         write_text(self._row(job), json.dumps(found, indent=1) + "\n")
         dice = found["networks"]["model_final"]["metrics"]["dice_mean"]["mean"]

@@ -2,6 +2,7 @@
 
     python -m benchmarks.inference
     python -m benchmarks.inference --threads 1 --rounds 5 --scans 30
+    python -m benchmarks.inference --nnunet VENV      nnU-Net's predictor beside them, on the same network and windows
 
 Slices for a 2D network and windows for a 3D one, on phantoms that are drawn; ``--large`` times as large along each axis for the
 candidates whose memory is looked at. Writes ``inference.md``. It asserts nothing: a time belongs to its machine.
@@ -23,12 +24,20 @@ import numpy as np
 
 from custom import markdown, phantom
 from custom.errors import show_plainly
-from custom.files import write_text
+from custom.files import typed, write_text
 
 from ..machine import machine
+from ..peers.nnunet import environment
 from ..speed.turns import ROOT, Worker
+from . import nnunet
 
+NOTE = (
+    " nnU-Net's predictor has the same network and weights as TorchScript, the same windows\n"
+    "and overlap, its own reading, grid, way back and writing, one scan after the other, without mirrored views (its default\n"
+    "would compute four or eight)."
+)
 FORMS = {"2d": "mean_teacher", "3d": "task_affinity"}  # the bundle whose shipped weights are of that form
+NNUNET = "nnU-Net's predictor"
 WAYS = {"MONAI's stock parts": {"stock": True}, "ours": {}, "ours, bounded": {"bounded": True}}
 
 
@@ -39,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         found = measure(options, threads, Path(folder))
     words = sys.argv[1:] if arguments is None else arguments
-    text = page(found, options, f"{threads} thread(s); {machine()}, {datetime.date.today()}", words)
+    text = page(found, options, f"{machine(threads)}, {datetime.date.today()}", words)
     options.out.mkdir(parents=True, exist_ok=True)
     write_text(options.out / "inference.md", text)
     print(text)
@@ -64,6 +73,13 @@ def measure(options: argparse.Namespace, threads: int, folder: Path) -> dict[tup
                         "memory_gb": options.memory_gb if how.get("bounded") else None}  # fmt: skip
                 log = folder / f"{len(workers)}.log"
                 workers[cohort, way] = Worker("worker", spec, threads, log, package=__package__)
+            if options.nnunet is not None:
+                python, _ = environment(options.nnunet, options.nnunet)
+                prepared = nnunet.prepare(form, bundle, python, folder / f"nnunet_{len(workers)}", threads)
+                named = nnunet.named(images, folder / f"named_{len(workers)}")
+                spec = {**prepared, "images": str(named), "out": str(folder / "out" / f"{len(workers)}")}
+                log = folder / f"{len(workers)}.log"
+                workers[cohort, NNUNET] = Worker(nnunet.WORKER, spec, threads, log, python=python)
     found: dict[tuple[str, str], list[Mapping[str, Any]]] = {key: [] for key in workers}
     for number in range(options.rounds + 1):
         for key, worker in workers.items():
@@ -105,9 +121,9 @@ def page(
     table = markdown.table(["cohort", "way", "scans a second", "rounds", "peak, GB"], rows, texts=2)
     return f"""# What an inference costs
 
-Medians of {options.rounds} rounds in turns, each candidate a process of its own; {where}. Time is that of reading, network, way
-back and writing; peak is that of the process, libraries and what is read before included.
-Bounded: `memory_gb` {options.memory_gb}.
+Medians of {options.rounds} rounds in turns, each candidate a process of its own; {where}. Time is that of
+reading, network, way back and writing; peak is that of the process, libraries and what is read before included.
+Bounded: `memory_gb` {options.memory_gb}.{NOTE if options.nnunet else ""}
 
     {" ".join(["python -m benchmarks.inference", *words])}
 
@@ -128,6 +144,7 @@ def _parser() -> argparse.ArgumentParser:
         help="times as many voxels along each axis of the scan whose memory is looked at",
     )
     add("--memory_gb", type=float, default=1.2, help="of the bounded candidate")
+    add("--nnunet", type=typed, help="an environment with nnU-Net; left out, its predictor is not measured")
     add("--threads", type=int, default=0, help="of the processor; 0: all")
     add("--out", type=Path, default=ROOT / "benchmarks/results")
     return parser

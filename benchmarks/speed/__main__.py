@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for dimensions in options.dimensions:
         found = measure(dimensions, options.bundles, options.rounds, options.steps, threads, options.amp)
         options.out.mkdir(parents=True, exist_ok=True)
-        where = f"{threads} thread(s); {machine()}, {datetime.date.today()}"
+        where = f"{machine(threads)}, {datetime.date.today()}"
         words = sys.argv[1:] if arguments is None else arguments
         command = " ".join(["python -m benchmarks.speed", *words])
         text = page(found, dimensions, SHAPES[dimensions], where, command)

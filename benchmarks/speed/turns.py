@@ -23,20 +23,28 @@ class Worker:
     """A candidate in its process.
 
     Args:
-        module: below the package; run with ``spec`` as JSON on its command line.
+        module: below the package; run with ``spec`` as JSON on its command line. A path is run as a file.
         threads: of the processor.
         log: file for what it prints beside its lines.
         package: that has the module; None: this one.
+        python: of the environment that it runs in; None: this one.
     """
 
     def __init__(
-        self, module: str, spec: Mapping[str, Any], threads: int, log: Path, package: str | None = None
+        self,
+        module: str | Path,
+        spec: Mapping[str, Any],
+        threads: int,
+        log: Path,
+        package: str | None = None,
+        python: Path | None = None,
     ) -> None:
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "passive", "TQDM_DISABLE": "1"}
         self.log = log
+        named = [str(module)] if isinstance(module, Path) else ["-m", f"{package or __package__}.{module}"]
         with log.open("wb") as file:
             self._child = subprocess.Popen(
-                [sys.executable, "-m", f"{package or __package__}.{module}", json.dumps(spec)],
+                [str(python or sys.executable), *named, json.dumps(spec)],
                 cwd=ROOT, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file,
             )  # fmt: skip
 
