@@ -203,6 +203,11 @@ def test_an_unknown_view_is_refused():
         MeanTeacher(**arguments(tiny.method("mean_teacher")), view="weak")
 
 
+def test_an_unknown_way_to_normalise_is_refused():
+    with pytest.raises(ValueError, match=r"normalised is one of .*'alone'"):
+        MeanTeacher(**arguments(tiny.method("mean_teacher")), normalised="alone")
+
+
 def arguments(method) -> dict:
     common = {"network": method.student, "supervised": method.supervised, "consistency": method.consistency}
     if hasattr(method, "separation"):

@@ -131,6 +131,25 @@ def test_mean_teacher_in_closed_form_without_noise():
     torch.testing.assert_close(terms["supervised"], supervised)
 
 
+@pytest.mark.parametrize("normalised", ["together", "apart"])
+def test_batch_norm_divides_by_both_halves_together_or_by_each(normalised):
+    method = MeanTeacher(
+        tiny.network(), tiny.supervised_loss(), ConsistencyLoss(), noise=0.0, normalised=normalised
+    ).train()
+    for layer in method.student.modules():
+        if isinstance(layer, torch.nn.Dropout):
+            layer.p = 0.0
+    labelled, unlabelled = batches()
+    twin = copy.deepcopy(method.student)
+    both = [labelled.image, 3 * unlabelled.image]
+    alone = [twin(image) for image in both]
+    expected = alone if normalised == "apart" else twin(torch.cat(both)).split([len(image) for image in both])
+    for one, other in zip(method._learn(*both), expected, strict=True):
+        torch.testing.assert_close(one, other)
+    assert not torch.allclose(alone[0], twin(torch.cat(both))[: len(both[0])])  # or the test could not tell
+    assert len(method._learn(labelled.image, unlabelled.image[:0])[1]) == 0
+
+
 def test_the_noise_of_the_teachers_input_is_clipped_at_two_sigma():
     noise = tiny.method("mean_teacher")._perturb(torch.zeros(200, 200))
     assert noise.abs().max().item() == pytest.approx(0.2)

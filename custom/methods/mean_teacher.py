@@ -12,6 +12,7 @@ from .schedule import Progress
 from .taught import Taught
 
 VIEWS = ("strong", "noise")
+NORMALISED = ("together", "apart")
 
 
 class MeanTeacher(Taught):
@@ -30,9 +31,12 @@ class MeanTeacher(Taught):
         ema_decay: upper bound of the teacher's decay.
         noise: :math:`\sigma`, in units of the normalised intensity, of ``view="noise"``.
         view: "strong" or "noise".
+        normalised: "together": the student sees labelled and unlabelled patches as one batch, whose statistics BatchNorm
+            divides by; "apart": each as a batch of its own, so that the labelled patches are normalised as clean ones are
+            when the network serves. Where there is no BatchNorm both are the same.
 
     Raises:
-        ValueError: an unknown ``view``.
+        ValueError: an unknown ``view`` or ``normalised``.
 
     References: Tarvainen and Valpola 2017, arXiv:1703.01780; French et al. 2020, arXiv:1906.01916 (CutMix). The noise and
     the bound on the decay are those that the field's comparisons use (Yu et al. 2019, arXiv:1907.07034).
@@ -49,19 +53,21 @@ class MeanTeacher(Taught):
         ema_decay: float = 0.99,
         noise: float = 0.1,
         view: str = "noise",
+        normalised: str = "together",
     ) -> None:
         if view not in VIEWS:
             raise ValueError(f"view is one of {list(VIEWS)}, got {view!r}")
+        if normalised not in NORMALISED:
+            raise ValueError(f"normalised is one of {list(NORMALISED)}, got {normalised!r}")
         super().__init__(network, ema_decay, "own" if view == "strong" else "copied")
         self.strong_views = int(view == "strong")
         self.supervised = supervised
         self.consistency = consistency
         self.noise = noise
+        self.apart = normalised == "apart"
 
     def forward(self, labelled: Batch, unlabelled: Batch, progress: Progress) -> dict[str, Tensor]:
-        # one forward over both halves: BatchNorm sees labelled and unlabelled images together
-        logits = self.student(torch.cat([labelled.image, self._seen(unlabelled)])).float()  # (Bl + Bu, K, *spatial)
-        student_l, student_u = logits.split([len(labelled), len(unlabelled)])
+        student_l, student_u = self._learn(labelled.image, self._seen(unlabelled))
         terms, self._watched = {}, {}
         if progress.wants("supervised"):
             terms["supervised"] = self.supervised(student_l, labelled.label)
@@ -70,6 +76,13 @@ class MeanTeacher(Taught):
             terms["consistency"] = self.consistency(student_u, teacher_u)
             self._watched = self._agreement(student_u.detach(), teacher_u)
         return terms
+
+    def _learn(self, labelled: Tensor, unlabelled: Tensor) -> list[Tensor]:
+        """The student's logits of both, each ``(B, K, *spatial)``."""
+        if self.apart and len(unlabelled):
+            return [self.student(image).float() for image in (labelled, unlabelled)]
+        logits = self.student(torch.cat([labelled, unlabelled])).float()
+        return list(logits.split([len(labelled), len(unlabelled)]))
 
     def _seen(self, unlabelled: Batch) -> Tensor:
         """What the student sees of the unlabelled patches."""
