@@ -181,6 +181,13 @@ def test_empty_labels_are_counted_in_the_log_and_the_background_may_be_another_n
     assert caplog.messages[1] == "No faults in 3 scans (0 files read, 6 unchanged since an earlier check)."
 
 
+def test_where_nothing_is_left_to_check_nothing_is_said(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    check, _ = cohort(tmp_path, [GOOD])
+    assert check({"unlabelled": []}) == {"unlabelled": 0}
+    assert caplog.messages == []
+
+
 def test_no_class_is_missed_where_one_label_has_it_and_none_where_labels_are_wrong(tmp_path):
     check, parts = cohort(tmp_path, [[(0.0, 256)], GOOD])
     assert check.report(parts).warnings() == []

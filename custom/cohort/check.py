@@ -166,7 +166,8 @@ class Check:
             logger.info(note)
         if report.faults:
             raise CohortError(f"The scans cannot be used.\n  {report.text()}")
-        logger.info("No faults in %s (%s).", plural(len(report.cases), "scan"), report.reading())
+        if report.cases:  # none: an inference that has every prediction already
+            logger.info("No faults in %s (%s).", plural(len(report.cases), "scan"), report.reading())
         return {part: len(entries) for part, entries in parts.items()}
 
     def sizes(self, entries: Sequence[Mapping]) -> list[resampling.Size]:
