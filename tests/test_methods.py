@@ -131,23 +131,26 @@ def test_mean_teacher_in_closed_form_without_noise():
     torch.testing.assert_close(terms["supervised"], supervised)
 
 
+@pytest.mark.parametrize("name", ["mean_teacher", "low_confidence"])
 @pytest.mark.parametrize("normalised", ["together", "apart"])
-def test_batch_norm_divides_by_both_halves_together_or_by_each(normalised):
-    method = MeanTeacher(
-        tiny.network(), tiny.supervised_loss(), ConsistencyLoss(), noise=0.0, normalised=normalised
-    ).train()
+def test_batch_norm_divides_by_both_halves_together_or_by_each(name, normalised):
+    method = tiny.method(name).train()
+    method.apart, method.noise = normalised == "apart", 0.0
     for layer in method.student.modules():
         if isinstance(layer, torch.nn.Dropout):
             layer.p = 0.0
     labelled, unlabelled = batches()
+    unlabelled = Batch(3 * unlabelled.image)
     twin = copy.deepcopy(method.student)
-    both = [labelled.image, 3 * unlabelled.image]
-    alone = [twin(image) for image in both]
-    expected = alone if normalised == "apart" else twin(torch.cat(both)).split([len(image) for image in both])
-    for one, other in zip(method._learn(*both), expected, strict=True):
-        torch.testing.assert_close(one, other)
-    assert not torch.allclose(alone[0], twin(torch.cat(both))[: len(both[0])])  # or the test could not tell
-    assert len(method._learn(labelled.image, unlabelled.image[:0])[1]) == 0
+    both = [labelled.image, unlabelled.image]
+    ways = {"apart": [twin(image) for image in both], "together": twin(torch.cat(both)).split([len(i) for i in both])}
+    logits_l, logits_u = ways[normalised]
+    with torch.no_grad():
+        target = method.teacher(unlabelled.image)
+    terms = method(labelled, unlabelled, Progress(0, 1, 1, 1))
+    torch.testing.assert_close(terms["supervised"], tiny.supervised_loss()(logits_l, labelled.label))
+    torch.testing.assert_close(terms["consistency"], method.consistency(logits_u, target))
+    assert not torch.allclose(ways["apart"][0], ways["together"][0])  # or the test could not tell
 
 
 def test_the_noise_of_the_teachers_input_is_clipped_at_two_sigma():

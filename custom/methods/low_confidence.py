@@ -99,7 +99,7 @@ class LowConfidence(MeanTeacher):
         prototype_decay: of the prototypes, in [0, 1).
         ema_decay: upper bound of the teacher's decay.
         noise: :math:`\sigma` of the teacher's input, in units of the normalised intensity, of ``view="noise"``.
-        view: "strong" or "noise", as of :class:`~.mean_teacher.MeanTeacher`.
+        view, normalised: as of :class:`~.mean_teacher.MeanTeacher`.
         serve: "teacher" or "student" (the published form): which of them serves; the other is reported beside it.
         seed: of the drawing of pixels, with the step.
 
@@ -129,10 +129,11 @@ class LowConfidence(MeanTeacher):
         ema_decay: float = 0.99,
         noise: float = 0.1,
         view: str = "noise",
+        normalised: str = "together",
         serve: str = "teacher",
         seed: int = 0,
     ) -> None:
-        super().__init__(network, supervised, consistency, ema_decay, noise, view)
+        super().__init__(network, supervised, consistency, ema_decay, noise, view, normalised)
         check_keep("separation_keep", separation_keep)
         if serve not in SERVES:
             raise ValueError(f"serve is one of {list(SERVES)}, got {serve!r}")
@@ -147,9 +148,8 @@ class LowConfidence(MeanTeacher):
         self.seed = seed
 
     def forward(self, labelled: Batch, unlabelled: Batch, progress: Progress) -> dict[str, Tensor]:
-        # one forward over both halves: BatchNorm sees labelled and unlabelled images together
-        logits, maps = self.student.features(torch.cat([labelled.image, self._seen(unlabelled)]))
-        logits = logits.float()  # (Bl + Bu, K, *spatial)
+        answers = [self.student.features(images) for images in self._batches(labelled.image, self._seen(unlabelled))]
+        logits = torch.cat([found for found, _ in answers]).float()  # (Bl + Bu, K, *spatial)
         student_l, student_u = logits.split([len(labelled), len(unlabelled)])
         terms: dict[str, Tensor] = {}
         taught = None
@@ -166,7 +166,8 @@ class LowConfidence(MeanTeacher):
             if self.consistency.confidence != "student":  # a teacher that judges sees both halves
                 teacher_l, teacher_u = self._teach(labelled, unlabelled) if taught is None else taught
                 teacher = torch.cat([self._teach_noisy(labelled.image) if teacher_l is None else teacher_l, teacher_u])
-            terms["separation"] = self._separate(logits.detach(), teacher, maps["d1"], labelled, progress.step)
+            last_map = torch.cat([maps["d1"] for _, maps in answers])
+            terms["separation"] = self._separate(logits.detach(), teacher, last_map, labelled, progress.step)
         self._watched |= self._unsure(student_u.detach()) if len(unlabelled) else {}
         return terms
 

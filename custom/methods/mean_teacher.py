@@ -67,7 +67,9 @@ class MeanTeacher(Taught):
         self.apart = normalised == "apart"
 
     def forward(self, labelled: Batch, unlabelled: Batch, progress: Progress) -> dict[str, Tensor]:
-        student_l, student_u = self._learn(labelled.image, self._seen(unlabelled))
+        batches = self._batches(labelled.image, self._seen(unlabelled))
+        logits = torch.cat([self.student(images) for images in batches]).float()  # (Bl + Bu, K, *spatial)
+        student_l, student_u = logits.split([len(labelled), len(unlabelled)])
         terms, self._watched = {}, {}
         if progress.wants("supervised"):
             terms["supervised"] = self.supervised(student_l, labelled.label)
@@ -77,12 +79,9 @@ class MeanTeacher(Taught):
             self._watched = self._agreement(student_u.detach(), teacher_u)
         return terms
 
-    def _learn(self, labelled: Tensor, unlabelled: Tensor) -> list[Tensor]:
-        """The student's logits of both, each ``(B, K, *spatial)``."""
-        if self.apart and len(unlabelled):
-            return [self.student(image).float() for image in (labelled, unlabelled)]
-        logits = self.student(torch.cat([labelled, unlabelled])).float()
-        return list(logits.split([len(labelled), len(unlabelled)]))
+    def _batches(self, labelled: Tensor, unlabelled: Tensor) -> list[Tensor]:
+        """The images as the student is called with them: BatchNorm divides by the statistics of each batch."""
+        return [labelled, unlabelled] if self.apart and len(unlabelled) else [torch.cat([labelled, unlabelled])]
 
     def _seen(self, unlabelled: Batch) -> Tensor:
         """What the student sees of the unlabelled patches."""
