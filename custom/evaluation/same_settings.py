@@ -17,9 +17,9 @@ WITHOUT = {"MeanTeacher": "Supervised"}
 """What a method is without its unlabelled term, where that has a name of its own: one network, one supervised loss, and
 its moving average serves."""
 USE = (
-    *("unlabelled_batch", "view", "over_classes", "train::strong", "train::mixing", "train::unlabelled"),
+    *("unlabelled_batch", "view", "normalised", "over_classes", "train::strong", "train::mixing", "train::unlabelled"),
     *("train::unlabelled_dataset", "train::trainer::unlabelled", "train::method::consistency", "train::method::view"),
-    *("train::method::noise", "train::method::_target_"),
+    *("train::method::normalised", "train::method::noise", "train::method::_target_"),
 )
 """Settings of such a method that say how it uses unlabelled scans, and nothing else."""
 TOLD = ("amp", "initial_weights")  # of run.json; its scans are compared part by part
