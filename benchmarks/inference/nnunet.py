@@ -37,12 +37,13 @@ def prepare(form: str, bundle: str, python: Path, folder: Path, threads: int) ->
     config = _config(form, bundle)
     write_network(config, ROOT / "bundles" / bundle / "models/model.pt", folder / "network.pt")
     inferer = config["inferer"]
-    grid = [] if min(config["spacing_mm"][: config["dimensions"]]) < 0 else config["spacing_mm"][: config["dimensions"]]
+    grid = config["spacing_mm"][: config["dimensions"]]
     return {
         "plans": str(planned / "nnUNetPlans.json"), "dataset": str(planned / "dataset.json"),
         "network": str(folder / "network.pt"), "configuration": configuration, "threads": threads, "overlap": inferer["overlap"],
         # its arrays lie the other way round: z, y, x
-        "patch": list(config["patch"] if inferer["roi_size"] == "@patch" else inferer["roi_size"])[::-1], "spacing": grid[::-1],
+        "patch": list(config["patch"] if inferer["roi_size"] == "@patch" else inferer["roi_size"])[::-1],
+        "spacing": [] if min(grid) < 0 else grid[::-1],
     }  # fmt: skip
 
 

@@ -92,9 +92,7 @@ class Contents:
     def _keep(self, name: str, before: str, digest: str) -> None:
         self._known[name] = before, digest
         descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-        with os.fdopen(
-            descriptor, "ab", buffering=0
-        ) as opened:  # at once, so that lines of other processes are not torn
+        with os.fdopen(descriptor, "ab", buffering=0) as opened:  # at once: lines of other processes are not torn
             opened.write((json.dumps([name, before, digest]) + "\n").encode())
 
 
