@@ -4,6 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
 from custom.evaluation.slices import slice_to_show
 from custom.report import plots
@@ -170,3 +172,13 @@ def test_long_class_names_do_not_run_into_the_next_panel():
     names = ["right ventricle", "left ventricle, the cavity of it"]
     assert plots.score_text(label, label, names) == "Dice 1.000 (1.00, 1.00)"
     assert plots.score_text(label, label, ["RV", "LV"]) == "Dice 1.000 (RV 1.00, LV 1.00)"
+
+
+@pytest.mark.parametrize(("inches", "columns"), [(2.0, 1), (4.4, 2), (12.0, 3)])
+def test_a_legend_is_not_wider_than_its_figure(inches, columns):
+    figure = Figure(figsize=(inches, 3), layout="constrained")
+    plots.legend(figure, ["right ventricle", "myocardium", "left ventricle"], reference=False)
+    FigureCanvasAgg(figure).draw()
+    [legend] = figure.legends
+    assert legend._ncols == columns
+    assert legend.get_window_extent().width <= figure.bbox.width
