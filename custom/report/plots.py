@@ -262,7 +262,8 @@ def legend(figure: Any, class_names: Sequence[str], reference: bool = True) -> N
         handles.append(
             Line2D([], [], color="#777777", linewidth=1, linestyle="--", label="reference, over a prediction")
         )
-    inches = [0.8 + 0.08 * len(handle.get_label()) for handle in handles]  # in this size of letters, a little too much
+    # in this size of letters, a little too much
+    inches = [0.8 + 0.08 * len(str(handle.get_label())) for handle in handles]
     fit = len(handles) if sum(inches) <= figure.get_figwidth() else int(figure.get_figwidth() / max(inches))
     figure.legend(handles=handles, loc="outside lower center", ncols=max(1, min(fit, 6)), fontsize=9, frameon=False)
 
