@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from custom.losses import ConsistencyLoss
-from custom.methods import MeanTeacher, MovingAverage, Supervised
+from custom.methods import CrossPseudoSupervision, MeanTeacher, MovingAverage, Supervised
 from custom.methods.batch import Batch
 from custom.methods.schedule import Progress, TermWeights
 
@@ -103,6 +103,20 @@ def test_a_decay_outside_its_range_is_refused(decay):
 # the methods
 
 
+def without_dropout(method):
+    for layer in method.modules():
+        if isinstance(layer, nn.Dropout):
+            layer.p = 0.0
+    return method.train()
+
+
+class Supervising(Progress):
+    """Progress that wants the supervised term alone."""
+
+    def wants(self, term):
+        return term == "supervised"
+
+
 def batches():
     streams = tiny.trainer("mean_teacher")
     return streams.labelled.draw(), streams.unlabelled.draw()
@@ -131,26 +145,48 @@ def test_mean_teacher_in_closed_form_without_noise():
     torch.testing.assert_close(terms["supervised"], supervised)
 
 
-@pytest.mark.parametrize("name", ["mean_teacher", "low_confidence"])
+MIXING = ("mean_teacher", "low_confidence", "cps", "coarse_refined")  # show a network both halves, one of them strong
+
+
+@pytest.mark.parametrize("name", MIXING)
+def test_batch_norm_divides_labelled_patches_by_both_halves_or_by_their_own(name):
+    methods = {normalised: without_dropout(tiny.method(name)) for normalised in ("together", "apart")}
+    for normalised, method in methods.items():
+        method.normalised = normalised
+    labelled, unlabelled = batches()
+    unlabelled = Batch(3 * unlabelled.image)
+    alone = methods["together"](labelled, Batch(unlabelled.image[:0]), Supervising(0, 1, 1, 1))["supervised"]
+    found = {way: method(labelled, unlabelled, Supervising(0, 1, 1, 1)) for way, method in methods.items()}
+    torch.testing.assert_close(found["apart"]["supervised"], alone)
+    assert not torch.allclose(found["together"]["supervised"], alone)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda **way: MeanTeacher(tiny.network(), tiny.supervised_loss(), ConsistencyLoss(), **way),
+        lambda **way: CrossPseudoSupervision(tiny.network(0), tiny.network(1), tiny.supervised_loss(), **way),
+        tiny.of("coarse_refined").method,
+    ],
+)
+def test_a_way_to_normalise_that_there_is_not_is_refused(build):
+    with pytest.raises(ValueError, match=r"normalised is one of \['together', 'apart'\], got 'each'"):
+        build(normalised="each")
+
+
 @pytest.mark.parametrize("normalised", ["together", "apart"])
-def test_batch_norm_divides_by_both_halves_together_or_by_each(name, normalised):
-    method = tiny.method(name).train()
-    method.apart, method.noise = normalised == "apart", 0.0
-    for layer in method.student.modules():
-        if isinstance(layer, torch.nn.Dropout):
-            layer.p = 0.0
+def test_the_term_of_unlabelled_patches_is_of_what_its_call_answers(normalised):
+    method = without_dropout(tiny.method("mean_teacher"))
+    method.normalised, method.noise = normalised, 0.0
     labelled, unlabelled = batches()
     unlabelled = Batch(3 * unlabelled.image)
     twin = copy.deepcopy(method.student)
     both = [labelled.image, unlabelled.image]
     ways = {"apart": [twin(image) for image in both], "together": twin(torch.cat(both)).split([len(i) for i in both])}
-    logits_l, logits_u = ways[normalised]
     with torch.no_grad():
         target = method.teacher(unlabelled.image)
     terms = method(labelled, unlabelled, Progress(0, 1, 1, 1))
-    torch.testing.assert_close(terms["supervised"], tiny.supervised_loss()(logits_l, labelled.label))
-    torch.testing.assert_close(terms["consistency"], method.consistency(logits_u, target))
-    assert not torch.allclose(ways["apart"][0], ways["together"][0])  # or the test could not tell
+    torch.testing.assert_close(terms["consistency"], method.consistency(ways[normalised][1], target))
 
 
 def test_the_noise_of_the_teachers_input_is_clipped_at_two_sigma():

@@ -16,6 +16,7 @@ from ..networks import Cascade
 from ..seeds import derive
 from .base import Method
 from .batch import Batch
+from .halves import batches, check_normalised
 from .schedule import Progress
 
 
@@ -71,10 +72,12 @@ class CoarseRefined(Method):
         target: of the consistency with ``view="weak"``; "none" moves both networks, "refined" holds the refined
             probabilities constant.
         view: "strong" or "weak" (the published form): what the networks see of the unlabelled scans.
+        normalised: "together" or "apart": how both networks are called with labelled and unlabelled patches, see
+            :func:`~.halves.batches`.
         seed: of what is sampled.
 
     Raises:
-        ValueError: ``networks``, ``target`` or ``view`` is none of these.
+        ValueError: ``networks``, ``target``, ``view`` or ``normalised`` is none of these.
         UserError: a term that needs the refined network has a weight where the coarse one trains alone.
 
     References: Du et al. 2023, doi 10.1109/JBHI.2023.3278741. Its abstract names the parts; the form given here is ours.
@@ -94,6 +97,7 @@ class CoarseRefined(Method):
         networks: str = "both",
         target: str = "none",
         view: str = "weak",
+        normalised: str = "together",
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -103,7 +107,9 @@ class CoarseRefined(Method):
             raise ValueError(f"target is 'none' or 'refined', got {target!r}")
         if view not in ("strong", "weak"):
             raise ValueError(f"view is 'strong' or 'weak', got {view!r}")
+        check_normalised(normalised)
         self.strong_views = int(view == "strong")
+        self.normalised = normalised
         self.network = network
         self.supervised = supervised
         self.ranked = ranked
@@ -119,8 +125,8 @@ class CoarseRefined(Method):
             return self._coarse_alone(labelled, progress)
         clean = self._clean_answer(unlabelled) if self.strong_views and progress.wants("consistency") else None
         seen = unlabelled.strong_view().image if self.strong_views else unlabelled.image
-        # one forward over both halves: BatchNorm sees labelled and unlabelled images together
-        coarse, refined, features = self.network.features(torch.cat([labelled.image, seen]))
+        halves = [self.network.features(half) for half in batches(labelled.image, seen, self.normalised)]
+        coarse, refined, features = (torch.cat(both) for both in zip(*halves, strict=True))
         coarse, refined = coarse.float(), refined.float()  # (Bl + Bu, K, *spatial)
         n = len(labelled)
         terms, self._watched = {}, _answers(coarse.detach(), refined.detach())

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from .base import Method
 from .batch import Batch
+from .halves import batches, check_normalised
 from .schedule import Progress
 
 VIEWS = ("strong", "weak")
@@ -29,9 +30,11 @@ class CrossPseudoSupervision(Method):
         first, second: two networks of one shape, with weights of their own; logits ``(B, K, *spatial)``.
         supervised: loss of logits and labels ``(B, 1, *spatial)``.
         view: "strong" or "weak".
+        normalised: "together" or "apart": how each network is called with labelled and unlabelled patches, see
+            :func:`~.halves.batches`.
 
     Raises:
-        ValueError: an unknown ``view``; networks that start from the same weights, which would never disagree.
+        ValueError: an unknown ``view`` or ``normalised``; networks that start from the same weights, which would never disagree.
 
     References: Chen et al. 2021, arXiv:2106.01226.
     """
@@ -39,14 +42,23 @@ class CrossPseudoSupervision(Method):
     terms: ClassVar[tuple[str, ...]] = ("supervised", "cross")
     unlabelled_terms: ClassVar[tuple[str, ...]] = ("cross",)
 
-    def __init__(self, first: nn.Module, second: nn.Module, supervised: nn.Module, view: str = "weak") -> None:
+    def __init__(
+        self,
+        first: nn.Module,
+        second: nn.Module,
+        supervised: nn.Module,
+        view: str = "weak",
+        normalised: str = "together",
+    ) -> None:
         super().__init__()
         if view not in VIEWS:
             raise ValueError(f"view is one of {list(VIEWS)}, got {view!r}")
+        check_normalised(normalised)
         pairs = zip(first.parameters(), second.parameters(), strict=True)
         if all(torch.equal(a, b) for a, b in pairs):
             raise ValueError("first and second start from the same weights: they would agree for ever")
         self.strong_views = int(view == "strong")
+        self.normalised = normalised
         self.networks = nn.ModuleList([first, second])
         self.supervised = supervised
         self._watched: dict[str, Tensor] = {}
@@ -55,8 +67,8 @@ class CrossPseudoSupervision(Method):
         cross = progress.wants("cross")
         targets = self._classes_of_the_weak_view(unlabelled.image) if cross and self.strong_views else None
         seen = unlabelled.strong_view().image if self.strong_views else unlabelled.image
-        # one forward a network over both halves: BatchNorm sees labelled and unlabelled images together
-        logits = [net(torch.cat([labelled.image, seen])).float() for net in self.networks]
+        images = batches(labelled.image, seen, self.normalised)
+        logits = [torch.cat([net(half) for half in images]).float() for net in self.networks]
         free = [z[len(labelled) :] for z in logits]
         terms, self._watched = {}, {}
         if progress.wants("supervised"):

@@ -14,6 +14,7 @@ from ..losses.low_confidence import LowConfidenceConsistencyLoss, check_keep, ch
 from ..networks import UNet
 from ..seeds import derive
 from .batch import Batch
+from .halves import batches
 from .mean_teacher import MeanTeacher
 from .schedule import Progress
 
@@ -148,7 +149,8 @@ class LowConfidence(MeanTeacher):
         self.seed = seed
 
     def forward(self, labelled: Batch, unlabelled: Batch, progress: Progress) -> dict[str, Tensor]:
-        answers = [self.student.features(images) for images in self._batches(labelled.image, self._seen(unlabelled))]
+        images = batches(labelled.image, self._seen(unlabelled), self.normalised)
+        answers = [self.student.features(half) for half in images]
         logits = torch.cat([found for found, _ in answers]).float()  # (Bl + Bu, K, *spatial)
         student_l, student_u = logits.split([len(labelled), len(unlabelled)])
         terms: dict[str, Tensor] = {}

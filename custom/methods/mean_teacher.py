@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from .batch import Batch
+from .halves import batches, check_normalised
 from .schedule import Progress
 from .taught import Taught
 
 VIEWS = ("strong", "noise")
-NORMALISED = ("together", "apart")
 
 
 class MeanTeacher(Taught):
@@ -31,9 +31,8 @@ class MeanTeacher(Taught):
         ema_decay: upper bound of the teacher's decay.
         noise: :math:`\sigma`, in units of the normalised intensity, of ``view="noise"``.
         view: "strong" or "noise".
-        normalised: "together": the student sees labelled and unlabelled patches as one batch, whose statistics BatchNorm
-            divides by; "apart": each as a batch of its own, so that the labelled patches are normalised as clean ones are
-            when the network serves. Where there is no BatchNorm both are the same.
+        normalised: "together" or "apart": how the student is called with labelled and unlabelled patches, see
+            :func:`~.halves.batches`.
 
     Raises:
         ValueError: an unknown ``view`` or ``normalised``.
@@ -57,18 +56,17 @@ class MeanTeacher(Taught):
     ) -> None:
         if view not in VIEWS:
             raise ValueError(f"view is one of {list(VIEWS)}, got {view!r}")
-        if normalised not in NORMALISED:
-            raise ValueError(f"normalised is one of {list(NORMALISED)}, got {normalised!r}")
+        check_normalised(normalised)
         super().__init__(network, ema_decay, "own" if view == "strong" else "copied")
         self.strong_views = int(view == "strong")
         self.supervised = supervised
         self.consistency = consistency
         self.noise = noise
-        self.apart = normalised == "apart"
+        self.normalised = normalised
 
     def forward(self, labelled: Batch, unlabelled: Batch, progress: Progress) -> dict[str, Tensor]:
-        batches = self._batches(labelled.image, self._seen(unlabelled))
-        logits = torch.cat([self.student(images) for images in batches]).float()  # (Bl + Bu, K, *spatial)
+        images = batches(labelled.image, self._seen(unlabelled), self.normalised)
+        logits = torch.cat([self.student(half) for half in images]).float()  # (Bl + Bu, K, *spatial)
         student_l, student_u = logits.split([len(labelled), len(unlabelled)])
         terms, self._watched = {}, {}
         if progress.wants("supervised"):
@@ -78,10 +76,6 @@ class MeanTeacher(Taught):
             terms["consistency"] = self.consistency(student_u, teacher_u)
             self._watched = self._agreement(student_u.detach(), teacher_u)
         return terms
-
-    def _batches(self, labelled: Tensor, unlabelled: Tensor) -> list[Tensor]:
-        """The images as the student is called with them: BatchNorm divides by the statistics of each batch."""
-        return [labelled, unlabelled] if self.apart and len(unlabelled) else [torch.cat([labelled, unlabelled])]
 
     def _seen(self, unlabelled: Batch) -> Tensor:
         """What the student sees of the unlabelled patches."""
