@@ -60,7 +60,9 @@ def measure(given: Path) -> list[Row]:
     folder = given if given.is_dir() else given.parent
     config = folder / "bundle" / "configs" / "train.yaml"
     if not config.is_file():
-        raise UserError(f"{folder} holds no bundle/configs/train.yaml. Give the output_dir of a run, or a checkpoint in it")
+        raise UserError(
+            f"{folder} holds no bundle/configs/train.yaml. Give the output_dir of a run, or a checkpoint in it"
+        )
     saved = torch.load(given, map_location="cpu", weights_only=True) if given.is_file() else _newest(folder)
     sys.path.insert(0, str(config.parents[1]))  # the run's own scripts
     parser = ConfigParser()

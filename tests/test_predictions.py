@@ -11,6 +11,7 @@ import pytest
 import torch
 from ignite.engine import Engine
 from monai.data import MetaTensor
+from PIL import Image
 
 from custom.report import predictions, preview
 
@@ -94,3 +95,25 @@ def test_cases_that_an_earlier_run_segmented_are_drawn_with_the_others(case, dra
     assert [name for _, _, name in drawn] == ["p00.png", "all.png"]
     handler(tmp_path, kept=kept, wanted=False).finish()
     assert len(drawn) == 2
+
+
+@pytest.fixture
+def height(tmp_path):
+    """``height(shapes, classes)``: pixels of the sheet of such pictures."""
+
+    def measured(shapes: list[tuple[int, int]], classes: list[str]) -> int:
+        shown = [preview.Preview("p", np.zeros((y, x)), np.ones((x, y), np.uint8), 1.0) for x, y in shapes]
+        preview.write_sheet(shown, classes, tmp_path / "all.png")
+        return Image.open(tmp_path / "all.png").height
+
+    return measured
+
+
+def test_a_row_of_flat_pictures_takes_their_height_alone(height):
+    tall, flat = [(10, 12)] * 6, [(10, 6)] * 6
+    assert height(tall + tall, ["a"]) - height(tall + flat, ["a"]) == pytest.approx(2 * 110 * 0.6, abs=1)
+
+
+def test_a_legend_of_several_lines_has_room(height):
+    lines = [height([(10, 12)], ["a long name"] * number) for number in (1, 2, 3)]
+    assert lines[1] - lines[0] == lines[2] - lines[1] == 22

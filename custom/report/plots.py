@@ -262,10 +262,15 @@ def legend(figure: Any, class_names: Sequence[str], reference: bool = True) -> N
         handles.append(
             Line2D([], [], color="#777777", linewidth=1, linestyle="--", label="reference, over a prediction")
         )
-    # in this size of letters, a little too much
-    inches = [0.8 + 0.08 * len(str(handle.get_label())) for handle in handles]
-    fit = len(handles) if sum(inches) <= figure.get_figwidth() else int(figure.get_figwidth() / max(inches))
-    figure.legend(handles=handles, loc="outside lower center", ncols=max(1, min(fit, 6)), fontsize=9, frameon=False)
+    columns = legend_columns([str(handle.get_label()) for handle in handles], figure.get_figwidth())
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=9, frameon=False)
+
+
+def legend_columns(texts: Sequence[str], inches: float) -> int:
+    """How many entries of a :func:`legend` stand in a line of that width."""
+    needed = [0.8 + 0.08 * len(text) for text in texts]  # in its size of letters, a little too much
+    fit = len(texts) if sum(needed) <= inches else int(inches / max(needed))
+    return max(1, min(fit, 6))
 
 
 def save_png(figure: Any, png: Path) -> None:

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from ..cohort.formats import open_scan
 from ..evaluation.slices import slice_to_show, upright
-from .plots import draw_contours, legend, pixels, save_png, show
+from .plots import draw_contours, legend, legend_columns, pixels, save_png, show
 
 MOST = 2**31  # voxels of a scan
 _COLUMNS, _INCHES, _DPI = 6, 2.0, 110
+_TITLE, _GAP = 0.42, 0.12  # inches: two lines above a picture, and between two of them
 
 
 @dataclass(frozen=True)
@@ -71,16 +72,26 @@ def write_sheet(many: Sequence[Preview], classes: Sequence[str], png: Path) -> N
 def _figure(many: Sequence[Preview], classes: Sequence[str], columns: int, inches: float, png: Path) -> None:
     from matplotlib.figure import Figure
 
-    rows = math.ceil(len(many) / columns)
-    tallest = max(one.picture.shape[0] * one.aspect / one.picture.shape[1] for one in many)
-    height = inches * min(max(tallest, 0.4), 2.0)
-    figure = Figure(figsize=(inches * columns, (height + 0.35) * rows + 0.4), dpi=_DPI, layout="constrained")
-    axes = np.atleast_1d(figure.subplots(rows, columns, squeeze=False)).ravel()
-    for axis in axes:
-        axis.set_axis_off()
-    for axis, one in zip(axes, many, strict=False):
-        show(axis, one.picture, one.aspect)
-        draw_contours(axis, one.mask, classes)
-        axis.set_title(one.title, fontsize=7)
+    rows = [many[first : first + columns] for first in range(0, len(many), columns)]
+    heights = [inches * min(max(_tallest(row), 0.4), 2.0) for row in rows]
+    wide = inches * columns
+    below = 0.15 + 0.2 * math.ceil(len(classes) / legend_columns(classes, wide))  # the legend
+    high = sum(heights) + _TITLE * len(rows) + below
+    figure = Figure(figsize=(wide, high), dpi=_DPI)
+    top = high  # placed by hand: a layout gives all rows the gaps of the tallest
+    for row, height in zip(rows, heights, strict=True):
+        top -= _TITLE + height
+        for column, one in enumerate(row):
+            place = (column * inches + _GAP / 2) / wide, top / high, (inches - _GAP) / wide, height / high
+            axis = figure.add_axes(place)
+            axis.set_axis_off()
+            show(axis, one.picture, one.aspect)
+            draw_contours(axis, one.mask, classes)
+            axis.set_title(one.title, fontsize=7, pad=3)
     legend(figure, classes, reference=False)
     save_png(figure, png)
+
+
+def _tallest(row: Sequence[Preview]) -> float:
+    """Height over width."""
+    return max(one.picture.shape[0] * one.aspect / one.picture.shape[1] for one in row)
