@@ -15,6 +15,9 @@ from pathlib import Path
 import yaml
 
 from annotate.versions import Versions
+from custom.cohort import data_list
+from custom.cohort.errors import CohortError
+from custom.cohort.names import first_file, stem
 from custom.errors import UserError, nearest
 from distribution.cards import card, cards
 
@@ -106,13 +109,29 @@ def install(model: str, bundle: Path) -> None:
             os.rename(aside / "models", aside / "shipped")
             networks = {p.stem: p for p in sorted((aside / "shipped").glob("*.pt")) if not p.stem.endswith("_final")}
             versions = Versions(aside)
-            versions.serve(versions.add(networks, source=source_of(model)))
+            versions.serve(versions.add(networks, source=source_of(model), labelled=learnt_by(aside)))
             shutil.rmtree(aside / "shipped")
         aside.chmod(0o755)
         os.rename(aside, bundle)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
+
+
+def learnt_by(bundle: Path) -> list[str]:
+    """Names of the labelled scans that a finished bundle was trained on, by the list that its config names: they judge nothing.
+
+    None where that list is not there any more, or no list.
+    """
+    config = bundle / "configs/train.yaml"
+    if not config.is_file():
+        return []
+    settings = yaml.safe_load(config.read_text(encoding="utf-8"))
+    try:
+        parts = data_list.listed(settings.get("data_list", ""), root=bundle)
+    except CohortError:
+        return []
+    return sorted({stem(first_file(entry)) for entry in parts.get("labelled", [])})
 
 
 def pretrained(name: str, folder: Path) -> None:

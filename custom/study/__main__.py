@@ -50,6 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if step == "plan":
             return 0
         settings = study.read(folder)
+        if not planned and (unused := _unused(options, settings)):
+            tell(
+                f"Not used, as the study is planned already: {', '.join(unused)}. Change {folder / FILE}, or plan it again: "
+                f"python -m custom.study plan {folder} ..."
+            )
         found = _trainings(folder, settings, planned)
         failed: dict[str, str] = {}
         if step != "report":
@@ -105,6 +110,16 @@ def _asked(options: argparse.Namespace) -> Asked:
         patient=options.patient, classes=[name.strip() for name in options.classes.split(",")] if options.classes else (),
         baseline=options.baseline, method=options.method, jobs=options.jobs, seed=options.seed,
     )  # fmt: skip
+
+
+def _unused(options: argparse.Namespace, settings: Settings) -> list[str]:
+    """Options that a plan takes and that differ from the one there is."""
+    parser = _parser()
+    return [
+        f"--{name} {f'{value:g}s' if name == 'budget' else value}"
+        for name in ("budget", "patient", "baseline", "method", "jobs", "seed")
+        if (value := getattr(options, name)) not in (parser.get_default(name), getattr(settings, name))
+    ]
 
 
 def _folders(words: Sequence[str]) -> Path | dict[str, Path]:

@@ -55,6 +55,29 @@ def test_a_finished_bundle_becomes_the_first_version(studies: Path, tmp_path: Pa
     assert [path.name for path in (work / "model").iterdir()] == [name]  # nothing of the making is left
 
 
+@pytest.mark.parametrize(
+    ("listing", "learnt"),
+    [
+        (
+            {"labelled": [{"image": "p1.nii.gz"}, {"image": {"t1": "t1/p2.nii.gz"}}], "test": [{"image": "p3.png"}]},
+            ["p1", "p2"],
+        ),
+        ([], []),
+        (None, []),
+    ],
+)
+def test_scans_that_a_bundle_has_learnt_from_never_judge(
+    studies: Path, tmp_path: Path, listing: object, learnt: list[str]
+) -> None:
+    bundle, file = finished(tmp_path / "run" / "bundle"), tmp_path / "list.json"
+    if listing is not None:
+        file.write_text(json.dumps(listing))
+    config = yaml.safe_load((bundle / "configs/train.yaml").read_text(encoding="utf-8"))
+    (bundle / "configs/train.yaml").write_text(yaml.safe_dump({**config, "data_list": str(file)}))
+    work, name = prepare(studies, str(bundle), tmp_path / "work")
+    assert Versions(work / "model" / name).learnt() == set(learnt)
+
+
 @pytest.mark.fault("36", "the annotation server started without MONAI Label, before its work folder is made")
 def test_without_monai_label_nothing_is_prepared(
     studies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

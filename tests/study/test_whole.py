@@ -14,6 +14,7 @@ from conftest import ROOT
 from custom import phantom
 from custom.errors import UserError
 from custom.study.__main__ import main
+from custom.study.settings import Settings, write
 
 LABELLED, UNLABELLED = 4, 4
 
@@ -67,3 +68,18 @@ def test_scans_that_no_study_can_be_made_of_are_told_in_words_before_anything_ru
     with pytest.raises(UserError, match=told):
         main([str(word) for word in (tmp_path / "out", "--images", images, "--labels", labels)])
     assert not (tmp_path / "out/work/probe").exists()
+
+
+def test_options_that_a_plan_does_not_follow_are_named(tmp_path, capsys):
+    planned = Settings(str(tmp_path / "none"), "", "", budget=600.0, seed=3)
+    write(tmp_path, planned)
+    again = [str(tmp_path), "--budget", "10m", "--seed", "3"]
+    for words, told in ((again, ""), ([*again, "--method", "unimatch"], "--method unimatch"),
+                        ([str(tmp_path), "--budget", "20m", "--seed", "4"], "--budget 1200s, --seed 4")):  # fmt: skip
+        with pytest.raises(UserError, match="none"):
+            main(words)
+        line = (
+            f"Not used, as the study is planned already: {told}. Change {tmp_path / 'study.yaml'}, or plan it again: "
+        )
+        found = capsys.readouterr().out
+        assert found.startswith(line) if told else not found
