@@ -53,15 +53,29 @@ def test_a_teacher_teaches_as_a_copy_of_it_in_batch_mode_without_dropout_does():
         assert torch.equal(mine, its), "its running statistics moved"
 
 
-def test_its_statistics_are_not_copied_from_the_network():
+@pytest.mark.parametrize("taught", [True, False])
+def test_its_statistics_are_copied_from_the_network_until_it_teaches(taught):
     average, network = lagging()
+    if taught:
+        average.teach(torch.randn(4, 1, 16, 16))
     before = norms(average.network)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.fill_(7.0)
     average.follow(network)
-    for mine, was in zip(norms(average.network), before, strict=True):
-        assert torch.equal(mine, was)
+    for mine, was, its in zip(norms(average.network), before, norms(network), strict=True):
+        assert torch.equal(mine, was if taught else its)
+
+
+@pytest.mark.parametrize(("state", "taught"), [({"updates": 3, "taught": 0}, False), ({"updates": 3}, True)])
+def test_whether_it_has_taught_is_part_of_its_state_and_true_of_earlier_ones(state, taught):
+    average, network = lagging()
+    average.set_extra_state(state)
+    assert average.taught is taught
+    assert average.get_extra_state() == {"updates": 3, "taught": int(taught)}
+    average.teach(torch.randn(4, 1, 16, 16))
+    average.copy(network)
+    assert average.get_extra_state() == {"updates": 0, "taught": 0}
 
 
 def test_unknown_statistics_are_refused():

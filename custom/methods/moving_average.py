@@ -22,7 +22,8 @@ class MovingAverage(nn.Module):
 
     BatchNorm's running statistics belong to the weights that they were measured with, and an average of weights never
     saw the network's. With ``statistics="own"`` :meth:`teach` normalises by the batch at hand and moves the average's own
-    running statistics; with "copied", the published form, they are the network's, and no forward pass moves them.
+    running statistics; until it is called for the first time they are copied from the network. With "copied", the published
+    form, they always are, and no forward pass moves them.
 
     Args:
         network: what to follow; it is copied, nothing is shared with it.
@@ -44,6 +45,7 @@ class MovingAverage(nn.Module):
             raise ValueError(f"decay is in [0, 1), got {decay}")
         self.decay = decay
         self.updates = 0
+        self.taught = False
         self.network = copy.deepcopy(network).requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> MovingAverage:
@@ -56,6 +58,7 @@ class MovingAverage(nn.Module):
 
     def teach(self, x: Tensor) -> Tensor:
         """Logits of clean images, dropout off; with statistics of its own, by those of this batch, which move them."""
+        self.taught = True
         norms = [m for m in self.network.modules() if isinstance(m, _BatchNorm)] if self.statistics == "own" else []
         for norm in norms:
             norm.train()
@@ -80,7 +83,7 @@ class MovingAverage(nn.Module):
     @torch.no_grad()
     def copy(self, network: nn.Module) -> None:
         """Take over parameters and buffers as they are, and start to count anew."""
-        self.updates = 0
+        self.updates, self.taught = 0, False
         self.network.load_state_dict(network.state_dict())
 
     @torch.no_grad()
@@ -95,7 +98,7 @@ class MovingAverage(nn.Module):
 
     def _followed(self, network: nn.Module) -> list[Tensor]:
         """Buffers that are copied from the network: all, except statistics that the average measures itself."""
-        if self.statistics == "copied":
+        if self.statistics == "copied" or not self.taught:
             return list(network.buffers())
         return [
             buffer
@@ -105,7 +108,8 @@ class MovingAverage(nn.Module):
         ]
 
     def get_extra_state(self) -> dict[str, int]:
-        return {"updates": self.updates}
+        return {"updates": self.updates, "taught": int(self.taught)}
 
     def set_extra_state(self, state: dict[str, int]) -> None:
         self.updates = state["updates"]
+        self.taught = bool(state.get("taught", True))  # of earlier checkpoints: their runs taught from the first step

@@ -10,7 +10,7 @@ from operator import attrgetter
 from pathlib import Path
 
 from ..cohort.facts import Facts
-from ..cohort.names import first_file, stem
+from ..cohort.names import case_names, first_file, stem
 from ..cohort.record import Record
 from ..inference.confidence import FILE as CONFIDENCE
 from ..report import pair
@@ -54,7 +54,7 @@ def unlabelled(state: State, parts: Sequence[Part], both: pair.Pair, serving: st
         serving: the bundle whose segmentation is handed over.
     """
     held = _held_out(state, parts, both, serving)
-    later = _later(state)
+    later = _later(state, serving)
     if not later:
         return Scans()
     found = quality.predict(held, later)
@@ -102,8 +102,9 @@ def _held_out(state: State, parts: Sequence[Part], both: pair.Pair, serving: str
     found = []
     for part in parts:
         runs = (fold_name(part, bundles[0]), fold_name(part, bundles[1]))
+        cases = _cases(state, part)
         for name in _segmented(state.runs / runs[0] / MAPS):
-            row = next((row for case, row in dice.items() if case == name or case.endswith(f"_{name}")), None)
+            row = dice.get(cases.get(name, ""))
             if row is None or not _mapped(state, runs, name):
                 continue
             agreement, sure = _features(state, runs, name, bundles.index(serving))
@@ -111,11 +112,18 @@ def _held_out(state: State, parts: Sequence[Part], both: pair.Pair, serving: str
     return found
 
 
-def _later(state: State) -> list[quality.Scan]:
+def _cases(state: State, part: Part) -> dict[str, str]:
+    """Of the scans that judge in a part, by name, what the table of cases calls them."""
+    entries = json.loads((state.folder / WORK / f"{part.name}.json").read_text(encoding="utf-8"))["test"]
+    cases = case_names(entries, state.task["channels"])
+    return {_name(state, first_file(entry)): case for entry, case in zip(entries, cases, strict=True)}
+
+
+def _later(state: State, serving: str) -> list[quality.Scan]:
     bundles = (state.settings.baseline, state.settings.method)
     runs = (final_name(bundles[0]), final_name(bundles[1]))
     names = [scan.name for scan in state.trainings.unlabelled if _mapped(state, runs, scan.name)]
-    return [quality.Scan(name, *_features(state, runs, name, 1)) for name in names]
+    return [quality.Scan(name, *_features(state, runs, name, bundles.index(serving))) for name in names]
 
 
 def _segmented(folder: Path) -> list[str]:

@@ -198,8 +198,11 @@ def _worth(state: State, parts: Sequence[Part]) -> Worth:
     now = max(point.labelled for point in points)
     lines = []
     for more in MORE:
-        gain = ours.gain(more)
-        lines.append(f"{more} more labelled patients, and the unlabelled scans: {_points(gain)}{_guess(gain)}.")
+        gain, plain = (curve.gain(more, _counts(state)["labelled"]) for curve in (ours, before))
+        lines.append(
+            f"{more} more labelled patients, and the unlabelled scans: {_points(gain)}{_guess(gain)}; without the unlabelled "
+            f"scans {_points(plain)}."
+        )
     value = labels_worth.worth(ours, before, now)
     if math.isfinite(value.value):
         lines.append(

@@ -8,6 +8,7 @@ import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -16,7 +17,8 @@ import yaml
 from finished import UNLABELLED, study
 
 from custom.evaluation.case_table import read_cases
-from custom.study import handed_over, verdict
+from custom.study import handed_over, labels_worth, scans, verdict
+from custom.study.parts import Part
 from custom.study.pooled import pool
 from custom.study.settings import StudyError
 
@@ -92,7 +94,10 @@ def test_at_equal_time_the_baseline_is_the_longer_one(page):
 
 
 def test_more_labels_and_unlabelled_scans_in_labels_worth(page):
-    assert re.search(r"5 more labelled patients, and the unlabelled scans: \+\d+\.\d Dice points", page)
+    gain = r"\+\d+\.\d Dice points \(95 % interval \d+\.\d to \d+\.\d\)"
+    assert re.search(
+        rf"5 more labelled patients, and the unlabelled scans: {gain}; without the unlabelled scans {gain}\.", page
+    )
     assert "In labels' worth: 4 labelled patients with the unlabelled scans do as well as" in page
 
 
@@ -112,6 +117,40 @@ def test_the_scan_on_which_nothing_was_found_comes_first_and_all_have_a_picture(
 
 
 @pytest.mark.usefixtures("few_pictures")
+def test_more_labels_are_counted_from_all_that_there_are(state, monkeypatch):
+    asked = []
+    gain = labels_worth.Curve.gain
+    monkeypatch.setattr(labels_worth.Curve, "gain", lambda curve, *given: asked.append(given) or gain(curve, *given))
+    verdict._worth(state, state.trainings.parts)
+    assert asked == [(more, 6) for more in verdict.MORE for _ in range(2)]  # folds train with 4
+
+
+@pytest.mark.parametrize("serving", ["supervised", "mean_teacher"])
+def test_the_confidence_of_a_later_scan_is_that_of_the_network_which_serves(tmp_path, serving):
+    made = study(tmp_path, BETTER)
+    for bundle, sure in (("supervised", 0.3), ("mean_teacher", 0.6)):
+        file = made.runs / f"final_{bundle}/label_maps/confidence.json"
+        file.write_text(json.dumps(dict.fromkeys(json.loads(file.read_text()), sure)))
+    found = {scan.confidence for scan in scans._later(made, serving)}
+    assert found == {{"supervised": 0.3, "mean_teacher": 0.6}[serving]}
+
+
+@pytest.mark.parametrize(
+    ("images", "names", "cases"),
+    [
+        (["b_0000.nii.gz", "a_b_0000.nii.gz"], ["b", "a_b"], ["b_0000", "a_b_0000"]),  # as nnU-Net has them
+        (["a_b.nii.gz", "b.nii.gz"], ["a_b", "b"], ["a_b", "b"]),
+    ],
+)
+def test_scans_that_judged_are_found_in_the_table_of_cases(tmp_path, images, names, cases):
+    entries = [{"patient": name, "image": str(tmp_path / image)} for name, image in zip(names, images, strict=True)]
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work/fold1.json").write_text(json.dumps({"test": entries}))
+    of = {entry["image"]: name for entry, name in zip(entries, names, strict=True)}
+    made = SimpleNamespace(folder=tmp_path, task={"channels": ["image"]}, scan_names=of)
+    assert scans._cases(made, Part("fold1", ())) == dict(zip(names, cases, strict=True))
+
+
 def test_the_bundle_is_that_of_the_better_one(state, tmp_path):
     assert json.loads((state.folder / "bundle/run.json").read_text(encoding="utf-8")) == {"of": "mean_teacher"}
     worse = study(tmp_path, {"supervised": 0.75, "mean_teacher": 0.5})
