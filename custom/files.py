@@ -8,6 +8,7 @@ import io
 import os
 import re
 import shutil
+import threading
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -103,7 +104,7 @@ class _RememberingFile(io.BufferedWriter):
 
 
 def _write_and_rename(path: Path, write: Callable[[BinaryIO], Any]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{threading.get_native_id()}.tmp")
     try:
         _write_whole(temporary, write)
         os.replace(temporary, path)

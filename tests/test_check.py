@@ -343,3 +343,9 @@ def test_slices_lie_across_the_thick_axis(tmp_path, orientation, affine, spacing
         known[file] = replace(known[file], affine=rows(affine), spacing_mm=spacing)
     faults = check.report(parts).faults
     assert faults == ({"Slices": [f"labelled, p0: p0.nii {text}"]} if text else {})
+
+
+@pytest.mark.parametrize("names", [["tumour", "tumour"], ["mean", "tumour"]])
+def test_names_of_classes_under_which_results_would_be_told_twice_are_refused(names):
+    with pytest.raises(CohortError, match=r"expected different names, none of them 'mean', as which results are told"):
+        Check(**{**TASK, "classes": ["background", *names]}, label_values=[0, 1, 2])

@@ -30,8 +30,8 @@ def lagging() -> tuple[MovingAverage, nn.Module]:
     return average, network
 
 
-def stream(**settings) -> Stream:
-    return Stream(tiny.bank("labelled", 0, 3), 4, (16, 16), name="statistics", rank=0, **settings)
+def stream(batch: int = 4, **settings) -> Stream:
+    return Stream(tiny.bank("labelled", 0, 3), batch, (16, 16), name="statistics", rank=0, **settings)
 
 
 def norms(network: nn.Module) -> list[torch.Tensor]:
@@ -227,3 +227,19 @@ def arguments(method) -> dict:
     if hasattr(method, "separation"):
         common |= {"separation": method.separation, "classes": 2, "channels": 4, "dimensions": 2}
     return common
+
+
+def test_patches_that_come_one_by_one_are_taken_in_pairs():
+    network, first = tiny.network().train(), []
+    network.down[0][0].register_forward_pre_hook(lambda _, x: first.append(len(x[0])))
+    with CleanStatistics(stream(batch=1), batches=5).applied({"network": network}):
+        assert first == [2, 2]  # the fifth has no partner
+        assert network.down[0][1].running_mean.abs().sum() > 0
+
+
+def test_of_a_single_patch_nothing_is_estimated_and_the_statistics_stay():
+    network = tiny.network().train()
+    network(torch.randn(4, 1, 16, 16))
+    before = norms(network)
+    with CleanStatistics(stream(batch=1), batches=1).applied({"network": network}):
+        assert all(torch.equal(mine, was) for mine, was in zip(norms(network), before, strict=True))

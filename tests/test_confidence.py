@@ -8,9 +8,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import yaml
+from ignite.engine import Engine, Events
+from monai.bundle import ConfigParser
 from monai.data import MetaTensor
+from monai.engines.utils import IterationEvents
 
 from custom.inference.confidence import Confidence, confidence
+from custom.study import jobs
 
 
 def test_the_mean_is_over_voxels_where_something_may_be():
@@ -36,3 +41,19 @@ def test_the_file_names_every_case(tmp_path):
         )
     handler._write()
     assert json.loads((tmp_path / "out/confidence.json").read_text()) == {"a": 0.5, "b": None}
+
+
+def test_it_is_written_before_a_scan_that_is_refused_ends_the_run(tmp_path):
+    def refuse(engine: Engine) -> None:
+        raise ValueError("1 of 2 scans not segmented")
+
+    engine, first = Engine(lambda *_: None), Confidence(tmp_path, torch.nn.Identity())
+    engine.register_events(*IterationEvents)
+    config = ConfigParser({"handlers": [SimpleNamespace(attach=lambda e: e.add_event_handler(Events.COMPLETED, refuse))],
+                           "saving": SimpleNamespace(attach=lambda e: None), "confidence": first})  # fmt: skip
+    config["order"] = yaml.safe_load(jobs.CONFIDENCE)["evaluator::val_handlers"]
+    for handler in config.get_parsed_content("order"):
+        handler.attach(engine)
+    with pytest.raises(ValueError, match="not segmented"):
+        engine.run([0])
+    assert json.loads((tmp_path / "confidence.json").read_text()) == {}

@@ -57,3 +57,18 @@ def test_every_bundle_interpolates_logits_in_inference_and_in_evaluation(bundle)
         inverts = {"inference": "label_map.LabelMapd", "evaluate": "invert.InvertLogitsd"}[name]
         assert f"'scripts.inference.{inverts}'" in text
         assert "'Invertd'" not in text
+
+
+@pytest.mark.parametrize("task", ["hc18", "kvasir"])
+def test_a_label_of_a_picture_lies_where_its_image_does(task):
+    """The first pixel of each block of a large picture is half a pixel off the block's middle, which no validation sees."""
+    steps = yaml.safe_load((ROOT / f"custom/tasks/{task}.yaml").read_text())["preprocessing"]["transforms"]
+    mode = next(step["mode"] for step in steps if step["_target_"] == "Resized")
+    inside = (disk(310, 250) > 0).float()
+    small = Resized(["image", "label"], (31, 25), mode=mode)({"image": inside, "label": inside})
+    for axis in (1, 2):
+        places = [
+            float((part.sum(dim=3 - axis)[0] * torch.arange(part.shape[axis])).sum() / part.sum())
+            for part in (small["image"], small["label"])
+        ]
+        assert places[0] == pytest.approx(places[1], abs=0.1)

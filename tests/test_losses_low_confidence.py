@@ -23,6 +23,12 @@ TEACHER = logits((0.6, 0.4), (0.5, 0.5), (0.8, 0.2))
         ({}, 0.05),  # pixels 1 and 3: (.09 + .01) / 2
         ({"keep": "high"}, 0.47**2),  # pixel 2 alone
         ({"keep": "all"}, (0.09 + 0.47**2 + 0.01) / 3),
+        (
+            {"keep": "all", "divide": "low"},
+            (0.09 + 0.47**2 + 0.01) / 2,
+        ),  # all pixels, each with the weight of an unsure one
+        ({"keep": "high", "divide": "low"}, 0.47**2 / 2),
+        ({"divide": "low"}, 0.05),
         ({"threshold": 0.8}, 0.01),  # pixel 3 alone
         ({"threshold": 0.98}, (0.09 + 0.47**2 + 0.01) / 3),
         ({"threshold": 0.5}, 0.0),  # none: 0, not NaN
@@ -103,6 +109,7 @@ def test_half_precision_logits_are_judged_and_compared_in_single(dtype):
     [
         ({"threshold": 1.5}, r"threshold is a probability in \[0, 1\], got 1.5"),
         ({"keep": "lo"}, r"keep is one of \['low', 'high', 'all'\], got 'lo'"),
+        ({"divide": "all"}, r"divide is one of \['kept', 'low'\], got 'all'"),
         ({"confidence": "both"}, r"confidence is one of \['student', 'teacher', 'lesser'\], got 'both'"),
     ],
 )

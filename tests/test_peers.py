@@ -20,9 +20,11 @@ from custom.methods import (
     UniMatch,
 )
 from custom.methods.batch import Batch, StrongView
-from custom.methods.bcp import UnequalBatches, largest_components
+from custom.methods.bcp import largest_components
+from custom.methods.halves import UnequalBatches
 from custom.methods.schedule import Progress, TermWeights
 from custom.stream.mixing import Mix, Paste
+from custom.training.trainer import DualStreamTrainer
 
 
 def progress(method: Method, step: int = 5, **weights: float) -> Progress:
@@ -312,3 +314,18 @@ def test_the_pasted_box_has_two_thirds_of_each_side(patch):
     assert mask.sum() == len(where)
     with pytest.raises(ValueError, match="side is a share"):
         Paste(1.0)
+
+
+@pytest.mark.parametrize(("name", "late"), [("bcp", "inward"), ("task_affinity", "context")])
+def test_terms_that_take_patches_in_pairs_say_so_before_the_first_step(name, late):
+    method = tiny.method(name)
+    weights = {**dict.fromkeys(method.terms, 0.0), "supervised": 1.0, late: {"value": 0.5, "from": 0.9}}
+    trainer = tiny.trainer(name, weights=weights)
+    trainer.unlabelled.batch = 3
+    with pytest.raises(
+        UnequalBatches, match=rf"^2 labelled and 3 unlabelled patches in a step: {late} take them in pairs"
+    ):
+        DualStreamTrainer(
+            device="cpu", max_epochs=1, epoch_steps=3, method=method, optimizer=trainer.optimizer, weights=weights, seed=0,
+            labelled=trainer.labelled, unlabelled=trainer.unlabelled, validator=trainer.validator, output=None,
+        )  # fmt: skip

@@ -138,6 +138,11 @@ class Check:
             raise CohortError(
                 f"label_values {list(values)}: expected one value for each of {list(classes)}, none twice"
             )
+        if len(set(classes)) != len(classes) or "mean" in classes[1:]:
+            raise CohortError(
+                f"classes {list(classes)}: expected different names, none of them 'mean', as which results are told. To make "
+                "two label values one class, remap the labels"
+            )
         if any(value % 1 or abs(value) > EXACT for value in values):
             raise CohortError(f"label_values {list(values)}: expected whole numbers from {-EXACT} to {EXACT}")
         if orientation and sorted(map(along, orientation)) != sorted(BODY_AXES.values()):

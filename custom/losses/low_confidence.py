@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from .consistency import check_over_classes
 
 KEEPS = ("low", "high", "all")
+DIVISORS = ("kept", "low")
 JUDGES = ("student", "teacher", "lesser")
 
 
@@ -48,11 +49,13 @@ class LowConfidenceConsistencyLoss(nn.Module):
         keep: "low", "high" (those not below the threshold: the control) or "all" (plain consistency).
         confidence: whose largest probability decides: "student", "teacher" or the "lesser" of both.
         over_classes: "mean" or "sum", as of :class:`~.consistency.ConsistencyLoss`.
+        divide: by the number of "kept" pixels, or by that of "low" confidence whatever is kept: a control in which a pixel
+            counts for as much as with ``keep="low"``.
 
     Shape:
         - student, teacher: logits ``(B, K, *spatial)``, K >= 2, any number of spatial axes; computed in float32 or
           better, whatever the precision of the logits.
-        - returns: ``()``, dimensionless, in [0, 2 / K], or [0, 2] for the sum.
+        - returns: ``()``, dimensionless, in [0, 2 / K], or [0, 2] for the sum, where the kept pixels divide.
 
     Raises:
         ValueError: an argument outside these; shapes that differ; fewer than two classes.
@@ -62,7 +65,12 @@ class LowConfidenceConsistencyLoss(nn.Module):
     """
 
     def __init__(
-        self, threshold: float = 0.95, keep: str = "low", confidence: str = "student", over_classes: str = "mean"
+        self,
+        threshold: float = 0.95,
+        keep: str = "low",
+        confidence: str = "student",
+        over_classes: str = "mean",
+        divide: str = "kept",
     ) -> None:
         super().__init__()
         if not 0 <= threshold <= 1:
@@ -70,7 +78,10 @@ class LowConfidenceConsistencyLoss(nn.Module):
         check_keep("keep", keep)
         if confidence not in JUDGES:
             raise ValueError(f"confidence is one of {list(JUDGES)}, got {confidence!r}")
+        if divide not in DIVISORS:
+            raise ValueError(f"divide is one of {list(DIVISORS)}, got {divide!r}")
         check_over_classes(over_classes)
+        self.divide = divide
         self.threshold, self.keep, self.confidence, self.over_classes = threshold, keep, confidence, over_classes
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
@@ -81,7 +92,10 @@ class LowConfidenceConsistencyLoss(nn.Module):
         kept = chosen_pixels(student, teacher, self.threshold, self.keep, self.confidence)  # (B, *spatial)
         distance = (_probabilities(student) - _probabilities(teacher.detach())).square()  # (B, K, *spatial)
         distance = distance.sum(dim=1) if self.over_classes == "sum" else distance.mean(dim=1)
-        return (distance * kept).sum() / kept.sum().clamp(min=1)
+        counted = kept
+        if self.divide == "low" and self.keep != "low":
+            counted = chosen_pixels(student, teacher, self.threshold, "low", self.confidence)
+        return (distance * kept).sum() / counted.sum().clamp(min=1)
 
 
 def check_keep(name: str, keep: str) -> None:

@@ -29,6 +29,9 @@ class Method(nn.Module):
     """Those of them that need the unlabelled stream. Where none of them has a weight the unlabelled batch is
     empty (B = 0) and no patch is drawn for it."""
 
+    pairs: ClassVar[tuple[str, ...]] = ()
+    """Those that take labelled and unlabelled patches in pairs: both batches are of one size where one has a weight."""
+
     strong_views: int = 0
     """How many strong views of the unlabelled patches ``forward`` reads."""
 

@@ -10,16 +10,12 @@ import torch
 from scipy import ndimage
 from torch import Generator, Tensor, nn
 
-from ..errors import UserError
 from ..losses.masked_dice_ce import MaskedDiceCELoss
 from ..seeds import derive
 from .batch import Batch
+from .halves import check_pairs
 from .schedule import Progress
 from .taught import Taught
-
-
-class UnequalBatches(UserError, ValueError):
-    """Labelled and unlabelled images are pasted into each other in pairs, and their numbers differ."""
 
 
 class BidirectionalCopyPaste(Taught):
@@ -50,6 +46,7 @@ class BidirectionalCopyPaste(Taught):
 
     terms: ClassVar[tuple[str, ...]] = ("supervised", "inward", "outward")
     unlabelled_terms: ClassVar[tuple[str, ...]] = ("inward", "outward")
+    pairs: ClassVar[tuple[str, ...]] = ("inward", "outward")
 
     def __init__(
         self,
@@ -77,8 +74,8 @@ class BidirectionalCopyPaste(Taught):
             mixed = torch.where(here[:, 0], label.roll(1, 0), label)
             everywhere = torch.ones_like(mixed, dtype=torch.bool)
             pasted["supervised"] = torch.where(here, image.roll(1, 0), image), lambda z: self.loss(z, mixed, everywhere)
-        if {"inward", "outward"} & set(wanted):
-            self._check(labelled, unlabelled)
+        if paired := [term for term in self.pairs if term in wanted]:
+            check_pairs(paired, len(labelled), len(unlabelled))
             pseudo = self._pseudo_labels(labelled, unlabelled)
             free, other, y = unlabelled.image, image.roll(1, 0), label.roll(1, 0)
             inward = box & _alike(unlabelled, labelled)
@@ -108,14 +105,6 @@ class BidirectionalCopyPaste(Taught):
             "islands_removed": (classes != kept).float().mean(),
         }
         return kept
-
-    @staticmethod
-    def _check(labelled: Batch, unlabelled: Batch) -> None:
-        if len(labelled) != len(unlabelled):
-            raise UnequalBatches(
-                f"{len(labelled)} labelled and {len(unlabelled)} unlabelled patches in a step: they are pasted into each "
-                "other in pairs. Set labelled_batch and unlabelled_batch to the same number"
-            )
 
 
 def largest_components(classes: Tensor) -> Tensor:

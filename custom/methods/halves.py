@@ -1,11 +1,28 @@
-"""How a network that trains is called with labelled and unlabelled patches: as one batch, or as two."""
+"""The labelled and the unlabelled half of a step: called as one batch or as two, and of one size where terms pair them."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from ..errors import UserError
+
 NORMALISED = ("together", "apart")
+
+
+class UnequalBatches(UserError, ValueError):
+    """Terms take labelled and unlabelled patches in pairs, and their numbers differ."""
+
+
+def check_pairs(terms: Sequence[str], labelled: int, unlabelled: int) -> None:
+    """Raise :class:`UnequalBatches` where the numbers of patches differ, on account of these terms."""
+    if terms and labelled != unlabelled:
+        raise UnequalBatches(
+            f"{labelled} labelled and {unlabelled} unlabelled patches in a step: {' and '.join(terms)} take them in pairs. "
+            "Set labelled_batch and unlabelled_batch to the same number, or the weights of these terms to 0"
+        )
 
 
 def check_normalised(normalised: str) -> None:

@@ -10,15 +10,11 @@ from monai.networks import one_hot
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from ..errors import UserError
 from ..losses.masked_dice_ce import MaskedDiceCELoss
 from .base import Method
 from .batch import Batch
+from .halves import check_pairs
 from .schedule import Progress
-
-
-class UnequalHalves(UserError, ValueError):
-    """Labelled and unlabelled images are compared in pairs, and their numbers differ."""
 
 
 class TaskAffinity(Method):
@@ -45,13 +41,14 @@ class TaskAffinity(Method):
 
     Raises:
         ValueError: ``threshold`` outside [0, 1].
-        UnequalHalves: where ``structure`` or ``context`` is wanted.
+        UnequalBatches: where ``structure`` or ``context`` is wanted.
 
     References: Chen et al. 2023, doi 10.1109/TMI.2022.3213372.
     """
 
     terms: ClassVar[tuple[str, ...]] = ("supervised", "structure", "context", "pseudo")
     unlabelled_terms: ClassVar[tuple[str, ...]] = ("structure", "context", "pseudo")
+    pairs: ClassVar[tuple[str, ...]] = ("structure", "context")
     strong_views = 1
 
     def __init__(
@@ -74,8 +71,7 @@ class TaskAffinity(Method):
         self._watched: dict[str, Tensor] = {}
 
     def forward(self, labelled: Batch, unlabelled: Batch, progress: Progress) -> dict[str, Tensor]:
-        if progress.wants("structure") or progress.wants("context"):
-            self._check(labelled, unlabelled)
+        check_pairs([term for term in self.pairs if progress.wants(term)], len(labelled), len(unlabelled))
         # one forward over both halves: BatchNorm sees labelled and unlabelled images together
         logits, maps = self.network.features(torch.cat([labelled.image, unlabelled.image]))  # type: ignore[operator]
         logits_l, logits_u = logits.float().split([len(labelled), len(unlabelled)])
@@ -106,15 +102,6 @@ class TaskAffinity(Method):
         masks_l, masks_u = guides.on(features.shape[2:])
         features_l, features_u = features.chunk(2)
         return self.affinity(features_l, masks_l, features_u, masks_u)
-
-    @staticmethod
-    def _check(labelled: Batch, unlabelled: Batch) -> None:
-        if len(labelled) != len(unlabelled):
-            raise UnequalHalves(
-                f"{len(labelled)} labelled and {len(unlabelled)} unlabelled patches in a step: the terms structure and "
-                f"context compare them in pairs. Set labelled_batch and unlabelled_batch to the same number, or the "
-                f"weights of both terms to 0"
-            )
 
     def serving(self) -> dict[str, nn.Module]:
         return {"network": self.network}

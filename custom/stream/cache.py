@@ -230,7 +230,7 @@ def description(path: Path) -> dict[str, Any]:
             if _checksum(file) != of_voxels:
                 raise Damaged("has other voxels than were written")
             _seal(path, of_voxels)
-    return {**json.loads(text), "start": start, "size": start + size, "seal": of_voxels % NANOSECONDS}
+    return {**json.loads(text), "start": start, "size": start + size, "written": path.stat().st_mtime_ns}
 
 
 def mapped(path: Path, told: dict[str, Any]) -> dict[str, Tensor]:
@@ -241,10 +241,11 @@ def mapped(path: Path, told: dict[str, Any]) -> dict[str, Tensor]:
         OSError: it is not there.
     """
     stat = path.stat()
-    if (stat.st_size, stat.st_mtime_ns % NANOSECONDS) != (told["size"], told["seal"]):
+    if (stat.st_size, stat.st_mtime_ns) != (told["size"], told["written"]):
         now = description(path)  # copied, perhaps
         if now["digest"] != told["digest"]:
             raise Damaged("holds another scan")
+        told["written"] = now["written"]
     everything = np.memmap(path, np.uint8, "c", told["start"])  # "c": torch warns of memory that cannot be written
     arrays = {}
     for name, (shape, start) in told["arrays"].items():

@@ -25,7 +25,7 @@ from . import settings as study
 from . import verdict
 from .budget import minutes, seconds
 from .jobs import BUNDLES, Runner, Stopped
-from .plan import Asked, cohort_of, plan
+from .plan import Asked, cohort_of, plain, plan
 from .settings import FILE, TASK, Settings, StudyError
 from .state import State
 from .trainings import RUNS, Trainings, trainings
@@ -115,7 +115,12 @@ def _asked(options: argparse.Namespace) -> Asked:
 def _unused(options: argparse.Namespace, settings: Settings) -> list[str]:
     """Options that a plan takes and that differ from the one there is."""
     parser = _parser()
-    return [
+    scans = []
+    if options.images and plain(_folders(options.images)) != settings.images:
+        scans.append(f"--images {' '.join(options.images)}")
+    if options.labels and str(options.labels.resolve()) != settings.labels:
+        scans.append(f"--labels {options.labels}")
+    return scans + [
         f"--{name} {f'{value:g}s' if name == 'budget' else value}"
         for name in ("budget", "patient", "baseline", "method", "jobs", "seed")
         if (value := getattr(options, name)) not in (parser.get_default(name), getattr(settings, name))

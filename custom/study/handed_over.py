@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import csv
+import hashlib
 import io
+import json
 import math
 import shutil
 from pathlib import Path
@@ -19,6 +21,7 @@ from .state import State
 from .trainings import final_name
 
 SHOWN = 24  # scans on the contact sheet
+MADE, SHEET = ".made.json", "look_at_first.png"  # digests of what was handed over; the contact sheet
 
 
 def write_scores(state: State, both: pair.Pair, scans: Scans) -> None:
@@ -49,7 +52,9 @@ def hand_over(state: State, scans: Scans, serving: str) -> str:
         shutil.rmtree(state.folder / "bundle", ignore_errors=True)
         shutil.copytree(run / "bundle", state.folder / "bundle")
     out = state.folder / "predictions"
+    _set_aside(out)
     shutil.rmtree(out, ignore_errors=True)
+    made: dict[str, str] = {}
     drawn: list[preview.Preview] = []
     for scan in scans.order:
         file = map_of(run / MAPS, scan.name)
@@ -57,6 +62,7 @@ def hand_over(state: State, scans: Scans, serving: str) -> str:
             continue
         (out / "pictures").mkdir(parents=True, exist_ok=True)
         shutil.copy(file, out)
+        made[file.name] = _digest(out / file.name)
         mask = read_map(file, state.task["label_values"])
         title = f"{scan.name}\n{number(scan.predicted, 2).text if math.isfinite(scan.predicted) else ''}".strip()
         one = preview.preview(Path(state.image_of(scan.name)), mask, title)
@@ -65,8 +71,26 @@ def hand_over(state: State, scans: Scans, serving: str) -> str:
             drawn.append(one)
     if not drawn:
         return ""
-    preview.write_sheet(drawn, state.task["classes"][1:], out / "look_at_first.png")
-    return _address(out / "look_at_first.png")
+    write_text(out / MADE, json.dumps(made, indent=1) + "\n")
+    preview.write_sheet(drawn, state.task["classes"][1:], out / SHEET)
+    return _address(out / SHEET)
+
+
+def _set_aside(out: Path) -> None:
+    """Whatever somebody drew in ``predictions/``, or put there, goes to ``predictions_edited/`` and stays."""
+    if not (out / MADE).is_file():
+        return
+    made = json.loads((out / MADE).read_text(encoding="utf-8"))
+    for file in sorted(path for path in out.iterdir() if path.is_file() and path.name not in (MADE, SHEET)):
+        if made.get(file.name) != _digest(file):
+            aside = out.with_name("predictions_edited")
+            aside.mkdir(exist_ok=True)
+            number = sum(1 for _ in aside.glob(f"{file.name}*"))
+            shutil.move(file, aside / (file.name if not number else f"{file.name}.{number}"))
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _address(png: Path) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import functools
+import hashlib
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,6 +15,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from ..cohort.formats import files_of
+from ..cohort.record import signature
 from ..cores import Share
 from ..files import write_text
 from ..inference import confidence
@@ -28,7 +34,7 @@ CACHE = "cache"  # of the preprocessed scans, beside the runs
 CONFIDENCE = """\
 again: true  # confidence.json has all cases or is not there
 confidence: {_target_: scripts.inference.confidence.Confidence, output_dir: '@predictions', network: '@network'}
-evaluator::val_handlers: $@handlers + [@confidence]
+evaluator::val_handlers: '$[@saving, @confidence] + @handlers'  # written before a scan that is refused ends the run
 """
 _TAIL = 12  # lines of a log that an error shows
 _EVERY_S = 60.0  # between two lines of what runs
@@ -68,7 +74,7 @@ class Job:
         """What a training's result depends on."""
         task, data = (path.read_text(encoding="utf-8") for path in (self.task, self.data_list))
         plain = {k: v for k, v in asdict(self).items() if k not in ("title", "maps_of", "data_list", "task")}
-        return {**plain, "task": task, "data": data}
+        return {**plain, "task": task, "data": data, "labels": _labels(data)}
 
 
 class JobError(RuntimeError):
@@ -192,9 +198,10 @@ class Runner:
                 "output_dir": folder / MAPS,
                 "model_file": folder / "bundle/models/model.pt",
             }
-            found.append(
-                _command("run", ["configs/inference.yaml", task, str(extra)], {k: str(v) for k, v in paths.items()})
-            )
+            known = yaml.safe_load((BUNDLES / job.bundle / "configs/inference.yaml").read_text(encoding="utf-8"))
+            alike = {k: v for k, v in job.overrides.items() if k.partition("::")[0] in known}
+            settings = {**alike, **{k: str(v) for k, v in paths.items()}}
+            found.append(_command("run", ["configs/inference.yaml", task, str(extra)], settings))
         return found
 
     def _process(self, job: Job, folder: Path, share: Share) -> None:
@@ -227,9 +234,28 @@ def whole_epochs(steps: float) -> int:
     return count if count < 20 else count // 20 * 20
 
 
+def _labels(data: str) -> str:
+    """SHA-256 over the label files of a data list: a label that was corrected in its place is another one."""
+    state = hashlib.sha256()
+    for part in json.loads(data).values():
+        for entry in part:
+            if isinstance(entry, dict) and entry.get("label"):
+                state.update(_content(entry["label"], signature(entry["label"])).encode())
+    return state.hexdigest()
+
+
+@functools.cache
+def _content(file: str, _signature: str | None) -> str:
+    files = files_of(Path(file)) if os.path.exists(file) else []
+    return "".join(hashlib.sha256(each.read_bytes()).hexdigest() for each in files)
+
+
 def _same(folder: Path, job: Job) -> bool:
     path = folder / "job/settings.json"
-    return path.is_file() and json.loads(path.read_text(encoding="utf-8")) == json.loads(json.dumps(job.settings()))
+    if not path.is_file():
+        return False
+    before, now = json.loads(path.read_text(encoding="utf-8")), json.loads(json.dumps(job.settings()))
+    return before == now if "labels" in before else before == {k: v for k, v in now.items() if k != "labels"}
 
 
 def _judged(folder: Path, job: Job) -> bool:

@@ -163,7 +163,7 @@ def plan(folder: Path, asked: Asked, tell: Callable[[str], None] = print) -> Set
     length = lengths.choose(left, costs, sizes, voxels, names, jobs, folds)
     _write_task(folder, planned[length.shape.room])
     settings = Settings(
-        images=_plain(asked.images), labels=str(asked.labels.resolve()) if asked.labels else "",
+        images=plain(asked.images), labels=str(asked.labels.resolve()) if asked.labels else "",
         patient=cohort.grouping.pattern, baseline=asked.baseline, method=asked.method, folds=length.shape.folds,
         half=length.shape.half, steps=length.steps, steps_at_equal_time=length.steps_at_equal_time, jobs=jobs,
         threads=threads, seed=asked.seed, budget=asked.budget,
@@ -196,7 +196,7 @@ def _folds(scans: ScansByPatient) -> list[int]:
     return [count for count in FOLDS if count <= able] or [1]
 
 
-def _plain(images: Path | Mapping[str, Path]) -> str | dict[str, str]:
+def plain(images: Path | Mapping[str, Path]) -> str | dict[str, str]:
     if isinstance(images, Mapping):
         return {name: str(path.resolve()) for name, path in images.items()}
     return str(images.resolve())
@@ -237,6 +237,7 @@ def _probe(
     folder: Path, asked: Asked, part: Any, scans: ScansByPatient, voxels: float, jobs: int, threads: int
 ) -> tuple[lengths.Costs, space.Probed]:
     """Seconds of a step, of a start and of a scan, and the room, of two trainings of a few steps as the study will run them."""
+    shutil.rmtree(folder / WORK / "probe", ignore_errors=True)  # of a plan that was stopped: times of a half are none
     data = write_list(folder / WORK / "probe/list.json", entries_of(part, scans), folder / RECORD)
     names = (asked.baseline, asked.method)
     runs = folder / WORK / "probe/runs"

@@ -287,7 +287,7 @@ def _preprocessing(seen: Seen) -> Number:
     values = {"_target_": "MapLabelValued", "keys": "label", "orig_labels": "@label_values",
               "target_labels": "$list(range(len(@classes)))", **absent}  # fmt: skip
     if seen.pictures:
-        grid = {"_target_": "Resized", **both, "spatial_size": "@patch", "mode": ["area", "nearest"], **absent}
+        grid = {"_target_": "Resized", **both, "spatial_size": "@patch", "mode": ["area", "nearest-exact"], **absent}
     else:
         grid = {"_target_": "Spacingd", **both, "pixdim": "@spacing_mm", "mode": ["bilinear", "nearest"], **absent}
     scale, why = _scaling(seen)

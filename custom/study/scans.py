@@ -92,7 +92,8 @@ def _features(state: State, runs: tuple[str, str], name: str, serving: int) -> t
 
 def _mapped(state: State, runs: tuple[str, str], name: str) -> bool:
     """Whether both networks have segmented a scan: what one of them lacks, as its training failed, is not "nothing found"."""
-    return all(map_of(state.runs / run / MAPS, name) for run in runs)
+    folders = [state.runs / run / MAPS for run in runs]
+    return all(map_of(folder, name) and (folder / CONFIDENCE).is_file() for folder in folders)
 
 
 def _held_out(state: State, parts: Sequence[Part], both: pair.Pair, serving: str) -> list[quality.Scan]:

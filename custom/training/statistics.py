@@ -51,7 +51,9 @@ class CleanStatistics:
                 if self.batches and kept[name]:
                     if name not in self._estimated:
                         self._estimate(network)
-                        self._estimated[name] = _statistics(network)
+                        found = _statistics(network)
+                        counted = any(value > 0 for key, value in found.items() if key.endswith("num_batches_tracked"))
+                        self._estimated[name] = found if counted else kept[name]  # never those of no patch, 0 and 1
                     _set(network, self._estimated[name])
             yield
         finally:
@@ -72,13 +74,17 @@ class CleanStatistics:
             norm.train()
         try:
             self.stream.start(0)
+            waiting: list[Tensor] = []
             for _ in range(self.batches):
                 batch = self.stream.draw()
                 assert batch.present is not None, "a stream says which channels there are"
                 there = torch.tensor([reads(network, row) for row in batch.present], device=batch.image.device)
-                if there.sum() > 1:  # of one patch alone the coarsest maps may have a single value a channel
-                    with autocast(self.dtype, batch.image.device):
-                        network(batch.image[there])
+                images = torch.cat([*waiting, batch.image[there]]) if waiting else batch.image[there]
+                # of one patch alone the coarsest maps may have a single value a channel: it waits for the next one
+                waiting = [images] if len(images) < 2 else []
+                if not waiting:
+                    with autocast(self.dtype, images.device):
+                        network(images)
         finally:
             torch.set_rng_state(state)
             for norm, momentum in zip(norms, momenta, strict=True):

@@ -22,6 +22,7 @@ from ..cohort.intensities import Intensities, nonsense, seen, told, unlike
 from ..cohort.overlaps import refuse_overlaps
 from ..methods import Method
 from ..methods.batch import Batch
+from ..methods.halves import check_pairs
 from ..methods.schedule import PolyDecay, Progress, TermWeights
 from ..run.mlflow import ours_for_monais
 from ..run.output import Output
@@ -131,6 +132,9 @@ class DualStreamTrainer(Trainer):
         self.seed, self.resume, self.statistics = seed, resume, statistics
         self.validator, self.output, self.check = validator, output, check
         self.weights = TermWeights(weights, method.terms, absent=self._absent_terms())
+        if self.unlabelled is not None:  # said here, as a term may have its weight late in a run
+            paired = [name for name in method.pairs if self.weights.weights[name].value > 0]
+            check_pairs(paired, labelled.batch, self.unlabelled.batch)
         self.dtype = autocast_dtype(amp, self.device)
         self.scaler: Any = torch.amp.GradScaler(self.device.type) if self.dtype is torch.float16 else None
         self.network: nn.Module = method  # what is called; DDP's wrapper from the start of a run on

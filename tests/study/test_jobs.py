@@ -47,6 +47,8 @@ def study(tmp_path, monkeypatch):
     folder = tmp_path / "bundles/any/scripts/study"
     folder.mkdir(parents=True)
     (folder / "commands.py").write_text(STANDIN)
+    (tmp_path / "bundles/any/configs").mkdir()
+    (tmp_path / "bundles/any/configs/inference.yaml").write_text("norm: batch\nwidths: [16]\n")
     monkeypatch.setattr(module, "BUNDLES", tmp_path / "bundles")
     (tmp_path / "task.yaml").write_text("patch: [1]\n")
     (tmp_path / "list.json").write_text(json.dumps({"test": [1], "labelled": []}))
@@ -193,3 +195,34 @@ def test_lengths_are_about_twenty_whole_epochs():
     assert whole_epochs(419.0) == 400
     assert whole_epochs(0.3 / 0.1 * 100) == 300
     assert all(lengths(n)["steps"] % lengths(n)["epoch_steps"] == 0 for n in map(whole_epochs, range(1, 3000, 17)))
+
+
+def test_a_label_that_was_corrected_in_its_place_is_another_one(study):
+    label = study / "p1.nii"
+    label.write_bytes(b"first")
+    (study / "list.json").write_text(json.dumps({"test": [1], "labelled": [{"image": "p1", "label": str(label)}]}))
+    runner = Runner(study / "runs", 1, 1, lambda _: None)
+    runner.run([job(study)])
+    assert runner.done(job(study))
+    label.write_bytes(b"second")
+    assert not runner.done(job(study))
+
+
+def test_a_training_from_before_labels_were_compared_stays_done(study):
+    runner, path = Runner(study / "runs", 1, 1, lambda _: None), study / "runs/a/job/settings.json"
+    runner.run([job(study)])
+    settings = json.loads(path.read_text())
+    del settings["labels"]
+    path.write_text(json.dumps(settings))
+    assert runner.done(job(study))
+    path.write_text(json.dumps({**settings, "seed": 5}))
+    assert not runner.done(job(study))
+
+
+def test_what_decides_on_the_network_reaches_inference_too(study):
+    own = Job(**{**vars(job(study)), "overrides": {"norm": "instance", "weights::consistency": 0.5}})
+    runner = Runner(study / "runs", 1, 1, lambda _: None)
+    runner.run([own])
+    *_, last = json.loads((study / "runs/a/job/commands.json").read_text())
+    assert last["overrides"]["norm"] == "instance"
+    assert "weights::consistency" not in last["overrides"]

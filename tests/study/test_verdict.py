@@ -257,3 +257,27 @@ def test_folds_are_pooled_with_what_lies_beside_them(state, tmp_path):
         assert f"image_{5}" in arrays
     with pytest.raises(ValueError, match="every case is judged once"):
         pool([tables[0], tables[0]], tmp_path, "twice")
+
+
+@pytest.mark.usefixtures("few_pictures")
+def test_what_somebody_drew_in_the_predictions_is_set_aside_and_stays(tmp_path):
+    made = study(tmp_path, BETTER)
+    verdict.write(made)
+    drawn = tmp_path / "predictions/p07_a_pred.nii.gz"
+    for content in (b"mine", b"mine again"):
+        drawn.write_bytes(content)
+        (tmp_path / "predictions/notes.txt").write_text("look at p08")
+        verdict.write(made)
+        assert drawn.read_bytes() != content
+    aside = {path.name: path.read_bytes() for path in (tmp_path / "predictions_edited").iterdir()}
+    assert aside == {
+        "p07_a_pred.nii.gz": b"mine", "p07_a_pred.nii.gz.1": b"mine again",
+        "notes.txt": b"look at p08", "notes.txt.1": b"look at p08",
+    }  # fmt: skip
+
+
+@pytest.mark.usefixtures("few_pictures")
+def test_a_final_training_whose_confidence_was_never_written_leaves_a_page(tmp_path):
+    made = study(tmp_path, BETTER)
+    (made.runs / "final_mean_teacher/label_maps/confidence.json").unlink()
+    assert verdict.write(made).is_file()

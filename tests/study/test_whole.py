@@ -75,7 +75,9 @@ def test_options_that_a_plan_does_not_follow_are_named(tmp_path, capsys):
     write(tmp_path, planned)
     again = [str(tmp_path), "--budget", "10m", "--seed", "3"]
     for words, told in ((again, ""), ([*again, "--method", "unimatch"], "--method unimatch"),
-                        ([str(tmp_path), "--budget", "20m", "--seed", "4"], "--budget 1200s, --seed 4")):  # fmt: skip
+                        ([str(tmp_path), "--budget", "20m", "--seed", "4"], "--budget 1200s, --seed 4"),
+                        ([*again, "--images", str(tmp_path / "new")], f"--images {tmp_path / 'new'}"),
+                        ([*again, "--images", str(tmp_path / "none")], "")):  # fmt: skip
         with pytest.raises(UserError, match="none"):
             main(words)
         line = (
