@@ -20,11 +20,13 @@ from conftest import ROOT, TINY
 from monai.transforms import Compose, EnsureChannelFirstd, Flipd, LoadImaged, ScaleIntensityRanged
 from test_resume import assert_same_state
 
+from custom.stream import cache as cache_module
 from custom.stream import identity
 from custom.stream import storage as storage_module
 from custom.stream.bank import Bank
 from custom.stream.cache import CacheError, OnDisk
 from custom.stream.identity import preprocessing
+from custom.stream.scan import Scan
 from custom.stream.storage import Storage
 
 KEYS = ("image", "label")
@@ -370,3 +372,15 @@ def test_training_from_a_cache_is_bit_for_bit_what_it_is_without(run_bundle, tmp
         run_bundle(ROOT / "bundles/supervised", **{**TINY, "steps": 2}, **cache, output_dir=str(tmp_path / "other"))
     assert "from" in caplog.text
     assert "written there now" not in caplog.text
+
+
+def test_where_a_file_system_keeps_coarse_times_voxels_are_checked_once(tmp_path, monkeypatch):
+    exact, checked = os.utime, []
+    checksum = cache_module._checksum
+    monkeypatch.setattr(os, "utime", lambda path, ns: exact(path, ns=tuple(time // 100 * 100 for time in ns)))
+    monkeypatch.setattr(cache_module, "_checksum", lambda file: checked.append(1) or checksum(file))
+    scan = Scan(torch.rand(1, 6, 5).half(), None, torch.tensor([True]))
+    kept = cache_module.Cache(tmp_path).keep("0" * 64, scan, lambda: scan)
+    for _ in range(5):
+        assert torch.equal(kept.voxels()[0], scan.image)
+    assert len(checked) <= 2  # when it was written, and by who reads it

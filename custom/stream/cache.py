@@ -278,7 +278,7 @@ def _checksum(file: BinaryIO) -> int:
 def _seal(path: Path, checksum: int) -> None:
     """Say in the time of writing, below its seconds, what the checksum is: whoever writes to the file later breaks that,
     and only then are its voxels checked, which would mean to read them all."""
-    with contextlib.suppress(OSError):  # where times cannot be set they are checked every time
+    with contextlib.suppress(OSError):  # where times cannot be set they are checked once a process
         stat = path.stat()
         seconds = stat.st_mtime_ns // NANOSECONDS * NANOSECONDS
         os.utime(path, ns=(stat.st_atime_ns, seconds + checksum % NANOSECONDS))
