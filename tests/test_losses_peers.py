@@ -91,6 +91,12 @@ def test_uncertainty_in_numbers(share, expected, pixels):
     assert sure.sum() == pixels
 
 
+def test_without_its_mask_it_is_plain_consistency():
+    loss, sure = UncertaintyConsistencyLoss(masked=False)(STUDENT, TEACHER, 0.1)
+    assert loss.item() == pytest.approx(0.0116667, abs=1e-6)
+    assert sure.all()
+
+
 def test_a_teacher_that_is_certain_has_no_entropy_and_one_that_is_nowhere_sure_costs_nothing():
     certain = torch.tensor([[[1.0], [0.0]]])
     loss, sure = UncertaintyConsistencyLoss()(torch.zeros(1, 2, 1), certain, 0.1)
@@ -119,6 +125,11 @@ SCALES = [
 
 def test_pyramid_in_numbers():
     assert PyramidConsistencyLoss()(SCALES).item() == pytest.approx(0.0573262, abs=1e-6)
+
+
+def test_scales_that_are_not_rectified_cost_their_variance():
+    found = PyramidConsistencyLoss(rectified=False)(SCALES)
+    assert found.item() == pytest.approx((0.021875 + 0.0125) / 2)  # of .7 .9 .5 .8, and of .6 .4 .5 .3
 
 
 def test_scales_that_agree_cost_nothing_and_an_empty_batch_neither():

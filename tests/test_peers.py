@@ -296,6 +296,15 @@ def test_of_each_class_the_largest_component_of_each_image_stays():
     assert largest_components(volume).sum() == 2
 
 
+@pytest.mark.parametrize("largest", [True, False])
+def test_islands_of_the_teacher_s_classes_teach_only_where_they_are_wanted(largest):
+    method = BidirectionalCopyPaste(tiny.network(), MaskedDiceCELoss(), Paste(), largest=largest)
+    labelled, unlabelled = batches()
+    balanced(method.teacher.network, torch.cat([labelled.image, unlabelled.image]))
+    method(labelled, unlabelled, progress(method, inward=1.0))
+    assert (method.watch()["islands_removed"] > 0) == largest
+
+
 def test_bcp_needs_as_many_unlabelled_as_labelled_patches():
     method = tiny.method("bcp")
     labelled, unlabelled = batches()
@@ -307,6 +316,7 @@ def test_bcp_needs_as_many_unlabelled_as_labelled_patches():
 
 @pytest.mark.parametrize("patch", [(12, 18), (12, 9, 6)])
 def test_the_pasted_box_has_two_thirds_of_each_side(patch):
+    assert not Paste(0.0)(patch, torch.Generator()).any()
     mask = Paste(2 / 3)(patch, torch.Generator().manual_seed(0))
     assert mask.shape == (1, 1, *patch)
     where = mask[0, 0].nonzero()

@@ -17,6 +17,9 @@ class PyramidConsistencyLoss(nn.Module):
 
     over all voxels of the batch; every part has its gradient. An empty batch costs 0.
 
+    Args:
+        rectified: False takes :math:`w_s = 1` and leaves out :math:`D_s`: the control, plain consistency of the scales.
+
     Shape:
         - logits: S tensors ``(B, K, *spatial)``, all on one grid; computed in float32 or better.
         - returns: ``()``, dimensionless, >= 0.
@@ -27,6 +30,10 @@ class PyramidConsistencyLoss(nn.Module):
     References: Luo et al. 2021, arXiv:2012.07042.
     """
 
+    def __init__(self, rectified: bool = True) -> None:
+        super().__init__()
+        self.rectified = rectified
+
     def forward(self, logits: Sequence[Tensor]) -> Tensor:
         if len({tuple(z.shape) for z in logits}) != 1:
             raise ValueError(f"one shape at every scale is needed, got {[tuple(z.shape) for z in logits]}")
@@ -36,6 +43,8 @@ class PyramidConsistencyLoss(nn.Module):
         logs = z.log_softmax(dim=2)
         p = logs.exp()
         mean = p.mean(dim=0, keepdim=True)
+        if not self.rectified:
+            return (p - mean).square().mean()
         divergence = (p * (logs - mean.log())).sum(dim=2)  # (S, B, *spatial)
         weight = (-divergence).exp()
         voxels = list(range(1, weight.ndim))

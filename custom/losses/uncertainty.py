@@ -17,6 +17,9 @@ class UncertaintyConsistencyLoss(nn.Module):
     with :math:`p = \mathrm{softmax}(z)` of the student. The bound is a share :math:`h` of :math:`\ln K`, the largest
     entropy that K classes can have; programs that write :math:`\ln 2` for more classes than two leave out nearly all.
 
+    Args:
+        masked: False takes :math:`m_v = 1` everywhere: the control, plain consistency.
+
     Shape:
         - student: logits ``(B, K, *spatial)``, K >= 2; teacher: probabilities of that shape, without gradient.
         - share: :math:`h`, in [0, 1].
@@ -28,6 +31,10 @@ class UncertaintyConsistencyLoss(nn.Module):
     References: Yu et al. 2019, arXiv:1907.07034.
     """
 
+    def __init__(self, masked: bool = True) -> None:
+        super().__init__()
+        self.masked = masked
+
     def forward(self, student: Tensor, teacher: Tensor, share: float) -> tuple[Tensor, Tensor]:
         if student.shape != teacher.shape:
             raise ValueError(f"student {tuple(student.shape)} and teacher {tuple(teacher.shape)} differ in shape")
@@ -35,6 +42,6 @@ class UncertaintyConsistencyLoss(nn.Module):
             raise ValueError(f"softmax needs K >= 2 on axis 1, got {tuple(student.shape)}")
         p = student.to(torch.promote_types(student.dtype, torch.float32)).softmax(dim=1)
         q = teacher.detach().to(p.dtype)
-        sure = -torch.xlogy(q, q).sum(dim=1) < share * math.log(q.shape[1])
+        sure = -torch.xlogy(q, q).sum(dim=1) < (share * math.log(q.shape[1]) if self.masked else math.inf)
         distance = (p - q).square().mean(dim=1)
         return (distance * sure).sum() / sure.sum().clamp(min=1), sure

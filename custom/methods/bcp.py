@@ -36,6 +36,7 @@ class BidirectionalCopyPaste(Taught):
         pasting: draws the box, ``(1, 1, *spatial)`` bool, True inside.
         ema_decay: upper bound of the teacher's decay.
         unlabelled_share: of the loss on unlabelled voxels.
+        largest: False lets all components of the teacher's classes teach, not the largest of each class alone.
         seed: of the boxes, with the step.
 
     Raises:
@@ -55,11 +56,12 @@ class BidirectionalCopyPaste(Taught):
         pasting: Callable[..., Tensor],
         ema_decay: float = 0.99,
         unlabelled_share: float = 0.5,
+        largest: bool = True,
         seed: int = 0,
     ) -> None:
         super().__init__(network, ema_decay, "own")
         self.loss, self.pasting = loss, pasting
-        self.unlabelled_share, self.seed = unlabelled_share, seed
+        self.unlabelled_share, self.largest, self.seed = unlabelled_share, largest, seed
 
     def forward(self, labelled: Batch, unlabelled: Batch, progress: Progress) -> dict[str, Tensor]:
         assert labelled.label is not None
@@ -98,7 +100,7 @@ class BidirectionalCopyPaste(Taught):
         """``(Bu, *spatial)``: the teacher's classes of the clean images, of each class its largest component."""
         logits = self.teacher.teach(torch.cat([labelled.image, unlabelled.image]))[len(labelled) :].float()
         confidence, classes = logits.softmax(dim=1).max(dim=1)
-        kept = largest_components(classes)
+        kept = largest_components(classes) if self.largest else classes
         self._watched = {
             "teacher_confidence": confidence.mean(),
             "teacher_foreground": (kept > 0).float().mean(),

@@ -37,7 +37,7 @@ class Paste:
     """One box of the same size and place in every patch of a batch: what is pasted into what is the method's.
 
     Args:
-        side: of the box, as a share of the patch's, in (0, 1).
+        side: of the box, as a share of the patch's, in [0, 1); 0 pastes nothing.
 
     Raises:
         ValueError: ``side`` outside this.
@@ -46,8 +46,8 @@ class Paste:
     """
 
     def __init__(self, side: float = 2 / 3) -> None:
-        if not 0 < side < 1:
-            raise ValueError(f"side is a share of the patch's in (0, 1), got {side}")
+        if not 0 <= side < 1:
+            raise ValueError(f"side is a share of the patch's in [0, 1), got {side}")
         self.side = side
 
     def __call__(self, patch: Sequence[int], generator: Generator) -> Tensor:
@@ -55,7 +55,7 @@ class Paste:
         mask = torch.zeros(1, 1, *patch, dtype=torch.bool)
         places = torch.rand(len(patch), generator=generator, dtype=torch.float64).tolist()
         box = [_span(side, side * self.side, place) for side, place in zip(patch, places, strict=True)]
-        mask[(slice(None), slice(None), *box)] = True
+        mask[(slice(None), slice(None), *box)] = self.side > 0  # a span has one voxel at least
         return mask
 
 
