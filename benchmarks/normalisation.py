@@ -12,7 +12,9 @@ estimation takes, and its share of the time between two validations. A network w
 from __future__ import annotations
 
 import argparse
+import csv
 import datetime
+import math
 import multiprocessing
 import os
 import sys
@@ -49,6 +51,8 @@ class Row(NamedTuple):
     estimated: float
     seconds: float
     """of one estimation"""
+    share: float
+    """of the time that training takes between two validations; NaN where the run has no two"""
 
 
 def measure(given: Path) -> list[Row]:
@@ -90,8 +94,17 @@ def measure(given: Path) -> list[Row]:
         began = time.perf_counter()
         with statistics.applied({name: network}):
             seconds = time.perf_counter() - began
-        found.append(Row(folder.name, name, int(saved["state"]["step"]), scores[0][name], scores[1][name], seconds))
+        step, share = int(saved["state"]["step"]), seconds / _between_validations(folder)
+        found.append(Row(folder.name, name, step, scores[0][name], scores[1][name], seconds, share))
     return found
+
+
+def _between_validations(folder: Path) -> float:
+    """Seconds of training, of all epochs by the number of validations; NaN where there is no table or no validation."""
+    table = folder / "metrics.csv"
+    rows = list(csv.DictReader(table.read_text(encoding="utf-8").splitlines())) if table.is_file() else []
+    validations = sum(bool(row["validation_seconds"]) for row in rows)
+    return sum(float(row["seconds"]) for row in rows) / validations if validations else math.nan
 
 
 def _newest(folder: Path) -> dict:
@@ -103,11 +116,12 @@ def _newest(folder: Path) -> dict:
 
 def page(rows: Sequence[Row], where: str, command: str) -> str:
     """Markdown."""
-    heads = ["run", "network", "step", "as trained", "re-estimated", "points", "seconds to estimate"]
+    heads = ["run", "network", "step", "as trained", "re-estimated", "points", "s to estimate", "of training"]
     lines = [
         [
             row.run, row.network, str(row.step), f"{row.as_trained:.3f}", f"{row.estimated:.3f}",
             f"{100 * (row.estimated - row.as_trained):+.1f}", f"{row.seconds:.2f}",
+            f"{100 * row.share:.1f} %" if math.isfinite(row.share) else "",
         ]
         for row in rows
     ]  # fmt: skip
