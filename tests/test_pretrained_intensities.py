@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from conftest import ROOT, enter_bundle
@@ -43,7 +44,10 @@ def test_other_scans_than_those_of_the_card_are_refused(monkeypatch, tmp_path):
 
 
 def test_a_phantom_is_found_in_the_commands_or_by_the_task_and_other_cards_need_their_list():
-    assert phantom_of(card("phantom_2d_supervised")) == "phantom:unseen_contrast"
+    one = card("phantom_2d_supervised")
+    assert phantom_of(one) == "phantom:2d"
+    other = replace(one, training={"commands": ["cd bundles/supervised", "run --data_list phantom:unseen_contrast"]})
+    assert phantom_of(other) == "phantom:unseen_contrast"
     assert phantom_of(card("phantom_two_channels_contrastive_mutual")) == "phantom:two_channels"
     with pytest.raises(CardError, match=r"was not trained on a phantom: give its list of scans, --data_list"):
         phantom_of(card("hippocampus_supervised"))
