@@ -235,8 +235,11 @@ def test_pretrained_bundles_are_measured(one):
 
 @each_card
 def test_pretrained_weights_fit_their_network(one):
-    for name, network in networks(one.method, one.task, one.overrides).items():
-        state = torch.load(one.models / name, map_location="cpu", weights_only=True)
+    fitting = networks(one.method, one.task, one.overrides)
+    known = one.weights.keys() & fitting.keys()  # not every network that serves is shipped
+    assert "model.pt" in known
+    for name in known:
+        network, state = fitting[name], torch.load(one.models / name, map_location="cpu", weights_only=True)
         assert network.load_state_dict(state, strict=True)
 
 
