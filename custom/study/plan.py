@@ -197,6 +197,7 @@ def _folds(scans: ScansByPatient) -> list[int]:
 
 
 def plain(images: Path | Mapping[str, Path]) -> str | dict[str, str]:
+    """Where the images are, as ``study.yaml`` keeps it: absolute, as text."""
     if isinstance(images, Mapping):
         return {name: str(path.resolve()) for name, path in images.items()}
     return str(images.resolve())
