@@ -128,8 +128,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(data) - start))
         self.end_headers()
         end = server.cuts.pop(0) if archive and server.cuts else len(data)
-        self.wfile.write(data[start : start + end])
-        server.seen.append((self.path, asked, 206 if start else 200, len(data[start : start + end])))
+        body = data[start : start + end]
+        server.seen.append((self.path, asked, 206 if start else 200, len(body)))  # first: the next request may overtake the end of this
+        self.wfile.write(body)
         self.close_connection = True
 
     def _start(self, asked: str | None, tag: str) -> int:
