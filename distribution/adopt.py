@@ -54,14 +54,14 @@ def adopt(run: Path, name: str, folder: Path = PRETRAINED, **given: Any) -> Card
     """
     given = {key: value for key, value in given.items() if value is not None}
     task, method = _named(name)
-    settings = _settings(run, method)
-    about = json.loads(_existing(run / "bundle/run.json", "Let the run end").read_text(encoding="utf-8"))
+    settings = settings_of(run, method)
+    about = json.loads(existing(run / "bundle/run.json", "Let the run end").read_text(encoding="utf-8"))
     by_default = _default_task(method) == task
     models = ROOT / "bundles" / method / "models" if by_default and folder == PRETRAINED else folder / name
     names = list(given.get("weights") or (f"{file}.pt" for file in about["networks"]))
-    overrides = _differences({**_yaml(ROOT / f"bundles/{method}/configs/train.yaml"), **_task(task)}, settings)
+    overrides = differences({**read_yaml(ROOT / f"bundles/{method}/configs/train.yaml"), **_task(task)}, settings)
     facts = _facts(task)
-    minutes, date, machine = _cost(run)
+    minutes, date, machine = cost(run)
     phantom = str(settings["data_list"]).startswith("phantom:")
     split = given.get("split") or ("drawn with seed 2023: " + _phantom_command(settings) if phantom else "")
     content = {
@@ -71,11 +71,11 @@ def adopt(run: Path, name: str, folder: Path = PRETRAINED, **given: Any) -> Card
         "task": task,
         "overrides": overrides,
         "models": f"bundles/{method}/models" if models.is_relative_to(ROOT / "bundles") else ".",
-        "weights": {file: digest(_weights(run / "bundle/models" / file)) for file in names},
+        "weights": {file: digest(bare_weights(run / "bundle/models" / file)) for file in names},
         "recommended": False,
         "training": {
             "commands": _commands(method, task, overrides, phantom),
-            "commit": given.get("commit") or _git("rev-parse", "HEAD"),
+            "commit": given.get("commit") or git("rev-parse", "HEAD"),
             "seed": int(settings["seed"]),
             "date": given.get("date", date),
             "machine": given.get("machine", machine),
@@ -94,7 +94,7 @@ def adopt(run: Path, name: str, folder: Path = PRETRAINED, **given: Any) -> Card
     if (seen := run / "bundle/models" / FILE).is_file():
         shutil.copyfile(seen, models / FILE)
     (folder / name).mkdir(parents=True, exist_ok=True)
-    _write(folder / name / "card.yaml", content)
+    write_card(folder / name / "card.yaml", content)
     card = read(folder / name / "card.yaml")
     verify(card)
     return card
@@ -119,11 +119,11 @@ def recommend(task: str, folder: Path = PRETRAINED) -> Card:
 
     best = min(of_task, key=order)
     for card in of_task:
-        _write(card.path, _yaml(card.path) | {"recommended": card.name == best.name})
+        write_card(card.path, read_yaml(card.path) | {"recommended": card.name == best.name})
     return read(best.path)
 
 
-def _write(path: Path, content: Mapping[str, Any]) -> None:
+def write_card(path: Path, content: Mapping[str, Any]) -> None:
     text = yaml.safe_dump(dict(content), sort_keys=False, width=120, allow_unicode=True, default_flow_style=None)
     write_text(path, "# Written by python -m distribution.adopt; what the keys mean: distribution/cards.py.\n" + text)
 
@@ -139,22 +139,22 @@ def _named(name: str) -> tuple[str, str]:
     raise CardError(f"{name!r} is no TASK_METHOD: tasks are {list(TASKS)}, methods are {list(METHODS)}")
 
 
-def _settings(run: Path, method: str) -> dict[str, Any]:
+def settings_of(run: Path, method: str) -> dict[str, Any]:
     """The merged config of the run.
 
     Raises:
         CardError: there is none, or it is another method's.
     """
-    settings = _yaml(_existing(run / "bundle/configs/train.yaml", "Name the output_dir of a run"))
-    target = _yaml(ROOT / f"bundles/{method}/configs/train.yaml")["train"]["method"]["_target_"]
+    settings = read_yaml(existing(run / "bundle/configs/train.yaml", "Name the output_dir of a run"))
+    target = read_yaml(ROOT / f"bundles/{method}/configs/train.yaml")["train"]["method"]["_target_"]
     if (found := settings["train"]["method"]["_target_"]) != target:
         raise CardError(f"{run} was trained by {found}, the name says {method}, which is {target}")
     return settings
 
 
-def _weights(path: Path) -> Path:
+def bare_weights(path: Path) -> Path:
     """A file of weights that is a bare state dict."""
-    state = torch.load(_existing(path, "Let the run end"), map_location="cpu", weights_only=True)
+    state = torch.load(existing(path, "Let the run end"), map_location="cpu", weights_only=True)
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise CardError(f"{path} is no bare state dict")
     return path
@@ -164,20 +164,25 @@ def _figures(run: Path, part: str, names: Sequence[str]) -> dict[str, Any]:
     """The figures of the network that serves, and in short those of the others."""
     remedy = "Evaluate the run: configs/evaluate.yaml with the same --output_dir"
     summaries = {
-        name: json.loads(_existing(run / f"evaluation/{part}/{Path(name).stem}.json", remedy).read_text("utf-8"))
+        name: json.loads(existing(run / f"evaluation/{part}/{Path(name).stem}.json", remedy).read_text("utf-8"))
         for name in names
     }
-    serving = summary_of_today(summaries["model.pt"], f"{run}/evaluation/{part}")
+    return figures_of(summaries, run / f"evaluation/{part}")
+
+
+def figures_of(summaries: Mapping[str, Mapping[str, Any]], folder: Path) -> dict[str, Any]:
+    """A card's figures from the summaries of each file of weights; ``folder``: where they lie."""
+    serving = summary_of_today(summaries["model.pt"], str(folder))
     calibration = serving.get("calibration") or {}
     return {
         "cases": serving["cases"],
         "patients": serving["patients"],
         **{key: serving[key] for key in (*COUNTS, "empty_labels")},
         "unit": serving.get("unit", "mm"),
-        **_scores(serving, "mean"),
-        "classes": {name: _scores(serving, name) for name in serving["classes"]},
+        **scores_of(serving, "mean"),
+        "classes": {name: scores_of(serving, name) for name in serving["classes"]},
         "calibration": {key: _rounded(calibration[key]) for key in ("ece", "over") if key in calibration},
-        "others": {name: _scores(summaries[name], "mean") for name in names if name != "model.pt"},
+        "others": {name: scores_of(summaries[name], "mean") for name in summaries if name != "model.pt"},
         "interval": serving["interval"],
     }
 
@@ -190,7 +195,7 @@ def _validation(run: Path, about: Mapping[str, Any]) -> dict[str, Any]:
     return {"dice": {"mean": _rounded(best["score"])}, "epoch": best["epoch"]} if best else {}
 
 
-def _scores(summary: Mapping[str, Any], name: str) -> dict[str, Any]:
+def scores_of(summary: Mapping[str, Any], name: str) -> dict[str, Any]:
     """``dice`` and ``hd95`` of a class, or of ``mean``: mean and interval, over how many cases."""
     found = {"dice": summary["metrics"].get(f"dice_{name}"), "hd95": summary["metrics"].get(f"hd95_mm_{name}")}
     keys = ("mean", "low", "high", "cases")
@@ -211,18 +216,18 @@ def _cases(run: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
         path = Path(settings["dataset_dir"]) / f"phantom_{data_list.removeprefix('phantom:')}" / "list.json"
     else:
         path = Path(data_list)
-    parts = json.loads(_existing(path, f"{run} was trained on it").read_text(encoding="utf-8-sig"))
+    parts = json.loads(existing(path, f"{run} was trained on it").read_text(encoding="utf-8-sig"))
     counts = {part: len(parts.get(part, [])) for part in _PARTS}
     if data_list.startswith("phantom:"):
         return counts
     return counts | {"cases": {part: sorted(str(e["patient"]) for e in parts.get(part, [])) for part in _PARTS}}
 
 
-def _cost(run: Path) -> tuple[float, str, str]:
+def cost(run: Path) -> tuple[float, str, str]:
     """Minutes of training, the day it began, and this machine."""
-    with _existing(run / "metrics.csv", "Name the output_dir of a run").open(newline="", encoding="utf-8") as file:
+    with existing(run / "metrics.csv", "Name the output_dir of a run").open(newline="", encoding="utf-8") as file:
         seconds = sum(float(row["seconds"]) for row in csv.DictReader(file))
-    day = json.loads(_existing(run / ".lock", "Name the output_dir of a run").read_text())["since"][:10]
+    day = json.loads(existing(run / ".lock", "Name the output_dir of a run").read_text())["since"][:10]
     return round(seconds / 60, 1), day, f"{os.cpu_count()} cores, {platform.machine()}"
 
 
@@ -230,7 +235,7 @@ def _cost(run: Path) -> tuple[float, str, str]:
 
 
 def _facts(task: str) -> dict[str, str]:
-    facts = _yaml(Path(__file__).with_name("data_sets.yaml"))
+    facts = read_yaml(Path(__file__).with_name("data_sets.yaml"))
     for name, known in facts.items():
         if task.startswith(name):
             return known
@@ -238,15 +243,15 @@ def _facts(task: str) -> dict[str, str]:
 
 
 def _default_task(method: str) -> str:
-    data_list = str(_yaml(ROOT / f"bundles/{method}/configs/train.yaml")["data_list"])
+    data_list = str(read_yaml(ROOT / f"bundles/{method}/configs/train.yaml")["data_list"])
     return "phantom_" + data_list.removeprefix("phantom:")
 
 
 def _task(task: str) -> dict[str, Any]:
-    return _yaml(ROOT / f"custom/tasks/{task}.yaml")
+    return read_yaml(ROOT / f"custom/tasks/{task}.yaml")
 
 
-def _differences(base: Mapping[str, Any], settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def differences(base: Mapping[str, Any], settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Ids whose values are not those of bundle and task, as the command line names them."""
     found: dict[str, Any] = {}
     for key, value in settings.items():
@@ -254,7 +259,7 @@ def _differences(base: Mapping[str, Any], settings: Mapping[str, Any], prefix: s
         if name in RunConfig.FREE or (key in base and base[key] == value):
             continue
         if isinstance(value, dict) and isinstance(base.get(key), dict) and base[key].keys() <= value.keys():
-            found |= _differences(base[key], value, f"{name}::")
+            found |= differences(base[key], value, f"{name}::")
         else:
             found[name] = value
     return found
@@ -283,17 +288,17 @@ def _phantom_command(settings: Mapping[str, Any]) -> str:
     return f"python -m scripts.phantom {form} data/phantom_{form}"
 
 
-def _git(*words: str) -> str:
+def git(*words: str) -> str:
     return subprocess.run(
         ["git", *words], cwd=ROOT, capture_output=True, encoding="utf-8", errors="replace", check=True
     ).stdout.strip()
 
 
-def _yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
     return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
-def _existing(path: Path, remedy: str) -> Path:
+def existing(path: Path, remedy: str) -> Path:
     if not path.is_file():
         raise CardError(f"{path} does not exist. {remedy}.")
     return path

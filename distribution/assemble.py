@@ -72,7 +72,7 @@ def _config(card: Card) -> RunConfig:
     """What a run of the card's method on its task, with its overrides, is given."""
     root = ROOT / "bundles" / card.method
     parser = ConfigParser()
-    parser.read_config([str(root / "configs/train.yaml"), str(ROOT / f"custom/tasks/{card.task}.yaml")])
+    parser.read_config([str(root / "configs/train.yaml"), str(card.task_file)])
     parser.read_meta(str(root / "configs/metadata.json"))
     parser.update({**card.overrides, "bundle_root": str(root)})
     return RunConfig(parser)
@@ -80,7 +80,7 @@ def _config(card: Card) -> RunConfig:
 
 def _form(card: Card) -> str:
     """The form of the phantom that the card's task is; empty for real scans."""
-    data_list = yaml.safe_load((ROOT / f"custom/tasks/{card.task}.yaml").read_text(encoding="utf-8"))["data_list"]
+    data_list = str(yaml.safe_load(card.task_file.read_text(encoding="utf-8")).get("data_list", ""))
     return data_list.removeprefix("phantom:") if data_list.startswith("phantom:") else ""
 
 

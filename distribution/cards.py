@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PRETRAINED = Path(__file__).resolve().parent / "pretrained"
 METHODS = tuple(sorted(path.parent.parent.name for path in ROOT.glob("bundles/*/configs/train.yaml")))
 TASKS = tuple(sorted(path.stem for path in ROOT.glob("custom/tasks/*.yaml")))
+TASK = "task.yaml"  # beside a card: the task of a study
 
 MAX_FILE = 25 * 10**6  # bytes of one file of the repository; larger ones belong into large_files.yml
 MAX_TOTAL = 40 * 10**6  # bytes of all weights of the repository
@@ -48,7 +49,7 @@ class Card:
         name: of the bundle, ``TASK_METHOD``; its folder's name.
         version: ``1.2.3``.
         method: a folder of ``bundles/``.
-        task: a file of ``custom/tasks/`` without its suffix.
+        task: a file of ``custom/tasks/`` without its suffix; where a ``task.yaml`` lies beside the card, the name of that.
         overrides: what the training was given beside the task, ids and values.
         models: the folder of the weights.
         weights: SHA-256 of each file of weights; ``model.pt`` is the network that serves.
@@ -79,6 +80,11 @@ class Card:
     def release(self) -> str:
         """``NAME_vVERSION``, as the zoo names its archives."""
         return f"{self.name}_v{self.version}"
+
+    @property
+    def task_file(self) -> Path:
+        own = self.path.with_name(TASK)
+        return own if own.is_file() else ROOT / f"custom/tasks/{self.task}.yaml"
 
     @property
     def files(self) -> list[Path]:
@@ -141,7 +147,7 @@ def read(path: Path) -> Card:
     for part in ("training", "data"):  # YAML reads 2026-11-23 as a date
         if isinstance(content.get(part), dict) and "date" in content[part]:
             content[part]["date"] = str(content[part]["date"])
-    faults = list(_faults(content, path.parent.name))
+    faults = list(_faults(content, path.parent))
     if faults:
         raise CardError(f"{path}:\n  " + "\n  ".join(faults))
     models = content["models"]
@@ -149,18 +155,18 @@ def read(path: Path) -> Card:
     return Card(path=path, **{**content, "models": folder.resolve()})
 
 
-def _faults(content: Mapping[str, Any], folder: str) -> Iterator[str]:
+def _faults(content: Mapping[str, Any], folder: Path) -> Iterator[str]:
     yield from _of_type(content, _CARD, "")
     yield from (f"{key}: unknown{nearest(key, _CARD)}" for key in content if key not in _CARD)
     for part, keys in _PARTS.items():
         if isinstance(content.get(part), dict):
             yield from _of_type(content[part], keys, f"{part}: ")
     name, method, task = content.get("name"), content.get("method"), content.get("task")
-    if isinstance(name, str) and name != folder:
-        yield f"name {name!r} is not that of its folder, {folder!r}"
+    if isinstance(name, str) and name != folder.name:
+        yield f"name {name!r} is not that of its folder, {folder.name!r}"
     if isinstance(method, str) and method not in METHODS:
         yield f"method {method!r}{nearest(method, METHODS)}: expected one of {list(METHODS)}"
-    if isinstance(task, str) and task not in TASKS:
+    if isinstance(task, str) and task not in TASKS and not (folder / TASK).is_file():
         yield f"task {task!r}{nearest(task, TASKS)}: expected one of {list(TASKS)}"
     if not re.fullmatch(r"\d+\.\d+\.\d+", str(content.get("version"))):
         yield f"version {content.get('version')!r}: expected three numbers as in 0.1.0"
@@ -198,7 +204,9 @@ def verify(card: Card) -> None:
     for path in card.files:
         if not path.is_file():
             raise CardError(f"{card.name}: {path} is missing. Nothing was built.")
-        if (size := path.stat().st_size) > MAX_FILE:
+        if (size := path.stat().st_size) > MAX_FILE and not card.path.with_name(
+            TASK
+        ).is_file():  # a study's is nobody's repository
             raise CardError(
                 f"{card.name}: {path.name} has {size / 1e6:.1f} MB, a file of the repository at most "
                 f"{MAX_FILE / 1e6:.0f} MB. Host it elsewhere and name it, with its sha256, in large_files.yml. "

@@ -40,7 +40,7 @@ def record(card: Card, data_list: str) -> dict[str, dict[str, Any]]:
     if str(bundle) not in sys.path:
         sys.path.insert(0, str(bundle))  # the config names its classes below `scripts`
     parser = ConfigParser()
-    parser.read_config([str(bundle / "configs/train.yaml"), str(bundle / f"scripts/tasks/{card.task}.yaml")])
+    parser.read_config([str(bundle / "configs/train.yaml"), str(card.task_file)])
     with tempfile.TemporaryDirectory() as drawn:
         own = {"bundle_root": str(bundle), "dataset_dir": drawn, "data_list": data_list, "device": "cpu"}
         parser.update({**card.overrides, **own})

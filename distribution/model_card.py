@@ -149,13 +149,24 @@ def _measured(card: Card) -> str:
     return f"""\
 ## Measured
 
-On the test part, {test["cases"]} scans of {test["patients"]} patients that neither training nor any choice has seen, whole
-scans on their own grid, without post-processing; weights of `models/model.pt`. Missed: {faults["missed"]} structures of
+{_judged(test)} Whole
+scans on their own grid, without post-processing. Missed: {faults["missed"]} structures of
 the labels; false alarms: {faults["false_alarms"]} classes that labels lack.{chosen}
 
 {scores}
 
 Interval: {test.get("interval", "not measured")}. Calibration: expected calibration error {ece}."""
+
+
+def _judged(test: Mapping[str, Any]) -> str:
+    """Which scans judged which weights; a study's card says it in words of its own."""
+    scans = f"{test['cases']} scans of {test['patients']} patients"
+    own = " ".join(str(test.get("judged", "")).split())
+    return (
+        f"{scans}, {own}"
+        if own
+        else f"On the test part, {scans} that neither training nor any choice has seen; weights of `models/model.pt`."
+    )
 
 
 def _data(card: Card) -> str:

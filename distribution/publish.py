@@ -134,12 +134,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m distribution.publish", description="Put a bundle on a model page.")
     parser.add_argument("name", metavar="NAME", help="of a pretrained bundle")
     parser.add_argument("--to", required=True, type=_repository, metavar="hf:OWNER/NAME")
+    parser.add_argument(
+        "--cards", type=Path, default=cards.PRETRAINED, help="folder of the cards; that of this repository"
+    )
     parser.add_argument("--dry-run", action="store_true", help="write the folder, upload nothing")
     parser.add_argument("--dist", type=Path, default=DIST, help=f"where the archives were built; {DIST}")
     parser.add_argument("--pages", type=Path, default=PAGES, help=f"where the folder is written; {PAGES}")
     options = parser.parse_args(arguments)
     try:
-        card = cards.card(options.name)
+        card = cards.card(options.name, options.cards)
         folder = page(card, options.dist, options.pages)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -129,7 +129,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         end = server.cuts.pop(0) if archive and server.cuts else len(data)
         body = data[start : start + end]
-        server.seen.append((self.path, asked, 206 if start else 200, len(body)))  # first: the next request may overtake the end of this
+        server.seen.append(
+            (self.path, asked, 206 if start else 200, len(body))
+        )  # first: the next request may overtake the end of this
         self.wfile.write(body)
         self.close_connection = True
 

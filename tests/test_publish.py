@@ -228,7 +228,7 @@ def command(card, dist, tmp_path, monkeypatch):
     program.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {tmp_path}/told\nexit 7\n')
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
-    monkeypatch.setattr(publish.cards, "card", lambda name: card)
+    monkeypatch.setattr(publish.cards, "card", lambda name, folder: card)
     shared = [NAME, "--to", "hf:o/n", "--dist", str(dist), "--pages", str(tmp_path / "pages")]
     return lambda *more: publish.main([*shared, *more])
 

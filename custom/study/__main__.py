@@ -26,7 +26,7 @@ from . import verdict
 from .budget import minutes, seconds
 from .jobs import BUNDLES, Runner, Stopped
 from .plan import Asked, cohort_of, plain, plan
-from .settings import FILE, TASK, Settings, StudyError
+from .settings import FILE, TASK, Settings, StudyError, named_twice
 from .state import State
 from .trainings import RUNS, Trainings, trainings
 
@@ -101,14 +101,18 @@ def _seconds(folder: Path, start: float) -> float:
 def _asked(options: argparse.Namespace) -> Asked:
     if not options.images:
         raise StudyError(f"{options.folder} has no plan yet: say where the scans are, --images DIR --labels DIR")
-    for name in (options.baseline, options.method):
+    bundles = (options.baseline, *options.methods)
+    if twice := named_twice(bundles):
+        raise StudyError(f"{twice} is named twice: --baseline and --methods are different bundles")
+    for name in bundles:
         if not (BUNDLES / name / "configs/train.yaml").is_file():
             known = sorted(path.name for path in BUNDLES.iterdir() if path.is_dir())
             raise StudyError(f"there is no bundle {name}. There are {', '.join(known)}")
     return Asked(
         images=_folders(options.images), labels=options.labels, budget=options.budget,
         patient=options.patient, classes=[name.strip() for name in options.classes.split(",")] if options.classes else (),
-        baseline=options.baseline, method=options.method, jobs=options.jobs, seed=options.seed,
+        baseline=options.baseline, method=options.methods[0], others=tuple(options.methods[1:]), jobs=options.jobs,
+        seed=options.seed,
     )  # fmt: skip
 
 
@@ -120,9 +124,12 @@ def _unused(options: argparse.Namespace, settings: Settings) -> list[str]:
         scans.append(f"--images {' '.join(options.images)}")
     if options.labels and str(options.labels.resolve()) != settings.labels:
         scans.append(f"--labels {options.labels}")
+    methods = (settings.method, *settings.others)
+    if tuple(options.methods) not in (tuple(parser.get_default("methods")), methods):
+        scans.append(f"--methods {' '.join(options.methods)}")
     return scans + [
         f"--{name} {f'{value:g}s' if name == 'budget' else value}"
-        for name in ("budget", "patient", "baseline", "method", "jobs", "seed")
+        for name in ("budget", "patient", "baseline", "jobs", "seed")
         if (value := getattr(options, name)) not in (parser.get_default(name), getattr(settings, name))
     ]
 
@@ -144,7 +151,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--patient", default="", help="regular expression; its first group, in a scan's name, is the patient")
     add("--classes", default="", help="names of the label values above 0, by commas")
     add("--baseline", default="supervised", help="bundle that learns from labelled scans alone")
-    add("--method", default="mean_teacher", help="bundle that learns from unlabelled ones too")
+    add("--methods", nargs="+", default=["mean_teacher"], metavar="BUNDLE",
+        help="that learn from unlabelled ones too; the verdict is on the first, others stand beside it")  # fmt: skip
     add("--jobs", type=int, default=0, help="trainings side by side (default: by the machine)")
     add("--seed", type=int, default=0, help="of everything random")
     return parser

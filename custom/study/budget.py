@@ -87,7 +87,7 @@ def choose(
     costs: Costs,
     sizes: Sizes,
     voxels: Mapping[float, float],
-    names: tuple[str, str],
+    names: Sequence[str],
     jobs: int,
     folds: Sequence[int],
 ) -> Length:
@@ -98,7 +98,7 @@ def choose(
         costs: measured.
         sizes: of the cohort.
         voxels: of a training patch with each of those of :data:`ROOMS` that there is memory for.
-        names: of the baseline and of the method, as in ``costs``.
+        names: of the baseline, of the method, and of those beside it, as in ``costs``.
         jobs: trainings side by side.
         folds: how many there may be, most first.
 
@@ -124,7 +124,7 @@ def choose(
     return best
 
 
-def fit(budget: float, costs: Costs, sizes: Sizes, shape: Shape, names: tuple[str, str], jobs: int) -> Length:
+def fit(budget: float, costs: Costs, sizes: Sizes, shape: Shape, names: Sequence[str], jobs: int) -> Length:
     """The most steps with which a plan stays within the budget; 0 where none does."""
     low, high = 0, MOST
     while low < high:
@@ -138,20 +138,20 @@ def fit(budget: float, costs: Costs, sizes: Sizes, shape: Shape, names: tuple[st
     return Length(shape, steps, longer, duration(steps, costs, sizes, shape, names, jobs))
 
 
-def duration(steps: int, costs: Costs, sizes: Sizes, shape: Shape, names: tuple[str, str], jobs: int) -> float:
+def duration(steps: int, costs: Costs, sizes: Sizes, shape: Shape, names: Sequence[str], jobs: int) -> float:
     """Seconds of all trainings of so many steps with their evaluations and predictions, ``jobs`` at a time."""
     judged = sizes.judged / max(1, shape.folds)
     # two networks of each run are scored, and one makes label maps
     after = 3 * judged * costs.scan
-    pair = [costs.start[name] + steps * costs.step[name] + after for name in names]
+    each = [costs.start[name] + steps * costs.step[name] + after for name in names]
     times: list[float] = []
     for _ in range(shape.folds):
-        times += pair
-        times += [costs.start[name] + steps * costs.step[name] + after for name in names] if shape.half else []
+        times += each
+        times += each[:2] if shape.half else []
         if shape.equal_time:
             times.append(costs.start[names[0]] + steps * _ratio(costs, names) * costs.step[names[0]] + after)
     final = sizes.unlabelled * costs.scan
-    times += [costs.start[name] + steps * costs.step[name] + final for name in names]
+    times += [costs.start[name] + steps * costs.step[name] + final for name in names[:2]]
     return side_by_side(times, jobs)
 
 
@@ -164,7 +164,7 @@ def side_by_side(times: Sequence[float], jobs: int) -> float:
     return max(workers)
 
 
-def _ratio(costs: Costs, names: tuple[str, str]) -> float:
+def _ratio(costs: Costs, names: Sequence[str]) -> float:
     """How many steps of the baseline take the time of one of the method; at least 1."""
     return max(1.0, costs.step[names[1]] / costs.step[names[0]])
 

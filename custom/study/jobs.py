@@ -149,7 +149,7 @@ class Runner:
         """Of a job that runs: ``step 120 of 400`` by its last whole epoch, then what comes behind the training."""
         folder = self.folder / job.name
         if (folder / TRAINED).is_file():
-            return "segments its scans" if _judged(folder, job) else "is scored"
+            return "segments its scans" if job.maps_of and _judged(folder, job) else "is scored"
         return f"step {_steps_done(folder)} of {job.steps}"
 
     def stop(self) -> None:

@@ -50,6 +50,7 @@ class Asked:
         patient: regular expression; empty: proposed from the names.
         classes: names of the label values but the background's, in their order; empty: those of ``dataset.json``.
         baseline, method: bundles.
+        others: further bundles, told beside the method.
         jobs: trainings side by side; 0: by the machine.
         seed: of everything random.
     """
@@ -61,6 +62,7 @@ class Asked:
     classes: Sequence[str] = ()
     baseline: str = "supervised"
     method: str = "mean_teacher"
+    others: Sequence[str] = ()
     jobs: int = 0
     seed: int = 0
 
@@ -151,7 +153,8 @@ def plan(folder: Path, asked: Asked, tell: Callable[[str], None] = print) -> Set
     _write_task(folder, planned[smallest])
     _check(folder, everything, record)
     jobs, threads = _side_by_side(asked.jobs)
-    tell(f"Timing a few steps of {asked.baseline} and {asked.method} on this machine ...")
+    names = (asked.baseline, asked.method, *asked.others)
+    tell(f"Timing a few steps of {', '.join(names)} on this machine ...")
     costs, probed = _probe(folder, asked, parts[0], cohort.scans, _voxels(planned[smallest]), jobs, threads)
     sizes = lengths.Sizes(
         judged=sum(len(found) for patient, found in cohort.scans.items() if can_evaluate(found)),
@@ -159,14 +162,13 @@ def plan(folder: Path, asked: Asked, tell: Callable[[str], None] = print) -> Set
     )
     voxels = space.rooms_in_memory(probed, {room: _voxels(numbers) for room, numbers in planned.items()}, jobs)
     left = asked.budget - (time.monotonic() - start)
-    names = (asked.baseline, asked.method)
     length = lengths.choose(left, costs, sizes, voxels, names, jobs, folds)
     _write_task(folder, planned[length.shape.room])
     settings = Settings(
         images=plain(asked.images), labels=str(asked.labels.resolve()) if asked.labels else "",
-        patient=cohort.grouping.pattern, baseline=asked.baseline, method=asked.method, folds=length.shape.folds,
-        half=length.shape.half, steps=length.steps, steps_at_equal_time=length.steps_at_equal_time, jobs=jobs,
-        threads=threads, seed=asked.seed, budget=asked.budget,
+        patient=cohort.grouping.pattern, baseline=asked.baseline, method=asked.method, others=tuple(asked.others),
+        folds=length.shape.folds, half=length.shape.half, steps=length.steps,
+        steps_at_equal_time=length.steps_at_equal_time, jobs=jobs, threads=threads, seed=asked.seed, budget=asked.budget,
     )  # fmt: skip
     room = length.shape.room
     widths, of_probe = (planned[of]["widths"].value for of in (room, smallest))
@@ -185,7 +187,7 @@ def plan(folder: Path, asked: Asked, tell: Callable[[str], None] = print) -> Set
 
 def _count(shape: lengths.Shape, settings: Settings) -> int:
     """How many trainings a plan is made of."""
-    return shape.folds * (2 + 2 * shape.half + bool(settings.steps_at_equal_time)) + 2
+    return shape.folds * (2 + len(settings.others) + 2 * shape.half + bool(settings.steps_at_equal_time)) + 2
 
 
 def _folds(scans: ScansByPatient) -> list[int]:
@@ -240,7 +242,7 @@ def _probe(
     """Seconds of a step, of a start and of a scan, and the room, of two trainings of a few steps as the study will run them."""
     shutil.rmtree(folder / WORK / "probe", ignore_errors=True)  # of a plan that was stopped: times of a half are none
     data = write_list(folder / WORK / "probe/list.json", entries_of(part, scans), folder / RECORD)
-    names = (asked.baseline, asked.method)
+    names = (asked.baseline, asked.method, *asked.others)
     runs = folder / WORK / "probe/runs"
     few = {"epoch_steps": PROBE_STEPS}
     work = [
@@ -303,8 +305,13 @@ def _page(
     ) if not there]  # fmt: skip
     short = [f"{name}: {', '.join(f'{key} {value}' for key, value in of.items())}, as these trainings are short" for name, of in
              settings.overrides.items()]  # fmt: skip
+    a_step = ", ".join(f"{costs.step[name]:.3f} s ({name})" for name in (baseline, method, *settings.others))
     runs = [f"{settings.folds} x {baseline} and {method}, {settings.steps} steps each, judged on the patients left out",
             f"{baseline} and {method} with all labels: the bundle, and the unlabelled scans segmented"]  # fmt: skip
+    if settings.others:
+        runs.append(
+            f"{settings.folds} x {', '.join(settings.others)}, {settings.steps} steps each: told beside {method}"
+        )
     if settings.half:
         runs.append(f"{settings.folds} x {baseline} and {method} with half of the labelled patients")
     if settings.steps_at_equal_time:
@@ -317,8 +324,7 @@ def _page(
         "## What will run",
         "\n".join(f"- {line}" for line in [*runs, *short]),
         f"Expected: {lengths.minutes(length.seconds)} of the {lengths.minutes(settings.budget)} allowed, "
-        f"{settings.jobs} at a time, {plural(settings.threads, 'thread')} each. A step takes {costs.step[baseline]:.3f} s "
-        f"({baseline}) and {costs.step[method]:.3f} s ({method}) on this machine.",
+        f"{settings.jobs} at a time, {plural(settings.threads, 'thread')} each. A step takes {a_step} on this machine.",
         f"It takes {room}.",
         "## What is left out for lack of time",
         "\n".join(f"- {text}" for text in left_out) if left_out else "Nothing.",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ class Settings:
         labels: a folder; empty where the images' own ``dataset.json`` says where labels are.
         patient: regular expression whose first group, in a scan's name, is the patient.
         baseline, method: bundles; the method is the one that learns from unlabelled scans too.
+        others: further bundles, each trained in every fold and told beside the method.
         folds: of the labelled patients; each judges in one, and trains in the others. 1: a held-out part judges.
         half: whether each fold is trained with half of its labelled patients as well.
         steps: optimiser steps of every training.
@@ -45,6 +46,7 @@ class Settings:
     patient: str
     baseline: str = "supervised"
     method: str = "mean_teacher"
+    others: Sequence[str] = ()
     folds: int = 2
     half: bool = False
     steps: int = 1000
@@ -62,6 +64,7 @@ _ABOUT = {
     "patient": "what in a scan's name is the patient: its first group",
     "baseline": "the bundle that learns from labelled scans alone",
     "method": "the bundle that learns from the unlabelled ones too",
+    "others": "further bundles, each in every fold, told beside the method",
     "folds": "each labelled patient judges in one and trains in the others; 1: a held-out part judges",
     "half": "true: each fold with half of its labelled patients as well (what more labels would bring)",
     "steps": "optimiser steps of every training",
@@ -79,7 +82,7 @@ def write(folder: Path, settings: Settings) -> Path:
     lines = ["# A study: change it and run `python -m custom.study run FOLDER` again. What a change touches runs anew."]
     for name, about in _ABOUT.items():
         value = getattr(settings, name)
-        value = dict(value) if isinstance(value, Mapping) else value
+        value = dict(value) if isinstance(value, Mapping) else list(value) if isinstance(value, tuple) else value
         text = yaml.safe_dump(value, default_flow_style=True, width=10**6, allow_unicode=True).removesuffix("...\n")
         lines.append(f"{f'{name}: {text.strip()}':<28} # {about}")
     write_text(folder / FILE, "\n".join(lines) + "\n")
@@ -107,9 +110,18 @@ def read(folder: Path) -> Settings:
     faults = [f"{name} is no setting{nearest(str(name), known)}" for name in content if name not in known]
     faults += [f"{name} is missing" for name in ("images", "labels", "patient") if name not in content]
     faults += [text for name, value in content.items() if name in known and (text := _fault(name, value))]
+    if not faults:
+        settings = Settings(**{**content, "others": tuple(content.get("others", ()))})
+        if twice := named_twice((settings.baseline, settings.method, *settings.others)):
+            faults = [f"{twice} is named twice; expected different bundles as baseline, method and others"]
     if faults:
         raise StudyError(f"{path} cannot be used:\n  " + "\n  ".join(faults))
-    return Settings(**content)
+    return settings
+
+
+def named_twice(bundles: Sequence[str]) -> str:
+    """The first of the bundles that stands there a second time: its trainings would share a folder; empty: none."""
+    return next((name for i, name in enumerate(bundles) if name in bundles[:i]), "")
 
 
 _LEAST = {"folds": 1, "steps": 1, "steps_at_equal_time": 0, "jobs": 1, "threads": 1, "seed": 0}
@@ -122,6 +134,8 @@ def _fault(name: str, value: Any) -> str:
         return f"half is {value!r}; expected true or false"
     if name in ("labels", "patient", "baseline", "method") and not isinstance(value, str):
         return f"{name} is {value!r}; expected a text"
+    if name == "others" and not (isinstance(value, (list, tuple)) and all(isinstance(each, str) for each in value)):
+        return f"others is {value!r}; expected the names of bundles, [unimatch, bcp]"
     if name == "overrides" and not (isinstance(value, dict) and all(isinstance(of, dict) for of in value.values())):
         return (
             f"overrides is {value!r}; expected settings by the name of a bundle, {{mean_teacher: {{ema_decay: 0.98}}}}"

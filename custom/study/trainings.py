@@ -64,11 +64,13 @@ def trainings(folder: Path, settings: Settings, scans: ScansByPatient) -> Traini
 
     everyone = Part(FINAL, tuple(parts[0].train) + tuple(parts[0].judges))
     both = (settings.baseline, settings.method)
-    pairs, halves, longer, last = [], [], [], []
+    pairs, beside, halves, longer, last = [], [], [], [], []
     for part in parts:
         judges = link_folder(folder / WORK / "images" / part.name, [s for p in part.judges for s in scans[p]])
         data = listed(part.name, entries_of(part, scans))
         half = listed(f"{part.name}_half", entries_of(part, scans, part.half))
+        for bundle in settings.others:
+            beside.append(_job(folder, settings, fold_name(part, bundle), bundle, data, f"{part.name}, {bundle}"))
         for bundle in both:
             title = f"{part.name}, {bundle}"
             pairs.append(_job(folder, settings, fold_name(part, bundle), bundle, data, title, maps_of=judges))
@@ -88,7 +90,7 @@ def trainings(folder: Path, settings: Settings, scans: ScansByPatient) -> Traini
     for bundle in both:
         last.append(_job(folder, settings, final_name(bundle), bundle, data, f"all labels, {bundle}", maps_of=images))
     every = [scan for found in scans.values() for scan in found]
-    return Trainings([*pairs, *last, *halves, *longer], parts, later, every)
+    return Trainings([*pairs, *last, *beside, *halves, *longer], parts, later, every)
 
 
 def _job(

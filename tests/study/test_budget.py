@@ -44,6 +44,13 @@ def test_all_of_a_plan_is_counted():
     )
 
 
+def test_bundles_beside_the_method_take_their_folds_and_nothing_else():
+    costs = Costs({**COSTS.step, "bcp": 0.4}, {**COSTS.start, "bcp": 5.0}, COSTS.scan, COSTS.voxels)
+    for shape in (Shape(2, False, False, 1.0), Shape(2, True, True, 1.0)):
+        without, with_ = (duration(100, costs, SIZES, shape, names, jobs=1) for names in (NAMES, (*NAMES, "bcp")))
+        assert with_ - without == pytest.approx(2 * (5 + 100 * 0.4 + 3 * 4 * 0.5))
+
+
 def test_trainings_side_by_side_end_with_the_last():
     assert side_by_side([3, 3, 2], 1) == 8
     assert side_by_side([3, 3, 2], 2) == 5

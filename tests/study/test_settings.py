@@ -10,6 +10,7 @@ SETTINGS = Settings(
     {"t1": "/data/t 1", "flair": "/d/#f"},
     "/data/labels",
     r"^(\d+)_",
+    others=("unimatch", "bcp"),
     folds=3,
     half=True,
     steps=600,
@@ -35,6 +36,8 @@ def test_each_setting_says_what_it_is(tmp_path):
     ("half: true", "half: 2", "half is 2; expected true or false"),
     ("folds: 3", "folds: 0", "folds is 0; expected a whole number >= 1"),
     ("labels: /data/labels", "", "labels is missing"),
+    ("[unimatch, bcp]", "unimatch", r"others is 'unimatch'; expected the names of bundles, \[unimatch, bcp\]"),
+    ("[unimatch, bcp]", "[bcp, mean_teacher]", "mean_teacher is named twice; expected different bundles as"),
 ])  # fmt: skip
 def test_a_wrong_change_is_told_by_name(tmp_path, old, new, told):
     path = write(tmp_path, SETTINGS)

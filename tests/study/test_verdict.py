@@ -117,6 +117,25 @@ def test_the_scan_on_which_nothing_was_found_comes_first_and_all_have_a_picture(
 
 
 @pytest.mark.usefixtures("few_pictures")
+def test_further_bundles_stand_beside_the_verdict_and_do_not_change_it(tmp_path):
+    two, three = (
+        study(tmp_path / name, BETTER | more, others=tuple(more)) for name, more in (("a", {}), ("b", {"bcp": 0.625}))
+    )
+    pages = [words(verdict.write(state).read_text(encoding="utf-8")) for state in (two, three)]
+    found, before, ours = (np.array([dice(share, 8 + k) for k in range(6)]) for share in (0.625, *BETTER.values()))
+    number = r"[+-]\d+\.\d"
+    gains = [f"{100 * (found - of).mean():+.1f}".replace("+", r"\+") for of in (before, ours)]
+    row = rf"bcp {found.mean():.3f} {gains[0]} \({number} to {number}\) {gains[1]} "
+    assert re.search(row, pages[1])
+    assert "Further bundles" not in pages[0]
+    sentence = pages[0][pages[0].index("mean_teacher is better") : pages[0].index("named as the cause")]
+    assert sentence in pages[1]
+    names = [job.name for job in three.trainings.jobs]
+    assert [name for name in names if "bcp" in name] == ["fold1_bcp", "fold2_bcp", "fold3_bcp"]
+    assert names.index("fold1_bcp") > names.index("final_mean_teacher")
+
+
+@pytest.mark.usefixtures("few_pictures")
 def test_more_labels_are_counted_from_all_that_there_are(state, monkeypatch):
     asked = []
     gain = labels_worth.Curve.gain

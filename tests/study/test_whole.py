@@ -70,11 +70,16 @@ def test_scans_that_no_study_can_be_made_of_are_told_in_words_before_anything_ru
     assert not (tmp_path / "out/work/probe").exists()
 
 
+def test_a_bundle_that_is_named_twice_is_refused(tmp_path):
+    with pytest.raises(UserError, match="supervised is named twice: --baseline and --methods are different bundles"):
+        main([str(tmp_path), "--images", str(tmp_path), "--methods", "mean_teacher", "supervised"])
+
+
 def test_options_that_a_plan_does_not_follow_are_named(tmp_path, capsys):
     planned = Settings(str(tmp_path / "none"), "", "", budget=600.0, seed=3)
     write(tmp_path, planned)
     again = [str(tmp_path), "--budget", "10m", "--seed", "3"]
-    for words, told in ((again, ""), ([*again, "--method", "unimatch"], "--method unimatch"),
+    for words, told in ((again, ""), ([*again, "--methods", "unimatch"], "--methods unimatch"),
                         ([str(tmp_path), "--budget", "20m", "--seed", "4"], "--budget 1200s, --seed 4"),
                         ([*again, "--images", str(tmp_path / "new")], f"--images {tmp_path / 'new'}"),
                         ([*again, "--images", str(tmp_path / "none")], "")):  # fmt: skip
