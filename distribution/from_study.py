@@ -19,6 +19,7 @@ from typing import Any
 
 from custom.cohort.intensities import FILE
 from custom.errors import show_plainly
+from custom.files import write_text
 from custom.study import settings as study
 from custom.study.settings import Settings
 from custom.study.trainings import RUNS, WORK, final_name
@@ -74,7 +75,8 @@ def card_of(folder: Path, task: str, data: str, licence: str, **given: str) -> C
         shutil.copyfile(path, place / file)
     if (seen := run / "bundle/models" / FILE).is_file():
         shutil.copyfile(seen, place / FILE)
-    shutil.copyfile(folder / study.TASK, place / TASK)
+    task_text = (folder / study.TASK).read_text(encoding="utf-8")  # without a list it would be trained on the bundle's phantom
+    write_text(place / TASK, task_text if "data_list" in own else f"data_list: list.json\n{task_text}")
     lists = json.loads((folder / WORK / "final.json").read_text(encoding="utf-8"))
     content = {
         "name": name, "version": given.get("version", "0.1.0"), "method": method, "task": task, "overrides": overrides,
