@@ -11,26 +11,30 @@ Without a step, all of them; a study that is there already goes on. Each can be 
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from ..errors import show_plainly
-from ..files import typed
+from ..files import typed, write_text
 from ..run.folder import RunFolder
 from . import settings as study
 from . import verdict
 from .budget import minutes, seconds
 from .jobs import BUNDLES, Runner, Stopped
-from .plan import Asked, cohort_of, plain, plan
+from .plan import Asked, check, cohort_of, plain, plan
 from .settings import FILE, TASK, Settings, StudyError, named_twice
 from .state import State
 from .trainings import RUNS, Trainings, trainings
 
 STEPS = ("plan", "run", "report")
+DEFAULTS: dict[str, Any] = {"budget": seconds("2h"), "patient": "", "baseline": "supervised", "methods": ["mean_teacher"],
+                            "jobs": 0, "seed": 0}  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,27 +47,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     start = time.monotonic()
     with RunFolder(folder, option="folder"):
         planned = step == "plan" or (not step and not (folder / FILE).is_file())
-        if planned:
-            asked = _asked(options)
-            settings = plan(folder, asked, tell)
-            tell(f"The plan: {folder / 'plan.md'}. {settings.steps} steps a training, {settings.folds} fold(s).")
-        if step == "plan":
-            return 0
-        settings = study.read(folder)
-        if not planned and (unused := _unused(options, settings)):
-            tell(
-                f"Not used, as the study is planned already: {', '.join(unused)}. Change {folder / FILE}, or plan it again: "
-                f"python -m custom.study plan {folder} ..."
-            )
-        found = _trainings(folder, settings, planned)
         failed: dict[str, str] = {}
-        if step != "report":
-            tell(f"{len(found.jobs)} trainings, {settings.jobs} at a time. Stop at any time; the same command goes on.")
-            try:
+        try:
+            if planned:
+                settings = plan(folder, _asked(options, folder), tell)
+                tell(f"The plan: {folder / 'plan.md'}. {settings.steps} steps a training, {settings.folds} fold(s).")
+            if step == "plan":
+                return 0
+            settings = study.read(folder)
+            if not planned and (unused := _unused(options, settings)):
+                tell(
+                    f"Not used, as the study is planned already: {', '.join(unused)}. Change {folder / FILE}, or plan it again: "
+                    f"python -m custom.study plan {folder} {' '.join(unused)}"
+                )
+            found = _trainings(folder, settings, planned)
+            if step != "report":
+                check(folder, tell)
+                tell(
+                    f"{len(found.jobs)} trainings, {settings.jobs} at a time. Stop at any time; the same command goes on."
+                )
                 failed = Runner(folder / RUNS, settings.jobs, settings.threads, tell).run(found.jobs)
-            except Stopped:
-                tell(f"Stopped. It goes on with: python -m custom.study run {folder}")
-                return 130
+        except Stopped:
+            tell(f"Stopped. It goes on with the same command, or with: python -m custom.study {step or 'run'} {folder}")
+            return 130
         task = yaml.safe_load((folder / TASK).read_text(encoding="utf-8"))
         page = verdict.write(State(folder, settings, task, found, failed, _seconds(folder, start)))
     tell(f"Took {minutes(time.monotonic() - start)}. The page: {page}")
@@ -92,45 +98,76 @@ def _trainings(folder: Path, settings: Settings, planned: bool) -> Trainings:
 def _seconds(folder: Path, start: float) -> float:
     """Of all calls so far."""
     path = folder / "work/seconds"
-    before = float(path.read_text()) if path.is_file() else 0.0
+    try:
+        before = float(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # none yet, or an unreadable one: no reason to withhold a page
+        before = 0.0
     total = before + time.monotonic() - start
-    path.write_text(f"{total:.0f}\n")
+    write_text(path, f"{total:.0f}\n")
     return total
 
 
-def _asked(options: argparse.Namespace) -> Asked:
-    if not options.images:
+def _asked(options: argparse.Namespace, folder: Path) -> Asked:
+    """What the user says; what is not said, of a study that is planned again as it was, else by default.
+
+    Raises:
+        StudyError: no images are named, and there is no plan that names some; a bundle that is unknown or named twice.
+    """
+    there = study.read(folder) if (folder / FILE).is_file() else None
+    if not options.images and there is None:
         raise StudyError(f"{options.folder} has no plan yet: say where the scans are, --images DIR --labels DIR")
-    bundles = (options.baseline, *options.methods)
+    given = {name: value for name in DEFAULTS if (value := getattr(options, name)) is not None}
+    before = {} if there is None else {name: value for name in DEFAULTS if (value := _planned(there, name)) is not None}
+    said = {**DEFAULTS, **before, **given}
+    bundles = (said["baseline"], *said["methods"])
     if twice := named_twice(bundles):
         raise StudyError(f"{twice} is named twice: --baseline and --methods are different bundles")
     for name in bundles:
         if not (BUNDLES / name / "configs/train.yaml").is_file():
             known = sorted(path.name for path in BUNDLES.iterdir() if path.is_dir())
             raise StudyError(f"there is no bundle {name}. There are {', '.join(known)}")
+    if options.images or there is None:
+        images, labels = _folders(options.images), options.labels
+    else:
+        kept = there.images
+        images = {name: Path(path) for name, path in kept.items()} if isinstance(kept, Mapping) else Path(kept)
+        labels = options.labels or (Path(there.labels) if there.labels else None)
+    classes = options.classes or ("" if there is None else ",".join(_classes(folder)))
     return Asked(
-        images=_folders(options.images), labels=options.labels, budget=options.budget,
-        patient=options.patient, classes=[name.strip() for name in options.classes.split(",")] if options.classes else (),
-        baseline=options.baseline, method=options.methods[0], others=tuple(options.methods[1:]), jobs=options.jobs,
-        seed=options.seed,
+        images=images, labels=labels, budget=said["budget"], patient=said["patient"],
+        classes=[name.strip() for name in classes.split(",")] if classes else (), baseline=said["baseline"],
+        method=said["methods"][0], others=tuple(said["methods"][1:]), jobs=said["jobs"], seed=said["seed"],
     )  # fmt: skip
 
 
+def _planned(settings: Settings, name: str) -> Any:
+    """An option as the plan has it; None where the plan chose by itself and may choose again."""
+    if name == "methods":
+        return [settings.method, *settings.others]
+    return None if name == "jobs" else getattr(settings, name)
+
+
+def _classes(folder: Path) -> list[str]:
+    """Names of the classes but the background's, of the task that there is."""
+    path = folder / TASK
+    return list(map(str, yaml.safe_load(path.read_text(encoding="utf-8"))["classes"][1:])) if path.is_file() else []
+
+
 def _unused(options: argparse.Namespace, settings: Settings) -> list[str]:
-    """Options that a plan takes and that differ from the one there is."""
-    parser = _parser()
+    """Options that were given and that the plan there is does not follow."""
     scans = []
     if options.images and plain(_folders(options.images)) != settings.images:
         scans.append(f"--images {' '.join(options.images)}")
     if options.labels and str(options.labels.resolve()) != settings.labels:
         scans.append(f"--labels {options.labels}")
-    methods = (settings.method, *settings.others)
-    if tuple(options.methods) not in (tuple(parser.get_default("methods")), methods):
+    if options.methods and list(options.methods) != [settings.method, *settings.others]:
         scans.append(f"--methods {' '.join(options.methods)}")
+    if options.classes and [name.strip() for name in options.classes.split(",")] != _classes(options.folder.resolve()):
+        scans.append(f"--classes {shlex.quote(options.classes)}")
     return scans + [
-        f"--{name} {f'{value:g}s' if name == 'budget' else value}"
+        f"--{name} {f'{value:g}s' if name == 'budget' else shlex.quote(str(value))}"
         for name in ("budget", "patient", "baseline", "jobs", "seed")
-        if (value := getattr(options, name)) not in (parser.get_default(name), getattr(settings, name))
+        if (value := getattr(options, name)) not in (None, getattr(settings, name))
     ]
 
 
@@ -147,14 +184,14 @@ def _parser() -> argparse.ArgumentParser:
     add("folder", type=typed, help="of the study: everything goes there")
     add("--images", nargs="+", help="a folder; NAME=FOLDER for each modality; or a data set of nnU-Net or MSD as it is")
     add("--labels", type=typed, help="a folder; a label has the name of its image")
-    add("--budget", type=seconds, default=seconds("2h"), help="time for all of it: 90s, 45m, 2h (default: 2h)")
-    add("--patient", default="", help="regular expression; its first group, in a scan's name, is the patient")
+    add("--budget", type=seconds, help="time for all of it: 90s, 45m, 2h (default: 2h)")
+    add("--patient", help="regular expression; its first group, in a scan's name, is the patient")
     add("--classes", default="", help="names of the label values above 0, by commas")
-    add("--baseline", default="supervised", help="bundle that learns from labelled scans alone")
-    add("--methods", nargs="+", default=["mean_teacher"], metavar="BUNDLE",
-        help="that learn from unlabelled ones too; the verdict is on the first, others stand beside it")  # fmt: skip
-    add("--jobs", type=int, default=0, help="trainings side by side (default: by the machine)")
-    add("--seed", type=int, default=0, help="of everything random")
+    add("--baseline", help="bundle that learns from labelled scans alone (default: supervised)")
+    add("--methods", nargs="+", metavar="BUNDLE",
+        help="that learn from unlabelled ones too; the verdict is on the first (default: mean_teacher)")  # fmt: skip
+    add("--jobs", type=int, help="trainings side by side (default: by the machine)")
+    add("--seed", type=int, help="of everything random (default: 0)")
     return parser
 
 

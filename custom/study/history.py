@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..evaluation.bootstrap import bootstrap_interval
 from ..evaluation.compare import FEW_PATIENTS
 from ..files import write_text
 from ..report.pair import Pair
+from .jobs import labels_digest
 from .state import State
+from .trainings import WORK
 
 HISTORY = "work/history.json"
+_ALIKE = ("baseline", "method", "task")  # without which two pages say nothing of the labels
 
 
 def before(state: State, both: Pair, labelled: int) -> list[str]:
-    """A line for each earlier page of other labels; what this one says is kept for the next.
+    """A line for each earlier page of other labels and the same bundles and task; what this one says is kept for the next.
 
     Patients who judged both times, each time by networks that had not seen them, are compared one by one.
 
@@ -31,10 +36,22 @@ def before(state: State, both: Pair, labelled: int) -> list[str]:
         for base, mine in zip(both.baseline, both.ours, strict=True)
         if not math.isnan(base["dice_mean"] - mine["dice_mean"])
     }
-    now = {"labelled": labelled, "steps": state.settings.steps, "without": without, "with": with_, "dice": dice}
-    earlier = [row for row in history if row["labelled"] != labelled]
-    write_text(path, json.dumps([*earlier, now], indent=1) + "\n")
-    return [_line(row, now) for row in earlier]
+    settings = state.settings
+    now = {"labelled": labelled, "labels": _labels(state), "steps": settings.steps, "baseline": settings.baseline,
+           "method": settings.method, "task": hashlib.sha256(json.dumps(state.task, sort_keys=True).encode()).hexdigest(),
+           "without": without, "with": with_, "dice": dice}  # fmt: skip
+    others = [row for row in history if not _same(row, now, ("labels", *_ALIKE)) or row["labelled"] != labelled]
+    write_text(path, json.dumps([*others, now], indent=1) + "\n")
+    return [_line(row, now) for row in others if _same(row, now, _ALIKE)]
+
+
+def _labels(state: State) -> str:
+    path = state.folder / WORK / "final.json"
+    return labels_digest(path.read_text(encoding="utf-8")) if path.is_file() else ""
+
+
+def _same(row: Mapping[str, Any], now: Mapping[str, Any], keys: Sequence[str]) -> bool:
+    return all(row.get(key, now[key]) == now[key] for key in keys)  # rows of earlier versions say less
 
 
 def _line(row: dict[str, Any], now: dict[str, Any]) -> str:
@@ -52,7 +69,7 @@ def _line(row: dict[str, Any], now: dict[str, Any]) -> str:
     ]
     few = "; too few patients to tell" if len(set(patients)) < FEW_PATIENTS else ""
     more = now["labelled"] - row["labelled"]
-    cause = f"{more} more" if more > 0 else f"{-more} fewer"
+    cause = f"{more} more" if more > 0 else f"{-more} fewer" if more < 0 else "labels corrected"
     steps = f" and {now['steps']} steps" if now["steps"] != row["steps"] else ""
     return f"{told} With {cause}{steps}, on the {len(set(patients))} patients who judged both times: {' and '.join(gains)}{few}."
 

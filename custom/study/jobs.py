@@ -17,8 +17,11 @@ from typing import Any
 
 import yaml
 
+from ..cohort.data_list import record_path
+from ..cohort.facts import Facts
+from ..cohort.fingerprint import image_files
 from ..cohort.formats import files_of
-from ..cohort.record import signature
+from ..cohort.record import Record, signature
 from ..cores import Share
 from ..files import write_text
 from ..inference import confidence
@@ -36,7 +39,9 @@ again: true  # confidence.json has all cases or is not there
 confidence: {_target_: scripts.inference.confidence.Confidence, output_dir: '@predictions', network: '@network'}
 evaluator::val_handlers: '$[@saving, @confidence] + @handlers'  # written before a scan that is refused ends the run
 """
+_LATER = ("labels", "images")  # settings that runs of earlier versions did not keep
 _TAIL = 12  # lines of a log that an error shows
+_MEMORY = 0.6  # of the free memory, for the scans of all trainings that run side by side
 _EVERY_S = 60.0  # between two lines of what runs
 _LOOK_S = 2.0  # between two looks whether one is due
 
@@ -74,7 +79,13 @@ class Job:
         """What a training's result depends on."""
         task, data = (path.read_text(encoding="utf-8") for path in (self.task, self.data_list))
         plain = {k: v for k, v in asdict(self).items() if k not in ("title", "maps_of", "data_list", "task")}
-        return {**plain, "task": task, "data": data, "labels": _labels(data)}
+        return {
+            **plain,
+            "task": task,
+            "data": data,
+            "labels": labels_digest(data),
+            "images": _images(self.data_list, data),
+        }
 
 
 class JobError(RuntimeError):
@@ -180,6 +191,7 @@ class Runner:
             "data_list": str(job.data_list),
             "output_dir": str(folder),
             "cache_dir": str(self.folder.with_name(CACHE)),
+            "memory_share": round(_MEMORY / max(1, self.jobs), 3),  # all of them look at the same free memory
             "seed": job.seed,
             **lengths(job.steps),
             **job.overrides,
@@ -215,8 +227,18 @@ class Runner:
         log = folder / "log.txt"
         code, _ = self._pool.command(command, share, BUNDLES / job.bundle, log)
         if code:
+            if self.done(
+                job
+            ):  # scans that inference refuses, as it says at its end, are no reason to do without the others
+                self.tell(f"note: {job.title or job.name}: {_last_line(log)}")
+                return
             tail = "\n  ".join(log.read_text(errors="replace").rstrip().splitlines()[-_TAIL:])
             raise JobError(f"it ended with {code}; the end of {log}:\n  {tail}")
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").rstrip().splitlines()
+    return lines[-1].strip() if lines else "it ended with an error"
 
 
 def _command(run_id: str, files: Sequence[str], overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -234,7 +256,7 @@ def whole_epochs(steps: float) -> int:
     return count if count < 20 else count // 20 * 20
 
 
-def _labels(data: str) -> str:
+def labels_digest(data: str) -> str:
     """SHA-256 over the label files of a data list: a label that was corrected in its place is another one."""
     state = hashlib.sha256()
     for part in json.loads(data).values():
@@ -244,10 +266,37 @@ def _labels(data: str) -> str:
     return state.hexdigest()
 
 
+def _images(data_list: Path, data: str) -> str:
+    """SHA-256 over what the image files of a data list hold: one that was replaced in its place is another one."""
+    state = hashlib.sha256()
+    for part in json.loads(data).values():
+        for entry in part:
+            if isinstance(entry, dict):
+                for file in image_files(entry).values():
+                    state.update(_voxels(file, signature(file), record_path(data_list)).encode())
+    return state.hexdigest()
+
+
+@functools.cache
+def _voxels(file: str, _signature: str | None, record: Path) -> str:
+    facts = _record(record).facts([file])[file]
+    return facts.voxels if isinstance(facts, Facts) else str(facts)
+
+
+@functools.cache
+def _record(path: Path) -> Record:
+    return Record(path)
+
+
 @functools.cache
 def _content(file: str, _signature: str | None) -> str:
     files = files_of(Path(file)) if os.path.exists(file) else []
     return "".join(hashlib.sha256(each.read_bytes()).hexdigest() for each in files)
+
+
+def stale(folder: Path, job: Job) -> bool:
+    """Whether what lies in a run's folder was made under other settings, labels or images than the job has now."""
+    return (folder / "job/settings.json").is_file() and not _same(folder, job)
 
 
 def _same(folder: Path, job: Job) -> bool:
@@ -255,7 +304,7 @@ def _same(folder: Path, job: Job) -> bool:
     if not path.is_file():
         return False
     before, now = json.loads(path.read_text(encoding="utf-8")), json.loads(json.dumps(job.settings()))
-    return before == now if "labels" in before else before == {k: v for k, v in now.items() if k != "labels"}
+    return before == {k: v for k, v in now.items() if k in before or k not in _LATER}
 
 
 def _judged(folder: Path, job: Job) -> bool:

@@ -31,12 +31,13 @@ from .parts import divide, entries_of, write_list
 from .patients import Grouping, propose
 from .remarks import refuse_twins, remarks
 from .seen import Seen, see
-from .settings import CORRECTED, TASK, Settings, StudyError, write
+from .settings import CORRECTED, FILE, TASK, Settings, StudyError, write
 from .sources import Source, find
 from .trainings import RECORD, WORK, by_patient, unlabelled_scans
 
 FEW = 15  # labelled patients below which all of them judge in turn
 FOLDS = (4, 3, 2)
+PROBE = f"{WORK}/probe"
 PROBE_STEPS = 6  # of each of two epochs, of which the second is timed
 
 
@@ -128,6 +129,7 @@ def plan(folder: Path, asked: Asked, tell: Callable[[str], None] = print) -> Set
         CohortError: files that cannot be used, all of them in one report.
     """
     start = time.monotonic()
+    shutil.rmtree(folder / PROBE, ignore_errors=True)  # of a plan that was stopped: times of a half are none
     (folder / WORK).mkdir(parents=True, exist_ok=True)
     cohort = cohort_of(asked.images, asked.labels, asked.patient)
     for note in cohort.source.notes:
@@ -150,8 +152,10 @@ def plan(folder: Path, asked: Asked, tell: Callable[[str], None] = print) -> Set
         tell(f"note: {line}")
     planned = {room: rules.numbers(seen, room=room) for room in lengths.ROOMS}
     smallest = lengths.ROOMS[-1]
-    _write_task(folder, planned[smallest])
-    _check(folder, everything, record)
+    (folder / PROBE).mkdir()
+    task_file.write(folder / PROBE / TASK, planned[smallest])
+    for text in _check(folder / PROBE / TASK, everything, record):
+        tell(f"note: {text}")
     jobs, threads = _side_by_side(asked.jobs)
     names = (asked.baseline, asked.method, *asked.others)
     tell(f"Timing a few steps of {', '.join(names)} on this machine ...")
@@ -163,7 +167,6 @@ def plan(folder: Path, asked: Asked, tell: Callable[[str], None] = print) -> Set
     voxels = space.rooms_in_memory(probed, {room: _voxels(numbers) for room, numbers in planned.items()}, jobs)
     left = asked.budget - (time.monotonic() - start)
     length = lengths.choose(left, costs, sizes, voxels, names, jobs, folds)
-    _write_task(folder, planned[length.shape.room])
     settings = Settings(
         images=plain(asked.images), labels=str(asked.labels.resolve()) if asked.labels else "",
         patient=cohort.grouping.pattern, baseline=asked.baseline, method=asked.method, others=tuple(asked.others),
@@ -178,10 +181,15 @@ def plan(folder: Path, asked: Asked, tell: Callable[[str], None] = print) -> Set
     disk = space.check_disk(folder, needed)
     memory = space.memory_line(jobs, space.memory_of(probed, finer))
     tell(f"Room: {disk}; {memory}.")
+    for name in (FILE, TASK):
+        if (folder / name).is_file():
+            shutil.copyfile(folder / name, folder / f"{name}.before")
+            tell(f"note: what {name} said before is kept as {name}.before")
+    task_file.write(folder / TASK, planned[length.shape.room])
     write(folder, settings)
     page = _page(settings, cohort, planned[room], length, costs.at(voxels[room]), folds, f"{disk}; {memory}", odd)
     write_text(folder / "plan.md", page)
-    shutil.rmtree(folder / WORK / "probe", ignore_errors=True)
+    shutil.rmtree(folder / PROBE, ignore_errors=True)
     return settings
 
 
@@ -214,10 +222,6 @@ def _side_by_side(jobs: int) -> tuple[int, int]:
     return count, max(1, there // count)
 
 
-def _write_task(folder: Path, numbers: Mapping[str, rules.Number]) -> None:
-    task_file.write(folder / TASK, numbers)
-
-
 def _voxels(numbers: Mapping[str, rules.Number]) -> float:
     voxels = 1.0
     for side in numbers["patch"].value:
@@ -225,28 +229,55 @@ def _voxels(numbers: Mapping[str, rules.Number]) -> float:
     return voxels * (numbers["labelled_batch"].value + numbers["unlabelled_batch"].value)
 
 
-def _check(folder: Path, everything: Mapping[str, Any], record: Record) -> None:
-    """Every fault of every case, before anything is trained."""
-    task = yaml.safe_load((folder / TASK).read_text(encoding="utf-8"))
+def check(folder: Path, tell: Callable[[str], None] = print) -> None:
+    """Judge the scans of a study that is planned: labels may have come, or files have changed, since.
+
+    Raises:
+        StudyError: every fault of every case; what was trained before is untouched.
+    """
+    everything = json.loads((folder / WORK / "final.json").read_text(encoding="utf-8"))
+    for text in _check(
+        folder / TASK, {part: everything[part] for part in ("labelled", "unlabelled")}, Record(folder / RECORD)
+    ):
+        tell(f"note: {text}")
+
+
+def _check(path: Path, everything: Mapping[str, Any], record: Record) -> list[str]:
+    """What is odd about the scans, for the task in a file.
+
+    Raises:
+        StudyError: every fault of every case, before anything is trained.
+    """
+    task = yaml.safe_load(path.read_text(encoding="utf-8"))
     used = {name: task[name] for name in OF_A_TASK if name in task}
     parts = {part: list(entries) for part, entries in everything.items() if entries or part == "labelled"}
     report = Check(**used, needs=("labelled",), record=record.path).report(parts)
     if report.faults:
         count = sum(map(len, report.faults.values()))
         raise StudyError(f"{plural(count, 'fault')} in the scans\n  {report.text()}")
+    report.odd.pop("copies", None)  # of unlabelled scans; of others refuse_twins speaks
+    return report.warnings()
 
 
 def _probe(
     folder: Path, asked: Asked, part: Any, scans: ScansByPatient, voxels: float, jobs: int, threads: int
 ) -> tuple[lengths.Costs, space.Probed]:
     """Seconds of a step, of a start and of a scan, and the room, of two trainings of a few steps as the study will run them."""
-    shutil.rmtree(folder / WORK / "probe", ignore_errors=True)  # of a plan that was stopped: times of a half are none
-    data = write_list(folder / WORK / "probe/list.json", entries_of(part, scans), folder / RECORD)
+    data = write_list(folder / PROBE / "list.json", entries_of(part, scans), folder / RECORD)
     names = (asked.baseline, asked.method, *asked.others)
-    runs = folder / WORK / "probe/runs"
+    runs = folder / PROBE / "runs"
     few = {"epoch_steps": PROBE_STEPS}
     work = [
-        Job(name, name, data, folder / TASK, 2 * PROBE_STEPS, asked.seed, title=f"probe of {name}", overrides=few)
+        Job(
+            name,
+            name,
+            data,
+            folder / PROBE / TASK,
+            2 * PROBE_STEPS,
+            asked.seed,
+            title=f"probe of {name}",
+            overrides=few,
+        )
         for name in names
     ]
     if failed := Runner(runs, jobs, threads, tell=lambda _: None).run(work):
@@ -260,7 +291,7 @@ def _probe(
         with (runs / name / "metrics.csv").open(newline="", encoding="utf-8") as file:
             epochs = [float(row["seconds"]) for row in csv.DictReader(file)]
         step[name] = epochs[-1] / PROBE_STEPS
-        start[name] = took[IMPORTS] + max(1.0, took[str(folder / TASK)] - sum(epochs))
+        start[name] = took[IMPORTS] + max(1.0, took[str(folder / PROBE / TASK)] - sum(epochs))
     judged = sum(len(scans[patient]) for patient in part.judges)
     scan = max(0.02, min(evaluating) / (2 * judged))  # two networks each
     imports, peak, run = (max(column) for column in zip(*taken, strict=True))

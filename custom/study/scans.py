@@ -43,6 +43,7 @@ class Scans:
     table: Table | None = None
     quality: quality.Quality | None = None
     unlike: int = 0
+    missing: tuple[str, ...] = ()  # scans that were not segmented
 
 
 def unlabelled(state: State, parts: Sequence[Part], both: pair.Pair, serving: str) -> Scans:
@@ -55,8 +56,14 @@ def unlabelled(state: State, parts: Sequence[Part], both: pair.Pair, serving: st
     """
     held = _held_out(state, parts, both, serving)
     later = _later(state, serving)
+    there = {scan.name for scan in later}
+    missing = (
+        tuple(scan.name for scan in state.trainings.unlabelled if scan.name not in there)
+        if _segmented_all(state)
+        else ()
+    )
     if not later:
-        return Scans()
+        return Scans(missing=missing)
     found = quality.predict(held, later)
     marks = unlike(*_facts(state))
     of = {scan.name: scan for scan in later}
@@ -77,7 +84,7 @@ def unlabelled(state: State, parts: Sequence[Part], both: pair.Pair, serving: st
     ]
     table = Table(f"{len(order)} unlabelled scans, the one to look at first on top; a click on a head sorts.", columns,
                   order, sortable=True)  # fmt: skip
-    return Scans(order, table, found, sum(bool(marks.get(name)) for name in of))
+    return Scans(order, table, found, sum(bool(marks.get(name)) for name in of), missing)
 
 
 def _features(state: State, runs: tuple[str, str], name: str, serving: int) -> tuple[float, float]:
@@ -90,10 +97,18 @@ def _features(state: State, runs: tuple[str, str], name: str, serving: int) -> t
     return quality.agreement(maps, len(values)), math.nan if sure is None else float(sure)
 
 
+def _segmented_all(state: State) -> bool:
+    """Whether both networks have been through the unlabelled scans."""
+    names = [final_name(bundle) for bundle in (state.settings.baseline, state.settings.method)]
+    return all((state.runs / name / MAPS / CONFIDENCE).is_file() and name not in state.stale for name in names)
+
+
 def _mapped(state: State, runs: tuple[str, str], name: str) -> bool:
     """Whether both networks have segmented a scan: what one of them lacks, as its training failed, is not "nothing found"."""
-    folders = [state.runs / run / MAPS for run in runs]
-    return all(map_of(folder, name) and (folder / CONFIDENCE).is_file() for folder in folders)
+    folders = [state.runs / run / MAPS for run in runs if run not in state.stale]
+    return len(folders) == len(runs) and all(
+        map_of(folder, name) and (folder / CONFIDENCE).is_file() for folder in folders
+    )
 
 
 def _held_out(state: State, parts: Sequence[Part], both: pair.Pair, serving: str) -> list[quality.Scan]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..cohort.split import FoundScan
-from .jobs import SCORES
+from .jobs import SCORES, stale
 from .parts import Part
 from .settings import Settings
 from .trainings import RUNS, Trainings, fold_name
@@ -48,8 +48,17 @@ class State:
         return self.runs / fold_name(part, bundle, kind) / SCORES / "model.csv"
 
     def judged(self, *kinds: tuple[str, str]) -> list[Part]:
-        """The parts in which all of these, each a bundle and a kind, are scored."""
-        return [part for part in self.trainings.parts if all(self.table(part, *kind).is_file() for kind in kinds)]
+        """The parts in which all of these, each a bundle and a kind, are scored as the study is now."""
+        return [
+            part
+            for part in self.trainings.parts
+            if all(self.table(part, *kind).is_file() and fold_name(part, *kind) not in self.stale for kind in kinds)
+        ]
+
+    @cached_property
+    def stale(self) -> frozenset[str]:
+        """Names of the runs that were made under other settings, labels or images than the study has now."""
+        return frozenset(job.name for job in self.trainings.jobs if stale(self.runs / job.name, job))
 
 
 def _first(scan: FoundScan) -> str:

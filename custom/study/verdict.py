@@ -30,7 +30,7 @@ from .pooled import pool
 from .scans import unlabelled
 from .settings import StudyError
 from .state import State
-from .trainings import final_name
+from .trainings import final_name, fold_name
 
 PAGE = "verdict.html"
 SCORED = "work/scores"
@@ -94,6 +94,7 @@ def write(state: State) -> Path:
         curves=_curves(state),
         serving=serving,
         failed=state.failed,
+        stale=sorted(state.stale),
     )
     write_text(state.folder / PAGE, text)
     return state.folder / PAGE
@@ -125,8 +126,8 @@ def _sentence(state: State, parts: Sequence[Part], both: pair.Pair) -> str:
 
 
 def _needed(dice: Difference, both: pair.Pair) -> str:
-    """What it would take to know, where the interval holds 0 or there are too few patients for one."""
-    if dice.low > 0 or dice.high < 0:
+    """What it would take to know, where the verdict is that there is no evidence."""
+    if judgement(dice)[0]:
         return ""
     by_patient: dict[str, list[float]] = {}
     for scored in both.scored():
@@ -230,7 +231,7 @@ def _worth(state: State, parts: Sequence[Part]) -> Worth:
             labels_worth.Point(len(patients), row["patient"], row["dice_mean"])
             for part in parts
             for kind, patients in (("", part.train), ("half", part.half))
-            if state.table(part, bundle, kind).is_file()
+            if state.table(part, bundle, kind).is_file() and fold_name(part, bundle, kind) not in state.stale
             for row in read_cases(state.table(part, bundle, kind))
         ]
         found = labels_worth.fit(points)
@@ -322,6 +323,6 @@ def _curves(state: State) -> list[tuple[str, Markup]]:
     found = []
     for bundle in (state.settings.baseline, state.settings.method):
         path = state.runs / final_name(bundle) / "metrics.csv"
-        if path.is_file():
+        if path.is_file() and final_name(bundle) not in state.stale:
             found.append((bundle, charts.learning(path, f"Learning curves of {bundle} with all labels")))
     return found

@@ -13,7 +13,9 @@ from PIL import Image
 from custom.errors import UserError
 from custom.study import plan
 from custom.study.budget import Costs
+from custom.study.settings import StudyError, read
 from custom.study.space import Probed
+from custom.study.trainings import trainings
 
 SCANS, LABELLED, SIDE = 8, 6, 64
 BUNDLES = ("supervised", "mean_teacher")
@@ -62,6 +64,36 @@ def copy(source: str, target: str) -> Callable[[Path], object]:
 
 def both(*steps: Callable[[Path], object]) -> Callable[[Path], object]:
     return lambda root: [step(root) for step in steps]
+
+
+def test_a_plan_that_is_refused_leaves_the_one_there_is_and_one_that_is_made_keeps_it(made):
+    study(made)
+    for name in ("study.yaml", "task.yaml"):
+        (made / "out" / name).write_text((made / "out" / name).read_text(encoding="utf-8") + "# mine\n")
+    before = [(made / "out" / name).read_text(encoding="utf-8") for name in ("study.yaml", "task.yaml")]
+    with pytest.raises(UserError, match="too small"):
+        plan.plan(made / "out", plan.Asked(made / "images", made / "labels", 1.0), lambda _: None)
+    assert [(made / "out" / name).read_text(encoding="utf-8") for name in ("study.yaml", "task.yaml")] == before
+    said = study(made)
+    assert "note: what study.yaml said before is kept as study.yaml.before" in said
+    assert [
+        (made / "out" / f"{name}.before").read_text(encoding="utf-8") for name in ("study.yaml", "task.yaml")
+    ] == before
+
+
+def test_a_blank_unlabelled_scan_is_named_in_the_plan(made):
+    Image.fromarray(np.full((SIDE, SIDE), 7, np.uint8)).save(made / "images/p07_a.png")
+    assert any("p07_a" in line and "blank" in line for line in study(made))
+
+
+def test_labels_that_came_since_are_checked_before_anything_is_trained(made, monkeypatch):
+    study(made)
+    settings = read(made / "out")
+    trainings(made / "out", settings, plan.cohort_of(made / "images", made / "labels", settings.patient).scans)
+    plan.check(made / "out", lambda _: None)
+    Image.fromarray(np.full((SIDE, SIDE), 7, np.uint8)).save(made / "labels/p01_a.png")
+    with pytest.raises(StudyError, match=r"1 fault in the scans\n(.|\n)*p01_a"):
+        plan.check(made / "out", lambda _: None)
 
 
 REFUSED = {

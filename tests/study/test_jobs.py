@@ -11,8 +11,10 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import ROOT
+from PIL import Image
 
 from custom.study import jobs as module
 from custom.study.jobs import Job, Runner, Stopped, lengths, whole_epochs
@@ -104,6 +106,7 @@ def test_how_far_a_training_is(study):
     (folder / "evaluation/test").mkdir(parents=True)
     (folder / "evaluation/test/summary.json").touch()
     assert runner.how_far(job(study)) == "segments its scans"
+    assert runner.how_far(Job(**{**vars(job(study)), "maps_of": None})) == "is scored"
 
 
 def test_trainings_shorter_than_a_minute_are_not_spoken_of(study, monkeypatch):
@@ -208,11 +211,44 @@ def test_a_label_that_was_corrected_in_its_place_is_another_one(study):
     assert not runner.done(job(study))
 
 
+def test_an_image_that_was_replaced_in_its_place_is_another_one_and_a_copy_of_it_is_not(study):
+    image = study / "p1.png"
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(image)
+    (study / "list.json").write_text(json.dumps({"test": [], "labelled": [], "unlabelled": [{"image": str(image)}]}))
+    runner = Runner(study / "runs", 1, 1, lambda _: None)
+    runner.run([job(study)])
+    image.write_bytes(image.read_bytes())  # written anew, the same
+    assert runner.done(job(study))
+    assert not module.stale(study / "runs/a", job(study))
+    Image.fromarray(np.full((4, 4), 9, np.uint8)).save(image)
+    assert not runner.done(job(study))
+    assert module.stale(study / "runs/a", job(study))
+    assert not module.stale(study / "runs/b", job(study, "b"))  # nothing is there
+
+
+def test_trainings_side_by_side_share_the_memory(study):
+    (study / "runs/a/job").mkdir(parents=True)
+    plans = [Runner(study / "runs", jobs, 1)._commands(job(study), study / "runs/a", same=False) for jobs in (1, 4)]
+    assert [plan[0]["overrides"]["memory_share"] for plan in plans] == [0.6, 0.15]
+    own = Job(**{**vars(job(study)), "overrides": {"memory_share": 0.3}})
+    assert (
+        Runner(study / "runs", 4, 1)._commands(own, study / "runs/a", same=False)[0]["overrides"]["memory_share"] == 0.3
+    )
+
+
+def test_scans_that_inference_refuses_are_a_note_and_no_failure(study, monkeypatch):
+    standin = study / "bundles/any/scripts/study/commands.py"
+    standin.write_text(STANDIN + "print('p09 is blank: refused'); sys.exit(1)\n")
+    lines: list[str] = []
+    assert Runner(study / "runs", 1, 1, lines.append).run([job(study)]) == {}
+    assert lines[0] == "note: title of a: p09 is blank: refused"
+
+
 def test_a_training_from_before_labels_were_compared_stays_done(study):
     runner, path = Runner(study / "runs", 1, 1, lambda _: None), study / "runs/a/job/settings.json"
     runner.run([job(study)])
     settings = json.loads(path.read_text())
-    del settings["labels"]
+    del settings["labels"], settings["images"]
     path.write_text(json.dumps(settings))
     assert runner.done(job(study))
     path.write_text(json.dumps({**settings, "seed": 5}))

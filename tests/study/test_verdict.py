@@ -21,6 +21,7 @@ from custom.study import handed_over, labels_worth, scans, verdict
 from custom.study.parts import Part
 from custom.study.pooled import pool
 from custom.study.settings import StudyError
+from custom.study.state import State
 
 BETTER = {"supervised": 0.5, "mean_teacher": 0.75}
 
@@ -209,6 +210,56 @@ def test_a_page_with_more_labels_says_what_there_was_before(tmp_path):
 
 
 @pytest.mark.usefixtures("few_pictures")
+def test_only_pages_of_the_same_bundles_and_task_are_compared_and_corrected_labels_count(tmp_path):
+    made = study(tmp_path, BETTER)
+    verdict.write(made)
+    path = tmp_path / "work/history.json"
+    (now,) = json.loads(path.read_text(encoding="utf-8"))
+    for change, told in (({"labels": "others"}, 1), ({"labels": "others", "method": "unimatch"}, 0),
+                         ({"labels": "others", "task": "another"}, 0), ({}, 0)):  # fmt: skip
+        path.write_text(json.dumps([{**now, **change}]))
+        text = words(verdict.write(made).read_text(encoding="utf-8"))
+        assert text.count("Before, with 6 labelled patients") == told, change
+        assert text.count("With labels corrected, on the 6 patients who judged both times") == told, change
+        assert len(json.loads(path.read_text(encoding="utf-8"))) == (2 if change else 1)
+
+
+@pytest.mark.usefixtures("few_pictures")
+def test_runs_of_other_settings_or_labels_are_in_no_figure(tmp_path):
+    made = study(tmp_path, BETTER)
+    for job in made.trainings.jobs:
+        (made.runs / job.name / "job").mkdir()
+        settings = job.settings() if job.name != "fold2_mean_teacher" else {**job.settings(), "steps": 200}
+        (made.runs / job.name / "job/settings.json").write_text(json.dumps(settings))
+    text = words(verdict.write(made).read_text(encoding="utf-8"))
+    assert "(2 folds of 3)" in text
+    assert "made under other settings, labels or images, and not run again yet: fold2_mean_teacher." in text
+    label = tmp_path / "data/labels/p01_a.nii.gz"
+    nib.save(nib.Nifti1Image(np.full((24, 24, 4), 5, np.uint8), np.eye(4)), label)
+    changed = State(tmp_path, made.settings, made.task, made.trainings)
+    with pytest.raises(StudyError, match="no fold is done with"):
+        verdict.write(changed)
+
+
+@pytest.mark.usefixtures("few_pictures")
+def test_scans_that_were_not_segmented_are_named(tmp_path):
+    made = study(tmp_path, BETTER)
+    (made.runs / "final_mean_teacher/label_maps/p07_a_pred.nii.gz").unlink()
+    text = words(verdict.write(made).read_text(encoding="utf-8"))
+    assert "Not segmented , as inference refused it or a modality is missing, and so in no list below: p07_a." in text
+    assert "All 3 unlabelled scans" in text
+
+
+@pytest.mark.usefixtures("few_pictures")
+def test_few_patients_are_told_how_many_it_would_take_even_where_the_interval_is_clear_of_zero(tmp_path):
+    made = study(tmp_path, BETTER)
+    shutil.rmtree(made.runs / "fold2_mean_teacher")
+    text = words(verdict.write(made).read_text(encoding="utf-8"))
+    assert "mean_teacher is better" not in text
+    assert re.search(r"labelled patients would have to judge; 4 do", text)
+
+
+@pytest.mark.usefixtures("few_pictures")
 def test_what_new_labels_brought_is_told_on_the_patients_who_judged_both_times(tmp_path):
     made = study(tmp_path, BETTER)
     verdict.write(made)
@@ -217,7 +268,7 @@ def test_what_new_labels_brought_is_told_on_the_patients_who_judged_both_times(t
     assert len(now["dice"]) == 6
     kept = list(now["dice"].items())[:5]
     earlier = {case: [patient, without - 0.02, with_ - 0.1] for case, (patient, without, with_) in kept}
-    path.write_text(json.dumps([{**now, "labelled": 5, "steps": 300, "dice": earlier}]))
+    path.write_text(json.dumps([{**now, "labels": "fewer", "labelled": 5, "steps": 300, "dice": earlier}]))
     text = words(verdict.write(made).read_text(encoding="utf-8"))
     assert (
         "With 1 more and 400 steps, on the 5 patients who judged both times: +10.0 Dice points (95 % interval 10.0 to 10.0) with "

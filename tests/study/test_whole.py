@@ -13,7 +13,9 @@ from conftest import ROOT
 
 from custom import phantom
 from custom.errors import UserError
+from custom.study import __main__ as module
 from custom.study.__main__ import main
+from custom.study.plan import Asked
 from custom.study.settings import Settings, write
 
 LABELLED, UNLABELLED = 4, 4
@@ -70,6 +72,25 @@ def test_scans_that_no_study_can_be_made_of_are_told_in_words_before_anything_ru
     assert not (tmp_path / "out/work/probe").exists()
 
 
+def test_a_plan_that_is_made_again_takes_what_is_not_said_from_the_one_there_is(tmp_path, monkeypatch):
+    (tmp_path / "task.yaml").write_text("classes: [background, polyp]\n")
+    write(
+        tmp_path,
+        Settings({"t1": "/data/t1"}, "/data/labels", r"^(p)", method="bcp", others=("cps",), seed=4, budget=60.0),
+    )
+    asked: list[Asked] = []
+    monkeypatch.setattr(module, "plan", lambda folder, words, tell: asked.append(words) or Settings("", "", ""))
+    main(["plan", str(tmp_path), "--budget", "2h", "--seed", "0"])
+    assert asked == [Asked({"t1": Path("/data/t1")}, Path("/data/labels"), 7200.0, r"^(p)", ["polyp"], method="bcp",
+                           others=("cps",), seed=0)]  # fmt: skip
+
+
+def test_a_file_of_seconds_that_cannot_be_read_withholds_no_page(tmp_path):
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work/seconds").write_text("")
+    assert module._seconds(tmp_path, module.time.monotonic() - 5) == pytest.approx(5, abs=1)
+
+
 def test_a_bundle_that_is_named_twice_is_refused(tmp_path):
     with pytest.raises(UserError, match="supervised is named twice: --baseline and --methods are different bundles"):
         main([str(tmp_path), "--images", str(tmp_path), "--methods", "mean_teacher", "supervised"])
@@ -81,6 +102,8 @@ def test_options_that_a_plan_does_not_follow_are_named(tmp_path, capsys):
     again = [str(tmp_path), "--budget", "10m", "--seed", "3"]
     for words, told in ((again, ""), ([*again, "--methods", "unimatch"], "--methods unimatch"),
                         ([str(tmp_path), "--budget", "20m", "--seed", "4"], "--budget 1200s, --seed 4"),
+                        ([str(tmp_path), "--budget", "2h", "--seed", "0"], "--budget 7200s, --seed 0"),
+                        ([*again, "--classes", "a b,c"], "--classes 'a b,c'"),
                         ([*again, "--images", str(tmp_path / "new")], f"--images {tmp_path / 'new'}"),
                         ([*again, "--images", str(tmp_path / "none")], "")):  # fmt: skip
         with pytest.raises(UserError, match="none"):
