@@ -213,7 +213,7 @@ def comparison(
         "the structure, distances over those in which neither missed one. Missed: of the structures in the labels; false "
         "alarms: of the classes that a label lacks. They have no distance, and a false alarm has no Dice.",
         f"{names[1]} minus {names[0]}, paired over {difference.cases} cases: {_amount(difference, unit)}; "
-        f"{_significance(difference.p)}.",
+        f"{significance(difference.p)}.",
     ]
     if difference.dropped:
         why = "whose label lacks the structure" if _is_dice(metric) else "without a number in one or both"
@@ -323,7 +323,8 @@ def _basis(low: float, high: float, patients: int, digits: int = 1) -> str:
     return text if patients >= FEW_PATIENTS else f"{text}: too few patients to tell"
 
 
-def _significance(p: float) -> str:
+def significance(p: float) -> str:
+    """The test and its p in words; NaN is that of patients none of whom differs."""
     if math.isnan(p):
         return "no patient differs"
     return f"Wilcoxon signed-rank test over patients p {_p_text(p)}"

@@ -13,7 +13,7 @@ import numpy as np
 from markupsafe import Markup
 
 from ..evaluation.case_table import read_cases
-from ..evaluation.compare import Difference, beside_dice, judgement, paired_difference
+from ..evaluation.compare import Difference, beside_dice, judgement, paired_difference, significance
 from ..evaluation.compare import verdict as compared
 from ..files import write_text
 from ..report import charts, page, pair
@@ -76,6 +76,7 @@ def write(state: State) -> Path:
         dice=both.dice,
         means=both.means("dice_mean"),
         sentence=_sentence(state, parts, both),
+        p=significance(both.dice.p),
         needed=_needed(both.dice, both),
         before=before(state, both, _counts(state)["labelled"]),
         beside=beside_dice(both.baseline, both.ours, state.names, both.dice, both.unit),

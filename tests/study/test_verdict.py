@@ -82,6 +82,7 @@ def test_the_verdict_is_over_all_labelled_patients_each_judged_once(state, page)
     figures = f"Dice {np.mean(with_):.3f} of mean_teacher, {np.mean(without):.3f} of supervised."
     assert f"6 patients). {figures}{verdict.CAUSE_UNKNOWN}" in page
     assert "scans helped" not in page
+    assert "; Wilcoxon signed-rank test over patients p = 0.031 Judged 6 scans" in page
     assert "Mind: These are short trainings, of 400 steps" in page
     assert "6 labelled patients, 4 unlabelled scans" in page
     assert f"{np.mean(with_):.3f}" in page
