@@ -22,7 +22,8 @@ Entry = Mapping[str, Any]
 def refuse_twins(labelled: Sequence[Entry], unlabelled: Sequence[Entry], record: Record) -> None:
     """An image under two names would train and judge at once, or be learnt from with its label and without.
 
-    Two scans of one patient never stand on both sides, and two unlabelled scans alike do no harm.
+    Two scans of one patient never stand on both sides, and two unlabelled scans alike do no harm. A channel that is the same all
+    over, such as the zeros of a modality that is missing, tells no scan from another.
 
     Raises:
         StudyError: a labelled image that another patient's scan, or an unlabelled scan, holds too, whatever the file's name
@@ -32,7 +33,10 @@ def refuse_twins(labelled: Sequence[Entry], unlabelled: Sequence[Entry], record:
     faults = []
     for entry in [*labelled, *unlabelled]:
         for name, file in image_files(entry).items():
-            first = owners.setdefault((name, _facts(record, file).voxels), entry)
+            facts = _facts(record, file)
+            if not facts.low < facts.high:  # NaN where no voxel is finite
+                continue
+            first = owners.setdefault((name, facts.voxels), entry)
             both_labelled = bool(first.get("label") and entry.get("label"))
             if first is entry or not (first.get("label") or entry.get("label")):
                 continue

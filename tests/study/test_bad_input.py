@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from custom.cohort.record import Record
 from custom.errors import UserError
 from custom.study import plan
 from custom.study.budget import Costs
+from custom.study.remarks import refuse_twins
 from custom.study.settings import StudyError, read
 from custom.study.space import Probed
 from custom.study.trainings import trainings
@@ -167,6 +169,29 @@ def test_scans_of_one_patient_that_are_alike_are_no_fault(made):
     for folder in ("images", "labels"):
         shutil.copy(made / folder / "p00_a.png", made / folder / "p00_b.png")
     study(made)
+
+
+@pytest.mark.parametrize("blank", [0, 7])
+def test_a_missing_modality_that_is_blank_in_several_patients_is_no_image_twice(tmp_path, blank):
+    """Only the blank channel is alike; what is alike in a channel with content is found all the same."""
+    for channel in ("flair", "t1"):
+        (tmp_path / channel).mkdir()
+
+    def save(name: str, channel: str, seed: int | None) -> str:
+        pixels = np.full((8, 8), blank) if seed is None else np.random.default_rng(seed).integers(0, 50, (8, 8))
+        Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / channel / f"{name}.png")
+        return str(tmp_path / channel / f"{name}.png")
+
+    def entry(name: str, seed: int) -> dict[str, object]:
+        image = {"flair": save(name, "flair", seed), "t1": save(name, "t1", None)}
+        return {"patient": name, "image": image, "label": "/any"}
+
+    record = Record(tmp_path / "scans.checked.json")
+    refuse_twins([entry("a", 1), entry("b", 2)], [], record)
+    with pytest.raises(
+        StudyError, match=r"c \(patient c, labelled\) holds the same image as a \(patient a, labelled\)"
+    ):
+        refuse_twins([entry("a", 1), entry("b", 2), entry("c", 1)], [], record)
 
 
 def test_too_little_room_on_disk_is_said_before_the_first_training(made, monkeypatch):
