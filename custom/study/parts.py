@@ -28,8 +28,13 @@ class Part:
 
     @property
     def half(self) -> tuple[str, ...]:
-        """The first half of those that train; at least one."""
+        """The first half of those that train; at least one, and fewer than all where there are two."""
         return self.train[: max(1, len(self.train) // 2)]
+
+    @property
+    def can_halve(self) -> bool:
+        """Whether half of those that train is fewer of them: where one trains alone it is the same training again."""
+        return len(self.half) < len(self.train)
 
 
 def divide(scans: ScansByPatient, folds: int, seed: int) -> list[Part]:

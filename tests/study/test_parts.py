@@ -60,6 +60,15 @@ def test_the_other_half_of_the_labelled_patients_is_unlabelled():
     assert Part("x", ("a",)).half == ("a",)
 
 
+@pytest.mark.parametrize(("labelled", "can"), [(2, False), (3, False), (4, True), (5, True)])
+def test_half_of_those_that_train_is_fewer_wherever_two_train(labelled, can):
+    parts = divide(cohort(labelled), 2, 0)
+    assert all(part.can_halve for part in parts) is can  # of three, one trains alone in a fold
+    for part in parts:
+        assert part.can_halve == (len(part.train) > 1)
+        assert len(part.half) == max(1, len(part.train) // 2)
+
+
 def test_a_patient_with_a_scan_that_lacks_its_label_trains_and_never_judges():
     scans = {**cohort(3, 0), "half": [scan("half_a", True), scan("half_b", False)]}
     for part in divide(scans, 3, 0):
