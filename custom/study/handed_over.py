@@ -6,12 +6,15 @@ import base64
 import csv
 import hashlib
 import io
+import itertools
 import json
 import math
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
-from ..files import write_text
+from ..files import entries, sweep, write_text
 from ..report import pair, preview
 from ..report.tables import number
 from .jobs import MAPS
@@ -22,6 +25,9 @@ from .trainings import final_name
 
 SHOWN = 24  # scans on the contact sheet
 MADE, SHEET = ".made.json", "look_at_first.png"  # digests of what was handed over; the contact sheet
+NEW, ASIDE = ".predictions.new", "predictions_edited"  # where predictions are made; where what somebody made goes
+RUN = "run.json"  # what a bundle says of its run
+USERS = ("eval", "data")  # folders of a bundle where its training and inference write and read by default
 
 
 def write_scores(state: State, both: pair.Pair, scans: Scans) -> None:
@@ -46,47 +52,112 @@ def _cell(value: float) -> str:
 
 
 def hand_over(state: State, scans: Scans, serving: str) -> str:
-    """``bundle/``, and ``predictions/`` with a picture a scan; returns the sheet of those to look at first, as an address."""
+    """``bundle/``, and ``predictions/`` with a picture a scan; returns the sheet of those to look at first, as an address.
+
+    What is there stays until the new predictions are made, and what a user has made stays for good.
+    """
     run = state.runs / final_name(serving)
     if (run / "bundle/run.json").is_file():
-        shutil.rmtree(state.folder / "bundle", ignore_errors=True)
-        shutil.copytree(run / "bundle", state.folder / "bundle")
-    out = state.folder / "predictions"
-    _set_aside(out)
-    shutil.rmtree(out, ignore_errors=True)
-    made: dict[str, str] = {}
+        _replace_bundle(run / "bundle", state.folder / "bundle")
+    new, out = state.folder / NEW, state.folder / "predictions"
+    shutil.rmtree(new, ignore_errors=True)
     drawn: list[preview.Preview] = []
     for scan in scans.order:
         file = map_of(run / MAPS, scan.name)
         if file is None:
             continue
-        (out / "pictures").mkdir(parents=True, exist_ok=True)
-        shutil.copy(file, out)
-        made[file.name] = _digest(out / file.name)
+        (new / "pictures").mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, new)
         mask = read_map(file, state.task["label_values"])
         title = f"{scan.name}\n{number(scan.predicted, 2).text if math.isfinite(scan.predicted) else ''}".strip()
         one = preview.preview(Path(state.image_of(scan.name)), mask, title)
-        preview.write(one, state.task["classes"][1:], out / "pictures" / f"{scan.name}.png")
+        preview.write(one, state.task["classes"][1:], new / "pictures" / f"{scan.name}.png")
         if len(drawn) < SHOWN:
             drawn.append(one)
+    if drawn:
+        preview.write_sheet(drawn, state.task["classes"][1:], new / SHEET)
+    _clear(out)
     if not drawn:
         return ""
-    write_text(out / MADE, json.dumps(made, indent=1) + "\n")
-    preview.write_sheet(drawn, state.task["classes"][1:], out / SHEET)
+    _move(new, out)
     return _address(out / SHEET)
 
 
-def _set_aside(out: Path) -> None:
-    """Whatever somebody drew in ``predictions/``, or put there, goes to ``predictions_edited/`` and stays."""
-    if not (out / MADE).is_file():
-        return
-    made = json.loads((out / MADE).read_text(encoding="utf-8"))
-    for file in sorted(path for path in out.iterdir() if path.is_file() and path.name not in (MADE, SHEET)):
-        if made.get(file.name) != _digest(file):
-            aside = out.with_name("predictions_edited")
-            aside.mkdir(exist_ok=True)
-            number = sum(1 for _ in aside.glob(f"{file.name}*"))
-            shutil.move(file, aside / (file.name if not number else f"{file.name}.{number}"))
+def _replace_bundle(trained: Path, out: Path) -> None:
+    """The bundle of a run in the place of an earlier one, all but the folders that are its user's.
+
+    ``run.json`` goes first and comes last: a bundle that is half there has none.
+    """
+    (out / RUN).unlink(missing_ok=True)
+    for path in entries(out):
+        if path.name in USERS:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    left_out = (*USERS, RUN)
+    shutil.copytree(trained, out, ignore=lambda at, _: left_out if at == str(trained) else (), dirs_exist_ok=True)
+    shutil.copy2(trained / RUN, out)
+
+
+def _clear(out: Path) -> None:
+    """Empty ``predictions/``: what was made here and is as it was made goes, all else, drawn or changed or put there by somebody,
+    moves to ``predictions_edited/``, below the folders that it was in."""
+    sweep(out, (MADE,))
+    made = _made(out)
+    for at, folders, files in os.walk(out, topdown=False):
+        links = [name for name in folders if Path(at, name).is_symlink()]  # to folders, which os.walk does not enter
+        for path in (Path(at, name) for name in [*files, *links]):
+            name = path.relative_to(out).as_posix()
+            if name == MADE:
+                continue
+            if name in made and not path.is_symlink() and made[name] == _digest(path):
+                path.unlink()
+            else:
+                shutil.move(path, _place(out.with_name(ASIDE), path.relative_to(out)))
+        if Path(at) != out and not any(Path(at).iterdir()):
+            Path(at).rmdir()
+    (out / MADE).unlink(missing_ok=True)  # after the files: of a call that is killed here it knows what is left
+    if not out.is_symlink() and not entries(out) and out.is_dir():
+        out.rmdir()
+
+
+def _made(out: Path) -> dict[str, str]:
+    """SHA-256 of what was made in ``predictions/``, by its place; nothing where there is no list that can be read."""
+    try:
+        made: dict[str, str] = json.loads((out / MADE).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    if SHEET not in made:  # a list of before pictures were in it: those of the scans in it are ours
+        pictures = [SHEET, *(f"pictures/{name.rpartition('_pred.')[0]}.png" for name in made)]
+        made |= {name: _digest(out / name) for name in pictures if (out / name).is_file()}
+    return made
+
+
+def _place(aside: Path, inside: Path) -> Path:
+    """Where a file of ``predictions/`` is set aside: with a number behind its name where another one is there."""
+    for folder in inside.parent.parts:
+        aside = _free(aside / folder, lambda path: os.path.lexists(path) and not path.is_dir())
+    aside.mkdir(parents=True, exist_ok=True)
+    return _free(aside / inside.name, os.path.lexists)
+
+
+def _free(path: Path, taken: Callable[[Path], bool]) -> Path:
+    numbered = (path.with_name(f"{path.name}.{k}") for k in itertools.count(1))
+    return next(each for each in itertools.chain([path], numbered) if not taken(each))
+
+
+def _move(new: Path, out: Path) -> None:
+    """Move what was made to ``predictions/``; the list of it goes first, so that a call that is killed leaves nothing that the
+    next one would take for a user's."""
+    files = [path.relative_to(new) for path in sorted(new.rglob("*")) if path.is_file()]
+    out.mkdir(exist_ok=True)
+    write_text(out / MADE, json.dumps({file.as_posix(): _digest(new / file) for file in files}, indent=1) + "\n")
+    for file in files:
+        (out / file).parent.mkdir(exist_ok=True)
+        shutil.move(new / file, out / file)
+    shutil.rmtree(new)
 
 
 def _digest(file: Path) -> str:
