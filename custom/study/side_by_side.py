@@ -20,10 +20,12 @@ Result = TypeVar("Result")
 
 GRACE_S = 30.0  # from SIGTERM to SIGKILL
 LOOK_S = 0.2  # between two looks at a command
+PARENT = "POOL_PROCESS"  # variable of a command's environment: the process that started it
+STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # the last: a terminal, or a session of ssh, was closed
 
 
 class Stopped(Exception):
-    """The commands were asked to end, by SIGTERM or Ctrl-C."""
+    """The commands were asked to end, by SIGTERM, SIGHUP or Ctrl-C."""
 
 
 class Late(Exception):
@@ -42,8 +44,10 @@ class Pool:
     """So many tasks at a time, each with a :class:`~..cores.Share` of the cores; a context manager.
 
     A task is a function that gets its share and starts commands by :meth:`command`. What one raises is its future's alone:
-    the others go on. On SIGTERM or Ctrl-C, while the ``with`` holds, and where its block raises, every command is asked to end
-    and killed after :data:`GRACE_S`; the tasks that did not begin are cancelled. No command outlives the block.
+    the others go on. On SIGTERM, SIGHUP or Ctrl-C, while the ``with`` holds, and where its block raises, every command is asked
+    to end and killed after :data:`GRACE_S`; the tasks that did not begin are cancelled. No command outlives the block. Where
+    this process is killed nothing of that happens: a command can see it, by :data:`PARENT`, and end by itself. ``nohup`` holds:
+    a SIGHUP that is ignored stays so.
 
     Args:
         jobs: tasks at a time.
@@ -65,7 +69,9 @@ class Pool:
     def __enter__(self) -> Pool:
         self._executor = ThreadPoolExecutor(len(self.shares))
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in STOPPING:
+                if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                    continue
                 self._before[number] = signal.signal(number, lambda caught, _: self.stop(caught))
         return self
 
@@ -121,7 +127,7 @@ class Pool:
         """
         if self.stopped:
             raise Stopped
-        variables = {**os.environ, "TQDM_DISABLE": "1", **share.environment()}
+        variables = {**os.environ, "TQDM_DISABLE": "1", PARENT: str(os.getpid()), **share.environment()}
         with log.open("ab") as output:
             output.write(f"On {share}.\n".encode())
             output.flush()

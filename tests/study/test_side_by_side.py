@@ -174,7 +174,8 @@ def test_an_error_in_the_block_ends_the_commands(tmp_path, log):
 
 
 INTERRUPTED = """
-import pathlib, sys, textwrap
+import pathlib, signal, sys
+signal.signal(signal.SIGHUP, {hangup})
 sys.path.insert(0, {root!r})
 from custom.study.side_by_side import Pool, Stopped
 code = "import os, pathlib, time; pathlib.Path(str(os.getpid()) + '.pid').touch(); time.sleep(60)"
@@ -185,11 +186,14 @@ with Pool(2) as pool:
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def interrupted(folder: Path, hangup: str = "signal.SIG_DFL") -> subprocess.Popen[str]:
+    code = INTERRUPTED.format(root=str(ROOT), hangup=hangup)
+    return subprocess.Popen(python(code), cwd=folder, stdout=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_every_command(tmp_path, number):
-    with subprocess.Popen(
-        python(INTERRUPTED.format(root=str(ROOT))), cwd=tmp_path, stdout=subprocess.PIPE, text=True
-    ) as caller:
+    with interrupted(tmp_path) as caller:
         while len(pids := [int(file.stem) for file in tmp_path.glob("*.pid")]) < 2:
             assert caller.poll() is None
             time.sleep(0.02)
@@ -199,8 +203,71 @@ def test_a_signal_ends_every_command(tmp_path, number):
     assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
 
 
-def test_handlers_of_signals_are_put_back():
-    before = signal.getsignal(signal.SIGTERM)
-    with Pool(1):
-        assert signal.getsignal(signal.SIGTERM) is not before
-    assert signal.getsignal(signal.SIGTERM) is before
+def test_under_nohup_a_closed_terminal_ends_nothing(tmp_path):
+    with interrupted(tmp_path, "signal.SIG_IGN") as caller:
+        while len(list(tmp_path.glob("*.pid"))) < 2:
+            assert caller.poll() is None
+            time.sleep(0.02)
+        caller.send_signal(signal.SIGHUP)
+        time.sleep(3 * side_by_side.LOOK_S)
+        assert caller.poll() is None
+        caller.send_signal(signal.SIGTERM)
+        said, _ = caller.communicate(timeout=60)
+    assert said.strip() == f"{['Stopped'] * 4} {int(signal.SIGTERM)}"
+
+
+# Runs the commands of a study, of which each would take a minute, by a bundle of MONAI that only waits.
+WAITS = """
+import os, pathlib, sys, time, types
+sys.path.insert(0, {root!r})
+def run(**_):
+    pathlib.Path(str(os.getpid()) + ".pid").touch()
+    time.sleep(60)
+from custom.study import commands
+sys.modules["monai"], sys.modules["monai.bundle"] = types.ModuleType("monai"), types.SimpleNamespace(run=run)
+commands.LOOK_S = 0.05
+commands.main(pathlib.Path("commands.json"))
+"""
+KILLED = """
+import pathlib, sys
+sys.path.insert(0, {root!r})
+from custom.study.side_by_side import Pool
+with Pool(1) as pool:
+    do = lambda share: pool.command([sys.executable, "-c", pathlib.Path("waits.py").read_text()], share, ".", pathlib.Path("log"))
+    pool.submit(do).result()
+"""
+
+
+def runs(pid: int) -> bool:
+    """Whether a process is there that computes; one that ended and that nobody has asked for is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_a_training_ends_with_the_process_that_started_it_also_where_that_one_is_killed(tmp_path):
+    (tmp_path / "waits.py").write_text(WAITS.format(root=str(ROOT)))
+    (tmp_path / "commands.json").write_text('[{"run_id": "training", "config_file": ["a"], "overrides": {}}]')
+    with subprocess.Popen(python(KILLED.format(root=str(ROOT))), cwd=tmp_path) as caller:
+        while not (pids := [int(file.stem) for file in tmp_path.glob("*.pid")]):
+            assert caller.poll() is None, (tmp_path / "log").read_text()
+            time.sleep(0.02)
+        time.sleep(0.2)
+        assert runs(pids[0])
+        caller.kill()
+    end = time.monotonic() + 20
+    while runs(pids[0]) and time.monotonic() < end:
+        time.sleep(0.02)
+    assert not runs(pids[0])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_handlers_of_signals_are_put_back(number):
+    before = signal.signal(number, signal.default_int_handler)
+    try:
+        with Pool(1):
+            assert signal.getsignal(number) is not signal.default_int_handler
+        assert signal.getsignal(number) is signal.default_int_handler
+    finally:
+        signal.signal(number, before)
