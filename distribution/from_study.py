@@ -13,21 +13,26 @@ import json
 import re
 import shlex
 import shutil
-from collections.abc import Sequence
+import subprocess
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from custom.cohort.intensities import FILE
 from custom.errors import show_plainly
+from custom.evaluation.case_table import read_cases
 from custom.files import write_text
 from custom.study import settings as study
 from custom.study.settings import Settings
-from custom.study.trainings import RUNS, WORK, final_name
+from custom.study.trainings import RUNS, final_name
 from custom.study.verdict import SCORED
 
 from . import adopt as runs
 from .build import BASE_URL, build
 from .cards import ROOT, TASK, Card, CardError, read
+from .model_card import UNKNOWN
 from .packing import digest
 
 RELEASE = "release"  # below the study's folder
@@ -35,6 +40,10 @@ INTENDED = (
     "Research on semi-supervised segmentation, and a first draft of {classes} for an annotator to correct, on scans like those "
     "that it was trained on. Not a medical device; not for diagnosis."
 )
+TRAINED = "job/settings.json"  # of a run; study.yaml and task.yaml may say something else by now
+ALIKE = ("steps", "seed", "overrides", "task")  # in the trainings of the folds and in that of the bundle
+# In the unpacked folder, where task and numbers are merged in.
+COMMAND = "python -m monai.bundle run training --config_file configs/train.yaml --data_list /data/list.json --initial_weights ''"
 UNTRIED = "Any other scans than those of the study: other sites, machines, protocols and patients."
 
 
@@ -50,7 +59,7 @@ def card_of(folder: Path, task: str, data: str, licence: str, **given: str) -> C
 
     Raises:
         StudyError: ``folder`` is no study.
-        CardError: its page was not written yet; a task that is no word.
+        CardError: its page was not written yet, or its folds were trained anew since; a task that is no word.
     """
     if not re.fullmatch(r"[A-Za-z]\w*", task):
         raise CardError(f"task {task!r}: expected one word of letters, digits and _, as in breast")
@@ -60,12 +69,16 @@ def card_of(folder: Path, task: str, data: str, licence: str, **given: str) -> C
     run = folder / RUNS / final_name(method)
     settings = runs.settings_of(run, method)
     about = json.loads((run / "bundle/run.json").read_text(encoding="utf-8"))
-    own = runs.read_yaml(folder / study.TASK)
+    trained = _trained(run)
+    own = yaml.safe_load(trained["task"])
     known = {**runs.read_yaml(ROOT / f"bundles/{method}/configs/train.yaml"), **own}
     overrides = {k: v for k, v in runs.differences(known, settings).items() if k != "cache_dir"}
     minutes, date, machine = runs.cost(run)
-    summary = runs.existing(folder / SCORED / f"{method}.json", "Let the study write its page")
+    for bundle in (planned.baseline, planned.method):
+        runs.existing(folder / SCORED / f"{bundle}.json", "Let the study write its page")
+    summary = folder / SCORED / f"{method}.json"
     figures = runs.figures_of({"model.pt": json.loads(summary.read_text(encoding="utf-8"))}, summary.parent)
+    folds = _folds(folder, method, trained)
     name = f"{task}_{method}"
     place = folder / RELEASE / "cards" / name
     shutil.rmtree(place, ignore_errors=True)
@@ -75,20 +88,20 @@ def card_of(folder: Path, task: str, data: str, licence: str, **given: str) -> C
         shutil.copyfile(path, place / file)
     if (seen := run / "bundle/models" / FILE).is_file():
         shutil.copyfile(seen, place / FILE)
-    task_text = (folder / study.TASK).read_text(encoding="utf-8")  # without a list it would be trained on the bundle's phantom
-    write_text(place / TASK, task_text if "data_list" in own else f"data_list: list.json\n{task_text}")
-    lists = json.loads((folder / WORK / "final.json").read_text(encoding="utf-8"))
+    # without a list it would be trained on the bundle's phantom
+    write_text(place / TASK, trained["task"] if "data_list" in own else f"data_list: list.json\n{trained['task']}")
+    lists = json.loads(trained["data"])
     content = {
         "name": name, "version": given.get("version", "0.1.0"), "method": method, "task": task, "overrides": overrides,
         "models": ".", "weights": {file: digest(place / file) for file in weights}, "recommended": False,
-        "training": {"commands": _commands(method, overrides), "commit": runs.git("rev-parse", "HEAD"), "seed": planned.seed,
+        "training": {"commands": [COMMAND], "commit": _commit(), "seed": trained["seed"],
                      "date": date, "machine": machine, "minutes": minutes},
         "data": {"name": data, "source": given.get("source", "not published"), "licence": licence,
                  "attribution": given.get("attribution", f"{data}. {licence}."),
                  "labelled": len(lists["labelled"]), "unlabelled": len(lists["unlabelled"]), "validation": 0,
-                 "test": figures["cases"], "split": _split(planned),
+                 "test": figures["cases"], "split": _split(folds, trained["seed"]),
                  "sha256": about["sha256 of the scans, names and voxels"]},
-        "figures": {"validation": {}, "test": {**figures, "judged": _judged(planned)}},
+        "figures": {"validation": {}, "test": {**figures, "judged": _judged(folds, planned)}},
         "intended_use": given.get("intended_use", INTENDED.format(classes=" and ".join(map(str, own["classes"][1:])))),
         "not_tested_on": given.get("not_tested_on", UNTRIED),
     }  # fmt: skip
@@ -118,31 +131,61 @@ def _files(run: Path) -> list[str]:
     return sorted({"model.pt", *(Path(about["file"]).name for about in metadata.get("networks", {}).values())})
 
 
-def _judged(planned: Settings) -> str:
+def _trained(run: Path) -> dict[str, Any]:
+    """What a run of the study was trained with: seed, steps, overrides, and the text of its task and of its data list."""
+    path = runs.existing(run / TRAINED, "Let the study train it")
+    return dict(json.loads(path.read_text(encoding="utf-8")))
+
+
+def _folds(folder: Path, method: str, final: Mapping[str, Any]) -> int:
+    """How many networks judged for the figures: runs of folds with the settings of the bundle, whose patients are together those
+    of the pooled table. Folds of an earlier division may lie behind them.
+
+    Raises:
+        CardError: they are not.
+    """
+    left = {row["patient"] for row in read_cases(folder / SCORED / f"{method}.csv")}
+    numbers = sorted(int(found[1]) for path in (folder / RUNS).iterdir()
+                     if (found := re.fullmatch(rf"fold(\d+)_{method}", path.name)) and (path / TRAINED).is_file())  # fmt: skip
+    count = 0
+    for number in numbers:
+        fold = _trained(folder / RUNS / f"fold{number}_{method}")
+        judges = {entry["patient"] for entry in json.loads(fold["data"])["test"]}
+        if judges and judges <= left and all(fold[key] == final[key] for key in ALIKE):
+            left -= judges
+            count += 1
+    if left:
+        raise CardError(
+            f"{folder}: the figures of its page are not of folds with the settings of its bundle, which were changed since. "
+            f"Go on with python -m custom.study run {folder}"
+        )
+    return count
+
+
+def _judged(folds: int, planned: Settings) -> str:
     """How the figures came about, in words that go on behind the number of scans."""
-    if planned.folds == 1:
+    if folds == 1:
         how = "held out: judged by a network of the same settings that had not seen them"
     else:
-        how = (
-            f"cross-validated: each judged by one of {planned.folds} networks of the same settings that had not seen it"
-        )
+        how = f"cross-validated: each judged by one of {folds} networks of the same settings that had not seen it"
     return (
         f"{how}. models/model.pt itself was trained with them too, so no scan of the study can judge it. Of "
         f"{planned.baseline} and {planned.method} the one with the higher Dice there is this bundle."
     )
 
 
-def _split(planned: Settings) -> str:
-    if planned.folds == 1:
-        return f"a part of the labelled patients held out, drawn with seed {planned.seed}"
-    return f"{planned.folds} folds of the labelled patients, drawn with seed {planned.seed}"
+def _split(folds: int, seed: int) -> str:
+    if folds == 1:
+        return f"a part of the labelled patients held out, drawn with seed {seed}"
+    return f"{folds} folds of the labelled patients, drawn with seed {seed}"
 
 
-def _commands(method: str, overrides: dict[str, Any]) -> list[str]:
-    files = "\"['configs/train.yaml','/data/task.yaml']\""
-    words = [f"--{k} {shlex.quote(v if isinstance(v, str) else json.dumps(v))}" for k, v in overrides.items()]
-    train = f"python -m monai.bundle run training --config_file {files} --data_list /data/list.json"
-    return [f"cd bundles/{method}", " ".join([train, *words])]
+def _commit() -> str:
+    """Of the code that is passed on; :data:`UNKNOWN` where there is no git, or no clone."""
+    try:
+        return runs.git("rev-parse", "HEAD")
+    except (OSError, subprocess.CalledProcessError):
+        return UNKNOWN
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

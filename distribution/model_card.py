@@ -12,6 +12,7 @@ from custom.markdown import table
 from .cards import ROOT, Card
 
 REPOSITORY_LICENCE = "Apache-2.0"
+UNKNOWN = "0" * 40  # in the place of a commit that nobody knows
 
 
 def readme(card: Card, settings: Mapping[str, Any], metadata: Mapping[str, Any]) -> str:
@@ -158,6 +159,11 @@ the labels; false alarms: {faults["false_alarms"]} classes that labels lack.{cho
 Interval: {test.get("interval", "not measured")}. Calibration: expected calibration error {ece}."""
 
 
+def _of_study(card: Card) -> bool:
+    """Whether the figures are those of a study: of other networks than the one that is passed on."""
+    return bool(card.figures["test"].get("judged"))
+
+
 def _judged(test: Mapping[str, Any]) -> str:
     """Which scans judged which weights; a study's card says it in words of its own."""
     scans = f"{test['cases']} scans of {test['patients']} patients"
@@ -179,10 +185,20 @@ def _data(card: Card) -> str:
     return f"""\
 ## Data
 
-{data["name"]}, {data["source"]}; {data["licence"]} (`data_license.txt`). {data["labelled"]} labelled and {data["unlabelled"]} unlabelled scans, {data["validation"]} for
-validation, {data["test"]} for testing, by patient. Split:
+{data["name"]}, {data["source"]}; {data["licence"]} (`data_license.txt`). {data["labelled"]} labelled and {data["unlabelled"]} unlabelled scans, {_used(card)}. Split:
 
     {_line(data["split"]).replace("custom.", "scripts.")}{rest if cases else ""}"""  # noqa: E501
+
+
+def _used(card: Card) -> str:
+    """What the scans were used for; a study's labelled ones trained what is passed on, all of them."""
+    data = card.data
+    if not _of_study(card):
+        return f"{data['validation']} for\nvalidation, {data['test']} for testing, by patient"
+    return (
+        f"the labelled ones all\ntrained `models/model.pt`; {data['test']} of them judged other networks, which had not seen "
+        "their patients"
+    )
 
 
 def _training(card: Card, settings: Mapping[str, Any]) -> str:
@@ -196,14 +212,24 @@ def _training(card: Card, settings: Mapping[str, Any]) -> str:
 ## Training
 
 {settings["steps"]} steps of {batch} patches of {settings["patch"]} voxels, learning rate {settings["learning_rate"]}, seed {training["seed"]};
-{training["date"]}, {training["minutes"]} minutes, {training["machine"]}. Run in a clone of the repository at commit
-`{training["commit"]}` (not here, where task and numbers are merged in):
+{training["date"]}, {training["minutes"]} minutes, {training["machine"]}. {_run(card)}:
 
 {commands}
 
 SHA-256 of the weights:
 
 {hashes}"""  # noqa: E501
+
+
+def _run(card: Card) -> str:
+    """Where the commands of the training run, and by which code."""
+    commit = card.training["commit"]
+    if not _of_study(card):
+        return (
+            f"Run in a clone of the repository at commit\n`{commit}` (not here, where task and numbers are merged in)"
+        )
+    code = f"the code of commit\n`{commit}`" if commit != UNKNOWN else "code of an unknown commit (there was no git)"
+    return f"`scripts/` is {code}. Task and numbers are merged into `configs/train.yaml`: from nothing, in the unpacked folder"
 
 
 def _method(card: Card) -> str:

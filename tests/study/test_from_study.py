@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
 import zipfile
+from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 import yaml
@@ -17,6 +20,8 @@ from custom.study.settings import Settings, StudyError, write
 from distribution import build, cards, from_study, publish
 from distribution.cards import MAX_FILE, CardError
 from distribution.download import download
+
+PATIENTS = ("Jane Doe", "John Doe", "Ann", "Bob")
 
 
 @pytest.fixture
@@ -36,12 +41,25 @@ def study(finished, tmp_path):
     found = wanted.copy()
     found[:2] = 0
     report = CaseReport(["right ventricle", "myocardium", "left ventricle"])
-    for patient in ("Jane Doe", "John Doe", "Ann", "Bob"):
+    for patient in PATIENTS:
         report.add(f"{patient}_a", patient, found, wanted, (1, 1))
-    report.write(folder / "work/scores", "mean_teacher")
-    lists = {"labelled": [{"patient": "Jane Doe"}] * 4, "unlabelled": [{"patient": "Eve"}] * 7}
-    (folder / "work/final.json").write_text(json.dumps(lists))
+    for bundle in ("supervised", "mean_teacher"):
+        report.write(folder / "work/scores", bundle)
+    trained(folder, "final_mean_teacher", PATIENTS, ())
+    for k, patient in enumerate(PATIENTS):
+        trained(folder, f"fold{k + 1}_mean_teacher", [each for each in PATIENTS if each != patient], [patient])
     return folder
+
+
+def trained(folder: Path, name: str, train: Sequence[str], judges: Sequence[str], **changed: object) -> None:
+    """What a study says of a training when it begins."""
+    scans = {"labelled": train, "unlabelled": ["Eve"] * 7, "validation": [], "test": judges}
+    data = json.dumps({part: [{"patient": patient} for patient in found] for part, found in scans.items()})
+    task = (folder / "task.yaml").read_text(encoding="utf-8")
+    settings = {"name": name, "steps": 4, "seed": 3, "overrides": {}, "task": task, "data": data} | changed
+    path = folder / "work/runs" / name / "job/settings.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(settings))
 
 
 def test_the_card_says_who_judged_and_of_what_terms_the_weights_are(study):
@@ -62,10 +80,60 @@ def test_the_card_says_who_judged_and_of_what_terms_the_weights_are(study):
 
 
 def test_one_part_that_is_held_out_is_called_so(study):
-    write(study, Settings("/data/images", "", "", folds=1, steps=4))
+    """Folds of an earlier division lie there still."""
+    trained(study, "fold1_mean_teacher", [], PATIENTS)
     card = from_study.card_of(study, "heart", "Hearts", "CC0-1.0")
     assert card.figures["test"]["judged"].startswith("held out: judged by a network of the same settings")
-    assert card.data["split"] == "a part of the labelled patients held out, drawn with seed 0"
+    assert card.data["split"] == "a part of the labelled patients held out, drawn with seed 3"
+
+
+def test_the_card_is_of_what_was_trained_whatever_the_study_plans_since(study):
+    task = (study / "task.yaml").read_text(encoding="utf-8")
+    write(study, Settings("/data/images", "", "", folds=2, steps=9, seed=8))
+    (study / "task.yaml").write_text(task.replace("right ventricle", "another class"))
+    (study / "work/final.json").write_text('{"labelled": [], "unlabelled": []}')
+    card = from_study.card_of(study, "heart", "Hearts", "CC0-1.0")
+    assert (card.data["labelled"], card.data["unlabelled"], card.training["seed"]) == (4, 7, 3)
+    assert card.data["split"] == "4 folds of the labelled patients, drawn with seed 3"
+    assert "one of 4 networks" in card.figures["test"]["judged"]
+    assert "right ventricle" in card.intended_use
+    assert card.task_file.read_text(encoding="utf-8") == f"data_list: list.json\n{task}"
+
+
+def test_figures_of_folds_that_were_trained_otherwise_than_the_bundle_are_refused(study):
+    trained(study, "fold3_mean_teacher", PATIENTS[:2], PATIENTS[2:3], steps=9)
+    told = r"the figures of its page are not of folds with the settings of its bundle, which were changed since\. Go on with"
+    with pytest.raises(CardError, match=told):
+        from_study.card_of(study, "heart", "Hearts", "CC0-1.0")
+    (study / "work/scores/supervised.json").unlink()
+    with pytest.raises(CardError, match=r"scores/supervised\.json does not exist\. Let the study write its page"):
+        from_study.card_of(study, "heart", "Hearts", "CC0-1.0")
+    (study / "work/runs/final_mean_teacher/job/settings.json").unlink()
+    with pytest.raises(CardError, match=r"job/settings\.json does not exist\. Let the study train it"):
+        from_study.card_of(study, "heart", "Hearts", "CC0-1.0")
+
+
+def no_git(*_: str) -> str:
+    raise FileNotFoundError("git")
+
+
+def no_clone(*_: str) -> str:
+    raise subprocess.CalledProcessError(128, "git")
+
+
+@pytest.mark.parametrize("git", [no_git, no_clone])
+def test_without_git_the_card_says_that_the_commit_is_unknown(study, monkeypatch, git):
+    monkeypatch.setattr(from_study.runs, "git", git)
+    monkeypatch.setattr(build, "export", lambda folders: None)
+    from_study.main([str(study), "heart", "--data", "Hearts", "--licence", "CC-BY-4.0"])
+    readme = readme_of(study)
+    assert "`scripts/` is code of an unknown commit (there was no git). Task and numbers" in readme
+    assert "0" * 40 not in readme
+
+
+def readme_of(study: Path) -> str:
+    with zipfile.ZipFile(study / "release/dist/heart_mean_teacher_v0.1.0.zip") as archive:
+        return archive.read("heart_mean_teacher/docs/README.md").decode()
 
 
 def test_weights_of_any_size_may_be_passed_on(study):
@@ -102,6 +170,15 @@ def test_what_is_built_is_fetched_and_holds_no_name_and_no_path(study, tmp_path,
     assert "4 scans of 4 patients, cross-validated: each judged by one of 4 networks" in readme
     assert "phantom" not in readme.partition("## Method")[0]
     assert "that neither training nor any choice has seen" not in readme
+    assert (
+        "7 unlabelled scans, the labelled ones all\ntrained `models/model.pt`; 4 of them judged other networks"
+        in readme
+    )
+    assert "for testing" not in readme
+    command = "python -m monai.bundle run training --config_file configs/train.yaml --data_list /data/list.json"
+    where = "merged into `configs/train.yaml`: from nothing, in the unpacked folder"
+    assert f"{where}:\n\n    {command} --initial_weights ''\n" in readme
+    assert "/data/task.yaml" not in readme
     words = [
         "heart_mean_teacher",
         "--to",
