@@ -58,7 +58,7 @@ def read(folder: Path) -> Study:
             f"--study {folder} is not done: it has no bundle or no scores. Go on: python -m custom.study run {folder}"
         )
     settings = plan.read(folder)
-    if not isinstance(settings.images, str) or (Path(settings.images) / "dataset.json").is_file():
+    if not settings.one_folder:
         raise StartError(
             f"--study {folder}: its images are not files of one folder ({settings.images}), which is what MONAI Label "
             "shows. Annotate a folder with --studies and --model"
@@ -66,7 +66,7 @@ def read(folder: Path) -> Study:
     with scores.open(newline="", encoding="utf-8") as file:
         order = [row["scan"] for row in csv.DictReader(file) if not row["patient"]]
     labels = Path(settings.labels) if settings.labels else None
-    return Study(Path(settings.images), labels, bundle, order)
+    return Study(Path(str(settings.images)), labels, bundle, order)
 
 
 def hand_over(study: Study, work: Path) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,6 @@ def render(template: str, folder: Path = TEMPLATES, **content: Any) -> str:
         loader=FileSystemLoader([folder, TEMPLATES]), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
-    environment.filters["counted"] = counted
+    environment.filters |= {"counted": counted, "quoted": lambda value: shlex.quote(str(value))}  # for a command line
     environment.globals |= {"palette": palette, "number": number, "interval": interval, "mean_dice": MEAN_DICE}
     return environment.get_template(template).render(contents=[], **content)

@@ -10,11 +10,13 @@ from typing import Any
 import yaml
 
 from ..errors import UserError, nearest
-from ..files import write_text
+from ..files import entries, write_text
 
 FILE = "study.yaml"
 TASK = "task.yaml"
 CORRECTED = "labels/final"  # where MONAI Label keeps labels, below the images
+SHOWN = (".nii.gz", ".nii", ".nrrd", ".mha", ".png", ".jpg", ".jpeg")  # images that MONAI Label is given to show
+BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 
 
 class StudyError(UserError, ValueError):
@@ -57,6 +59,16 @@ class Settings:
     budget: float = 0.0
     overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
+    @property
+    def one_folder(self) -> bool:
+        """Whether the images lie in one folder, as themselves and not as a data set with a ``dataset.json``."""
+        return isinstance(self.images, str) and not (Path(self.images) / "dataset.json").is_file()
+
+    @property
+    def annotatable(self) -> bool:
+        """Whether ``make annotate STUDY=`` can show the images: files of one folder, of the kinds of :data:`SHOWN`."""
+        return self.one_folder and any(path.name.endswith(SHOWN) for path in entries(Path(str(self.images))))
+
 
 _ABOUT = {
     "images": "a folder, or one for each modality",
@@ -93,7 +105,8 @@ def read(folder: Path) -> Settings:
     """Read the ``study.yaml`` of a study.
 
     Raises:
-        StudyError: there is none; a name that is unknown or missing, a value of another kind.
+        StudyError: there is none; a name that is unknown or missing, a value of another kind, a bundle that there is none of;
+            all of them in one report.
     """
     path = folder / FILE
     try:
@@ -114,6 +127,7 @@ def read(folder: Path) -> Settings:
         settings = Settings(**{**content, "others": tuple(content.get("others", ()))})
         if twice := named_twice((settings.baseline, settings.method, *settings.others)):
             faults = [f"{twice} is named twice; expected different bundles as baseline, method and others"]
+        faults += _no_bundles(settings)
     if faults:
         raise StudyError(f"{path} cannot be used:\n  " + "\n  ".join(faults))
     return settings
@@ -122,6 +136,17 @@ def read(folder: Path) -> Settings:
 def named_twice(bundles: Sequence[str]) -> str:
     """The first of the bundles that stands there a second time: its trainings would share a folder; empty: none."""
     return next((name for i, name in enumerate(bundles) if name in bundles[:i]), "")
+
+
+def _no_bundles(settings: Settings) -> list[str]:
+    known = sorted(path.parents[1].name for path in BUNDLES.glob("*/configs/train.yaml"))
+    named = [("baseline", settings.baseline), ("method", settings.method)]
+    named += [("others", name) for name in settings.others] + [("overrides", str(name)) for name in settings.overrides]
+    return [
+        f"{setting}: there is no bundle {name!r}{nearest(name, known)}; there are {', '.join(known)}"
+        for setting, name in named
+        if name not in known
+    ]
 
 
 _LEAST = {"folds": 1, "steps": 1, "steps_at_equal_time": 0, "jobs": 1, "threads": 1, "seed": 0}
