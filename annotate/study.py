@@ -7,13 +7,16 @@ import hashlib
 import json
 import shutil
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 from annotate.models import StartError
-from custom.cohort.names import is_image, stem
-from custom.files import write_text
+from custom.cohort.formats import files_of
+from custom.cohort.names import is_image, scans_in
+from custom.files import write_atomically, write_text
 from custom.study import settings as plan
-from custom.study.settings import CORRECTED
+from custom.study.settings import COPIED, CORRECTED
 
 ORDER = "order.json"  # in the work folder
 
@@ -71,14 +74,35 @@ def read(folder: Path) -> Study:
 
 def hand_over(study: Study, work: Path) -> int:
     """Write the list into the work folder, and copy the study's labels to where MONAI Label looks for them, which the study
-    reads too: one that lies there already stays. Returns how many were copied."""
+    reads too. One that was corrected there stays; a copy that nobody has changed since is made anew where the study's label is
+    another one now. Returns how many were copied.
+
+    Raises:
+        CohortError: two labels of one name.
+    """
     write_text(work / ORDER, json.dumps(study.order) + "\n")
     if study.labels is None:
         return 0
-    final = study.images / CORRECTED
-    there = {stem(path) for path in final.iterdir()} if final.is_dir() else set()
-    missing = [path for path in sorted(study.labels.iterdir()) if is_image(path) and stem(path) not in there]
-    for path in missing:
-        final.mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, final)
-    return len(missing)
+    final, copied, count = study.images / CORRECTED, plan.copies(study.images), 0
+    final.mkdir(parents=True, exist_ok=True)
+    there = scans_in(final)
+    for name, label in scans_in(study.labels).items():
+        if not is_image(label):
+            continue
+        earlier, wanted = there.get(name), plan.digest(label)
+        if earlier is None or plan.digest(earlier) == copied.get(earlier.name) != wanted:
+            if earlier is not None and earlier.name != label.name:  # in another form: two of one name are refused
+                earlier.unlink()
+            for file in reversed(files_of(label)):
+                write_atomically(final / file.name, partial(_copy, file))
+            earlier, count = final / label.name, count + 1
+        elif plan.digest(earlier) != wanted:
+            continue  # corrected
+        copied[earlier.name] = wanted
+    write_text(study.images / COPIED, json.dumps(copied, indent=1) + "\n")
+    return count
+
+
+def _copy(file: Path, out: BinaryIO) -> None:
+    with file.open("rb") as content:
+        shutil.copyfileobj(content, out)

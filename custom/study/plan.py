@@ -31,7 +31,7 @@ from .parts import divide, entries_of, write_list
 from .patients import Grouping, propose
 from .remarks import refuse_twins, remarks
 from .seen import Seen, see
-from .settings import CORRECTED, FILE, TASK, Settings, StudyError, write
+from .settings import CORRECTED, FILE, TASK, Settings, StudyError, copies, digest, write
 from .sources import Source, find
 from .trainings import RECORD, WORK, by_patient, unlabelled_scans
 
@@ -97,7 +97,8 @@ def cohort_of(images: Path | Mapping[str, Path], labels: Path | None, patient: s
 
 
 def _corrected(source: Source, images: Path | Mapping[str, Path]) -> Source:
-    """With the labels that MONAI Label keeps below the images in place of those of the user's folder.
+    """With the labels that MONAI Label keeps below the images in place of those of the user's folder: not where one is still the
+    copy that annotation made, as the label in the folder may have been repaired since.
 
     Raises:
         CohortError: two of one name.
@@ -105,10 +106,15 @@ def _corrected(source: Source, images: Path | Mapping[str, Path]) -> Source:
     final = Path(images) / CORRECTED if not isinstance(images, Mapping) else None
     if final is None or not final.is_dir() or not any(is_image(path) for path in final.iterdir()):
         return source
-    found = by_name(final)
+    found, copied = by_name(final), copies(final.parents[1])
     names = {scan.name for scan in source.scans}
-    used = [scan for scan in source.scans if scan.name in found]
-    scans = [replace(scan, label=found.get(scan.name, scan.label)) for scan in source.scans]
+    used = [
+        scan
+        for scan in source.scans
+        if (path := found.get(scan.name)) and not (scan.label and copied.get(path.name) == digest(path))
+    ]
+    taken = {scan.name for scan in used}
+    scans = [replace(scan, label=found[scan.name]) if scan.name in taken else scan for scan in source.scans]
     # that nothing was read of "labels" itself would contradict it
     notes = [note for note in source.notes if not note.endswith(f": {Path(CORRECTED).parts[0]}")]
     if used:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -9,12 +11,14 @@ from typing import Any
 
 import yaml
 
+from ..cohort.formats import files_of
 from ..errors import UserError, nearest
 from ..files import entries, write_text
 
 FILE = "study.yaml"
 TASK = "task.yaml"
 CORRECTED = "labels/final"  # where MONAI Label keeps labels, below the images
+COPIED = "labels/copied.json"  # beside them, where MONAI Label lists folders alone: what was copied there, see :func:`copies`
 SHOWN = (".nii.gz", ".nii", ".nrrd", ".mha", ".png", ".jpg", ".jpeg")  # images that MONAI Label is given to show
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 
@@ -131,6 +135,27 @@ def read(folder: Path) -> Settings:
     if faults:
         raise StudyError(f"{path} cannot be used:\n  " + "\n  ".join(faults))
     return settings
+
+
+def copies(images: Path) -> dict[str, str]:
+    """By the name of the file, the :func:`digest` that each label had when annotation copied it to :data:`CORRECTED`: one that
+    has it still was corrected by nobody. Nothing where none was copied, or where the list is damaged.
+
+    Args:
+        images: folder of the study's images.
+    """
+    try:
+        return dict(json.loads((images / COPIED).read_text(encoding="utf-8")))
+    except (FileNotFoundError, ValueError):
+        return {}
+
+
+def digest(label: Path) -> str:
+    """SHA-256 of the bytes of a label, over all files that it is made of."""
+    found = hashlib.sha256()
+    for file in files_of(label):
+        found.update(hashlib.sha256(file.read_bytes()).digest())
+    return found.hexdigest()
 
 
 def named_twice(bundles: Sequence[str]) -> str:

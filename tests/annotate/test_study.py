@@ -10,7 +10,7 @@ import pytest
 from annotate.models import StartError
 from annotate.strategies import Listed
 from annotate.study import ORDER, hand_over, read
-from custom.study.settings import Settings, write
+from custom.study.settings import Settings, copies, digest, write
 
 
 @pytest.fixture
@@ -53,6 +53,49 @@ def test_labels_are_copied_once_and_a_corrected_one_stays(folder):
         "b.nii.gz": "corrected",
     }
     assert json.loads((folder / "work" / ORDER).read_text()) == ["z", "c"]
+
+
+def test_a_label_that_was_repaired_in_the_study_is_copied_anew_unless_it_was_corrected(folder):
+    final, labels = folder / "images/labels/final", folder / "labels"
+    found = read(folder / "study")
+    assert hand_over(found, folder / "work") == 2
+    for name in ("a", "b"):
+        (labels / f"{name}.nii.gz").write_text("repaired")
+    (final / "b.nii.gz").write_text("corrected")
+    assert hand_over(found, folder / "work") == 1
+    assert {path.name: path.read_text() for path in final.iterdir()} == {
+        "a.nii.gz": "repaired",
+        "b.nii.gz": "corrected",
+    }
+    (labels / "a.nii.gz").unlink()
+    (labels / "a.nrrd").write_text("in another form")
+    assert hand_over(found, folder / "work") == 1
+    assert sorted(path.name for path in final.iterdir()) == ["a.nrrd", "b.nii.gz"]
+    assert hand_over(found, folder / "work") == 0
+
+
+def test_copies_are_remembered_also_those_of_a_call_that_was_killed_before_it_wrote_them_down(folder):
+    found = read(folder / "study")
+    hand_over(found, folder / "work")
+    known = copies(folder / "images")
+    assert known == {f"{name}.nii.gz": digest(folder / f"labels/{name}.nii.gz") for name in ("a", "b")}
+    listed = folder / "images/labels/copied.json"
+    for text in ("", '{"a.nii'):
+        listed.write_text(text)
+        assert copies(folder / "images") == {}
+        assert hand_over(found, folder / "work") == 0
+        assert copies(folder / "images") == known
+
+
+def test_a_label_of_two_files_is_copied_with_both(folder):
+    (folder / "labels/c.mhd").write_text("ElementDataFile = c.raw\n")
+    (folder / "labels/c.raw").write_text("voxels")
+    found = read(folder / "study")
+    hand_over(found, folder / "work")
+    assert (folder / "images/labels/final/c.raw").read_text() == "voxels"
+    (folder / "labels/c.raw").write_text("repaired")
+    assert hand_over(found, folder / "work") == 1
+    assert (folder / "images/labels/final/c.raw").read_text() == "repaired"
 
 
 @pytest.mark.parametrize(("spoil", "told"), [

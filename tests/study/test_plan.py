@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from annotate.study import Study, hand_over
 from custom.cohort.errors import CohortError
 from custom.cohort.split import FoundScan
 from custom.study import plan
@@ -44,6 +45,30 @@ def test_labels_of_monai_label_take_the_place_of_the_folder_s(tmp_path):
         f"2 labels taken from {tmp_path / 'images/labels/final'}, where MONAI Label keeps them, 1 of them new: c"
         in found.source.notes
     )
+
+
+def test_a_copy_that_nobody_corrected_does_not_outrank_the_label_in_the_folder(tmp_path):
+    for name in ("images", "labels", "work"):
+        (tmp_path / name).mkdir()
+
+    def save(name, value):
+        Image.fromarray(np.full((4, 4), value, np.uint8)).save(tmp_path / name)
+
+    for name in "abcd":
+        save(f"images/{name}.png", 0)
+    for name in "abc":
+        save(f"labels/{name}.png", 1)
+    hand_over(Study(tmp_path / "images", tmp_path / "labels", tmp_path, []), tmp_path / "work")
+    final = tmp_path / "images/labels/final"
+    save("labels/a.png", 2)  # repaired
+    (tmp_path / "labels/b.png").unlink()
+    for name in "cd":
+        save(f"images/labels/final/{name}.png", 3)  # corrected, drawn
+    found = plan.cohort_of(tmp_path / "images", tmp_path / "labels", "").source
+    assert {scan.name: scan.label for scan in found.scans} == {
+        "a": tmp_path / "labels/a.png", "b": final / "b.png", "c": final / "c.png", "d": final / "d.png",
+    }  # fmt: skip
+    assert found.notes == [f"3 labels taken from {final}, where MONAI Label keeps them, 2 of them new: b, d"]
 
 
 def test_corrected_labels_that_fit_no_image_are_named_and_two_of_one_name_refused(tmp_path):
