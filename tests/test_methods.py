@@ -7,6 +7,8 @@ import copy
 import pytest
 import tiny
 import torch
+import yaml
+from conftest import ROOT
 from torch import nn
 
 from custom.losses import ConsistencyLoss
@@ -220,6 +222,64 @@ def test_without_its_term_mean_teacher_computes_what_supervised_does():
 def test_the_moving_average_serves_and_the_network_stands_beside():
     assert list(tiny.method("mean_teacher").serving()) == ["teacher", "student"]
     assert list(tiny.method("supervised").serving()) == ["average", "network"]
+
+
+AVERAGED = {
+    "supervised": "network",
+    "unimatch": "network",
+    "urpc": "network",
+    "cps": "first",
+}  # whom the average follows
+
+
+@pytest.mark.parametrize(("name", "network"), AVERAGED.items())
+def test_without_a_teacher_the_moving_average_serves_what_is_trained_stands_beside(name, network):
+    trainer = tiny.trainer(name, epochs=1)
+    served = trainer.method.serving()
+    assert list(served) == ["average", network, *(["second"] if name == "cps" else [])]
+    average, followed = served["average"], served[network]
+    trained = {id(p) for p in trainer.method.parameters() if p.requires_grad}
+    assert not trained & {id(p) for p in average.parameters()}
+    assert {id(p) for p in followed.parameters()} <= trained
+    before = copy.deepcopy(followed)
+    trainer.run()  # three steps of a = 0, 1/2, 2/3: the mean of three networks
+    assert not torch.equal(average.out.weight, followed.out.weight)
+    assert not torch.equal(average.out.weight, before.out.weight)
+    again = tiny.method(name)
+    again.load_state_dict(trainer.method.state_dict())
+    assert torch.equal(again.serving()["average"].out.weight, average.out.weight)
+    assert again.average.updates == 3
+
+
+@pytest.mark.parametrize("name", ["unimatch", "urpc", "cps"])
+def test_the_moving_average_teaches_nobody(name):
+    methods = [without_dropout(tiny.method(name)) for _ in range(2)]
+    with torch.no_grad():
+        for p in methods[1].average.parameters():
+            p.fill_(float("nan"))
+    labelled, unlabelled = batches()
+    found = []
+    for method in methods:
+        torch.manual_seed(5)
+        found.append(method(labelled, unlabelled, Progress(0, 1, 1, 1)))
+    assert list(found[0]) == list(methods[0].terms)
+    assert all(torch.equal(found[0][term], found[1][term]) for term in methods[0].terms)
+
+
+@pytest.mark.parametrize(("name", "network"), [item for item in AVERAGED.items() if item[0] != "supervised"])
+def test_the_network_serves_where_it_is_asked_to(name, network):
+    method = tiny.of(name).method(serve=network)
+    served = method.serving()
+    assert list(served) == [network, "average", *(["second"] if name == "cps" else [])]
+    assert served["average"] is method.average.network
+    with pytest.raises(ValueError, match=rf"serve is one of \['average', '{network}'\], got 'teacher'"):
+        tiny.of(name).method(serve="teacher")
+
+
+@pytest.mark.parametrize(("name", "network"), [item for item in AVERAGED.items() if item[0] != "supervised"])
+def test_the_bundle_serves_the_average_and_as_published_the_network(name, network):
+    configs = [yaml.safe_load((ROOT / f"bundles/{name}/configs/{f}.yaml").read_text()) for f in ("train", "published")]
+    assert [config["serve"] for config in configs] == ["average", network]
 
 
 def test_begin_copies_weights_that_were_loaded_later():

@@ -7,5 +7,5 @@ from custom.methods import CrossPseudoSupervision
 WEIGHTS = {"supervised": 1.0, "cross": {"ramp": 0.1, "until": 1.0}}
 
 
-def method() -> CrossPseudoSupervision:
-    return CrossPseudoSupervision(tiny.network(0), tiny.network(1), tiny.supervised_loss())
+def method(**settings) -> CrossPseudoSupervision:
+    return CrossPseudoSupervision(tiny.network(0), tiny.network(1), tiny.supervised_loss(), **settings)

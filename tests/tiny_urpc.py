@@ -8,7 +8,7 @@ from custom.methods import PyramidConsistency
 WEIGHTS = {"supervised": 1.0, "pyramid": {"ramp": 0.1, "until": 1.0}}
 
 
-def method() -> PyramidConsistency:
+def method(**settings) -> PyramidConsistency:
     return PyramidConsistency(
-        tiny.network(), tiny.supervised_loss(), PyramidConsistencyLoss(), (4, 8), len(tiny.CLASSES)
+        tiny.network(), tiny.supervised_loss(), PyramidConsistencyLoss(), (4, 8), len(tiny.CLASSES), **settings
     )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .base import Method
+from .averaged import Averaged
 from .batch import Batch
 from .halves import batches, check_normalised
 from .schedule import Progress
@@ -16,15 +16,15 @@ from .schedule import Progress
 VIEWS = ("strong", "weak")
 
 
-class CrossPseudoSupervision(Method):
+class CrossPseudoSupervision(Averaged):
     r"""Two networks, initialised apart, with hard pseudo-labels for each other.
 
     .. math:: L = w_{sup} \sum_i L_{sup}(z_i^l, y^l)
               + w(t)\,[\mathrm{CE}(z_1^u, \arg\max \mathrm{sg}(p_2^u)) + \mathrm{CE}(z_2^u, \arg\max \mathrm{sg}(p_1^u))]
 
     With ``view="strong"`` the pseudo-labels are of the weak view, in the networks' training mode as the paper has it, and both
-    networks learn them on one strong view with boxes of other patches, the labels mixed alike. The first network serves,
-    the second is reported beside it.
+    networks learn them on one strong view with boxes of other patches, the labels mixed alike. The moving average of
+    the first network serves, which teaches neither; both networks are reported beside it.
 
     Args:
         first, second: two networks of one shape, with weights of their own; logits ``(B, K, *spatial)``.
@@ -32,9 +32,12 @@ class CrossPseudoSupervision(Method):
         view: "strong" or "weak".
         normalised: "together" or "apart": how each network is called with labelled and unlabelled patches, see
             :func:`~.halves.batches`.
+        ema_decay, serve: of the first network's moving average, see :class:`~.averaged.Averaged`; "first" is the published
+            form.
 
     Raises:
-        ValueError: an unknown ``view`` or ``normalised``; networks that start from the same weights, which would never disagree.
+        ValueError: an unknown ``view``, ``normalised`` or ``serve``; networks that start from the same weights, which would
+            never disagree.
 
     References: Chen et al. 2021, arXiv:2106.01226.
     """
@@ -49,8 +52,10 @@ class CrossPseudoSupervision(Method):
         supervised: nn.Module,
         view: str = "weak",
         normalised: str = "together",
+        ema_decay: float = 0.99,
+        serve: str = "average",
     ) -> None:
-        super().__init__()
+        super().__init__(first, ema_decay, serve, "first")
         if view not in VIEWS:
             raise ValueError(f"view is one of {list(VIEWS)}, got {view!r}")
         check_normalised(normalised)
@@ -59,9 +64,13 @@ class CrossPseudoSupervision(Method):
             raise ValueError("first and second start from the same weights: they would agree for ever")
         self.strong_views = int(view == "strong")
         self.normalised = normalised
-        self.networks = nn.ModuleList([first, second])
+        self.second = second
         self.supervised = supervised
-        self._watched: dict[str, Tensor] = {}
+
+    @property
+    def networks(self) -> tuple[nn.Module, nn.Module]:
+        """The two that are trained."""
+        return self.network, self.second
 
     def forward(self, labelled: Batch, unlabelled: Batch, progress: Progress) -> dict[str, Tensor]:
         cross = progress.wants("cross")
@@ -88,7 +97,4 @@ class CrossPseudoSupervision(Method):
         return [net(image).argmax(dim=1) for net in self.networks]
 
     def serving(self) -> dict[str, nn.Module]:
-        return {"first": self.networks[0], "second": self.networks[1]}
-
-    def watch(self) -> dict[str, Tensor]:
-        return self._watched
+        return {**super().serving(), "second": self.second}

@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from ..losses.masked_dice_ce import MaskedDiceCELoss
 from ..networks import UNet
-from .base import Method
+from .averaged import Averaged
 from .batch import Batch
 from .schedule import Progress
 
 
-class UniMatch(Method):
+class UniMatch(Averaged):
     r"""Hard pseudo-labels :math:`y = \arg\max p^w` where :math:`c = \max p^w \ge \tau`, learnt three times.
 
     .. math:: L = w_{sup} L_{sup}(z^l, y^l) + w_{str} \tfrac12 [M(z^{s_1}, y, c) + M(z^{s_2}, y, c)]
@@ -22,7 +22,8 @@ class UniMatch(Method):
 
     M is the Dice loss over the sure voxels. :math:`s_1, s_2` are two strong views, each with its own intensities and its
     own boxes of other patches, by which y and c are mixed too. :math:`z^{fp}` is the weak view decoded from encoder maps
-    that lost each channel with probability ``channel_dropout``. No teacher: the network serves.
+    that lost each channel with probability ``channel_dropout``. No teacher: the network teaches itself. Its moving average
+    serves, the network is reported beside it.
 
     Args:
         network: ``encode`` and ``decode`` as :class:`~..networks.UNet` has them.
@@ -30,6 +31,7 @@ class UniMatch(Method):
         pseudo: M, of logits, classes and mask.
         threshold: :math:`\tau`, a probability in [0, 1].
         channel_dropout: rate of the lost channels, in [0, 1).
+        ema_decay, serve: of the moving average, see :class:`~.averaged.Averaged`; "network" is the published form.
 
     Raises:
         ValueError: an argument outside these.
@@ -41,6 +43,8 @@ class UniMatch(Method):
     unlabelled_terms: ClassVar[tuple[str, ...]] = ("strong", "feature")
     strong_views = 2
 
+    network: UNet
+
     def __init__(
         self,
         network: UNet,
@@ -48,15 +52,16 @@ class UniMatch(Method):
         pseudo: MaskedDiceCELoss,
         threshold: float = 0.95,
         channel_dropout: float = 0.5,
+        ema_decay: float = 0.99,
+        serve: str = "average",
     ) -> None:
-        super().__init__()
+        super().__init__(network, ema_decay, serve)
         if not 0 <= threshold <= 1:
             raise ValueError(f"threshold is a probability in [0, 1], got {threshold}")
         if not 0 <= channel_dropout < 1:
             raise ValueError(f"channel_dropout is a rate in [0, 1), got {channel_dropout}")
-        self.network, self.supervised, self.pseudo = network, supervised, pseudo
+        self.supervised, self.pseudo = supervised, pseudo
         self.threshold, self.channel_dropout = threshold, channel_dropout
-        self._watched: dict[str, Tensor] = {}
 
     def forward(self, labelled: Batch, unlabelled: Batch, progress: Progress) -> dict[str, Tensor]:
         count = len(labelled)
@@ -88,9 +93,3 @@ class UniMatch(Method):
         answers = self.network(torch.cat([view.image for view in views])).float().chunk(len(views))
         losses = [self.pseudo(z, view.mixed(classes), view.mixed(sure)) for z, view in zip(answers, views, strict=True)]
         return torch.stack(losses).mean()
-
-    def serving(self) -> dict[str, nn.Module]:
-        return {"network": self.network}
-
-    def watch(self) -> dict[str, Tensor]:
-        return self._watched
