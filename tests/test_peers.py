@@ -210,6 +210,39 @@ def test_the_feature_view_loses_whole_channels_of_the_unlabelled_maps_alone():
     assert len(got) == 2
 
 
+def without_dropout(method: Method) -> Method:
+    for module in method.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    return method.train()
+
+
+@pytest.mark.parametrize(("normalised", "calls"), [("apart", [4, 2]), ("together", [6])])
+def test_the_decoder_normalises_maps_that_lost_channels_by_themselves_or_with_the_others(normalised, calls):
+    method, got = without_dropout(unimatch(normalised=normalised)), []
+    decode = method.network.decode
+    method.network.decode = lambda maps: (got.append(len(maps[0])), decode(maps))[1]
+    labelled, unlabelled = batches(strong=2)
+    found = method(labelled, unlabelled, progress(method, supervised=1.0, feature=1.0))
+    assert got == calls
+    alone = method(labelled, unlabelled, progress(method, supervised=1.0))["supervised"]
+    assert torch.allclose(found["supervised"], alone) == (normalised == "apart")  # no statistics of what lost channels
+    assert got == [*calls, 4]
+
+
+def test_a_feature_view_apart_in_closed_form():
+    method = without_dropout(unimatch(normalised="apart", threshold=0.5, channel_dropout=0.5))
+    labelled, unlabelled = batches(strong=2)
+    twin = copy.deepcopy(method.network)
+    maps = twin.encode(torch.cat([labelled.image, unlabelled.image]))
+    confidence, y = twin.decode(maps)[2:].softmax(1).max(1)
+    torch.manual_seed(7)
+    z = twin.decode([torch.feature_dropout(m[2:], 0.5, True) for m in maps])
+    torch.manual_seed(7)
+    found = method(labelled, unlabelled, progress(method, feature=1.0))["feature"]
+    torch.testing.assert_close(found, MaskedDiceCELoss()(z, y, confidence >= 0.5))
+
+
 def test_pseudo_labels_carry_no_gradient_and_unsure_pixels_teach_nothing():
     method = unimatch(threshold=1.0)
     terms = method(*batches(strong=2), progress(method, strong=1.0, feature=1.0))
@@ -218,7 +251,7 @@ def test_pseudo_labels_carry_no_gradient_and_unsure_pixels_teach_nothing():
     assert all(p.grad is None or p.grad.abs().sum() == 0 for p in method.parameters())
 
 
-@pytest.mark.parametrize("wrong", [{"threshold": 1.2}, {"channel_dropout": 1.0}])
+@pytest.mark.parametrize("wrong", [{"threshold": 1.2}, {"channel_dropout": 1.0}, {"normalised": "each"}])
 def test_unimatch_refuses_what_is_out_of_range(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         unimatch(**wrong)

@@ -39,8 +39,8 @@ def batches(labelled: Tensor, unlabelled: Tensor, normalised: str) -> list[Tenso
     gave.
 
     Args:
-        labelled: ``(Bl, C, *spatial)``.
-        unlabelled: ``(Bu, C, *spatial)``; none of them is no call.
+        labelled: ``(Bl, C, *spatial)``, images or a feature map.
+        unlabelled: ``(Bu, C, *spatial)``, what is perturbed; none of them is no call.
         normalised: "together" in one call, or "apart" in one each. Without BatchNorm both give the same.
 
     References: apart as in the program of French et al. 2020, arXiv:1906.01916.

@@ -11,6 +11,7 @@ from ..losses.masked_dice_ce import MaskedDiceCELoss
 from ..networks import UNet
 from .averaged import Averaged
 from .batch import Batch
+from .halves import batches, check_normalised
 from .schedule import Progress
 
 
@@ -31,6 +32,9 @@ class UniMatch(Averaged):
         pseudo: M, of logits, classes and mask.
         threshold: :math:`\tau`, a probability in [0, 1].
         channel_dropout: rate of the lost channels, in [0, 1).
+        normalised: "together" or "apart": how the decoder is called with the maps as they are, of labelled patches and weak
+            views, and with those that lost channels, see :func:`~.halves.batches`; "together" is the published form. The
+            strong views are always called by themselves.
         ema_decay, serve: of the moving average, see :class:`~.averaged.Averaged`; "network" is the published form.
 
     Raises:
@@ -52,6 +56,7 @@ class UniMatch(Averaged):
         pseudo: MaskedDiceCELoss,
         threshold: float = 0.95,
         channel_dropout: float = 0.5,
+        normalised: str = "together",
         ema_decay: float = 0.99,
         serve: str = "average",
     ) -> None:
@@ -60,17 +65,18 @@ class UniMatch(Averaged):
             raise ValueError(f"threshold is a probability in [0, 1], got {threshold}")
         if not 0 <= channel_dropout < 1:
             raise ValueError(f"channel_dropout is a rate in [0, 1), got {channel_dropout}")
+        check_normalised(normalised)
         self.supervised, self.pseudo = supervised, pseudo
-        self.threshold, self.channel_dropout = threshold, channel_dropout
+        self.threshold, self.channel_dropout, self.normalised = threshold, channel_dropout, normalised
 
     def forward(self, labelled: Batch, unlabelled: Batch, progress: Progress) -> dict[str, Tensor]:
         count = len(labelled)
         feature, strong = progress.wants("feature"), progress.wants("strong")
         maps = self.network.encode(torch.cat([labelled.image, unlabelled.image]))
-        if feature:
-            maps = [torch.cat([m, torch.feature_dropout(m[count:], self.channel_dropout, True)]) for m in maps]
-        logits = self.network.decode(maps).float()
-        z_l, z_w, z_fp = logits.split([count, len(unlabelled), len(logits) - count - len(unlabelled)])
+        lost = [self._lose_channels(m[count:]) if feature else m[:0] for m in maps]
+        levels = [batches(*both, self.normalised) for both in zip(maps, lost, strict=True)]
+        logits = torch.cat([self.network.decode(list(call)) for call in zip(*levels, strict=True)]).float()
+        z_l, z_w, z_fp = logits.split([count, len(unlabelled), len(lost[0])])
         confidence, classes = z_w.detach().softmax(dim=1).max(dim=1)  # (Bu, *spatial)
         sure = confidence >= self.threshold
         terms, self._watched = {}, {}
@@ -87,6 +93,10 @@ class UniMatch(Averaged):
                 "sure_foreground": (sure & (classes > 0)).sum() / (classes > 0).sum().clamp(min=1),
             }
         return terms
+
+    def _lose_channels(self, maps: Tensor) -> Tensor:
+        """Each channel of each patch is 0 at that rate, the others make up for it."""
+        return torch.feature_dropout(maps, self.channel_dropout, True)
 
     def _strong(self, unlabelled: Batch, classes: Tensor, sure: Tensor) -> Tensor:
         views = [unlabelled.strong_view(number) for number in range(self.strong_views)]
