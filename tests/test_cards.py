@@ -243,6 +243,25 @@ def test_pretrained_weights_fit_their_network(one):
         assert network.load_state_dict(state, strict=True)
 
 
+OLD_FORM = [  # trained when bundles had their published forms alone, with statistics as trained
+    one
+    for one in PRETRAINED
+    if one.overrides.get("statistics") == {"batches": 0}
+    and (ROOT / f"bundles/{one.method}/configs/published.yaml").is_file()
+]
+
+
+@pytest.mark.parametrize("one", OLD_FORM, ids=lambda one: one.name)
+def test_a_card_of_the_published_form_names_every_setting_of_it(one):
+    """What is not named is the default of today: a default that changed since would describe another training."""
+    published = yaml.safe_load((ROOT / f"bundles/{one.method}/configs/published.yaml").read_text(encoding="utf-8"))
+    assert {key: one.overrides.get(key) for key in published} == published
+
+
+def test_there_are_cards_of_the_published_form():
+    assert {one.method for one in OLD_FORM} >= {"mean_teacher", "coarse_refined", "low_confidence"}
+
+
 def test_every_file_of_weights_has_a_card_and_all_are_small_enough():
     files = [*ROOT.glob("bundles/*/models/*.pt"), *ROOT.glob("distribution/pretrained/*/*.pt")]
     assert sorted(files) == sorted({path for one in PRETRAINED for path in one.files})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import yaml
 from conftest import BUNDLES, ROOT, TINY
 from monai.bundle import ConfigWorkflow
 
+from custom.methods.schedule import TermWeights
 from distribution.configs.fragment import FragmentError, read
 from distribution.configs.write import FILES, PUBLISHED, write
 
@@ -30,6 +32,19 @@ def test_writing_the_configs_again_changes_nothing(tmp_path):
         assert sorted(path.name for path in (ours / "configs").iterdir()) == sorted(files)
         for name in [*(f"configs/{file}" for file in files), "LICENSE"]:
             assert (folder / name).read_text() == (ours / name).read_text(), f"{folder.name}/{name}: run `make bundles`"
+
+
+@pytest.mark.parametrize(
+    ("name", "term", "full"),
+    [("mean_teacher", "consistency", 1.0), ("cps", "cross", 0.5), ("coarse_refined", "consistency", 1.0)],
+)
+def test_a_term_that_follows_an_answer_begins_with_next_to_nothing(name, term, full):
+    """Nobody follows a network that knows nothing yet: 0.67 % of the weight at the first step, all of it from 40 % on."""
+    spec = yaml.safe_load((ROOT / f"bundles/{name}/configs/train.yaml").read_text())["weights"]
+    weights = TermWeights(spec, list(spec))
+    assert weights.at(0.0)[term] == pytest.approx(full * math.exp(-5))
+    assert weights.at(0.2)[term] == pytest.approx(full * math.exp(-5 / 4))
+    assert weights.at(0.4)[term] == weights.at(1.0)[term] == full
 
 
 @pytest.mark.parametrize("path", FRAGMENTS, ids=lambda path: path.stem)
