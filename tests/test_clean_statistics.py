@@ -78,6 +78,24 @@ def test_whether_it_has_taught_is_part_of_its_state_and_true_of_earlier_ones(sta
     assert average.get_extra_state() == {"updates": 0, "taught": 0}
 
 
+def test_by_batch_it_answers_as_while_training_and_no_statistics_move():
+    average, _ = lagging()
+    reference = copy.deepcopy(average.network)
+    for module in reference.modules():
+        module.training = isinstance(module, nn.BatchNorm2d)
+    before, x = norms(average.network), torch.randn(4, 1, 16, 16)
+    with average.by_batch():
+        found = average(x)
+    torch.testing.assert_close(found, reference(x), rtol=0, atol=0)
+    assert not torch.allclose(found, average(x)), "by its running statistics again"
+    with pytest.raises(RuntimeError), average.by_batch():
+        average(torch.randn(4, 2, 16, 16))
+    assert all(
+        m.track_running_stats and not m.training for m in average.network.modules() if isinstance(m, nn.BatchNorm2d)
+    )
+    assert all(torch.equal(mine, was) for mine, was in zip(norms(average.network), before, strict=True))
+
+
 def test_unknown_statistics_are_refused():
     with pytest.raises(ValueError, match=r"own.*copied.*'mine'"):
         MovingAverage(tiny.network(), statistics="mine")
@@ -192,7 +210,7 @@ def test_the_strong_view_has_the_box_and_targets_follow_it():
 
 
 @pytest.mark.parametrize("name", ["mean_teacher", "low_confidence"])
-def test_the_student_sees_the_strong_view_the_teacher_clean_images_and_targets_are_mixed(name):
+def test_the_student_sees_the_strong_view_the_teacher_the_weak_view_and_targets_are_mixed(name):
     method = tiny.method(name)
     method = type(method)(**arguments(method), view="strong")
     assert method.strong_views == 1
@@ -208,7 +226,7 @@ def test_the_student_sees_the_strong_view_the_teacher_clean_images_and_targets_a
     method.consistency.register_forward_pre_hook(lambda _, x: seen.update(target=x[1]))
     method(labelled, unlabelled, Progress(0, 10, 1, 1))
     assert torch.equal(seen["student"], torch.cat([labelled.image, unlabelled.strong[0].image]))
-    assert torch.equal(seen["teacher"], torch.cat([labelled.image, image])), "clean, both halves"
+    assert torch.equal(seen["teacher"], torch.cat([labelled.image, image])), "weak, both halves"
     assert torch.equal(seen["target"], Mix(mask)(seen["logits"][2:]))
 
 

@@ -16,7 +16,6 @@ from custom.methods import (
     CrossPseudoSupervision,
     Method,
     PyramidConsistency,
-    UncertaintyAwareMeanTeacher,
     UniMatch,
 )
 from custom.methods.batch import Batch, StrongView
@@ -65,10 +64,9 @@ def balanced(network: nn.Module, image: Tensor) -> nn.Module:
 # UA-MT
 
 
-def test_ua_mt_without_noise_and_dropout_is_the_loss_of_student_and_teacher():
-    method = UncertaintyAwareMeanTeacher(
-        tiny.network(), tiny.supervised_loss(), UncertaintyConsistencyLoss(), noise=0.0, passes=3
-    ).eval()
+@pytest.mark.parametrize("teacher_norm", ["batch", "copied"])
+def test_ua_mt_without_noise_and_dropout_is_the_loss_of_student_and_teacher(teacher_norm):
+    method = tiny.of("ua_mt").method(noise=0.0, passes=3, teacher_norm=teacher_norm).eval()
     for module in method.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
@@ -77,15 +75,19 @@ def test_ua_mt_without_noise_and_dropout_is_the_loss_of_student_and_teacher():
             p.add_(0.05)
     labelled, unlabelled = batches()
     terms = method(labelled, unlabelled, progress(method))
-    q = method.teacher.network(unlabelled.image).softmax(dim=1)
+    twin = copy.deepcopy(method.teacher.network)
+    for module in twin.modules():
+        module.training = isinstance(module, nn.BatchNorm2d) and teacher_norm == "batch"
+    q = twin(unlabelled.image).softmax(dim=1)
     share = 0.75 + 0.25 * torch.tensor(-5 * 0.5**2).exp().item()  # half of the run is done
     expected, sure = UncertaintyConsistencyLoss()(method.student(unlabelled.image), q, share)
     torch.testing.assert_close(terms["consistency"], expected)
     assert method.watch()["sure"] == sure.float().mean()
 
 
-def test_the_passes_differ_by_dropout_and_by_noise_and_leave_the_teacher_as_it_was():
-    method = tiny.method("ua_mt").train()
+@pytest.mark.parametrize("teacher_norm", ["batch", "copied"])
+def test_the_passes_differ_by_dropout_and_by_noise_and_leave_the_teacher_as_it_was(teacher_norm):
+    method = tiny.of("ua_mt").method(teacher_norm=teacher_norm).train()
     dropout = [m for m in method.teacher.network.modules() if isinstance(m, nn.Dropout)]
     before, seen = copy.deepcopy(method.teacher.state_dict()), watched(method.teacher.network)
     modes: list[bool] = []
@@ -99,9 +101,11 @@ def test_the_passes_differ_by_dropout_and_by_noise_and_leave_the_teacher_as_it_w
             assert torch.equal(value, method.teacher.state_dict()[name]), name
 
 
-def test_ua_mt_needs_a_pass():
+def test_ua_mt_needs_a_pass_and_a_known_way_to_normalise():
     with pytest.raises(ValueError, match="passes is a number >= 1, got 0"):
-        UncertaintyAwareMeanTeacher(tiny.network(), tiny.supervised_loss(), UncertaintyConsistencyLoss(), passes=0)
+        tiny.of("ua_mt").method(passes=0)
+    with pytest.raises(ValueError, match=r"teacher_norm is one of \['batch', 'copied'\], got 'own'"):
+        tiny.of("ua_mt").method(teacher_norm="own")
 
 
 # CPS
@@ -120,7 +124,7 @@ def test_each_network_learns_the_other_s_classes():
     torch.testing.assert_close(terms["supervised"], supervised)
 
 
-def test_with_strong_views_the_classes_are_those_of_the_clean_image_mixed():
+def test_with_strong_views_the_classes_are_those_of_the_weak_view_mixed():
     method = CrossPseudoSupervision(tiny.network(0), tiny.network(1), tiny.supervised_loss(), view="strong").eval()
     labelled, unlabelled = batches(strong=1)
     assert method.strong_views == 1

@@ -8,5 +8,10 @@ from custom.methods import UncertaintyAwareMeanTeacher
 WEIGHTS = {"supervised": 1.0, "consistency": {"ramp": 0.1, "until": 1.0}}
 
 
-def method() -> UncertaintyAwareMeanTeacher:
-    return UncertaintyAwareMeanTeacher(tiny.network(), tiny.supervised_loss(), UncertaintyConsistencyLoss(), passes=2)
+def method(**settings) -> UncertaintyAwareMeanTeacher:
+    return UncertaintyAwareMeanTeacher(
+        tiny.network(),
+        tiny.supervised_loss(),
+        UncertaintyConsistencyLoss(),
+        **{"passes": 2, "teacher_norm": "batch", **settings},
+    )

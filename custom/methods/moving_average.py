@@ -22,8 +22,8 @@ class MovingAverage(nn.Module):
 
     BatchNorm's running statistics belong to the weights that they were measured with, and an average of weights never
     saw the network's. With ``statistics="own"`` :meth:`teach` normalises by the batch at hand and moves the average's own
-    running statistics; until it is called for the first time they are copied from the network. With "copied", the published
-    form, they always are, and no forward pass moves them.
+    running statistics; until it is called for the first time they are copied from the network. With "copied" they always
+    are, and no forward pass moves them; :meth:`by_batch` then normalises by the batch at hand all the same.
 
     Args:
         network: what to follow; it is copied, nothing is shared with it.
@@ -57,7 +57,7 @@ class MovingAverage(nn.Module):
             return self.network(x)
 
     def teach(self, x: Tensor) -> Tensor:
-        """Logits of clean images, dropout off; with statistics of its own, by those of this batch, which move them."""
+        """Logits of weak views, dropout off; with statistics of its own, by those of this batch, which move them."""
         self.taught = True
         norms = [m for m in self.network.modules() if isinstance(m, _BatchNorm)] if self.statistics == "own" else []
         for norm in norms:
@@ -79,6 +79,18 @@ class MovingAverage(nn.Module):
         finally:
             for layer in layers:
                 layer.eval()
+
+    @contextlib.contextmanager
+    def by_batch(self) -> Iterator[None]:
+        """Within the block BatchNorm normalises by the batch at hand, and the running statistics stay as they are."""
+        norms = [m for m in self.network.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+        for norm in norms:
+            norm.train().track_running_stats = False  # such a layer neither reads nor moves what it holds
+        try:
+            yield
+        finally:
+            for norm in norms:
+                norm.eval().track_running_stats = True
 
     @torch.no_grad()
     def copy(self, network: nn.Module) -> None:

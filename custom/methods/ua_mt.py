@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import ClassVar
 
 import torch
@@ -11,6 +12,8 @@ from ..losses.uncertainty import UncertaintyConsistencyLoss
 from .batch import Batch
 from .mean_teacher import MeanTeacher
 from .schedule import Progress, ramp_up
+
+TEACHER_NORM = ("batch", "copied")
 
 
 class UncertaintyAwareMeanTeacher(MeanTeacher):
@@ -29,9 +32,11 @@ class UncertaintyAwareMeanTeacher(MeanTeacher):
         ema_decay: upper bound of the teacher's decay.
         noise: :math:`\sigma`, in units of the normalised intensity.
         passes: T.
+        teacher_norm: how BatchNorm is computed in these passes: "batch", by the statistics of the unlabelled patches at hand,
+            which leave no trace; "copied", by the student's running statistics, which an average of weights never saw.
 
     Raises:
-        ValueError: no pass.
+        ValueError: no pass; an unknown ``teacher_norm``.
 
     References: Yu et al. 2019, arXiv:1907.07034.
     """
@@ -49,11 +54,14 @@ class UncertaintyAwareMeanTeacher(MeanTeacher):
         ema_decay: float = 0.99,
         noise: float = 0.1,
         passes: int = 8,
+        teacher_norm: str = "copied",
     ) -> None:
         super().__init__(network, supervised, consistency, ema_decay, noise, view="noise")
         if passes < 1:
             raise ValueError(f"passes is a number >= 1, got {passes}")
-        self.passes = passes
+        if teacher_norm not in TEACHER_NORM:
+            raise ValueError(f"teacher_norm is one of {list(TEACHER_NORM)}, got {teacher_norm!r}")
+        self.passes, self.teacher_norm = passes, teacher_norm
 
     def forward(self, labelled: Batch, unlabelled: Batch, progress: Progress) -> dict[str, Tensor]:
         logits = self.student(torch.cat([labelled.image, unlabelled.image])).float()  # (Bl + Bu, K, *spatial)
@@ -69,6 +77,7 @@ class UncertaintyAwareMeanTeacher(MeanTeacher):
 
     def _mean_answer(self, image: Tensor) -> Tensor:
         """q, ``(B, K, *spatial)``. Pass by pass: all at once would need T times the memory."""
-        with self.teacher.dropping():
+        normalising = self.teacher.by_batch() if self.teacher_norm == "batch" else contextlib.nullcontext()
+        with self.teacher.dropping(), normalising:
             answers = [self._teach_noisy(image).softmax(dim=1) for _ in range(self.passes)]
         return torch.stack(answers).mean(dim=0)
