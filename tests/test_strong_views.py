@@ -21,7 +21,7 @@ def coarse_refined(view: str) -> CoarseRefined:
     return CoarseRefined(**{name: getattr(method, name) for name in names}, view=view).eval()
 
 
-def test_both_answers_on_the_strong_view_follow_the_refined_one_of_the_clean_image():
+def test_both_answers_on_the_strong_view_follow_the_refined_one_of_the_weak_view():
     method = coarse_refined("strong")
     labelled, unlabelled = batches(strong=1)
     view = unlabelled.strong[0]
@@ -36,7 +36,7 @@ def test_the_target_of_the_strong_view_has_no_gradient():
     method = coarse_refined("strong")
     labelled, unlabelled = batches(strong=1)
     grads = []
-    for scale in (1.0, 0.0):  # the clean image's own path: cut, the gradient is the same
+    for scale in (1.0, 0.0):  # the weak view's own path: cut, the gradient is the same
         method.zero_grad()
         image = unlabelled.image.clone().requires_grad_()
         method(labelled, Batch(image, strong=unlabelled.strong), of(method, consistency=1.0))["consistency"].backward()
@@ -45,7 +45,7 @@ def test_the_target_of_the_strong_view_has_no_gradient():
     assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
 
 
-def test_pseudo_labels_of_the_clean_image_are_learnt_on_the_strong_view():
+def test_pseudo_labels_of_the_weak_view_are_learnt_on_the_strong_view():
     method = tiny.method("task_affinity").eval()
     labelled, unlabelled = batches(strong=1)
     balanced(method.network, unlabelled.image)
@@ -73,9 +73,9 @@ def test_each_modality_follows_the_other_on_its_strong_view():
     view = StrongView(Mix(mask)(unlabelled.image) ** 2, Mix(mask))
     unlabelled.strong = (view,)
     term = method(labelled, unlabelled, progress("consistency"))["consistency"]
-    clean = [net(unlabelled.image[:, m : m + 1])[:, 1:].sigmoid() for m, net in enumerate(method.networks)]
+    weak = [net(unlabelled.image[:, m : m + 1])[:, 1:].sigmoid() for m, net in enumerate(method.networks)]
     ours = [net(view.image[:3, m : m + 1])[:, 1:].sigmoid() for m, net in enumerate(method.networks)]
-    expected = sum(((ours[m] - view.mixed(clean[1 - m])[:3]) ** 2).mean() for m in (0, 1)) / 2
+    expected = sum(((ours[m] - view.mixed(weak[1 - m])[:3]) ** 2).mean() for m in (0, 1)) / 2
     torch.testing.assert_close(term, expected)
 
 

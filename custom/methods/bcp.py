@@ -25,7 +25,7 @@ class BidirectionalCopyPaste(Taught):
               x^{out} = b\,x^l_j + (1 - b)\,x^u
 
     ``supervised`` is the loss of :math:`x^{lab}` by the labels pasted alike: the first stage. ``inward`` and ``outward`` are
-    those of :math:`x^{in}, x^{out}`, by labels and by what the teacher says of the clean unlabelled image, of each class its
+    those of :math:`x^{in}, x^{out}`, by labels and by what the teacher says of the unlabelled weak view, of each class its
     largest connected component; each part over its own voxels, the unlabelled one times ``unlabelled_share``. The
     teacher, a moving average with statistics of its own, serves; the student is reported beside it. Patches whose cases
     have other modalities than their partner's are not pasted.
@@ -97,7 +97,7 @@ class BidirectionalCopyPaste(Taught):
         return self.loss(logits, label, labelled) + self.unlabelled_share * self.loss(logits, pseudo, ~labelled)
 
     def _pseudo_labels(self, labelled: Batch, unlabelled: Batch) -> Tensor:
-        """``(Bu, *spatial)``: the teacher's classes of the clean images, of each class its largest component."""
+        """``(Bu, *spatial)``: the teacher's classes of the weak views, of each class its largest component."""
         logits = self.teacher.teach(torch.cat([labelled.image, unlabelled.image]))[len(labelled) :].float()
         confidence, classes = logits.softmax(dim=1).max(dim=1)
         kept = largest_components(classes) if self.largest else classes

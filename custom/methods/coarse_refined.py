@@ -52,9 +52,9 @@ class CoarseRefined(Method):
         L_{cr} = \frac{1}{|v| K} \sum_{v,c} (p^C - p^R)^2
 
     With ``view="strong"`` both networks see the strong view, with boxes of other patches, and follow what the refined one
-    says of the clean image, mixed alike and without gradient:
+    says of the weak view, mixed alike and without gradient:
 
-    .. math:: L_{cr} = \frac{1}{2 |v|} \sum_{q \in \{C, R\}} \sum_{v,c} (p^q - \mathrm{sg}(p^R_{clean}))^2
+    .. math:: L_{cr} = \frac{1}{2 |v|} \sum_{q \in \{C, R\}} \sum_{v,c} (p^q - \mathrm{sg}(p^R_{weak}))^2
 
     With :math:`e(v)` the embedding of a voxel, of length 1, and R the ranked list loss: :math:`L_{intra}` is the mean
     of R over the patches that hold more than one class, each a gallery of sampled voxels; :math:`L_{inter}` is R over
@@ -123,7 +123,7 @@ class CoarseRefined(Method):
             raise ValueError("the labelled batch has no labels")
         if self.networks == "coarse":
             return self._coarse_alone(labelled, progress)
-        clean = self._clean_answer(unlabelled) if self.strong_views and progress.wants("consistency") else None
+        weak = self._weak_answer(unlabelled) if self.strong_views and progress.wants("consistency") else None
         seen = unlabelled.strong_view().image if self.strong_views else unlabelled.image
         halves = [self.network.features(half) for half in batches(labelled.image, seen, self.normalised)]
         coarse, refined, features = (torch.cat(both) for both in zip(*halves, strict=True))
@@ -133,7 +133,7 @@ class CoarseRefined(Method):
         if progress.wants("supervised"):
             terms["supervised"] = sum(self.supervised(z[:n], labelled.label) for z in (coarse, refined))
         if progress.wants("consistency"):
-            terms["consistency"] = self._consistency(coarse[n:], refined[n:], clean)
+            terms["consistency"] = self._consistency(coarse[n:], refined[n:], weak)
         ranked = [term for term in ("intra", "inter") if progress.wants(term)]
         return terms | self._ranked(ranked, features[:n], labelled.label, progress.step) if ranked else terms
 
@@ -152,15 +152,15 @@ class CoarseRefined(Method):
         return {"supervised": self.supervised(logits, labelled.label)}
 
     @torch.no_grad()
-    def _clean_answer(self, unlabelled: Batch) -> Tensor:
-        """The refined probabilities of the clean images ``(Bu, K, *spatial)``, as they belong to the strong view."""
+    def _weak_answer(self, unlabelled: Batch) -> Tensor:
+        """The refined probabilities of the weak views ``(Bu, K, *spatial)``, as they belong to the strong view."""
         return unlabelled.strong_view().mixed(self.network(unlabelled.image).float().softmax(dim=1))
 
-    def _consistency(self, coarse: Tensor, refined: Tensor, clean: Tensor | None) -> Tensor:
+    def _consistency(self, coarse: Tensor, refined: Tensor, weak: Tensor | None) -> Tensor:
         p_coarse, p_refined = coarse.softmax(dim=1), refined.softmax(dim=1)
-        if clean is not None:
-            both = torch.stack([functional.mse_loss(p, clean) for p in (p_coarse, p_refined)])
-            return both.mean() * clean.shape[1]
+        if weak is not None:
+            both = torch.stack([functional.mse_loss(p, weak) for p in (p_coarse, p_refined)])
+            return both.mean() * weak.shape[1]
         return functional.mse_loss(p_coarse, p_refined.detach() if self.target == "refined" else p_refined)
 
     def _ranked(self, wanted: Sequence[str], features: Tensor, label: Tensor, step: int) -> dict[str, Tensor]:

@@ -35,7 +35,7 @@ class ContrastiveMutual(Method):
     .. math:: L = \sum_m L_{fit}(p_m^l, y) + w_1 L_{asc}(p_1^u, p_2^u) + w_2(t)\,\overline{(p_1^u - p_2^u)^2}
 
     With ``view="strong"`` each network follows, on the strong view with boxes of other patches, what the other one says of
-    the clean image, mixed alike and without gradient: the last part is then
+    the weak view, mixed alike and without gradient: the last part is then
     :math:`w_2(t) \frac12 \sum_m \overline{(p_m^s - \mathrm{sg}(p_{1-m}^u))^2}`.
 
     Stage 2, from the first step that wants ``relearn``: a frozen teacher :math:`T` of the stronger modality's network,
@@ -196,14 +196,14 @@ class ContrastiveMutual(Method):
         return self.contrastive.contrast(similarities)
 
     def _follow(self, free: Sequence[Tensor], pairs: Tensor, seen: Tensor, unlabelled: Batch) -> Tensor:
-        """The strong view's maps of each network against the other's of the clean image."""
+        """The strong view's maps of each network against the other's of the weak view."""
         if not pairs.any():
             return self._nothing()
         view, losses = unlabelled.strong_view(), []
         for m in (0, 1):
-            clean = free[1 - m].detach().sigmoid()[pairs[seen[:, 1 - m]]]
-            whole = clean.new_zeros(len(pairs), *clean.shape[1:])  # a box shows a neighbour, by its place in the batch
-            whole[pairs] = clean
+            weak = free[1 - m].detach().sigmoid()[pairs[seen[:, 1 - m]]]
+            whole = weak.new_zeros(len(pairs), *weak.shape[1:])  # a box shows a neighbour, by its place in the batch
+            whole[pairs] = weak
             maps = self.networks[m](view.image[pairs, m : m + 1])[:, 1:].float().sigmoid()
             losses.append((maps - view.mixed(whole)[pairs]).square().mean())
         return torch.stack(losses).mean()

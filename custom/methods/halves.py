@@ -34,9 +34,9 @@ def check_normalised(normalised: str) -> None:
 def batches(labelled: Tensor, unlabelled: Tensor, normalised: str) -> list[Tensor]:
     """The images of a step as a network is called with them, a call an entry: BatchNorm divides by the statistics of each.
 
-    Strong, mixed views have other statistics than clean images. In one batch with them the labelled patches are divided by
-    those of the mixture, which no image has that the network will serve: on polyps that cost more than the unlabelled ones
-    gave.
+    Strong, mixed views have other statistics than weak ones, and so have feature maps that lost channels. In one batch with
+    them the labelled patches are divided by those of the mixture, which no image has that the network will serve: on polyps
+    that cost more than the unlabelled ones gave.
 
     Args:
         labelled: ``(Bl, C, *spatial)``, images or a feature map.

@@ -19,10 +19,10 @@ class MeanTeacher(Taught):
     r""":math:`L = w_{sup} L_{sup}(f(x^l), y^l) + w(t)\, L_{con}(f(x^u), f'(x^u + \epsilon))`.
 
     :math:`f'` is the moving average of the student :math:`f`, without gradient. With ``view="strong"`` (CutMix mean
-    teacher) the teacher sees the clean image, the student the strong view with a box of another patch, and the targets are
-    mixed by the same box. With ``view="noise"``, the published form, the student sees the image and the teacher
-    the image plus :math:`\epsilon = \mathrm{clip}(\sigma N(0, 1), -2\sigma, 2\sigma)`, by the student's statistics. The
-    teacher serves; the student is reported beside it.
+    teacher) the teacher sees the weak view, the student the strong view with a box of another patch, and the targets are
+    mixed by the same box. With ``view="noise"``, the published form, the student sees the weak view and the teacher
+    this plus :math:`\epsilon = \mathrm{clip}(\sigma N(0, 1), -2\sigma, 2\sigma)`, normalised by running statistics copied from
+    the student. The teacher serves; the student is reported beside it.
 
     Args:
         network: the student; returns logits ``(B, K, *spatial)``.

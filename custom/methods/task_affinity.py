@@ -26,7 +26,7 @@ class TaskAffinity(Method):
     :math:`\mathrm{nearest}(\sigma(z))`, both on the map's own grid; gradient flows through that mask too. One network,
     no teacher: it serves.
 
-    ``pseudo``, which the paper does not have: the network's own classes :math:`y^u` of the clean unlabelled images, where
+    ``pseudo``, which the paper does not have: the network's own classes :math:`y^u` of the unlabelled weak views, where
     the largest softmax probability :math:`c^u` reaches ``threshold``, are learnt on the strong view with boxes of other
     patches, classes and confidence mixed alike.
 
