@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import tiny
 import torch
@@ -101,6 +103,32 @@ def test_the_teacher_sees_noise_and_the_student_does_not():
     assert torch.equal(seen["student"], torch.cat([labelled.image, unlabelled.image]))
     distance = (seen["teacher"] - unlabelled.image).abs().max().item()
     assert 0.15 < distance <= 0.2 + 1e-6
+
+
+@pytest.mark.parametrize("normalised", ["apart", "together"])
+def test_the_projection_normalises_the_halves_as_the_student_does(normalised):
+    method = make(normalised=normalised).train()
+    labelled, unlabelled = batches()
+    unlabelled = Batch(3 * unlabelled.image)
+    seen = []
+    method.projection.register_forward_hook(lambda _, x, y: seen.append((x[0].detach(), y.detach())))
+    method(labelled, unlabelled, progress())
+    assert [len(x) for x, _ in seen] == ([2, 2] if normalised == "apart" else [4])
+    twin = copy.deepcopy(method.projection)
+    alone = twin(
+        method.student.features(labelled.image)[1]["d1"]
+    )  # of the labelled patches, as training normalises them
+    assert torch.allclose(seen[0][1][:2], alone, atol=1e-6) == (normalised == "apart")
+    assert torch.allclose(method.prototypes.values, prototypes(method, alone, labelled), atol=1e-6) == (
+        normalised == "apart"
+    )
+
+
+def prototypes(method, features, labelled):
+    """The means of the first step, of a method without dropout."""
+    found = Prototypes(3)
+    found.update(features, labelled.label[:, 0], method.student(labelled.image).argmax(1))
+    return found.values
 
 
 def test_separation_trains_network_and_projection_and_no_prototype():

@@ -100,7 +100,7 @@ class LowConfidence(MeanTeacher):
         prototype_decay: of the prototypes, in [0, 1).
         ema_decay: upper bound of the teacher's decay.
         noise: :math:`\sigma` of the teacher's input, in units of the normalised intensity, of ``view="noise"``.
-        view, normalised: as of :class:`~.mean_teacher.MeanTeacher`.
+        view, normalised: as of :class:`~.mean_teacher.MeanTeacher`; the projection is called as the student is.
         serve: "teacher" or "student" (the published form): which of them serves; the other is reported beside it.
         seed: of the drawing of pixels, with the step.
 
@@ -168,8 +168,9 @@ class LowConfidence(MeanTeacher):
             if self.consistency.confidence != "student":  # a teacher that judges sees both halves
                 teacher_l, teacher_u = self._teach(labelled, unlabelled) if taught is None else taught
                 teacher = torch.cat([self._teach_noisy(labelled.image) if teacher_l is None else teacher_l, teacher_u])
-            last_map = torch.cat([maps["d1"] for _, maps in answers])
-            terms["separation"] = self._separate(logits.detach(), teacher, last_map, labelled, progress.step)
+            # a call a half, as the student has them: the projection has a BatchNorm too
+            features = torch.cat([self.projection(maps["d1"]) for _, maps in answers]).float()  # (Bl + Bu, D, *spatial)
+            terms["separation"] = self._separate(logits.detach(), teacher, features, labelled, progress.step)
         self._watched |= self._unsure(student_u.detach()) if len(unlabelled) else {}
         return terms
 
@@ -177,12 +178,11 @@ class LowConfidence(MeanTeacher):
         networks = {"teacher": self.teacher.network, "student": self.student}
         return {self.serve: networks[self.serve], **networks}
 
-    def _separate(self, logits: Tensor, teacher: Tensor | None, last_map: Tensor, labelled: Batch, step: int) -> Tensor:
+    def _separate(self, logits: Tensor, teacher: Tensor | None, features: Tensor, labelled: Batch, step: int) -> Tensor:
         assert labelled.label is not None
         judge, label = self.consistency, labelled.label.squeeze(1)  # (Bl, *spatial)
         mask = chosen_pixels(logits, teacher, judge.threshold, self.separation_keep, judge.confidence)
         predicted = logits.argmax(dim=1)  # (Bl + Bu, *spatial)
-        features = self.projection(last_map).float()  # (Bl + Bu, D, *spatial)
         self.prototypes.update(features[: len(label)], label, predicted[: len(label)])
         classes = torch.cat([label, predicted[len(label) :]])
         generator = Generator().manual_seed(derive(self.seed, step, "separation"))
