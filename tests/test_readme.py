@@ -29,7 +29,7 @@ from custom.cohort.make import parser
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *(bundle / "docs/README.md" for bundle in BUNDLES)]
 OF_PROGRAMS = (
     "config_file patient task model_file tracking from to sha256 version work restore recommend images "
-    "method baseline classes again no nnodes rdzv".split()
+    "methods baseline data licence classes again no nnodes rdzv".split()
 )
 NOT_RUN = {
     "make demo": "trains for minutes; its texts are tested in tests/test_demo.py",

@@ -73,11 +73,16 @@ class Sizes:
     unlabelled: int
 
 
-def shapes(folds: Sequence[int]) -> list[Shape]:
-    """What may be given up, in the order in which it is: a fine grid before parts of the answer, the answer last."""
+def shapes(folds: Sequence[int], half: bool = True) -> list[Shape]:
+    """What may be given up, in the order in which it is: a fine grid before parts of the answer, the answer last.
+
+    Args:
+        folds: how many there may be, most first.
+        half: whether half of the patients who train are fewer of them.
+    """
     most, *fewer = folds
-    kept = [Shape(most, True, True, room) for room in ROOMS[:3]]
-    kept += [Shape(most, True, False, ROOMS[2]), Shape(most, True, False, ROOMS[3])]
+    kept = [Shape(most, half, True, room) for room in ROOMS[:3]]
+    kept += [Shape(most, half, False, ROOMS[2]), Shape(most, half, False, ROOMS[3])]
     kept += [Shape(most, False, False, ROOMS[3])]
     return kept + [Shape(count, False, False, ROOMS[3]) for count in fewer]
 
@@ -90,6 +95,7 @@ def choose(
     names: Sequence[str],
     jobs: int,
     folds: Sequence[int],
+    half: bool = True,
 ) -> Length:
     """The first of :func:`shapes` that leaves :data:`ENOUGH` steps, else the one that leaves most.
 
@@ -100,14 +106,14 @@ def choose(
         voxels: of a training patch with each of those of :data:`ROOMS` that there is memory for.
         names: of the baseline, of the method, and of those beside it, as in ``costs``.
         jobs: trainings side by side.
-        folds: how many there may be, most first.
+        folds, half: see :func:`shapes`.
 
     Raises:
         StudyError: not even :data:`LEAST` steps fit; the text says which budget would do.
     """
     found = [
         fit(budget, costs.at(voxels[shape.room]), sizes, shape, names, jobs)
-        for shape in shapes(folds)
+        for shape in shapes(folds, half)
         if shape.room in voxels
     ]
     for length in found:
@@ -115,7 +121,7 @@ def choose(
             return length
     best = max(found, key=lambda length: length.steps)
     if best.steps < LEAST:
-        last = shapes(folds)[-1]
+        last = shapes(folds, half)[-1]
         needed = duration(LEAST, costs.at(voxels[last.room]), sizes, last, names, jobs) / SLACK
         raise StudyError(
             f"A budget of {minutes(budget)} is too small: {best.steps} steps a training fit into it, and below {LEAST} no "

@@ -121,7 +121,7 @@ class Runner:
             Why, for each job that failed; the others are done.
 
         Raises:
-            Stopped: on SIGTERM or Ctrl-C; the running trainings have ended with what their last epoch left.
+            Stopped: on SIGTERM, SIGHUP or Ctrl-C; the running trainings have ended with what their last epoch left.
         """
         failed: dict[str, str] = {}
         missing = [job for job in jobs if not self.done(job)]

@@ -172,7 +172,7 @@ def plan(folder: Path, asked: Asked, tell: Callable[[str], None] = print) -> Set
     )
     voxels = space.rooms_in_memory(probed, {room: _voxels(numbers) for room, numbers in planned.items()}, jobs)
     left = asked.budget - (time.monotonic() - start)
-    length = lengths.choose(left, costs, sizes, voxels, names, jobs, folds)
+    length = lengths.choose(left, costs, sizes, voxels, names, jobs, folds, half=all(part.can_halve for part in parts))
     settings = Settings(
         images=plain(asked.images), labels=str(asked.labels.resolve()) if asked.labels else "",
         patient=cohort.grouping.pattern, baseline=asked.baseline, method=asked.method, others=tuple(asked.others),
@@ -335,7 +335,7 @@ def _page(
     labelled = sum(has_label(found) for found in scans.values())
     left_out = [text for text, there in (
         (f"{folds[0]} folds (there are {settings.folds})", settings.folds == folds[0]),
-        ("trainings with half of the labels: what more labels would bring", settings.half),
+        ("trainings with half of the labels: what more labels would bring", settings.half or labelled < 3),
         (f"{baseline} once more, as long in time as {method}", bool(settings.steps_at_equal_time)),
         (f"a finer grid and larger patches (these have {length.shape.room:.0%} of the voxels)",
          length.shape.room == 1.0),

@@ -74,7 +74,7 @@ def trainings(folder: Path, settings: Settings, scans: ScansByPatient) -> Traini
         for bundle in both:
             title = f"{part.name}, {bundle}"
             pairs.append(_job(folder, settings, fold_name(part, bundle), bundle, data, title, maps_of=judges))
-            if settings.half:
+            if settings.half and part.can_halve:
                 halves.append(
                     _job(folder, settings, fold_name(part, bundle, "half"), bundle, half, f"{title}, half the labels")
                 )

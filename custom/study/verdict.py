@@ -232,7 +232,9 @@ def _worth(state: State, parts: Sequence[Part]) -> Worth:
             labels_worth.Point(len(patients), row["patient"], row["dice_mean"])
             for part in parts
             for kind, patients in (("", part.train), ("half", part.half))
-            if state.table(part, bundle, kind).is_file() and fold_name(part, bundle, kind) not in state.stale
+            if (part.can_halve or not kind)
+            and state.table(part, bundle, kind).is_file()
+            and fold_name(part, bundle, kind) not in state.stale
             for row in read_cases(state.table(part, bundle, kind))
         ]
         found = labels_worth.fit(points)

@@ -82,6 +82,7 @@ def test_a_long_budget_gives_up_nothing_and_a_short_one_the_grid_first():
 
 
 def test_each_shape_gives_up_more_than_the_one_before_and_the_question_stays():
+    assert not any(shape.half for shape in shapes((2,), half=False))
     found = shapes((4, 3, 2))
     seconds = [duration(500, COSTS.at(VOXELS[s.room]), SIZES, s, NAMES, 1) for s in found]
     assert seconds == sorted(seconds, reverse=True)
