@@ -72,7 +72,7 @@ def card_of(folder: Path, task: str, data: str, licence: str, **given: str) -> C
     trained = _trained(run)
     own = yaml.safe_load(trained["task"])
     known = {**runs.read_yaml(ROOT / f"bundles/{method}/configs/train.yaml"), **own}
-    overrides = {k: v for k, v in runs.differences(known, settings).items() if k != "cache_dir"}
+    overrides = runs.differences(known, settings)
     minutes, date, machine = runs.cost(run)
     for bundle in (planned.baseline, planned.method):
         runs.existing(folder / SCORED / f"{bundle}.json", "Let the study write its page")

@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 )
                 failed = Runner(folder / RUNS, settings.jobs, settings.threads, tell).run(found.jobs)
         except Stopped:
-            tell(f"Stopped. It goes on with the same command, or with: python -m custom.study {step or 'run'} {folder}")
+            tell("Stopped. It goes on with the same command.")
             return 130
         task = yaml.safe_load((folder / TASK).read_text(encoding="utf-8"))
         page = verdict.write(State(folder, settings, task, found, failed, _seconds(folder, start)))

@@ -27,9 +27,9 @@ from ..files import write_text
 from ..inference import confidence
 from ..pace import Pace
 from ..run.folder import RunFolder
+from .settings import BUNDLES
 from .side_by_side import Pool, Stopped
 
-BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 SCORES = "evaluation/test"
 MAPS = "label_maps"  # below a run's folder
 TRAINED = "bundle/run.json"  # the last file of a training
@@ -227,9 +227,8 @@ class Runner:
         log = folder / "log.txt"
         code, _ = self._pool.command(command, share, BUNDLES / job.bundle, log)
         if code:
-            if self.done(
-                job
-            ):  # scans that inference refuses, as it says at its end, are no reason to do without the others
+            # scans that inference refuses, as it says at its end, are no reason to do without the others
+            if self.done(job):
                 self.tell(f"note: {job.title or job.name}: {_last_line(log)}")
                 return
             tail = "\n  ".join(log.read_text(errors="replace").rstrip().splitlines()[-_TAIL:])
