@@ -51,7 +51,7 @@ def steps(bundle: Path) -> int:
 
 def sure(bundle: Path, small: dict[str, Any], file: Path) -> dict[str, str]:
     """Weights of a network that is sure of some voxels from the first step on: a threshold then parts them."""
-    if bundle.name != "low_confidence":
+    if bundle.name not in ("low_confidence", "unimatch"):
         return {}
     config = ConfigParser({**ConfigParser.load_config_file(bundle / "configs/train.yaml"), **small})
     torch.manual_seed(0)
