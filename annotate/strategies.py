@@ -31,7 +31,9 @@ BUDGET = 32  # scans that one request may newly read or score
 SECONDS = 5.0  # after which it stops doing so; at least one is done
 FEW = 5  # labels below which the networks are not asked
 CACHE = "informative"  # key in what the datastore knows of an image
-SCORED_BY = 2  # what a kept score was computed with: by 1 it was the softmax of any network
+# what a kept score was computed with: by 1 it was the softmax of any network, by 2 the disagreement of an average with the
+# network that it follows, where a second one is trained (cps)
+SCORED_BY = 3
 UNTRAINED = "untrained"
 MAX_VOXELS = 2**29  # of a scan; 2 GiB as float32
 
@@ -247,7 +249,7 @@ class Informative(Strategy):
         image = Path(datastore.get_image_uri(name))
         state = _state(image)
         weights = self.served.networks()
-        names = ["model", *sorted(set(weights) - {"model"})][:2]
+        names = ["model", *sorted(set(weights) - {"model"})[-1:]]  # of cps: second, which the served average does not follow
         try:
             logits = [self.served.logits(image, weights[network]) for network in names]
             score = ranking.score(logits, probabilities=self.served.probabilities(weights["model"]))

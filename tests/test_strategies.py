@@ -101,6 +101,12 @@ def test_disagreement_counts(store):
     assert Informative(Disagreeing(), few=1)(REQUEST, store)["id"] == "e"
 
 
+def test_of_several_networks_the_one_that_the_served_average_does_not_follow_is_asked(store):
+    served = Served(networks=("first", "model", "second"))  # as cps writes them
+    Informative(served, few=1)(REQUEST, store)
+    assert {weights for _, weights in served.asked} == {"model.pt", "second.pt"}
+
+
 def test_a_networks_own_probabilities_say_what_it_is_unsure_of(store):
     class Sigmoids(Served):
         def probabilities(self, weights):
