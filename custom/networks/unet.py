@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .doubling import DoublingConv2d, DoublingConv3d
+from .merging import Merge
 
 _CONV = {2: nn.Conv2d, 3: nn.Conv3d}
 _UP = {2: DoublingConv2d, 3: DoublingConv3d}
@@ -19,18 +20,18 @@ _NORM: dict[str, dict[int, type[nn.Module]]] = {
 }
 
 
-def _double_conv(dims: int, inputs: int, outputs: int, dropout: float, norm: str) -> nn.Sequential:
+def _double_conv(dims: int, inputs: int, outputs: int, dropout: float, norm: str) -> list[nn.Module]:
     """Twice (convolution 3, normalisation, LeakyReLU 0.01), with dropout of single values in between."""
 
     def norm_layer() -> nn.Module:
         return _NORM[norm][dims](outputs, affine=True)
 
     conv = _CONV[dims]
-    return nn.Sequential(
+    return [
         conv(inputs, outputs, 3, padding=1), norm_layer(), nn.LeakyReLU(0.01, inplace=True),
         nn.Dropout(dropout) if dropout > 0 else nn.Identity(),
         conv(outputs, outputs, 3, padding=1), norm_layer(), nn.LeakyReLU(0.01, inplace=True),
-    )  # fmt: skip
+    ]  # fmt: skip
 
 
 class UNet(nn.Module):
@@ -76,14 +77,16 @@ class UNet(nn.Module):
                 f"dropout has {len(rates)} rates {rates} for {levels} widths {list(widths)}; give one a level"
             )
         self.down = nn.ModuleList(
-            _double_conv(spatial_dims, before, width, rate, norm)
+            nn.Sequential(*_double_conv(spatial_dims, before, width, rate, norm))
             for before, width, rate in zip([in_channels, *widths], widths, rates, strict=False)
         )
         self.pool = _POOL[spatial_dims](2)
         coarse_to_fine = list(reversed(widths))
         pairs = list(itertools.pairwise(coarse_to_fine))
         self.up = nn.ModuleList(_UP[spatial_dims](below, width) for below, width in pairs)
-        self.merge = nn.ModuleList(_double_conv(spatial_dims, 2 * width, width, 0.0, norm) for _, width in pairs)
+        self.merge = nn.ModuleList(
+            Merge(*_double_conv(spatial_dims, 2 * width, width, 0.0, norm)) for _, width in pairs
+        )
         self.out = _CONV[spatial_dims](widths[0], out_channels, 1)
 
     def encode(self, x: Tensor) -> list[Tensor]:
@@ -102,7 +105,7 @@ class UNet(nn.Module):
         maps: list[Tensor] = []
         for up, merge in zip(self.up, self.merge):  # noqa: B905 - TorchScript's zip has no `strict`
             finer -= 1
-            x = merge(torch.cat([encoded[finer], up(x)], dim=1))
+            x = merge(encoded[finer], up(x))
             maps.append(x)
         return maps
 
