@@ -243,6 +243,7 @@ def test_pretrained_weights_fit_their_network(one):
         assert network.load_state_dict(state, strict=True)
 
 
+RATES = ("learning_rate", "milestones", "relearn_learning_rate")  # they had their own, as their bundles have now
 OLD_FORM = [  # trained when bundles had their published forms alone, with statistics as trained
     one
     for one in PRETRAINED
@@ -255,7 +256,9 @@ OLD_FORM = [  # trained when bundles had their published forms alone, with stati
 def test_a_card_of_the_published_form_names_every_setting_of_it(one):
     """What is not named is the default of today: a default that changed since would describe another training."""
     published = yaml.safe_load((ROOT / f"bundles/{one.method}/configs/published.yaml").read_text(encoding="utf-8"))
-    assert {key: one.overrides.get(key) for key in published} == published
+    assert set(published) <= set(one.overrides)
+    for key in published:
+        assert key in RATES or one.overrides[key] == published[key]
 
 
 def test_there_are_cards_of_the_published_form():
