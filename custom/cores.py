@@ -8,7 +8,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a container: microseconds of all cores together, in how many
+from .cgroups import folders
 
 
 @dataclass(frozen=True)
@@ -76,12 +76,25 @@ def shares(processes: int) -> list[Share]:
 
 
 def _quota() -> int:
-    """Whole cores' worth of time that a container may use; at least 1."""
+    """Whole cores' worth of time that a container or a batch job may use; at least 1."""
+    found = [os.cpu_count() or 1]
+    for folder in folders("cpu"):
+        # microseconds of all cores together, in how many
+        for text in (
+            _text(folder / "cpu.max"),
+            _text(folder / "cpu.cfs_quota_us") + _text(folder / "cpu.cfs_period_us"),
+        ):
+            limit, period = [*text.split(), "", ""][:2]
+            if limit.isdigit() and period.isdigit():  # neither "max" nor -1, which is none
+                found.append(max(1, math.ceil(int(limit) / int(period))))
+    return min(found)
+
+
+def _text(file: Path) -> str:
     try:
-        limit, period = QUOTA.read_text(encoding="ascii").split()
-        return max(1, math.ceil(int(limit) / int(period)))
-    except (OSError, ValueError):  # no container, or "max"
-        return os.cpu_count() or 1
+        return file.read_text(encoding="ascii")
+    except OSError:
+        return ""
 
 
 def _ranges(numbers: tuple[int, ...]) -> str:

@@ -8,7 +8,7 @@ import io
 import os
 import re
 import shutil
-import threading
+import uuid
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -104,7 +104,8 @@ class _RememberingFile(io.BufferedWriter):
 
 
 def _write_and_rename(path: Path, write: Callable[[BinaryIO], Any]) -> None:
-    temporary = path.with_name(f".{path.name}.{threading.get_native_id()}.tmp")
+    # no number of a process or thread: containers that share a folder count alike
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().int}.tmp")
     try:
         _write_whole(temporary, write)
         os.replace(temporary, path)
@@ -116,7 +117,6 @@ def _write_and_rename(path: Path, write: Callable[[BinaryIO], Any]) -> None:
 
 
 def _write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> None:
-    # "wb", not "xb": a killed run may have had the same pid (in a container it is often 1).
     with _RememberingFile(io.FileIO(path, "wb")) as file:
         try:
             write(file)

@@ -7,9 +7,11 @@ import os
 import re
 from pathlib import Path
 
-CGROUPS = (  # of a container or a batch job: its limit, what is used of it, and where files kept in memory are counted
-    (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current"), "file"),
-    (Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"), Path("/sys/fs/cgroup/memory/memory.usage_in_bytes"), "cache"),
+from .cgroups import folders
+
+FILES = (  # of a group: its limit, what is used of it, and where files kept in memory are counted
+    ("memory.max", "memory.current", "file"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_cache"),
 )
 MEMINFO = Path("/proc/meminfo")
 
@@ -21,15 +23,19 @@ def physical_memory() -> float:
         machine: float = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
         machine = math.inf
-    return min([machine, *(_number(limit) for limit, _, _ in CGROUPS)])
+    return min([machine, *(_number(limit) for limit, _, _ in _groups())])
 
 
 def free_memory() -> float:
     """What this process may still take, bytes; where it is not told, all of :func:`physical_memory`."""
     found = re.search(r"^MemAvailable:\s*(\d+) kB", _text(MEMINFO), re.MULTILINE)
     machine = int(found[1]) * 1024 if found else math.inf
-    left = [_number(limit) - _used(used, files) for limit, used, files in CGROUPS]
+    left = [_number(limit) - _used(used, files) for limit, used, files in _groups()]
     return max(0.0, min([machine, physical_memory(), *left]))
+
+
+def _groups() -> list[tuple[Path, Path, str]]:
+    return [(folder / limit, folder / used, files) for folder in folders("memory") for limit, used, files in FILES]
 
 
 def _used(file: Path, files: str) -> float:

@@ -291,9 +291,10 @@ if seed == 99: time.sleep(60)
 def together(tmp_path, monkeypatch):
     """``together(seeds, *arguments)`` is the command whose runs end when all of ``seeds`` have begun."""
     (tmp_path / "sizes.yaml").write_text("sizes: {screen: {phantom_2d: }}\n")
-    waits_for = []
+    waits_for, memory = [], []
 
     def command_of(bundle, run_id, files, overrides, folder, start):
+        memory.append((overrides.get("memory_share"), overrides.get("cache_dir")))
         if run_id == "training":
             said = [str(folder), str(overrides["seed"]), " ".join(map(str, waits_for))]
             code, peak_mb = start([sys.executable, "-c", WRITES, *said], folder, folder / "log.txt")
@@ -317,6 +318,7 @@ def together(tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "_command", command_of)
     monkeypatch.setattr(runs, "row", row_of)
     monkeypatch.setattr(runs, "revision", lambda: "commit")
+    together.memory = memory
     together.rows = lambda: {r["seed"]: r for r in read_rows(tmp_path / "rows")}
     together.log = lambda seed: (tmp_path / f"output/screen_phantom_2d_supervised_seed{seed}/log.txt").read_text(
         encoding="utf-8"
@@ -335,6 +337,14 @@ def test_runs_go_side_by_side_on_cores_of_their_own(together, capsys):
     assert {together.log(0), together.log(1)} == expected
     out = capsys.readouterr().out
     assert all(f"_seed{seed} on core" in out for seed in (0, 1))
+
+
+@pytest.mark.skipif(len(cores.mine()) < 2, reason="one core cannot be shared")
+def test_runs_side_by_side_share_the_free_memory_and_the_preprocessed_scans(together, tmp_path):
+    assert together([0, 1], "--jobs", "2", "--seeds", "0", "1") == 0
+    assert set(together.memory) == {(0.3, tmp_path / "output/cache")}
+    assert together([2], "--jobs", "1", "--seeds", "2") == 0
+    assert together.memory[-1] == (None, None)
 
 
 def test_a_run_that_fails_beside_others_loses_nothing_of_them(together, capsys):

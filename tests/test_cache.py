@@ -24,7 +24,7 @@ from custom.stream import cache as cache_module
 from custom.stream import identity
 from custom.stream import storage as storage_module
 from custom.stream.bank import Bank
-from custom.stream.cache import CacheError, OnDisk
+from custom.stream.cache import Cache, CacheError, OnDisk
 from custom.stream.identity import preprocessing
 from custom.stream.scan import Scan
 from custom.stream.storage import Storage
@@ -235,7 +235,7 @@ def test_what_does_not_fit_into_memory_goes_to_the_run_s_folder(cases, tmp_path,
     assert isinstance(bank._scan(0), OnDisk)
     assert_same(bank, Bank(cases, reading()))
     assert not Path("cache").exists(), "a bank without an output folder keeps all in memory"
-    assert "more than 50% of the 2.0 kB of free memory" in caplog.text
+    assert "more than the 1.0 kB that are left of 50% of the free memory" in caplog.text
     assert f"labelled: 3 scans for {tmp_path}/out/cache, some 3.2 kB" in caplog.text
     assert f"0.0 MB on disk in {tmp_path}/out/cache" in caplog.messages[-1]
     assert len(list((tmp_path / "out/cache").rglob("*.scan"))) == 3
@@ -244,6 +244,30 @@ def test_what_does_not_fit_into_memory_goes_to_the_run_s_folder(cases, tmp_path,
     bank.load()
     assert not isinstance(bank._scan(0), OnDisk)
     assert not (tmp_path / "none").exists()
+
+
+def test_a_run_that_goes_on_preprocesses_nothing_that_lies_in_its_folder(cases, tmp_path, monkeypatch):
+    for free, kind in ((2000.0, OnDisk), (2000.0, OnDisk), (7000.0, Scan)):
+        monkeypatch.setattr(storage_module, "free_memory", lambda free=free: free)
+        CALLS.clear()
+        bank = Bank(cases, reading(), storage=Storage(0.5, "", "out", tmp_path))
+        bank.load()
+        assert isinstance(bank._scan(0), kind)
+    assert CALLS == [], "of the last one; of the first they are all"
+    assert_same(bank, Bank(cases, reading()))
+
+
+@pytest.mark.parametrize("cache_dir", ["", "cache"])
+def test_the_parts_of_a_cohort_have_one_share(cases, tmp_path, monkeypatch, cache_dir):
+    """Each takes 3,240 bytes, of 10,000 that stay free as a process sees it: a half is enough for one."""
+    monkeypatch.setattr(storage_module, "free_memory", lambda: 10000.0)
+    storage = Storage(0.5, cache_dir, "out", tmp_path)
+    kinds = []
+    for _ in range(2):
+        bank = Bank(cases, reading(), storage=storage)
+        bank.load()
+        kinds.append(type(bank._scan(0)))
+    assert kinds == [Scan, OnDisk]
 
 
 def test_processes_of_one_machine_share_its_memory(cases, tmp_path, monkeypatch):
@@ -258,8 +282,11 @@ def test_processes_of_one_machine_share_its_memory(cases, tmp_path, monkeypatch)
 def test_room_is_judged_before_anything_is_written(cases, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(9000, 8000, 1000))
     text = r"labelled: 3 scans for \S*/cache, some 3.2 kB, where 1.0 kB are free. Name another folder as cache_dir"
-    with pytest.raises(CacheError, match=text):
+    with pytest.raises(CacheError, match=text + ", or a coarser"):
         Bank(cases, reading(), storage=on_disk(tmp_path)).load()
+    text = text.replace("cache", "out/cache", 1)
+    with pytest.raises(CacheError, match=text + ", a larger memory_share where they fit into memory, or a coarser"):
+        Bank(cases, reading(), storage=Storage(0.0, "", "out", tmp_path)).load()
     assert not files(tmp_path)
     (tmp_path / "file").write_text("")
     with pytest.raises(
@@ -384,3 +411,24 @@ def test_where_a_file_system_keeps_coarse_times_voxels_are_checked_once(tmp_path
     for _ in range(5):
         assert torch.equal(kept.voxels()[0], scan.image)
     assert len(checked) <= 2  # when it was written, and by who reads it
+
+
+def test_a_full_cache_is_read_where_nothing_can_be_written_down(cases, tmp_path, monkeypatch):
+    """A folder that may only be read, or a full disk: what was found out about the files is found out again the next time."""
+    Bank(cases, reading(), storage=on_disk(tmp_path)).load()
+    (tmp_path / "cache/contents.jsonl").unlink()
+    (tmp_path / "cache/contents.jsonl").mkdir()  # nothing can be appended to it
+    CALLS.clear()
+    Bank(cases, reading(), storage=on_disk(tmp_path)).load()
+    assert CALLS == []
+
+
+def test_what_killed_writers_left_goes_after_a_day(tmp_path):
+    (tmp_path / "cache/ab").mkdir(parents=True)
+    old, new, other = (tmp_path / "cache/ab" / name for name in (".a.scan.12.tmp", ".b.scan.13.tmp", ".c.tmp"))
+    for path in (old, new, other):
+        path.write_bytes(b"x")
+    for path in (old, other):
+        os.utime(path, (1e9, 1e9))
+    Cache(tmp_path / "cache")
+    assert [path.exists() for path in (old, new, other)] == [False, True, True]

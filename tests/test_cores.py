@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from custom import cores
+from custom import cgroups, cores
 from custom.cores import Share, shares
 
 
@@ -20,10 +20,12 @@ def machine(monkeypatch, tmp_path):
 
     def make(there, limit="max 100000"):
         (tmp_path / "cpu.max").write_text(limit + "\n")
+        (tmp_path / "mine").write_text("0::/\n")
         there = set(range(there)) if isinstance(there, int) else there
         monkeypatch.setattr(os, "sched_getaffinity", lambda pid: there, raising=False)
         monkeypatch.setattr(os, "cpu_count", lambda: 64)
-        monkeypatch.setattr(cores, "QUOTA", tmp_path / "cpu.max")
+        monkeypatch.setattr(cgroups, "ROOT", tmp_path)
+        monkeypatch.setattr(cgroups, "MINE", tmp_path / "mine")
 
     return make
 
@@ -112,3 +114,21 @@ def test_a_process_that_cannot_be_held_is_left_as_it_is():
         child.wait(60)
         Share((cores.mine()[0],), 1).hold(child.pid)  # gone
     Share((100_000,), 1).hold(os.getpid())  # no such core
+
+
+def test_the_limit_of_an_older_container_counts(machine, tmp_path):
+    machine(64)
+    (tmp_path / "cpu").mkdir()
+    for name, number in (("quota", 350000), ("period", 100000)):
+        (tmp_path / f"cpu/cpu.cfs_{name}_us").write_text(f"{number}\n")
+    assert cores.count() == 4
+    (tmp_path / "cpu/cpu.cfs_quota_us").write_text("-1\n")
+    assert cores.count() == 64
+
+
+def test_the_limit_of_a_batch_job_counts(machine, tmp_path):
+    machine(64)
+    (tmp_path / "mine").write_text("0::/system.slice/job_7/step_0\n")
+    (tmp_path / "system.slice/job_7/step_0").mkdir(parents=True)
+    (tmp_path / "system.slice/job_7/cpu.max").write_text("200000 100000\n")
+    assert cores.count() == 2

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 from custom.files import write_atomically
 
 
-def test_two_threads_may_write_one_file(tmp_path):
+def test_two_threads_may_write_one_file(tmp_path, monkeypatch):
+    """As two containers do that share a folder: their processes and threads have the same numbers."""
+    monkeypatch.setattr(threading, "get_native_id", lambda: 1)
+    monkeypatch.setattr(os, "getpid", lambda: 1)
     both = threading.Barrier(2, timeout=30)
 
     def write(text: bytes) -> None:

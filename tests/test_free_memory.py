@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from custom import memory
+from custom import cgroups, memory
 
 
 @pytest.fixture
 def files(tmp_path, monkeypatch):
-    names = ("memory.max", "memory.current", "file"), ("absent", "absent", "cache")
-    monkeypatch.setattr(memory, "CGROUPS", [(tmp_path / a, tmp_path / b, name) for a, b, name in names])
+    monkeypatch.setattr(cgroups, "ROOT", tmp_path)
+    monkeypatch.setattr(cgroups, "MINE", tmp_path / "mine")
     monkeypatch.setattr(memory, "MEMINFO", tmp_path / "meminfo")
     return tmp_path
 
@@ -39,3 +39,26 @@ def test_files_that_are_kept_in_memory_give_way(files):
     assert memory.free_memory() == 8500
     (files / "memory.current").write_text("20000\n")
     assert memory.free_memory() == 0
+
+
+@pytest.mark.parametrize(
+    ("mine", "group", "limit"),
+    [
+        ("0::/system.slice/slurmd/job_7/step_0/task_0", "system.slice/slurmd/job_7", "memory.max"),
+        ("5:devices:/\n4:memory,hugetlb:/slurm/job_7", "memory,hugetlb/slurm/job_7", "memory.limit_in_bytes"),
+        ("4:memory:/slurm/uid_0/job_7/step_0", "memory/slurm/uid_0", "memory.limit_in_bytes"),
+    ],
+    ids=["version 2", "version 1", "version 1, above"],
+)
+def test_a_limit_of_a_batch_job_counts_which_lies_below_the_root(files, mine, group, limit):
+    (files / "mine").write_text(mine + "\n")
+    (files / group).mkdir(parents=True)
+    (files / group / limit).write_text("3000000\n")
+    assert memory.physical_memory() == 3e6
+    assert memory.free_memory() == 3e6
+
+
+def test_a_group_that_is_only_the_hosts_is_none(files):
+    (files / "mine").write_text("4:memory:/docker/abc\n0::/docker/abc\n")
+    (files / "memory.max").write_text("2000000\n")
+    assert memory.physical_memory() == 2e6

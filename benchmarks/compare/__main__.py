@@ -90,7 +90,7 @@ class Runs:
         def start(command: list[str], folder: Path, log: Path) -> tuple[int, int]:
             return self.pool.command(command, share, folder, log, deadline=self.deadline)
 
-        found = run(job, self.lists, self.output / str(job), start, self.go_on)
+        found = run(job, self.lists, self.output / str(job), start, self.go_on, len(self.pool.shares))
         found["machine"] = machine(share.threads, len(self.pool.shares))
         self.rows.mkdir(parents=True, exist_ok=True)
         write_text(self._row(job), json.dumps(found, indent=1) + "\n")

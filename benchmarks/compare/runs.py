@@ -22,6 +22,7 @@ from custom.study.side_by_side import Late
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZES = ROOT / "benchmarks/sizes.yaml"
+MEMORY = 0.6  # of the free memory, for the scans of all runs side by side
 DONE = ("bundle/run.json", "cost.json")  # the last files of a training and of its call
 QUIET = "ignore:parsing config_file"  # of MONAI
 VARIANT = ("bundle", "overrides", "published", "times", "baseline", "tasks")
@@ -97,7 +98,7 @@ def read_sizes(path: Path = SIZES) -> dict[str, Any]:
     return {"sizes": sizes, "variants": variants}
 
 
-def run(job: Job, lists: Path, folder: Path, start: Start, go_on: bool) -> dict[str, Any]:
+def run(job: Job, lists: Path, folder: Path, start: Start, go_on: bool, at_once: int = 1) -> dict[str, Any]:
     """Train and evaluate what is not done yet; return the row.
 
     Args:
@@ -105,6 +106,7 @@ def run(job: Job, lists: Path, folder: Path, start: Start, go_on: bool) -> dict[
         folder: of this run.
         start: runs a command to its end, on the cores that this run has.
         go_on: from the checkpoint of an earlier call; else an unfinished run starts again.
+        at_once: how many run side by side: they share their preprocessed scans and the free memory, which all of them see.
 
     Raises:
         Late: the budget ended; the run goes on from its last checkpoint in the next call.
@@ -113,6 +115,8 @@ def run(job: Job, lists: Path, folder: Path, start: Start, go_on: bool) -> dict[
     folder.mkdir(parents=True, exist_ok=True)
     overrides: dict[str, Any] = {**job.overrides, "seed": job.seed, "output_dir": folder}
     overrides |= {"data_list": lists / f"{job.data}.json"} if job.labels else {"dataset_dir": lists}
+    if at_once > 1:
+        overrides |= {"cache_dir": folder.parent / "cache", "memory_share": round(MEMORY / at_once, 3)}
     overlay = ["configs/published.yaml"] if job.published else []
     files = ["configs/train.yaml", *overlay, f"scripts/tasks/{job.task}.yaml"]
     if not all((folder / name).exists() for name in DONE):

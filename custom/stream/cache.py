@@ -9,6 +9,7 @@ import logging
 import math
 import os
 import re
+import time
 import zlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from ..cohort.intensities import Intensities
 from ..errors import UserError
-from ..files import write_atomically
+from ..files import LITTER, write_atomically
 from .identity import Contents
 from .scan import Foreground, Scan
 
@@ -34,6 +35,7 @@ FIRST_LINE = 64  # bytes
 ALIGNED = 64  # bytes: where an array may begin
 KINDS = {"image": np.float16, "label": np.uint8, "rows": np.int32, "positions": np.int32}
 NANOSECONDS = 10**9
+DAY_S = 86400
 
 
 class CacheError(UserError, RuntimeError):
@@ -64,7 +66,15 @@ class Cache:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise CacheError(f"cache_dir {folder}: cannot be made ({error.strerror}). Name another folder") from error
+        self._sweep()
         self.contents = Contents(folder / "contents.jsonl")
+
+    def _sweep(self) -> None:
+        """Remove what writers left that were killed: others may be writing, but none of them for a day."""
+        for path in self.folder.glob("*/.*.tmp"):
+            with contextlib.suppress(OSError):
+                if LITTER.fullmatch(path.name) and time.time() - path.stat().st_mtime > DAY_S:
+                    path.unlink()
 
     def path(self, key: str) -> Path:
         return self.folder / key[:2] / f"{key}{SUFFIX}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import functools
 import hashlib
@@ -91,9 +92,12 @@ class Contents:
 
     def _keep(self, name: str, before: str, digest: str) -> None:
         self._known[name] = before, digest
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-        with os.fdopen(descriptor, "ab", buffering=0) as opened:  # at once: lines of other processes are not torn
-            opened.write((json.dumps([name, before, digest]) + "\n").encode())
+        with contextlib.suppress(
+            OSError
+        ):  # a full disk, a folder that may only be read: it is found again the next time
+            descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+            with os.fdopen(descriptor, "ab", buffering=0) as opened:  # at once: lines of other processes are not torn
+                opened.write((json.dumps([name, before, digest]) + "\n").encode())
 
 
 def preprocessing(transform: Any, **settings: Any) -> str:

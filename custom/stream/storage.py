@@ -37,7 +37,8 @@ class Storage:
     is free; then all of them go to ``output_dir/cache``.
 
     Args:
-        memory_share: of the memory that is free when a cohort is read, in [0, 1]; 0 leaves all of it on disk.
+        memory_share: of the memory that is free when the first cohort is read, in [0, 1], for all cohorts together; 0 leaves
+            all of them on disk.
         cache_dir: a folder that any number of runs may share, absolute or below ``root``; "" for none.
         output_dir: of the run; "" where there is none: without a ``cache_dir`` all scans are kept in memory then.
         root: of the bundle.
@@ -54,6 +55,7 @@ class Storage:
         self.memory_share = memory_share
         self.cache_dir = under(root, cache_dir) if cache_dir else None
         self.spill_dir = under(root, output_dir) / "cache" if output_dir else None
+        self._left = math.inf  # bytes of the share that earlier cohorts have not taken
 
     def keep(self, cases: Preprocessed, workers: int = 0) -> tuple[list[Kept], str]:
         """All cases in order, and what the log is to say of their place.
@@ -67,20 +69,38 @@ class Storage:
         """
         # the processes that torchrun starts have the machine's memory together
         free = free_memory() / int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-        room = self.memory_share * free
-        short = f"more than {self.memory_share:.0%} of the {size_text(free)} of free memory"
+        room = self._left = min(self._left, self.memory_share * free)
+        short = f"more than the {size_text(room)} that are left of {self.memory_share:.0%} of the free memory"
         if self.cache_dir is not None:
-            on_disk, written = _Filling(Cache(self.cache_dir), cases, workers).run({})
+            on_disk, written = self._filled(self.cache_dir, cases, workers, {})
             source = f", from {self.cache_dir}" + (f", {written} of them written there now" if written else "")
             if sum(scan.bytes for scan in on_disk) <= room:
-                return [scan.in_memory() for scan in on_disk], source
+                return self._taken([scan.in_memory() for scan in on_disk]), source
             return [*on_disk], f"{source}: {short}"
-        scans, fit = _in_memory(cases, room if self.spill_dir is not None else math.inf, workers)
-        if fit or self.spill_dir is None:
-            return [scans[index] for index in range(len(cases))], ""
+        if self.spill_dir is None:
+            scans, _ = _in_memory(cases, math.inf, workers)
+            return self._taken([scans[index] for index in range(len(cases))]), ""
+        if any(self.spill_dir.glob("*/*.scan")):  # of this run, before it was killed: nothing is preprocessed twice
+            on_disk, _ = self._filled(self.spill_dir, cases, workers, {})
+            if sum(scan.bytes for scan in on_disk) <= room:
+                return self._taken([scan.in_memory() for scan in on_disk]), f", from {self.spill_dir}"
+            return [*on_disk], f" in {self.spill_dir}: {short}"
+        scans, fit = _in_memory(cases, room, workers)
+        if fit:
+            return self._taken([scans[index] for index in range(len(cases))]), ""
         logger.info("%s: %d scans in memory, and those to come, are %s.", cases.name, len(scans), short)
-        on_disk, _ = _Filling(Cache(self.spill_dir), cases, workers).run(scans)
+        on_disk, _ = self._filled(self.spill_dir, cases, workers, scans)
         return [*on_disk], f" in {self.spill_dir}: {short}"
+
+    def _taken(self, scans: list[Scan]) -> list[Kept]:
+        self._left = max(0.0, self._left - sum(scan.bytes for scan in scans))
+        return [*scans]
+
+    def _filled(
+        self, folder: Path, cases: Preprocessed, workers: int, scans: dict[int, Scan]
+    ) -> tuple[list[OnDisk], int]:
+        shared = folder == self.cache_dir
+        return _Filling(Cache(folder), cases, workers, shared).run(scans)
 
 
 def _in_memory(cases: Preprocessed, room: float, workers: int) -> tuple[dict[int, Scan], bool]:
@@ -106,8 +126,8 @@ def _in_memory(cases: Preprocessed, room: float, workers: int) -> tuple[dict[int
 class _Filling:
     """A cohort on its way to a cache."""
 
-    def __init__(self, cache: Cache, cases: Preprocessed, workers: int) -> None:
-        self.cache, self.cases, self.workers = cache, cases, workers
+    def __init__(self, cache: Cache, cases: Preprocessed, workers: int, shared: bool) -> None:
+        self.cache, self.cases, self.workers, self.shared = cache, cases, workers, shared
         self.settings = preprocessing(cases.transform, keys=cases.keys, slices=cases.slices, channels=cases.channels)
 
     def run(self, scans: dict[int, Scan]) -> tuple[list[OnDisk], int]:
@@ -154,9 +174,11 @@ class _Filling:
         needed, free = sum(sizes) / len(sizes) * len(missing), shutil.disk_usage(self.cache.folder).free
         what = f"{self.cases.name}: {plural(len(missing), 'scan')} for {self.cache.folder}, some {size_text(needed)}"
         if needed > free:
+            other = (
+                "" if self.shared else " a larger memory_share where they fit into memory,"
+            )  # which nothing else fills
             raise CacheError(
-                f"{what}, where {size_text(free)} are free. Name another folder as cache_dir, a larger memory_share where "
-                "they fit into memory, or a coarser spacing_mm"
+                f"{what}, where {size_text(free)} are free. Name another folder as cache_dir,{other} or a coarser spacing_mm"
             )
         logger.info("%s (%s free).", what, size_text(free))
 
