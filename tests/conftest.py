@@ -31,8 +31,9 @@ pytest_plugins = [
     "annotation_fixtures",
     "download_fixtures",
     "mlflow_fixtures",
+    "page_fixtures",
     "report_fixtures",
-]  # no conftest.py in tests/annotate: this one is imported by its name
+]  # no conftest.py in tests/annotate or tests/study: this one is imported by its name
 
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 

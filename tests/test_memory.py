@@ -69,6 +69,16 @@ def test_without_a_bound_it_is_the_machines(monkeypatch):
     assert plan(None, LARGE).in_slabs(image(LARGE))
 
 
+def test_without_a_bound_what_is_free_decides_on_slabs_and_the_machine_on_refusal(monkeypatch):
+    monkeypatch.setattr(memory, "physical_memory", lambda: 200e9)
+    monkeypatch.setattr(memory, "free_memory", lambda: 4e9)
+    found = plan(None, LARGE, SMALL)
+    assert found.in_slabs(image(LARGE))
+    assert not found.in_slabs(image(SMALL))
+    monkeypatch.setattr(memory, "free_memory", lambda: 190e9)
+    assert not plan(None, LARGE).in_slabs(image(LARGE))
+
+
 def test_the_next_scan_is_read_meanwhile_where_both_fit():
     assert plan(200, LARGE, LARGE, SMALL).ahead == [True, True, True]
     assert plan(30, LARGE, LARGE, SMALL).ahead == [False, True, True]

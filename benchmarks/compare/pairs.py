@@ -17,6 +17,8 @@ from typing import Any
 from custom.errors import UserError, show_plainly
 from custom.evaluation.compare import Difference, paired_difference
 
+from .results import with_nan
+
 ROWS = Path(__file__).resolve().parents[1] / "results/compare"
 
 
@@ -36,7 +38,7 @@ def _cases(rows: Path, size: str, task: str, name: str, seed: int) -> list[dict[
         raise UserError(
             f"{file} does not exist: there is no row of {name} with seed {seed} on {task}. Leave the seed out"
         )
-    cases = json.loads(file.read_text(encoding="utf-8"))["cases"]["model_final"]
+    cases = with_nan(json.loads(file.read_text(encoding="utf-8"))["cases"]["model_final"])
     return [{**case, "case": f"{case['case']}, seed {seed}"} for case in cases]
 
 

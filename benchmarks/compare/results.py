@@ -130,7 +130,7 @@ def read_rows(folder: Path) -> list[RunRow]:
         try:
             row = json.loads(path.read_text(encoding="utf-8"))
             networks = {k: summary_of_today(v, f"{path}, {k},") for k, v in row["networks"].items()}
-            cases = {k: _cases(v) for k, v in row["cases"].items()}
+            cases = {k: with_nan(v) for k, v in row["cases"].items()}
             rows.append({**row, "seed": int(row["seed"]), "networks": networks, "cases": cases})
             missing = {"size", "task", "labels", "name", "bundle", "networks", "overrides", "steps"} - row.keys()
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -313,7 +313,8 @@ def _by_seed(entry: Entry, file: str) -> dict[int, Cases]:
     return {row["seed"]: row["cases"][file] for row in entry.rows if file in row["cases"]}
 
 
-def _cases(cases: Sequence[Mapping[str, Any]]) -> Cases:
+def with_nan(cases: Sequence[Mapping[str, Any]]) -> Cases:
+    """The cases of a row, with NaN for a number that is not there."""
     return [{key: math.nan if value is None else value for key, value in case.items()} for case in cases]
 
 

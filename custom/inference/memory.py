@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from ..cohort.resampling import Size, gigabytes, physical_memory
 from ..cohort.words import plural
 from ..errors import UserError
+from ..memory import free_memory
 from ..run.process import resident_bytes, return_freed_memory
 from .label_map import in_slabs
 from .slab_resampling import VOXELS
@@ -73,7 +74,8 @@ class Memory:
     first: what that takes nobody else knows.
 
     Args:
-        memory_gb: of the whole process, GB (1e9 bytes); None: what the machine, or its container, has.
+        memory_gb: of the whole process, GB (1e9 bytes); None: what the machine, or its container, has; what of it is free now
+            decides then which scans go slab by slab.
         sizes: of the scans, in their order.
         label_values: of the network's classes.
         channels: of the network.
@@ -98,6 +100,7 @@ class Memory:
         self.inferer = inferer
         self.given = memory_gb is not None
         self.bound = memory_gb * 1e9 if memory_gb is not None else physical_memory()
+        self.at_once = self.bound if self.given else min(self.bound, free_memory())
         self.ahead: list[bool] = []
         """For each scan whether the next one is read while it is segmented."""
         self.work = [size.own for size in sizes]
@@ -111,12 +114,12 @@ class Memory:
         self._judge(sizes, needs)
         for number, size in enumerate(sizes):
             took = self._least(needs, number)
-            if self._whole(needs, number) > self.bound and isinstance(inferer, SlidingWindowInferer):
+            if self._whole(needs, number) > self.at_once and isinstance(inferer, SlidingWindowInferer):
                 self._slabs.add(size.file)
             else:
                 took = self._whole(needs, number)
             after = needs[number + 1].reading if number + 1 < len(needs) else 0
-            self.ahead.append(took + SPARE * after <= self.bound)
+            self.ahead.append(took + SPARE * after <= self.at_once)
 
     def in_slabs(self, image: MetaTensor) -> bool:
         """Whether an image ``(C, *spatial)`` as the network sees it is segmented slab by slab.
@@ -129,9 +132,9 @@ class Memory:
             return False
         if not in_slabs(image):
             raise TooLarge(
-                f"{Path(file).name} does not fit in {gigabytes(self.bound)} of memory at once, and what preprocessing does to it "
-                "(more than turning, padding and one resampling) cannot be undone slab by slab. Give more memory_gb, or take "
-                "a machine with more memory."
+                f"{Path(file).name} does not fit in {gigabytes(self.at_once)} of memory at once, and what preprocessing does "
+                "to it (more than turning, padding and one resampling) cannot be undone slab by slab. Give more memory_gb, "
+                "or take a machine with more memory."
             )
         return True
 

@@ -57,7 +57,7 @@ def hand_over(state: State, scans: Scans, serving: str) -> str:
     What is there stays until the new predictions are made, and what a user has made stays for good.
     """
     run = state.runs / final_name(serving)
-    if (run / "bundle/run.json").is_file():
+    if final_name(serving) not in state.stale and (run / "bundle/run.json").is_file():
         _replace_bundle(run / "bundle", state.folder / "bundle")
     new, out = state.folder / NEW, state.folder / "predictions"
     shutil.rmtree(new, ignore_errors=True)

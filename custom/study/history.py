@@ -8,6 +8,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..cohort.names import case_names
+from ..cohort.words import plural
 from ..evaluation.bootstrap import bootstrap_interval
 from ..evaluation.compare import FEW_PATIENTS
 from ..files import write_text
@@ -17,7 +19,14 @@ from .state import State
 from .trainings import WORK
 
 HISTORY = "work/history.json"
-_ALIKE = ("baseline", "method", "task")  # without which two pages say nothing of the labels
+_ALIKE = (
+    "baseline",
+    "method",
+    "task",
+    "overrides",
+    "folds",
+    "seed",
+)  # without which two pages say nothing of the labels
 
 
 def before(state: State, both: Pair, labelled: int) -> list[str]:
@@ -31,14 +40,17 @@ def before(state: State, both: Pair, labelled: int) -> list[str]:
     path = state.folder / HISTORY
     history = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
     without, with_ = (round(mean, 4) for mean in both.means("dice_mean"))
+    labels = _label_of_cases(state)
     dice = {
-        base["case"]: [base["patient"], base["dice_mean"], mine["dice_mean"]]
+        base["case"]: [base["patient"], base["dice_mean"], mine["dice_mean"], labels.get(base["case"], "")]
         for base, mine in zip(both.baseline, both.ours, strict=True)
         if not math.isnan(base["dice_mean"] - mine["dice_mean"])
     }
     settings = state.settings
     now = {"labelled": labelled, "labels": _labels(state), "steps": settings.steps, "baseline": settings.baseline,
-           "method": settings.method, "task": hashlib.sha256(json.dumps(state.task, sort_keys=True).encode()).hexdigest(),
+           "method": settings.method, "folds": settings.folds, "seed": settings.seed,
+           "overrides": json.loads(json.dumps(settings.overrides)),
+           "task": hashlib.sha256(json.dumps(state.task, sort_keys=True).encode()).hexdigest(),
            "without": without, "with": with_, "dice": dice}  # fmt: skip
     others = [row for row in history if not _same(row, now, ("labels", *_ALIKE)) or row["labelled"] != labelled]
     write_text(path, json.dumps([*others, now], indent=1) + "\n")
@@ -50,6 +62,18 @@ def _labels(state: State) -> str:
     return labels_digest(path.read_text(encoding="utf-8")) if path.is_file() else ""
 
 
+def _label_of_cases(state: State) -> dict[str, str]:
+    """A digest of the label that each case was judged by."""
+    found: dict[str, str] = {}
+    for part in state.trainings.parts:
+        entries = json.loads((state.folder / WORK / f"{part.name}.json").read_text(encoding="utf-8"))["test"]
+        cases = case_names(entries, state.task["channels"])
+        found |= {
+            case: labels_digest(json.dumps({"test": [entry]})) for entry, case in zip(entries, cases, strict=True)
+        }
+    return found
+
+
 def _same(row: Mapping[str, Any], now: Mapping[str, Any], keys: Sequence[str]) -> bool:
     return all(row.get(key, now[key]) == now[key] for key in keys)  # rows of earlier versions say less
 
@@ -59,7 +83,9 @@ def _line(row: dict[str, Any], now: dict[str, Any]) -> str:
         f"Before, with {row['labelled']} labelled patients ({row['steps']} steps): Dice {row['with']:.3f} with the unlabelled "
         f"scans, {row['without']:.3f} without."
     )
-    both_times = [case for case in now["dice"] if case in row.get("dice", {})]
+    judged, same = row.get("dice", {}), now["dice"]
+    both_times = [case for case in same if case in judged and judged[case][3:] in ([], same[case][3:])]
+    repaired = sum(case in judged for case in same) - len(both_times)
     patients = [now["dice"][case][0] for case in both_times]
     if len(set(patients)) < 2:
         return f"{told} Other patients judged then, so the two are not compared patient by patient."
@@ -71,7 +97,9 @@ def _line(row: dict[str, Any], now: dict[str, Any]) -> str:
     more = now["labelled"] - row["labelled"]
     cause = f"{more} more" if more > 0 else f"{-more} fewer" if more < 0 else "labels corrected"
     steps = f" and {now['steps']} steps" if now["steps"] != row["steps"] else ""
-    return f"{told} With {cause}{steps}, on the {len(set(patients))} patients who judged both times: {' and '.join(gains)}{few}."
+    but = f" ({plural(repaired, 'scan')} left out, whose label was corrected since)" if repaired else ""
+    who = f"the {len(set(patients))} patients who judged both times{but}"
+    return f"{told} With {cause}{steps}, on {who}: {' and '.join(gains)}{few}."
 
 
 def _gain(differences: list[float], patients: list[str]) -> str:

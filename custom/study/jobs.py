@@ -30,7 +30,7 @@ from ..run.folder import RunFolder
 from .settings import BUNDLES
 from .side_by_side import Pool, Stopped
 
-SCORES = "evaluation/test"
+SCORES, SUMMARY = "evaluation/test", "summary.json"  # the last of its files
 MAPS = "label_maps"  # below a run's folder
 TRAINED = "bundle/run.json"  # the last file of a training
 CACHE = "cache"  # of the preprocessed scans, beside the runs
@@ -178,7 +178,7 @@ class Runner:
         with RunFolder(folder / "job", option="study"):  # two calls may share a study
             same = _same(folder, job)
             if not same:  # before the new settings are there: a study that is killed here must not take it for theirs
-                marks = (folder / TRAINED, folder / SCORES / "summary.json", folder / MAPS / confidence.FILE)
+                marks = (folder / TRAINED, folder / SCORES / SUMMARY, folder / MAPS / confidence.FILE)
                 for stale in (*marks, *folder.glob("last_*.pt")):
                     stale.unlink(missing_ok=True)
                 write_text(folder / "job/settings.json", json.dumps(job.settings(), indent=1) + "\n")
@@ -307,7 +307,7 @@ def _same(folder: Path, job: Job) -> bool:
 
 
 def _judged(folder: Path, job: Job) -> bool:
-    return not job.judged or (folder / SCORES / "summary.json").is_file()
+    return not job.judged or (folder / SCORES / SUMMARY).is_file()
 
 
 def _mapped(folder: Path, job: Job) -> bool:

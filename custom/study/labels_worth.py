@@ -17,6 +17,7 @@ REACH = 4  # times the largest number of labelled patients: what lies beyond is 
 FEWEST = 3  # patients
 DRAWS = 4000
 POINTS = 100  # Dice points of 1 Dice
+POWER = 0.8  # share of studies that are to tell a difference that is there
 
 Draws = NDArray[np.float64]  # (DRAWS,)
 
@@ -189,28 +190,29 @@ def worth(ours: Curve, baseline: Curve, labelled: int) -> Amount:
     return Amount(value, min(low, value), max(high, value), never or _beyond(value, baseline.largest))
 
 
-def patients_needed(differences: Sequence[float], width: float) -> int:
-    r"""Test patients for a 95 % interval of the mean paired difference: the least n with
-    :math:`t_{n-1,\,0.975} \, s / \sqrt{n} \le w`.
+def patients_needed(differences: Sequence[float], amount: float) -> int:
+    r"""Test patients with whom a mean paired difference is told from 0 in four of five studies: the least n with
+    :math:`(t_{n-1,\,0.975} + z_{0.8}) \, s / \sqrt{n} \le d`.
 
-    s is the standard deviation of the patients' differences, w the half width. At least as many as a verdict asks for
+    s is the standard deviation of the patients' differences, d the difference. At least as many as a verdict asks for
     (:data:`~..evaluation.compare.FEW_PATIENTS`).
 
     Args:
         differences: ours minus the baseline, Dice in [-1, 1], a number a patient; NaN is left out.
-        width: w > 0, half of the interval's, in Dice points.
+        amount: d > 0, in Dice points.
 
     Raises:
-        ValueError: fewer than two differences, which have no spread; a width that is not above 0.
+        ValueError: fewer than two differences, which have no spread; an amount that is not above 0.
     """
     known = np.array([value for value in differences if not math.isnan(value)])
-    if len(known) < 2 or not width > 0:
-        raise ValueError(f"expected two differences or more and a width above 0, got {len(known)} and {width:g}")
+    if len(known) < 2 or not amount > 0:
+        raise ValueError(f"expected two differences or more and an amount above 0, got {len(known)} and {amount:g}")
     from scipy.special import ndtri, stdtrit
 
-    upper, ratio = (1 + LEVEL) / 2, POINTS * float(known.std(ddof=1)) / width
-    count = max(FEW_PATIENTS, math.ceil((float(ndtri(upper)) * ratio) ** 2))  # by the normal law: too few
-    while float(stdtrit(count - 1, upper)) * ratio > math.sqrt(count):
+    upper, ratio = (1 + LEVEL) / 2, POINTS * float(known.std(ddof=1)) / amount
+    power = float(ndtri(POWER))
+    count = max(FEW_PATIENTS, math.ceil(((float(ndtri(upper)) + power) * ratio) ** 2))  # by the normal law: too few
+    while (float(stdtrit(count - 1, upper)) + power) * ratio > math.sqrt(count):
         count += 1
     return count
 

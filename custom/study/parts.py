@@ -11,10 +11,12 @@ from typing import Any
 
 from ..cohort.data_list import record_path
 from ..cohort.split import FoundScan, ScansByPatient, can_evaluate, has_label
+from ..evaluation.compare import FEW_PATIENTS
 from ..files import write_text
 from .settings import StudyError
 
 HELD_OUT = 0.3  # of the labelled patients, where one part judges and no folds
+MANY = 15  # labelled patients from which on a held-out part judges
 Entries = dict[str, list[dict[str, Any]]]
 
 
@@ -40,7 +42,8 @@ class Part:
 def divide(scans: ScansByPatient, folds: int, seed: int) -> list[Part]:
     """Deal the labelled patients to the folds, by ``seed``; each that can judge does so once.
 
-    With one fold, 30 % of them judge. A patient with a scan that lacks its label or a modality never judges.
+    With one fold, 30 % of them judge, and of 15 or more as many as a verdict asks for. A patient with a scan that lacks its
+    label or a modality never judges.
 
     Raises:
         StudyError: fewer than two labelled patients, or fewer that can judge than folds.
@@ -60,7 +63,8 @@ def divide(scans: ScansByPatient, folds: int, seed: int) -> list[Part]:
             f"{folds} folds need as many. Label the other scans of some patients"
         )
     if folds == 1:
-        count = min(max(1, round(HELD_OUT * len(able))), len(order) - 1)
+        least = FEW_PATIENTS if len(able) >= MANY else 1
+        count = min(max(least, round(HELD_OUT * len(able))), len(order) - 1)
         dealt = [able[:count]]
     else:
         dealt = [able[k::folds] for k in range(folds)]

@@ -27,7 +27,7 @@ from . import budget as lengths
 from . import rules, space, task_file
 from .commands import IMPORTS, MEMORY, PEAK, SECONDS
 from .jobs import CACHE, Job, Runner
-from .parts import divide, entries_of, write_list
+from .parts import MANY, divide, entries_of, write_list
 from .patients import Grouping, propose
 from .remarks import refuse_twins, remarks
 from .seen import Seen, see
@@ -35,7 +35,6 @@ from .settings import CORRECTED, FILE, TASK, Settings, StudyError, copies, diges
 from .sources import Source, find
 from .trainings import RECORD, WORK, by_patient, unlabelled_scans
 
-FEW = 15  # labelled patients below which all of them judge in turn
 FOLDS = (4, 3, 2)
 PROBE = f"{WORK}/probe"
 PROBE_STEPS = 6  # of each of two epochs, of which the second is timed
@@ -167,7 +166,7 @@ def plan(folder: Path, asked: Asked, tell: Callable[[str], None] = print) -> Set
     tell(f"Timing a few steps of {', '.join(names)} on this machine ...")
     costs, probed = _probe(folder, asked, parts[0], cohort.scans, _voxels(planned[smallest]), jobs, threads)
     sizes = lengths.Sizes(
-        judged=sum(len(found) for patient, found in cohort.scans.items() if can_evaluate(found)),
+        judged=sum(len(cohort.scans[patient]) for part in parts for patient in part.judges),
         unlabelled=len(unlabelled_scans(cohort.scans)),
     )
     voxels = space.rooms_in_memory(probed, {room: _voxels(numbers) for room, numbers in planned.items()}, jobs)
@@ -207,7 +206,7 @@ def _count(shape: lengths.Shape, settings: Settings) -> int:
 def _folds(scans: ScansByPatient) -> list[int]:
     """How many folds there may be, most first: one, where the labelled patients suffice for a part that is held out."""
     able = sum(can_evaluate(found) for found in scans.values())
-    if able >= FEW:
+    if able >= MANY:
         return [1]
     return [count for count in FOLDS if count <= able] or [1]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -158,7 +158,7 @@ def predict(held_out: Sequence[Scan], unlabelled: Sequence[Scan]) -> Quality:
     told = [scan for scan in unlabelled if not scan.nothing_found]
     values = MODELS[model](features, dice, patients)(_features(told))
     predicted |= {scan.name: float(value) for scan, value in zip(told, values, strict=True)}
-    return Quality(
+    found = Quality(
         predicted,
         first=_order(unlabelled, predicted),
         nothing_found=empty,
@@ -169,6 +169,8 @@ def predict(held_out: Sequence[Scan], unlabelled: Sequence[Scan]) -> Quality:
         naive_error=_error(_held_out(_constant, features, dice, patients), dice),
         rank_correlation=math.nan if model == "constant" else _spearman(held, dice),
     )
+    # a prediction that is not worth a figure is not worth an order either
+    return found if found.useful else replace(found, first=_order(unlabelled, dict.fromkeys(predicted, math.nan)))
 
 
 def _too_few(patients: int, without: int) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..cohort.split import FoundScan
-from .jobs import SCORES, stale
+from .jobs import SCORES, SUMMARY, stale
 from .parts import Part
 from .settings import Settings
 from .trainings import RUNS, Trainings, fold_name
@@ -49,11 +49,12 @@ class State:
 
     def judged(self, *kinds: tuple[str, str]) -> list[Part]:
         """The parts in which all of these, each a bundle and a kind, are scored as the study is now."""
-        return [
-            part
-            for part in self.trainings.parts
-            if all(self.table(part, *kind).is_file() and fold_name(part, *kind) not in self.stale for kind in kinds)
-        ]
+        return [part for part in self.trainings.parts if all(self.scored(part, *kind) for kind in kinds)]
+
+    def scored(self, part: Part, bundle: str, kind: str = "") -> bool:
+        """Whether a run is scored as the study is now: a job that begins anew removes the summary, and the table may stay."""
+        summary = self.table(part, bundle, kind).with_name(SUMMARY)
+        return summary.is_file() and fold_name(part, bundle, kind) not in self.stale
 
     @cached_property
     def stale(self) -> frozenset[str]:

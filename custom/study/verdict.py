@@ -12,25 +12,27 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from ..evaluation.case_report import Row
 from ..evaluation.case_table import read_cases
-from ..evaluation.compare import Difference, beside_dice, judgement, paired_difference, significance
+from ..evaluation.compare import FEW_PATIENTS, Difference, beside_dice, judgement, paired_difference, significance
 from ..evaluation.compare import verdict as compared
 from ..files import write_text
 from ..report import charts, page, pair
 from ..report.inputs import read_evaluated
 from ..report.palette import GRID, LINE_COLOURS
-from ..report.tables import Cell, Column, Table, number, texts
+from ..report.tables import NOTHING, Cell, Column, Table, interval, number, texts
 from ..report.unlabelled import notes
 from . import labels_worth
 from .budget import ENOUGH
 from .handed_over import hand_over, write_scores
 from .history import before
+from .jobs import TRAINED
 from .parts import Part
 from .pooled import pool
 from .scans import unlabelled
 from .settings import StudyError
 from .state import State
-from .trainings import final_name, fold_name
+from .trainings import final_name
 
 PAGE = "verdict.html"
 SCORED = "work/scores"
@@ -94,6 +96,7 @@ def write(state: State) -> Path:
         calibration=_calibration(tables, serving),
         curves=_curves(state),
         serving=serving,
+        handed_over=_handed_over(state, serving, bool(scans.order)),
         failed=state.failed,
         stale=sorted(state.stale),
     )
@@ -139,7 +142,8 @@ def _needed(dice: Difference, both: pair.Pair) -> str:
     width = max(abs(100 * dice.mean), 1.0)
     count = labels_worth.patients_needed(means, width)
     return (
-        f"To tell a difference of {width:.1f} points from none, some {count} labelled patients would have to judge; "
+        f"To tell a difference of {width:.1f} points from none in four of five studies, some {count} labelled patients would "
+        "have to judge; "
         f"{len(means)} do."
     )
 
@@ -161,11 +165,19 @@ def _equal_time(state: State) -> Difference | None:
     if not state.settings.steps_at_equal_time:
         return None
     parts = state.judged((baseline, "equal_time"), (method, ""))
-    if not parts:
+    if len(parts) < len(state.trainings.parts):  # the verdict above would be on other patients
         return None
     ours = [row for part in parts for row in read_cases(state.table(part, method))]
     theirs = [row for part in parts for row in read_cases(state.table(part, baseline, "equal_time"))]
-    return paired_difference(ours, theirs)
+    return _paired(ours, theirs)
+
+
+def _paired(ours: Sequence[Row], theirs: Sequence[Row]) -> Difference | None:
+    """None where no case has a Dice: a fold may have empty labels alone."""
+    known = any(
+        math.isfinite(a["dice_mean"]) and math.isfinite(b["dice_mean"]) for a, b in zip(ours, theirs, strict=True)
+    )
+    return paired_difference(ours, theirs) if known else None
 
 
 @dataclass(frozen=True)
@@ -175,8 +187,8 @@ class Other:
 
     name: str
     dice: float
-    to_baseline: Difference
-    to_method: Difference
+    to_baseline: Difference | None
+    to_method: Difference | None
 
 
 def _others(state: State) -> Table | None:
@@ -192,7 +204,7 @@ def _others(state: State) -> Table | None:
         )
         known = [row["dice_mean"] for row in rows if math.isfinite(row["dice_mean"])]
         mean = math.fsum(known) / len(known) if known else math.nan
-        found.append(Other(name, mean, paired_difference(rows, before), paired_difference(rows, ours)))
+        found.append(Other(name, mean, _paired(rows, before), _paired(rows, ours)))
     if not found:
         return None
     columns = [
@@ -206,8 +218,29 @@ def _others(state: State) -> Table | None:
     )
 
 
-def _difference(dice: Difference) -> str:
-    return f"{100 * dice.mean:+.1f} ({100 * dice.low:+.1f} to {100 * dice.high:+.1f})"
+def _difference(dice: Difference | None) -> str:
+    if dice is None:
+        return NOTHING
+    amount = number(100 * dice.mean, 1, sign=True).text
+    if not math.isfinite(dice.low):
+        return f"{amount} (one patient)"
+    few = "; too few patients to tell" if dice.patients < FEW_PATIENTS else ""
+    return f"{amount} ({interval(100 * dice.low, 100 * dice.high, 1, sign=True).text}{few})"
+
+
+def _handed_over(state: State, serving: str, segmented: bool) -> dict[str, str]:
+    """Which of ``bundle/`` and ``predictions/`` is there and of this page, and what is to be said of one that is not."""
+    name = final_name(serving)
+    served = name not in state.stale and (state.runs / name / TRAINED).is_file()
+    there = [f"bundle/ ({serving}, trained with all labels)"] * served + [
+        "predictions/ (of every unlabelled scan)"
+    ] * segmented
+    missing = (
+        ""
+        if served
+        else f" {serving} is not trained with all labels yet: a bundle/ that is there is of an earlier page."
+    )
+    return {"there": ", ".join(there), "missing": missing}
 
 
 # more labels
@@ -233,8 +266,9 @@ def _worth(state: State, parts: Sequence[Part]) -> Worth:
             for part in parts
             for kind, patients in (("", part.train), ("half", part.half))
             if (part.can_halve or not kind)
-            and state.table(part, bundle, kind).is_file()
-            and fold_name(part, bundle, kind) not in state.stale
+            and all(
+                state.scored(part, each, kind) for each in (baseline, method)
+            )  # the curves are of the same patients
             for row in read_cases(state.table(part, bundle, kind))
         ]
         found = labels_worth.fit(points)
@@ -278,8 +312,9 @@ def _curve_chart(curves: Mapping[str, Any], most: int) -> Markup:
         figure = charts.new_figure(5.4, 3.4)
         axis = figure.subplots()
         for colour, (name, (curve, points)) in zip(LINE_COLOURS, curves.items(), strict=False):
+            points = [point for point in points if math.isfinite(point.dice)]
             sizes = sorted({point.labelled for point in points})
-            known = {n: [p.dice for p in points if p.labelled == n and math.isfinite(p.dice)] for n in sizes}
+            known = {n: [p.dice for p in points if p.labelled == n] for n in sizes}
             axis.plot(
                 sizes,
                 [sum(v) / len(v) for v in known.values()],

@@ -93,6 +93,7 @@ def _fold(state: State, part: Part, bundle: str, kind: str, share: float) -> Non
         shown.add(f"{patient}_a", wanted[None] * 100.0, wanted, found, (1, 1, 2), "RAS")
         maps[f"{patient}_a"] = found
     report.write(run / "evaluation/test", "model")
+    (run / "evaluation/test/summary.json").write_text("{}")
     shown.write(run / "evaluation/test/model.slices.npz")
     if not kind:
         _maps(run, maps)

@@ -176,12 +176,13 @@ def test_an_uncertain_worth_has_an_interval():
 
 
 def test_patients_needed_in_closed_form():
-    """Differences of +-10 points of n patients: s = 10 sqrt(n / (n - 1)). Of 100, half width s t / 10, as Student says."""
+    """Differences of +-10 points of n patients: s = 10 sqrt(n / (n - 1)). Of 100, (t + z) s / 10: t of 99 degrees of freedom and
+    z of a power of 0.8 are 1.984217 and 0.841621, from tables."""
     differences = [0.1, -0.1] * 50
     spread = 10 * math.sqrt(100 / 99)
-    assert patients_needed(differences, 1.984217 * spread / 10 + 1e-5) == 100  # t of 99 degrees of freedom, from tables
-    assert patients_needed([*differences, math.nan], 1.984217 * spread / 10 - 1e-5) == 101
-    assert patients_needed(differences, 2.262157 * spread / math.sqrt(10) + 1e-5) == 10  # of 9
+    assert patients_needed(differences, 2.825838 * spread / 10 + 1e-5) == 100
+    assert patients_needed([*differences, math.nan], 2.825838 * spread / 10 - 1e-5) == 101
+    assert patients_needed(differences, (2.262157 + 0.841621) * spread / math.sqrt(10) + 1e-5) == 10  # t of 9
 
 
 def test_no_verdict_is_given_on_fewer_than_six():
@@ -193,12 +194,13 @@ def test_no_verdict_is_given_on_fewer_than_six():
     ([0.1, 0.2], math.nan, "got 2 and nan"),
 ])  # fmt: skip
 def test_without_a_spread_or_a_width_it_is_refused(differences, width, text):
-    with pytest.raises(ValueError, match=f"expected two differences or more and a width above 0, {text}"):
+    with pytest.raises(ValueError, match=f"expected two differences or more and an amount above 0, {text}"):
         patients_needed(differences, width)
 
 
-def test_as_many_patients_give_about_that_width():
+def test_as_many_patients_tell_the_difference_in_four_of_five_studies():
     random = np.random.default_rng(1)
-    count = patients_needed(random.normal(0.0, 0.08, 400).tolist(), 2.0)
-    widths = [1.96 * 100 * random.normal(0.0, 0.08, count).std(ddof=1) / math.sqrt(count) for _ in range(50)]
-    assert np.mean(widths) == pytest.approx(2.0, rel=0.1)
+    count = patients_needed([0.08, -0.08] * 500, 2.0)
+    studies = random.normal(0.02, 0.08, (2000, count))
+    half = 1.97 * studies.std(axis=1, ddof=1) / math.sqrt(count)  # t of some 125 patients
+    assert np.mean(studies.mean(axis=1) > half) == pytest.approx(0.8, abs=0.04)

@@ -51,6 +51,11 @@ def test_one_fold_holds_out_three_in_ten():
     assert len(part.train) == 14
 
 
+def test_of_fifteen_as_many_judge_as_a_verdict_asks_for():
+    """Three in ten would be four, who never can have a verdict."""
+    assert [len(divide(cohort(count), 1, 0)[0].judges) for count in (14, 15, 18, 23)] == [4, 6, 6, 7]
+
+
 def test_the_other_half_of_the_labelled_patients_is_unlabelled():
     scans = cohort(6)
     part = divide(scans, 3, 0)[0]

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from custom.study import quality
 from custom.study.quality import FEWEST, MODELS, Scan, agreement, pool_adjacent_violators, predict
 
 
@@ -101,6 +102,14 @@ def test_confidence_is_used_where_agreement_says_nothing():
     found = predict(scans, [Scan("sure", 0.8, 1.0), Scan("unsure", 0.8, 0.5)])
     assert found.model == "line"
     assert found.predicted["sure"] - found.predicted["unsure"] == pytest.approx(6 / 7 * 0.5)
+
+
+def test_a_prediction_that_is_not_worth_a_figure_makes_no_order(monkeypatch):
+    scans = held_out([0.8] * 6, [0.4, 0.5, 0.6, 0.7, 0.8, 0.9], [0.5, 0.6, 0.7, 0.8, 0.9, 1.0])
+    later = [Scan("sure", 0.7, 1.0), Scan("unsure", 0.8, 0.5)]
+    assert predict(scans, later).first == ("unsure", "sure")
+    monkeypatch.setattr(quality.Quality, "useful", property(lambda self: False))
+    assert predict(scans, later).first == ("sure", "unsure"), "by what the page says: how far the networks agree"
 
 
 def test_agreement_never_speaks_against_a_scan():

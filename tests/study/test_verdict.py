@@ -7,7 +7,6 @@ import json
 import re
 import shlex
 import shutil
-from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 import yaml
 from finished import UNLABELLED, study
+from page_fixtures import words
 
 from custom.evaluation.case_table import read_cases
 from custom.study import handed_over, labels_worth, scans, verdict
@@ -32,18 +32,6 @@ def dice(share: float, side: int) -> float:
     return 2 * part / (1 + part)
 
 
-def words(page: str) -> str:
-    """The text of a page as it is read."""
-    found: list[str] = []
-
-    class Reader(HTMLParser):
-        def handle_data(self, data: str) -> None:
-            found.append(data)
-
-    Reader().feed(re.sub(r"<(style|script).*?</\1>", "", page, flags=re.S))
-    return " ".join(" ".join(found).split())
-
-
 def record(bundle: Path, weights: dict[str, float], seed: int = 0) -> None:
     """What a run says of itself."""
     (bundle / "configs").mkdir(parents=True, exist_ok=True)
@@ -52,15 +40,6 @@ def record(bundle: Path, weights: dict[str, float], seed: int = 0) -> None:
     scans = {"labelled": "1", "validation": "2"}
     about = {"amp": "off", "initial_weights": "", "sha256 of the scans, names and voxels": scans}
     (bundle / "run.json").write_text(json.dumps(about))
-
-
-@pytest.fixture
-def few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without what the first page of this file shows: a picture a scan, and the page of both."""
-    monkeypatch.setattr(handed_over.preview, "write", lambda *_: None)
-    monkeypatch.setattr(handed_over.preview, "write_sheet", lambda *_: None)
-    monkeypatch.setattr(handed_over, "_address", lambda _: "")
-    monkeypatch.setattr(verdict.pair, "compare_report", lambda *_: None)
 
 
 @pytest.fixture(scope="module")
@@ -269,13 +248,23 @@ def test_what_new_labels_brought_is_told_on_the_patients_who_judged_both_times(t
     (now,) = json.loads(path.read_text(encoding="utf-8"))
     assert len(now["dice"]) == 6
     kept = list(now["dice"].items())[:5]
-    earlier = {case: [patient, without - 0.02, with_ - 0.1] for case, (patient, without, with_) in kept}
+    earlier = {case: [patient, without - 0.02, with_ - 0.1, label] for case, (patient, without, with_, label) in kept}
     path.write_text(json.dumps([{**now, "labels": "fewer", "labelled": 5, "steps": 300, "dice": earlier}]))
     text = words(verdict.write(made).read_text(encoding="utf-8"))
     assert (
         "With 1 more and 400 steps, on the 5 patients who judged both times: +10.0 Dice points (95 % interval 10.0 to 10.0) with "
         "them and +2.0 Dice points (95 % interval 2.0 to 2.0) without; too few patients to tell."
     ) in text
+    case = kept[0][0]
+    earlier[case][3] = "another label"
+    path.write_text(json.dumps([{**now, "labels": "fewer", "labelled": 5, "dice": earlier}]))
+    text = words(verdict.write(made).read_text(encoding="utf-8"))
+    assert "on the 4 patients who judged both times (1 scan left out, whose label was corrected since): +10.0" in text
+    of_a_version_before = {name: row[:3] for name, row in earlier.items()}
+    path.write_text(json.dumps([{**now, "labels": "fewer", "labelled": 5, "dice": of_a_version_before}]))
+    assert "on the 5 patients who judged both times: +10.0" in words(verdict.write(made).read_text(encoding="utf-8"))
+    path.write_text(json.dumps([{**now, "labels": "fewer", "labelled": 5, "folds": 2, "dice": earlier}]))
+    assert "who judged both times" not in words(verdict.write(made).read_text(encoding="utf-8"))
 
 
 @pytest.mark.usefixtures("few_pictures")
@@ -283,7 +272,9 @@ def test_where_there_is_no_evidence_it_says_what_it_would_take(tmp_path):
     text = words(verdict.write(study(tmp_path, {"supervised": 0.5, "mean_teacher": 0.5})).read_text(encoding="utf-8"))
     assert "No evidence either way" in text
     assert re.search(
-        r"To tell a difference of 1.0 points from none, some \d+ labelled patients would have to judge; 6 do", text
+        r"To tell a difference of 1.0 points from none in four of five studies, some \d+ labelled patients would have to "
+        "judge; 6 do",
+        text,
     )
 
 

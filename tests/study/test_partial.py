@@ -1,0 +1,78 @@
+"""The page of a study of which parts are missing, failed or judge nothing: told is what can be compared."""
+
+from __future__ import annotations
+
+import math
+import shutil
+
+import pytest
+from finished import study
+from page_fixtures import words
+
+from custom.evaluation.compare import Difference
+from custom.study import labels_worth, verdict
+from custom.study.state import State
+
+BETTER = {"supervised": 0.5, "mean_teacher": 0.75}
+
+
+@pytest.mark.usefixtures("few_pictures")
+def test_scores_of_a_job_that_began_anew_and_failed_are_not_told(tmp_path):
+    """It removes the summary before the training starts; the table of cases stays until it is written anew."""
+    made = study(tmp_path, BETTER)
+    (made.table(made.trainings.parts[1], "mean_teacher").with_name("summary.json")).unlink()
+    failed = State(tmp_path, made.settings, made.task, made.trainings, {"fold2_mean_teacher": "why"})
+    text = words(verdict.write(failed).read_text(encoding="utf-8"))
+    assert "(2 folds of 3)" in text
+    assert "fold2_mean_teacher: why" in text
+
+
+def test_a_number_of_labels_at_which_only_an_empty_label_was_judged_leaves_a_figure():
+    """Folds of 3, 3 and 4 patients: the only one whom the last network judges has none of the structures."""
+    empty = labels_worth.Point(2, "p9", math.nan)
+    points = [empty, *(labels_worth.Point(n, f"p{k}", 0.5 + n / 20) for n in (3, 4) for k in range(4))]
+    assert verdict._curve_chart({"with": (labels_worth.fit(points), points)}, 20)
+
+
+@pytest.mark.usefixtures("few_pictures")
+def test_curves_are_of_trainings_that_both_bundles_have(tmp_path):
+    """Without the half of one bundle in one fold the other's there counts neither, so what is said is that of the folds left."""
+    made = study(tmp_path, BETTER, half=True)
+    part = made.trainings.parts[0]
+    shutil.rmtree(made.table(part, "mean_teacher", "half").parents[2])
+    one = words(verdict.write(made).read_text(encoding="utf-8"))
+    shutil.rmtree(made.table(part, "supervised", "half").parents[2])
+    both = words(verdict.write(made).read_text(encoding="utf-8"))
+    start, end = "What more labels would bring", "Which scans to look at first"
+    assert one[one.rindex(start) : one.rindex(end)] == both[both.rindex(start) : both.rindex(end)]
+
+
+@pytest.mark.usefixtures("few_pictures")
+def test_at_equal_time_is_told_when_all_folds_are_done(tmp_path):
+    made = study(tmp_path, BETTER, steps_at_equal_time=1000)
+    assert "as long in time (1000 steps)" in words(verdict.write(made).read_text(encoding="utf-8"))
+    shutil.rmtree(made.table(made.trainings.parts[0], "supervised", "equal_time").parents[2])
+    assert "as long in time (1000 steps)" not in words(verdict.write(made).read_text(encoding="utf-8"))
+
+
+@pytest.mark.usefixtures("few_pictures")
+def test_a_bundle_that_is_not_trained_with_all_labels_is_not_said_to_be_there(tmp_path):
+    made = study(tmp_path, BETTER)
+    assert "bundle/ (mean_teacher, trained with all labels), predictions/" in words(
+        verdict.write(made).read_text(encoding="utf-8")
+    )
+    shutil.rmtree(made.runs / "final_mean_teacher")
+    text = words(verdict.write(made).read_text(encoding="utf-8"))
+    assert (
+        "(both, case by case). mean_teacher is not trained with all labels yet: a bundle/ that is there is of an earlier"
+        in text
+    )
+    assert "predictions/ (of every" not in text
+
+
+def test_a_difference_of_one_patient_has_no_interval_and_none_has_a_negative_zero():
+    one = Difference(-0.0001, math.nan, math.nan, 1, 1, math.nan)
+    assert verdict._difference(one) == "0.0 (one patient)"
+    assert verdict._difference(None) == "\N{EN DASH}"
+    few = Difference(0.03, -0.01, 0.07, 4, 4, 0.3)
+    assert verdict._difference(few) == "+3.0 (-1.0 to +7.0; too few patients to tell)"
