@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -11,6 +12,9 @@ import torch.distributed as dist
 from torch import nn
 
 from .errors import UserError
+
+START = timedelta(days=1)  # that a rank waits for others who check or read scans: a large cohort takes hours
+_patient: list[dist.ProcessGroup] = []  # the group of :func:`start` for such waiting, or nothing
 
 
 def active() -> bool:
@@ -54,11 +58,13 @@ def start() -> None:
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
         store = dist.PrefixStore(f"attempt {attempt}", store)
     dist.init_process_group(backend, store=store, rank=number, world_size=processes)
+    _patient[:] = [dist.new_group(backend="gloo", timeout=START)]
 
 
 def stop() -> None:
     """Leave the group."""
     if active():
+        _patient.clear()
         dist.destroy_process_group()
 
 
@@ -108,14 +114,19 @@ def by_rank_0(action: Callable[[], Any]) -> None:
             fault = error
     if active():
         message = [str(fault) if fault is not None else None]
-        dist.broadcast_object_list(message, src=0, device=torch.device("cpu"))  # Gloo: waits half an hour, NCCL less
+        dist.broadcast_object_list(message, src=0, group=_waiting(), device=torch.device("cpu"))
         if fault is None and message[0] is not None:
             raise UserError(f"rank 0: {message[0]}")
     if fault is not None:
         raise fault
 
 
-def barrier() -> None:
-    """Wait until every rank is here."""
+def barrier(patient: bool = False) -> None:
+    """Wait until every rank is here; ``patient``: for as long as reading a cohort may take one of them."""
     if active():
-        dist.barrier()
+        dist.barrier(_waiting() if patient else None)
+
+
+def _waiting() -> dist.ProcessGroup | None:
+    """None is the group of all ranks with its own patience: Gloo's half an hour, NCCL's ten minutes."""
+    return _patient[0] if _patient else None

@@ -217,26 +217,28 @@ def test_a_bundle_is_timed_once_and_trained_for_what_fits(scans, tmp_path, monke
     found, jobs = scans("2d"), []
 
     def finish(folder, threads, job):
-        """A start of 5 s, steps of 0.5 s, and half as fast in the first epoch."""
+        """A start of 5 s, steps of 0.5 s, and half as fast in the first epoch; the very first of 0.25 s."""
         jobs.append(job)
+        step = 0.25 if len(jobs) == 1 else 0.5
         run = folder / job.bundle
         (run / "job").mkdir(parents=True)
-        each = 0.5 * job.overrides.get("epoch_steps", job.steps / 2)
+        each = step * job.overrides.get("epoch_steps", job.steps / 2)
         (run / "metrics.csv").write_text(f"step,seconds\n1,{2 * each}\n2,{each}\n")
         took = {"imports": 2.0, str(job.task): 3.0 + 3 * each, "maps": 12.0}
         (run / "job/seconds.json").write_text(json.dumps(took))
 
     monkeypatch.setattr(ours, "_finish", finish)
-    got = ours.run(found, "mean_teacher", tmp_path / "mt", 65.0, 1, 3, {"patch": [64, 64]})
-    probe, training = jobs
+    got = ours.run(found, "mean_teacher", tmp_path / "mt", 605.0, 1, 3, {"patch": [64, 64]})
+    probe, longer, training = jobs
     assert (probe.steps, probe.maps_of, probe.judged) == (12, None, False)
-    assert (training.steps, training.seed, training.judged) == (120, 3, False)
+    assert (longer.steps, longer.maps_of, longer.judged) == (120, None, False)  # 30 s of 605, at what the first few took
+    assert (training.steps, training.seed, training.judged) == (1200, 3, False)
     assert training.overrides == {"patch": [64, 64]}
     assert len(list(training.maps_of.iterdir())) == 3
-    assert (got["steps"], got["inference_seconds"], got["training_seconds"]) == (120, 12.0, 5 + 1.5 * 60)
+    assert (got["steps"], got["inference_seconds"], got["training_seconds"]) == (1200, 12.0, 5 + 1.5 * 600)
     shutil.rmtree(tmp_path / "mt/run")
-    ours.run(found, "mean_teacher", tmp_path / "mt", 65.0, 1, 3, {"patch": [64, 64]})
-    assert len(jobs) == 3  # not timed again
+    ours.run(found, "mean_teacher", tmp_path / "mt", 605.0, 1, 3, {"patch": [64, 64]})
+    assert len(jobs) == 4  # not timed again
 
 
 class Trainer:

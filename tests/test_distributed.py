@@ -160,6 +160,32 @@ def test_rank_0_judges_the_scans_and_every_rank_ends_with_its_text(ranks):
 
 # through torchrun
 
+WAITS = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+import time
+from datetime import timedelta
+import torch.distributed.distributed_c10d as c10d
+c10d.default_pg_timeout = timedelta(seconds=2)  # of Gloo half an hour, of NCCL ten minutes
+from custom import distributed
+distributed.start()
+slow = lambda: time.sleep(5)
+distributed.by_rank_0(slow)
+slow() if distributed.rank() else None
+distributed.barrier(patient=True)
+open(f"rank{{distributed.rank()}}", "w").write("began")
+distributed.stop()
+"""
+
+
+def test_a_start_may_take_longer_than_a_step_is_waited_for(tmp_path):
+    """Rank 0 checks the scans, then rank 1 has more to read."""
+    (tmp_path / "waits.py").write_text(WAITS)
+    done = subprocess.run([*one_machine(2, 0), "waits.py"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert [(tmp_path / f"rank{rank}").read_text() for rank in (0, 1)] == ["began"] * 2
+
+
 TORN = f"""
 import os, signal, sys
 sys.path.insert(0, {str(ROOT)!r})

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import os
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -22,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from custom import markdown, phantom
+from custom import cores, markdown, phantom
 from custom.errors import show_plainly
 from custom.files import typed, write_text
 
@@ -44,7 +43,7 @@ WAYS = {"MONAI's stock parts": {"stock": True}, "ours": {}, "ours, bounded": {"b
 def main(arguments: Sequence[str] | None = None) -> int:
     show_plainly()
     options = _parser().parse_args(arguments)
-    threads = options.threads or len(os.sched_getaffinity(0))
+    threads = options.threads or cores.count()
     with tempfile.TemporaryDirectory() as folder:
         found = measure(options, threads, Path(folder))
     words = sys.argv[1:] if arguments is None else arguments

@@ -25,6 +25,7 @@ from typing import Any
 
 import torch
 
+from custom import cores
 from custom.errors import show_plainly
 from custom.files import typed, write_text
 from custom.run.folder import RunFolder
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     show_plainly()
     options = _parser().parse_args(arguments)
     if not options.table:
-        threads = options.threads or len(os.sched_getaffinity(0))
+        threads = options.threads or cores.count()
         os.environ |= {"OMP_NUM_THREADS": str(threads), "CUDA_VISIBLE_DEVICES": ""}  # of all that is started
         words_of_name = [*options.task.split(":"), options.budget, f"seed{options.seed}", options.size]
         name = "_".join(filter(None, words_of_name))

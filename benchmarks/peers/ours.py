@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from custom.study.jobs import MAPS, Job, Runner, lengths
 from custom.study.plan import PROBE_STEPS
 
 from .cohort import Cohort, PeersError, links
+
+PROBE = 0.05  # of the budget, that measuring the pace takes, besides it
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def run(
         Stopped: on SIGTERM or Ctrl-C.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    pace = _pace(cohort, bundle, folder, threads, seed, overrides)
+    pace = _pace(cohort, bundle, folder, budget, threads, seed, overrides)
     steps = pace.steps(budget, bundle)
     images = links(cohort, folder / "images")
     job = Job(
@@ -84,19 +86,31 @@ def maps_of(folder: Path, bundle: str) -> Path:
     return folder / "run" / bundle / MAPS
 
 
-def _pace(cohort: Cohort, bundle: str, folder: Path, threads: int, seed: int, overrides: Mapping[str, Any]) -> Pace:
-    """Measured by two epochs of a few steps, of which the second is timed; kept for a later call."""
+def _pace(
+    cohort: Cohort, bundle: str, folder: Path, budget: float, threads: int, seed: int, overrides: Mapping[str, Any]
+) -> Pace:
+    """Measured by a few steps, then by as many as take :data:`PROBE` of the budget, since a machine is seldom as fast for minutes
+    as for a second; kept for a later call."""
     kept = folder / "pace.json"
     if not kept.is_file():
-        few = {**overrides, "epoch_steps": PROBE_STEPS}
-        job = Job(bundle, bundle, cohort.own_list, cohort.task_file, 2 * PROBE_STEPS, seed, title=f"a few steps of {bundle}",
-                  overrides=few)  # fmt: skip
-        _finish(folder / "probe", threads, job)
-        took = json.loads((folder / "probe" / bundle / "job" / SECONDS).read_text())
-        epochs = _epochs(folder / "probe" / bundle)
-        start = took[IMPORTS] + took[str(cohort.task_file)] - sum(epochs)
-        write_text(kept, json.dumps({"start": start, "step": epochs[-1] / PROBE_STEPS}) + "\n")
+        first = _probe(cohort, bundle, folder / "probe", PROBE_STEPS, threads, seed, overrides)
+        longer = max(PROBE_STEPS, int(PROBE * budget / 2 / first.step))
+        pace = _probe(cohort, bundle, folder / "longer_probe", longer, threads, seed, overrides)
+        write_text(kept, json.dumps(asdict(pace)) + "\n")
     return Pace(**json.loads(kept.read_text()))
+
+
+def _probe(
+    cohort: Cohort, bundle: str, folder: Path, steps: int, threads: int, seed: int, overrides: Mapping[str, Any]
+) -> Pace:
+    """Two epochs of so many steps, of which the second is timed."""
+    few = {**overrides, "epoch_steps": steps}
+    job = Job(bundle, bundle, cohort.own_list, cohort.task_file, 2 * steps, seed, title=f"{2 * steps} steps of {bundle}",
+              overrides=few)  # fmt: skip
+    _finish(folder, threads, job)
+    took = json.loads((folder / bundle / "job" / SECONDS).read_text())
+    epochs = _epochs(folder / bundle)
+    return Pace(took[IMPORTS] + took[str(cohort.task_file)] - sum(epochs), epochs[-1] / steps)
 
 
 def _finish(folder: Path, threads: int, job: Job) -> None:

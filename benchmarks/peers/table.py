@@ -30,7 +30,7 @@ ABOUT = "about.json"
 MEANING = (
     "Every method had the same wall-clock time for its training, with all that comes before it (nnU-Net: planning and "
     "preprocessing; ours: start and reading), on the same cores without a GPU; the minutes are what it took. How many steps "
-    "of ours fit is measured beforehand, by a few.",
+    "of ours fit is measured beforehand, for a twentieth of the time.",
     "nnU-Net and `supervised` saw the labelled scans alone, the other bundles the unlabelled ones too. No method saw the "
     "validation part; the last weights of each are scored.",
     "nnU-Net trains with its own plan, on all labelled cases (fold `all`), with its learning-rate schedule shortened to the "

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import os
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from custom import cores
 from custom.errors import show_plainly
 from custom.files import write_text
 
@@ -48,7 +48,7 @@ RATE = "convolution"
 def main(arguments: Sequence[str] | None = None) -> int:
     show_plainly()
     options = _parser().parse_args(arguments)
-    threads = options.threads or len(os.sched_getaffinity(0))
+    threads = options.threads or cores.count()
     for dimensions in options.dimensions:
         found = measure(dimensions, options.bundles, options.rounds, options.steps, threads, options.amp)
         options.out.mkdir(parents=True, exist_ok=True)
