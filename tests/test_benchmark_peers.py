@@ -231,7 +231,11 @@ def test_a_bundle_is_timed_once_and_trained_for_what_fits(scans, tmp_path, monke
     got = ours.run(found, "mean_teacher", tmp_path / "mt", 605.0, 1, 3, {"patch": [64, 64]})
     probe, longer, training = jobs
     assert (probe.steps, probe.maps_of, probe.judged) == (12, None, False)
-    assert (longer.steps, longer.maps_of, longer.judged) == (120, None, False)  # 30 s of 605, at what the first few took
+    assert (longer.steps, longer.maps_of, longer.judged) == (
+        120,
+        None,
+        False,
+    )  # 30 s of 605, at what the first few took
     assert (training.steps, training.seed, training.judged) == (1200, 3, False)
     assert training.overrides == {"patch": [64, 64]}
     assert len(list(training.maps_of.iterdir())) == 3
