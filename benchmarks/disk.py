@@ -106,7 +106,12 @@ def _ours(scans: Sequence[Tensor], folder: Path) -> Store:
     kept = [
         cache.keep(f"{number:064d}", Scan(scan, None, torch.tensor([True])), again) for number, scan in enumerate(scans)
     ]
-    return Store(lambda number, box: kept[number].voxels()[0][box], [each.path for each in kept])
+
+    def read(number: int, box: Box) -> Tensor:
+        kept[number].soon(-1, box[1:])
+        return kept[number].voxels()[0][box]
+
+    return Store(read, [each.path for each in kept])
 
 
 def _torch(scans: Sequence[Tensor], folder: Path) -> Store:

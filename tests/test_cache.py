@@ -413,10 +413,39 @@ def test_where_a_file_system_keeps_coarse_times_voxels_are_checked_once(tmp_path
     assert len(checked) <= 2  # when it was written, and by who reads it
 
 
+@pytest.mark.parametrize("slices", [False, True])
+def test_what_a_patch_is_cut_from_is_asked_for_before_and_no_more(cases, tmp_path, monkeypatch, slices):
+    asked = {}
+
+    def advise(descriptor, start, length, advice):
+        assert advice == os.POSIX_FADV_WILLNEED
+        asked.setdefault(os.readlink(f"/proc/self/fd/{descriptor}"), []).append((start, length))
+
+    monkeypatch.setattr(os, "posix_fadvise", advise)
+    bank = Bank(cases, reading(), slices=slices, storage=on_disk(tmp_path))
+    plain = Bank(cases, reading(), slices=slices)
+    size = [4] * len(bank.shape(0))
+    items = torch.tensor([0, len(bank.items) - 1])
+    centres = torch.tensor([[3] * len(size), [0] * len(size)])
+    torch.testing.assert_close(bank.crops(items, centres, size), plain.crops(items, centres, size), rtol=0, atol=0)
+    assert len(asked) == 2, "a file each"
+    scan = bank._scan(0)
+    (image, label) = asked[str(scan.path)]
+    told = scan.told["arrays"]
+    voxels, classes = scan.voxels()
+    if slices:
+        first, last = voxels[0, 0], classes[0]
+    else:
+        first, last = voxels[0, 1:5], classes[1:5]  # rows 3 - 2 to 3 + 2 of the first axis
+    begin = {name: scan.told["start"] + told[name][1] for name in ("image", "label")}
+    assert image == (begin["image"] + 2 * first.storage_offset() - 2 * voxels.storage_offset(), 2 * first.numel())
+    assert label == (begin["label"] + last.storage_offset() - classes.storage_offset(), last.numel())
+
+
 def test_a_full_cache_is_read_where_nothing_can_be_written_down(cases, tmp_path, monkeypatch):
     """A folder that may only be read, or a full disk: what was found out about the files is found out again the next time."""
     Bank(cases, reading(), storage=on_disk(tmp_path)).load()
-    (tmp_path / "cache/contents.jsonl").unlink()
+    (tmp_path / "cache/contents.jsonl").unlink(missing_ok=True)  # files that were just written are not in it
     (tmp_path / "cache/contents.jsonl").mkdir()  # nothing can be appended to it
     CALLS.clear()
     Bank(cases, reading(), storage=on_disk(tmp_path)).load()

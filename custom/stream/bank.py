@@ -173,9 +173,15 @@ class Bank(Dataset):
         batch = len(items)
         image = self._zeros((batch, self.num_channels, *size), torch.float32)
         label = self._zeros((batch, 1, *size), torch.uint8) if self.labelled else None
-        for row, (item, centre) in enumerate(zip(items.tolist(), centres.tolist(), strict=True)):
+        boxes = [
+            (item, *_overlap(centre, size, self.shape(item)))
+            for item, centre in zip(items.tolist(), centres.tolist(), strict=True)
+        ]
+        for item, source, _ in boxes:  # all of them are on their way before the first is waited for
+            case, plane = self.items[item].tolist()
+            self._scan(case).soon(plane, source)
+        for row, (item, source, target) in enumerate(boxes):
             voxels, classes = self._item(item)
-            source, target = _overlap(centre, size, voxels.shape[1:])
             image[row][(slice(None), *target)] = voxels[(slice(None), *source)]
             if label is not None and classes is not None:
                 label[row, 0][target] = classes[source]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -45,6 +46,9 @@ class Kept(Protocol):
     def voxels(self) -> tuple[Tensor, Tensor | None]:
         """Image, float16; label ``(*spatial)`` or ``(Z, X, Y)``, uint8, or None."""
 
+    def soon(self, plane: int, box: Sequence[slice]) -> None:
+        """Say that a box of the spatial axes, of one slice or (-1) of all, is read next: it can be on its way."""
+
     def digest(self) -> str:
         """SHA-256 of shapes and values."""
 
@@ -70,6 +74,9 @@ class Scan:
 
     def voxels(self) -> tuple[Tensor, Tensor | None]:
         return self.image, self.label
+
+    def soon(self, plane: int, box: Sequence[slice]) -> None:
+        """It is there."""
 
     def digest(self) -> str:
         state = hashlib.sha256()
