@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from benchmarks.speed.__main__ import _formats
 from benchmarks.speed.phases import PHASES, Clock
 from benchmarks.speed.table import EPOCH, VALIDATED, Measured, floor, milliseconds, page, plot
 from benchmarks.speed.turns import Worker
@@ -74,6 +75,16 @@ def test_the_floor_is_the_best_rate_of_the_run_in_the_step_s_number_format():
     both = {**FOUND, "convolution bfloat16": [Measured(1, rate=1e12)]}
     both["supervised"] = [Measured(1, {"data": 1}, 1, 2e9, "torch.bfloat16")]
     assert floor(both, "supervised") == pytest.approx(2)
+    half = {**both, "convolution float16": [Measured(1, rate=4e12)]}
+    half["supervised"] = [Measured(1, {"data": 1}, 1, 2e9, "torch.float16")]
+    assert floor(half, "supervised") == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("amp", "formats"), [("off", ["float32"]), ("bf16", ["float32", "bfloat16"]), ("fp16", ["float32", "float16"])]
+)
+def test_the_floor_is_measured_in_the_format_of_the_steps(amp, formats):
+    assert _formats(amp) == formats
 
 
 def test_the_page_compares_with_floor_and_peer_and_names_its_command(tmp_path):

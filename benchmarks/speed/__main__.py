@@ -78,7 +78,7 @@ def measure(
             for name in ("supervised", "mean_teacher")
             if name in bundles
         }
-        for kind in ("float32", "bfloat16") if _has_bf16() else ("float32",):
+        for kind in _formats(amp):
             specs[f"{RATE} {kind}"] = ("floor", {"dimensions": dimensions, "format": kind})
         for name, (module, spec) in specs.items():
             workers[name] = Worker(module, spec, threads, Path(folder) / f"{name}.log")
@@ -115,13 +115,15 @@ def _of_bundle(name: str, dimensions: int, shape: dict[str, Any], steps: int, fo
     }  # fmt: skip
 
 
-def _has_bf16() -> bool:
+def _formats(amp: str) -> list[str]:
+    """The number formats of the candidates: float32, and that of autocast."""
     import torch
 
     from custom.training.precision import autocast_dtype
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return autocast_dtype("auto", device) is torch.bfloat16
+    form = autocast_dtype(amp, device)
+    return ["float32", *([] if form is None else [str(form).removeprefix("torch.")])]
 
 
 def _parser() -> argparse.ArgumentParser:

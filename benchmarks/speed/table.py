@@ -52,7 +52,7 @@ def milliseconds(rounds: Sequence[Measured], phase: str = "") -> float:
 
 def floor(found: Mapping[str, Sequence[Measured]], name: str) -> float:
     """Milliseconds that a candidate's multiplications take at the best rate of this run in its number format."""
-    kind = "bfloat16" if "bfloat16" in found[name][0].format else "float32"
+    kind = found[name][0].format.removeprefix("torch.")
     rates = found.get(f"convolution {kind}") or found["convolution float32"]
     return 1000 * found[name][0].flops / max(one.rate for one in rates)
 
