@@ -249,10 +249,8 @@ class Informative(Strategy):
         image = Path(datastore.get_image_uri(name))
         state = _state(image)
         weights = self.served.networks()
-        names = [
-            "model",
-            *sorted(set(weights) - {"model"})[-1:],
-        ]  # of cps: second, which the served average does not follow
+        # of cps the last is "second", which the served average does not follow
+        names = ["model", *sorted(set(weights) - {"model"})[-1:]]
         try:
             logits = [self.served.logits(image, weights[network]) for network in names]
             score = ranking.score(logits, probabilities=self.served.probabilities(weights["model"]))

@@ -13,7 +13,7 @@ def folders(controller: str) -> list[Path]:
     """Of this process's group and of all above it, any of which may be limited: Slurm and systemd limit one far below the root.
 
     Within a container the path may be the host's, and not be there: the root, which is always among them, is the container's own
-    group then. Folders that are not there are not left out.
+    group then. Folders that do not exist are among them too.
 
     Args:
         controller: such as ``memory`` or ``cpu``.
@@ -26,9 +26,8 @@ def folders(controller: str) -> list[Path]:
     for line in lines:
         match = re.fullmatch(r"\d+:([^:]*):/(.*)", line)
         if match and (match[1] == "" or controller in match[1].split(",")):
-            top = (
-                ROOT / match[1] if match[1] else ROOT
-            )  # version 2 has one tree, version 1 one for each set of controllers
+            # version 2 has one tree, version 1 one for each set of controllers
+            top = ROOT / match[1]
             path = Path(match[2])
             found += [top, *(top / part for part in [path, *path.parents] if part != Path())]
     return list(dict.fromkeys(found))

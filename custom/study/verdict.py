@@ -266,9 +266,8 @@ def _worth(state: State, parts: Sequence[Part]) -> Worth:
             for part in parts
             for kind, patients in (("", part.train), ("half", part.half))
             if (part.can_halve or not kind)
-            and all(
-                state.scored(part, each, kind) for each in (baseline, method)
-            )  # the curves are of the same patients
+            # the curves are of the same patients
+            and all(state.scored(part, each, kind) for each in (baseline, method))
             for row in read_cases(state.table(part, bundle, kind))
         ]
         found = labels_worth.fit(points)

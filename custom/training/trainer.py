@@ -208,9 +208,8 @@ class DualStreamTrainer(Trainer):
 
     def _start(self) -> None:
         self.data_digest()  # reads every scan: what cannot be read ends the run here, and no epoch waits for a file
-        distributed.barrier(
-            patient=True
-        )  # one may have more to preprocess than the others, as a machine that was replaced
+        # one may have more to preprocess than the others, as a machine that was replaced
+        distributed.barrier(patient=True)
         if self.resume and self.output is not None:
             self._resume(self.output)
         if self.output is not None:
