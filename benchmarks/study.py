@@ -66,14 +66,16 @@ def truth(folder: Path, labels: Path) -> list[str]:
     errors = [abs(predicted[names[k]] - serving[k]) for k in told]
     ranked = [k for k, name in enumerate(names) if math.isfinite(agreement.get(name, math.nan))]
     x, y = np.array([agreement[names[k]] for k in ranked]), serving[ranked]
-    best = np.abs(np.polyval(np.polyfit(x, y, 1), x) - y).mean()
-    naive = np.abs(y - np.median(y)).mean()
+    # both guesses are judged on the scans that have a figure
+    same = np.isin(ranked, told) if told else np.full(len(ranked), True)
+    best = np.abs(np.polyval(np.polyfit(x[same], y[same], 1), x[same]) - y[same]).mean()
+    naive = np.abs(y[same] - np.median(y[same])).mean()
     return [
         folder.name,
         f"{100 * said.mean:+.1f} ({100 * said.low:.1f} to {100 * said.high:.1f})",
         f"{100 * (ours - theirs).mean():+.1f} ({100 * low:.1f} to {100 * high:.1f})",
         str(len(names)),
-        f"{100 * float(np.mean(errors)):.1f}" if errors else "none told",
+        f"{100 * float(np.mean(errors)):.1f} ({len(told)} scans)" if errors else "none told",
         f"{100 * best:.1f}",
         f"{100 * naive:.1f}",
         f"{_spearman(x, y):.2f}",

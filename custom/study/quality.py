@@ -59,9 +59,11 @@ class Quality:
 
     Args:
         predicted: Dice in [0, 1] by the scan's name; NaN where nothing was found, and where there is no figure.
-        first: all names, what to correct first first: scans in which nothing was found, then by predicted Dice, then by
-            agreement, then by name.
+        first: all names, what to correct first first: scans in which nothing was found, then those beyond, then by
+            predicted Dice, then by agreement, then by name.
         nothing_found: names of those scans (:attr:`Scan.nothing_found`), in alphabetical order.
+        beyond: names of the scans on which the networks agree less than on every labelled one, in alphabetical order:
+            how good such a label map is was never seen.
         scans, patients: how many labelled ones that rests on.
         reason: why there is no figure; empty where there is.
         model: ``constant``, ``line`` or ``isotonic``; empty where there is no figure.
@@ -75,6 +77,7 @@ class Quality:
     nothing_found: tuple[str, ...]
     scans: int
     patients: int
+    beyond: tuple[str, ...] = ()
     reason: str = ""
     model: str = ""
     error: float = math.nan
@@ -130,6 +133,9 @@ def predict(held_out: Sequence[Scan], unlabelled: Sequence[Scan]) -> Quality:
     agreement. The error that is told is of the whole procedure: the patient who judges takes no part in the choice
     either, because the smallest of three errors is too small an estimate of its own.
 
+    A scan on which the networks agree less than on every labelled one gets no figure: an isotonic regression is level
+    there, and where all labelled scans are outlined well it would call the worst ones good.
+
     Scans in which nothing was found, and scans whose label has none of the structures, teach nothing here and are left
     out.
 
@@ -151,26 +157,31 @@ def predict(held_out: Sequence[Scan], unlabelled: Sequence[Scan]) -> Quality:
     empty = tuple(sorted(scan.name for scan in unlabelled if scan.nothing_found))
     if len(whose) < FEWEST:
         reason = _too_few(len(whose), len(held_out) - len(known))
-        return Quality(predicted, _order(unlabelled, predicted), empty, len(known), len(whose), reason)
+        return Quality(predicted, _order(unlabelled, predicted), empty, len(known), len(whose), reason=reason)
     features, dice = _features(known), np.array([scan.dice for scan in known])
     model = _choose(features, dice, patients)
     held = _held_out(_chosen, features, dice, patients)
-    told = [scan for scan in unlabelled if not scan.nothing_found]
+    least = float(features[:, 0].min())
+    found = [scan for scan in unlabelled if not scan.nothing_found]
+    told = [scan for scan in found if scan.agreement >= least]
     values = MODELS[model](features, dice, patients)(_features(told))
     predicted |= {scan.name: float(value) for scan, value in zip(told, values, strict=True)}
-    found = Quality(
+    quality = Quality(
         predicted,
         first=_order(unlabelled, predicted),
         nothing_found=empty,
         scans=len(known),
         patients=len(whose),
+        beyond=tuple(sorted(scan.name for scan in found if scan.agreement < least)),
         model=model,
         error=_error(held, dice),
         naive_error=_error(_held_out(_constant, features, dice, patients), dice),
         rank_correlation=math.nan if model == "constant" else _spearman(held, dice),
     )
     # a prediction that is not worth a figure is not worth an order either
-    return found if found.useful else replace(found, first=_order(unlabelled, dict.fromkeys(predicted, math.nan)))
+    if quality.useful:
+        return quality
+    return replace(quality, beyond=(), first=_order(unlabelled, dict.fromkeys(predicted, math.nan)))
 
 
 def _too_few(patients: int, without: int) -> str:

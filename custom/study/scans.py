@@ -23,13 +23,15 @@ from .state import State
 from .trainings import RECORD, WORK, final_name, fold_name
 from .unlike import unlike
 
+BEYOND = "the networks agree less than on any labelled scan"
+
 
 @dataclass(frozen=True)
 class Later:
     """An unlabelled scan as the page lists it."""
 
     name: str
-    predicted: float
+    predicted: float  # NaN: no figure
     agreement: float
     confidence: float
     marks: tuple[str, ...]
@@ -69,7 +71,8 @@ def unlabelled(state: State, parts: Sequence[Part], both: pair.Pair, serving: st
     of = {scan.name: scan for scan in later}
     order = [
         Later(name, found.predicted.get(name, math.nan) if found.useful else math.nan, of[name].agreement, of[name].confidence,
-              (*(("nothing found",) if name in found.nothing_found else ()), *marks.get(name, ())))
+              (*(("nothing found",) if name in found.nothing_found else ()), *((BEYOND,) if name in found.beyond else ()),
+               *marks.get(name, ())))
         for name in found.first
     ]  # fmt: skip
     predicted = (

@@ -80,7 +80,7 @@ def test_what_the_chosen_model_says_comes_with_its_basis():
 def test_error_and_naive_error_in_closed_form():
     """All agreement equal: each patient is guessed by the mean of the others, y_i - mean of the others = n / (n - 1) of
     its distance from the mean."""
-    found = predict(held_out([0.8] * 4, [0.5, 0.6, 0.8, 0.9]), new(0.2, 0.9))
+    found = predict(held_out([0.8] * 4, [0.5, 0.6, 0.8, 0.9]), new(0.85, 0.9))
     assert found.model == "constant"
     assert found.error == found.naive_error == pytest.approx(4 / 3 * (0.2 + 0.1 + 0.1 + 0.2) / 4)
     assert not found.useful
@@ -91,9 +91,27 @@ def test_error_and_naive_error_in_closed_form():
 
 def test_a_step_is_found_by_isotonic_regression():
     at = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
-    found = predict(held_out(at, [0.2] * 5 + [0.9] * 5), new(0.0, 0.25, 0.55, 0.95))
+    found = predict(held_out(at, [0.2] * 5 + [0.9] * 5), new(0.1, 0.25, 0.55, 0.95))
     assert found.model == "isotonic"
     assert found.predicted == pytest.approx({"u0": 0.2, "u1": 0.2, "u2": 0.55, "u3": 0.9})
+
+
+@pytest.mark.parametrize(("dices", "model"), [
+    ([0.93, 0.93, 0.93, 0.94, 0.96, 0.97, 0.97, 0.97, 0.98], "isotonic"),  # level at its foot
+    ([0.84, 0.87, 0.86, 0.9, 0.89, 0.93, 0.92, 0.96, 0.95], "line"),
+])  # fmt: skip
+def test_where_networks_agree_less_than_on_any_labelled_scan_there_is_no_figure(dices, model):
+    """All labelled scans are outlined well: what they teach says nothing of an outline that is not."""
+    found = predict(held_out(np.linspace(0.9, 0.98, 9), dices), new(0.95, 0.3, 0.9, 0.89, 1.0))
+    assert (found.model, found.useful) == (model, True)
+    assert found.beyond == ("u1", "u3")
+    assert [name for name, dice in found.predicted.items() if math.isnan(dice)] == ["u1", "u3"]
+    assert found.first == ("u1", "u3", "u2", "u0", "u4")  # before all that have a figure
+
+
+def test_without_a_figure_for_any_scan_none_stands_out():
+    found = predict(held_out([0.8] * 4, [0.5, 0.6, 0.8, 0.9]), new(0.2, 0.9))
+    assert (found.useful, found.beyond, found.first) == (False, (), ("u0", "u1"))
 
 
 def test_confidence_is_used_where_agreement_says_nothing():
@@ -106,7 +124,7 @@ def test_confidence_is_used_where_agreement_says_nothing():
 
 def test_a_prediction_that_is_not_worth_a_figure_makes_no_order(monkeypatch):
     scans = held_out([0.8] * 6, [0.4, 0.5, 0.6, 0.7, 0.8, 0.9], [0.5, 0.6, 0.7, 0.8, 0.9, 1.0])
-    later = [Scan("sure", 0.7, 1.0), Scan("unsure", 0.8, 0.5)]
+    later = [Scan("sure", 0.8, 1.0), Scan("unsure", 0.81, 0.5)]
     assert predict(scans, later).first == ("unsure", "sure")
     monkeypatch.setattr(quality.Quality, "useful", property(lambda self: False))
     assert predict(scans, later).first == ("sure", "unsure"), "by what the page says: how far the networks agree"
@@ -120,7 +138,7 @@ def test_agreement_never_speaks_against_a_scan():
 
 
 def test_a_prediction_is_a_dice():
-    found = predict(held_out(np.linspace(0.5, 0.9, 9), np.linspace(0.0, 1.0, 9)), new(0.0, 1.0))
+    found = predict(held_out(np.linspace(0.5, 0.9, 9), np.linspace(0.0, 1.0, 9)), new(0.5, 1.0))
     assert found.predicted == {"u0": 0.0, "u1": 1.0}
 
 

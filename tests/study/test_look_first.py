@@ -1,0 +1,39 @@
+"""A scan that is outlined worse than anything that labelled scans showed: marked, first, and without a figure."""
+
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pytest
+from finished import study
+from page_fixtures import words
+
+from custom.study import handed_over, scans, verdict
+from custom.study.quality import Scan
+
+
+@pytest.mark.usefixtures("few_pictures")
+@pytest.mark.parametrize(("least", "none", "said"), [
+    (0.9, ["p08_a", "p06_a", "p07_a"], "No figure for 3 scans, on which the networks agree less than on any labelled scan"),
+    (0.81, ["p08_a"], "No figure for 1 scan, on which"),
+    (0.79, [], ""),
+])  # fmt: skip
+def test_where_the_networks_agree_less_than_on_any_labelled_scan_there_is_no_figure(
+    tmp_path, monkeypatch, least, none, said
+):
+    """They agree by 16 / 20 on p08_a, 14 / 17 on p06_a, 16 / 19 on p07_a, and find nothing on p09_a."""
+    at = np.linspace(least, least + 0.08, 9)
+    known = [Scan(f"s{i}", a, 0.9, f"p{i}", a) for i, a in enumerate(at)]
+    monkeypatch.setattr(scans, "_held_out", lambda *_: known)
+    titles = []
+    preview = handed_over.preview.preview
+    monkeypatch.setattr(handed_over.preview, "preview", lambda *given: titles.append(given[2]) or preview(*given))
+    text = words(verdict.write(study(tmp_path, {"supervised": 0.5, "mean_teacher": 0.75})).read_text(encoding="utf-8"))
+    rows = [row for row in csv.DictReader((tmp_path / "scores.csv").open()) if not row["patient"]]
+    assert [row["scan"] for row in rows] == ["p09_a", "p08_a", "p06_a", "p07_a"]
+    assert [row["scan"] for row in rows if scans.BEYOND in row["remarks"]] == none
+    assert [row["scan"] for row in rows if not row["predicted_dice"]] == ["p09_a", *none]
+    assert [title.split("\n")[0] for title in titles if "\n" not in title] == ["p09_a", *none], "on the pictures too"
+    assert ("No figure for" in text) == bool(none)
+    assert said in text
