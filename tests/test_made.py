@@ -25,6 +25,7 @@ from custom.errors import UserError
 from custom.inference.made import FILE, Made
 from custom.inference.saving import SavePredictiond
 from custom.run.config import RunConfig
+from custom.study import jobs
 
 SHAPE = (6, 5, 4)
 CONFIG = {"channels": ["image"], "fill_nonfinite": False, "memory_gb": 1, "bundle_root": ".", "network_def": {"widths": [4]},
@@ -46,7 +47,8 @@ class Folder:
         """An inference, and the names of the scans that it is to segment."""
         saving = SavePredictiond(self.out, [0, 1, 2])
         again = config.pop("again", False)
-        made = Made(saving, self.weights, RunConfig(ConfigParser({**CONFIG, **config})), again)
+        notes = config.pop("notes", ())
+        made = Made(saving, self.weights, RunConfig(ConfigParser({**CONFIG, **config})), again, notes)
         entries = [{"image": str(path)} for path in sorted(self.images.iterdir())]
         return made, [Path(entry["image"]).name[:2] for entry in made.missing(entries)]
 
@@ -84,6 +86,21 @@ def test_only_what_is_missing_is_segmented(folder, caplog):
         assert folder.run() == []
     assert told(caplog) == [f"Predictions: {n} of 3 scans segmented already and kept." for n in (2, 3)]
     assert {name: folder.path(name).stat().st_mtime_ns for name in kept} == kept
+
+
+def test_what_else_is_noted_of_a_prediction_is_kept_with_it_and_one_without_is_made_anew(folder, caplog):
+    made, names = folder.begin(notes=["confidence"])
+    made.noted = {folder.path("p1"): {"confidence": 0.9}, folder.path("p2"): {"confidence": None}}
+    folder.segment(made, names)
+    with caplog.at_level(logging.INFO):
+        made, names = folder.begin(notes=["confidence"])
+    assert names == ["p3"]
+    assert made.noted == {folder.path("p1"): {"confidence": 0.9}, folder.path("p2"): {"confidence": None}}
+    assert told(caplog) == [
+        "Predictions: 2 of 3 scans segmented already and kept; made anew: 1 without its confidence."
+    ]
+    made.close()
+    assert folder.run() == [], "where none is asked for, none is missed"
 
 
 CHANGES = {
@@ -209,3 +226,25 @@ def test_a_killed_inference_goes_on_with_the_scans_that_are_missing(finished, ru
     assert found == expected
     assert len(found) == total
     assert len([json.loads(line) for line in (out / FILE).read_text().splitlines()]) == total
+
+
+def test_the_inference_of_a_study_goes_on_and_its_confidences_are_of_all_scans(
+    finished, run_bundle, phantoms, tmp_path, caplog
+):
+    bundle, extra, out = finished("supervised", tmp_path / "run") / "bundle", tmp_path / "extra.yaml", tmp_path / "out"
+    extra.write_text(jobs.CONFIDENCE)
+    settings = {"dataset_dir": str(phantoms / "phantom_2d/images"), "output_dir": str(out)}
+
+    def run(missing: str) -> dict[str, float]:
+        (out / "confidence.json").unlink(missing_ok=True)
+        caplog.clear()
+        with caplog.at_level(logging.INFO):
+            run_bundle(bundle, "run", ["configs/inference.yaml", str(extra)], **settings)
+        assert missing in caplog.text
+        return json.loads((out / "confidence.json").read_text())
+
+    first = run("")
+    assert len(first) == len(list(out.glob("[!.]*_pred.*")))
+    next(out.glob("[!.]*_pred.*")).unlink()
+    assert run(f"{len(first) - 1} of {len(first)} scans segmented already and kept") == first
+    assert run(f"{len(first)} of {len(first)} scans segmented already and kept") == first, "killed at the very end"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nibabel as nib
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 from custom.cohort.reader import ScanReader
 from custom.inference.confidence import Confidence, confidence
 from custom.inference.label_map import LabelMapd, in_slabs
+from custom.inference.saving import SavePredictiond
 from custom.inference.slabs import LogitSlabs, slab_axis
 from custom.networks import UNet
 
@@ -136,9 +139,11 @@ def test_confidence_of_slabs_is_that_of_the_whole():
     image = MetaTensor(torch.rand(1, 30, 20, 20), meta={"filename_or_obj": "p1.nii.gz"})
     inferer = SlidingWindowInferer((12, 12, 12), sw_batch_size=4, overlap=0.25, mode="gaussian")
     slabs = LogitSlabs(image[None], Waves(), inferer)
-    handler = Confidence("/nowhere", Waves())
+    made = SimpleNamespace(saving=SavePredictiond("/nowhere", [0, 1]), kept=[], noted={})
+    handler = Confidence("/nowhere", Waves(), made)
     state = type("State", (), {"batch": {"image": [image]}, "output": {"pred": [slabs]}})
     handler(type("Engine", (), {"state": state}))  # type: ignore[arg-type]
     list(slabs.slabs())
     expected = confidence(inferer(image.as_tensor()[None], Waves())[0])
-    assert handler.found == {"p1": pytest.approx(expected, rel=1e-5)}
+    assert handler.found == {"p1": pytest.approx(expected, abs=1e-5)}
+    assert made.noted == {Path("/nowhere/p1_pred.nii.gz"): {"confidence": handler.found["p1"]}}

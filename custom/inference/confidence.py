@@ -17,9 +17,11 @@ from torch import Tensor
 from ..cohort.names import stem
 from ..files import write_text
 from ..networks.probabilities import Probabilities, probabilities_of, softmax
+from .made import Made
 from .slabs import LogitSlabs
 
 FILE = "confidence.json"
+NOTE = "confidence"  # in the line of a prediction
 FOREGROUND = 0.05  # of probability that is not background's, above which a voxel counts, as in calibration
 
 
@@ -53,41 +55,43 @@ class Confidence:
     network is sure that nothing is there.
 
     Cases have the names of their images' files without suffix. The numbers are of the network's own grid, before its
-    answer is brought back to the image's.
+    answer is brought back to the image's. Of predictions that the inference keeps they are those of their lines.
 
     Args:
         output_dir: an absolute path.
         network: whose probabilities are asked for.
+        made: of the inference, with ``confidence`` among its notes.
     """
 
-    def __init__(self, output_dir: str | Path, network: torch.nn.Module) -> None:
-        self.folder, self._probabilities = Path(output_dir), probabilities_of(network)
-        self._shares: dict[str, list[tuple[float, int]]] = {}  # one a case, or one a slab of its logits
+    def __init__(self, output_dir: str | Path, network: torch.nn.Module, made: Made) -> None:
+        self.folder, self.made, self._probabilities = Path(output_dir), made, probabilities_of(network)
+        self.found: dict[str, float | None] = {}
+        """Of each case that was segmented."""
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, self)
-        engine.add_event_handler(Events.COMPLETED, self._write)
+        engine.add_event_handler(Events.COMPLETED, self.finish)
 
     def __call__(self, engine: Engine) -> None:
         batch: Any = engine.state.batch
         output: Any = engine.state.output
         for image, logits in zip(batch["image"], output["pred"], strict=True):
-            name = stem(str(image.meta["filename_or_obj"]))
-            shares = self._shares[name] = []
+            add = partial(self._add, str(image.meta["filename_or_obj"]), [])
             if isinstance(logits, LogitSlabs):  # not computed yet
-                logits.watchers.append(partial(self._add, shares))
+                logits.watchers.append(add)
             else:
-                self._add(shares, torch.as_tensor(logits))
+                add(torch.as_tensor(logits))
 
-    def _add(self, shares: list[tuple[float, int]], logits: Tensor) -> None:
+    def _add(self, file: str, shares: list[tuple[float, int]], logits: Tensor) -> None:
+        """One of the slabs of a case, or all of it; the last comes before the prediction is written."""
         shares.append(_share(logits, self._probabilities))
+        mean = _mean(shares)
+        value = None if math.isnan(mean) else round(mean, 5)
+        self.found[stem(file)] = value
+        self.made.noted[self.made.saving.path_of(file)] = {NOTE: value}
 
-    @property
-    def found(self) -> dict[str, float]:
-        """The confidence of each case."""
-        return {name: _mean(shares) for name, shares in self._shares.items()}
-
-    def _write(self) -> None:
-        plain = {name: None if math.isnan(value) else round(value, 5) for name, value in self.found.items()}
+    def finish(self) -> None:
+        """Write the file."""
+        kept = {stem(file): self.made.noted[path][NOTE] for file, path in self.made.kept}
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_text(self.folder / FILE, json.dumps(plain, indent=1) + "\n")
+        write_text(self.folder / FILE, json.dumps(kept | self.found, indent=1) + "\n")

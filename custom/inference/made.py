@@ -1,8 +1,8 @@
 """Which predictions of a folder are whole and as this inference would make them: a run that was killed goes on with the others.
 
 ``predictions.jsonl`` beside them has a line for each that was written: its SHA-256, that of the weights, digests of the settings
-that decide a prediction and of the names, sizes and times of the image's files. The line is there before the prediction takes
-its name, so that no moment of a kill leaves one without.
+that decide a prediction and of the names, sizes and times of the image's files, and what else is noted of it. The line is there
+before the prediction takes its name, so that no moment of a kill leaves one without.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ class Made:
         weights: the file; of networks that read one modality each, what gives the files by modality.
         config: of the inference.
         again: every scan is segmented anew.
+        notes: what else a line must say, by whoever fills :attr:`noted` before the prediction is written.
 
     Raises:
         NotOurs: of :meth:`missing`; nothing was touched.
@@ -65,10 +66,13 @@ class Made:
         weights: str | Path | Callable[[], Mapping[str, Path]],
         config: RunConfig,
         again: bool = False,
+        notes: Sequence[str] = (),
     ) -> None:
-        self.saving, self.weights, self.config, self.again = saving, weights, config, again
+        self.saving, self.weights, self.config, self.again, self.notes = saving, weights, config, again, notes
         self.kept: list[tuple[str, Path]] = []
         """Image, the first file of each scan, and prediction."""
+        self.noted: dict[Path, dict[str, Any]] = {}
+        """What else is known of a prediction, by its path; of those that are kept, from their lines."""
         self._wanted: dict[str, dict[str, str]] = {}  # what a prediction depends on, by its name
         self._digests: dict[Path, str] = {}
 
@@ -110,8 +114,11 @@ class Made:
             }
             line = _line_of(path, before.get(path.name, [])) if path.name in there else None
             reason = "" if line is None else next((REASONS[key] for key in wanted if line.get(key) != wanted[key]), "")
+            if line is not None and not reason:
+                reason = next((f"without its {key}" for key in self.notes if key not in line), "")
             if line is not None and not reason and not self.again:
                 self.kept.append((first, path))
+                self.noted[path] = {key: line[key] for key in self.notes}
                 continue
             missing.append(dict(entry))
             if line is None and path.name in there:
@@ -152,7 +159,8 @@ class Made:
 
     def _record(self, path: Path, sha256: str) -> None:
         """A line of its own, on the disk before the prediction is in its place."""
-        line = json.dumps({"prediction": path.name, "sha256": sha256, **self._wanted[path.name]}) + "\n"
+        noted = self.noted.get(path, {})
+        line = json.dumps({"prediction": path.name, "sha256": sha256, **self._wanted[path.name], **noted}) + "\n"
         file = path.with_name(FILE)
         try:
             with file.open("ab+") as stream:
@@ -165,9 +173,9 @@ class Made:
             raise FileError(f"Cannot write {file}: {error.strerror or error}. {path.name} was not written.") from error
 
 
-def _lines(file: Path) -> dict[str, list[dict[str, str]]]:
+def _lines(file: Path) -> dict[str, list[dict[str, Any]]]:
     """What is recorded, by the name of the prediction, oldest first; a line that is not whole is none."""
-    found: dict[str, list[dict[str, str]]] = {}
+    found: dict[str, list[dict[str, Any]]] = {}
     for text in file.read_bytes().splitlines() if file.is_file() else ():
         try:
             line = json.loads(text)
@@ -177,7 +185,7 @@ def _lines(file: Path) -> dict[str, list[dict[str, str]]]:
     return found
 
 
-def _line_of(path: Path, lines: Sequence[dict[str, str]]) -> dict[str, str] | None:
+def _line_of(path: Path, lines: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     """The last line about this very file; None where its bytes are not what was written."""
     sha256 = _digest(path.read_bytes()) if lines and path.is_file() else ""
     return next((line for line in reversed(lines) if line.get("sha256") == sha256), None)

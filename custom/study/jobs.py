@@ -35,9 +35,10 @@ MAPS = "label_maps"  # below a run's folder
 TRAINED = "bundle/run.json"  # the last file of a training
 CACHE = "cache"  # of the preprocessed scans, beside the runs
 CONFIDENCE = """\
-again: true  # confidence.json has all cases or is not there
-confidence: {_target_: scripts.inference.confidence.Confidence, output_dir: '@predictions', network: '@network'}
+made::notes: [confidence]  # a prediction without one is made anew
+confidence: {_target_: scripts.inference.confidence.Confidence, output_dir: '@predictions', network: '@network', made: '@made'}
 evaluator::val_handlers: '$[@saving, @confidence] + @handlers'  # written before a scan that is refused ends the run
+run::3: $@evaluator.run() if @data else @confidence.finish()
 """
 _LATER = ("labels", "images")  # settings that runs of earlier versions did not keep
 _TAIL = 12  # lines of a log that an error shows
