@@ -122,6 +122,34 @@ def test_within_it_statistics_are_the_mean_over_the_batches_and_behind_it_as_bef
         assert torch.equal(mine, was)
 
 
+class First(nn.Module):
+    """A part of a network, as the coarse answer of a cascade is."""
+
+    def __init__(self, whole: nn.Sequential) -> None:
+        super().__init__()
+        self.whole = whole
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.whole[1](self.whole[0](x))
+
+
+@pytest.mark.parametrize("order", [("whole", "part"), ("part", "whole")])
+def test_networks_that_share_layers_each_carry_what_they_would_alone(order):
+    whole = nn.Sequential(*(layer for _ in range(2) for layer in (nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1)))).train()
+    networks = {"whole": whole, "part": First(whole)}
+    before = norms(whole)
+    with CleanStatistics(stream(), batches=3).applied({"whole": whole}):
+        alone = norms(whole)
+    found = CleanStatistics(stream(), batches=3)
+    for _ in range(2):  # estimated, and those of before
+        with found.applied({name: networks[name] for name in order}):
+            assert all(map(torch.equal, norms(whole), alone)), "of the layers that the part does not reach too"
+    with CleanStatistics(stream(), batches=3).applied({"part": networks["part"]}):
+        now = norms(whole)
+    assert all(map(torch.equal, now[:3], alone[:3]))
+    assert all(map(torch.equal, now[3:], before[3:])), "a layer that no patch reaches keeps what it had"
+
+
 def test_the_same_at_every_call_and_after_other_draws():
     network, found = tiny.network(), []
     for _ in range(2):

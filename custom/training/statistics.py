@@ -50,10 +50,7 @@ class CleanStatistics:
             for name, network in networks.items():
                 if self.batches and kept[name]:
                     if name not in self._estimated:
-                        self._estimate(network)
-                        found = _statistics(network)
-                        counted = any(value > 0 for key, value in found.items() if key.endswith("num_batches_tracked"))
-                        self._estimated[name] = found if counted else kept[name]  # never those of no patch, 0 and 1
+                        self._estimated[name] = self._estimate(network)
                     _set(network, self._estimated[name])
             yield
         finally:
@@ -61,7 +58,10 @@ class CleanStatistics:
                 _set(network, kept[name])
 
     @torch.no_grad()
-    def _estimate(self, network: nn.Module) -> None:
+    def _estimate(self, network: nn.Module) -> dict[str, Tensor]:
+        """Statistics of all layers, by name. A layer that no patch reaches keeps those that it has: never 0 and 1, nor in the
+        place of those that another network, which shares the layer and does reach it, was given before."""
+        before = _statistics(network)
         norms = [
             module for module in network.modules() if isinstance(module, _BatchNorm) and module.track_running_stats
         ]
@@ -91,6 +91,8 @@ class CleanStatistics:
                 norm.momentum = momentum
             for module, mode in modes.items():
                 module.training = mode
+        found = _statistics(network)
+        return {key: value if found[_counter(key)] > 0 else before[key] for key, value in found.items()}
 
 
 def applied(
@@ -108,6 +110,10 @@ def _statistics(network: nn.Module) -> dict[str, Tensor]:
         if isinstance(module, _BatchNorm) and module.track_running_stats
         for key, buffer in module.named_buffers(recurse=False)
     }
+
+
+def _counter(key: str) -> str:
+    return f"{key.rpartition('.')[0]}.num_batches_tracked"
 
 
 def _set(network: nn.Module, statistics: Mapping[str, Tensor]) -> None:
