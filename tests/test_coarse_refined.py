@@ -173,8 +173,10 @@ def test_the_coarse_network_alone_trains_and_serves():
     assert any(grown(made.network.coarse))
     assert not any(grown(made.network.refined))
     served = made.serving()
-    assert list(served) == ["coarse"]
+    assert list(served) == ["average", "coarse"]
     assert torch.equal(served["coarse"](labelled.image), made.network.coarse(labelled.image))
+    assert torch.equal(served["average"](labelled.image), made.average.network.coarse(labelled.image))
+    assert list(method(networks="coarse", serve="refined").serving()) == ["coarse", "average"]
     assert list(made.watch()) == ["foreground/coarse"]
 
 
@@ -192,6 +194,7 @@ def test_the_coarse_network_alone_refuses_terms_of_the_other_from_the_first_step
     [
         ({"networks": "refined"}, "networks is 'both' or 'coarse', got 'refined'"),
         ({"target": "coarse"}, "target is 'none' or 'refined', got 'coarse'"),
+        ({"serve": "coarse"}, r"serve is one of \['average', 'refined'\], got 'coarse'"),
     ],
 )
 def test_wrong_settings_are_named(settings, text):
@@ -202,11 +205,19 @@ def test_wrong_settings_are_named(settings, text):
 # state, serving, what is watched
 
 
-def test_the_refined_answer_serves_and_the_coarse_one_stands_beside():
-    made, (labelled, _) = method(), batches()
+@pytest.mark.parametrize(("serve", "order"), [
+    ("average", ["average", "refined", "coarse"]), ("refined", ["refined", "average", "coarse"])
+])  # fmt: skip
+def test_the_refined_answer_of_the_average_serves_and_those_of_the_networks_stand_beside(serve, order):
+    made, (labelled, _) = method(serve=serve), batches()
     served = made.serving()
-    assert list(served) == ["refined", "coarse"]
+    assert list(served) == order
+    with torch.no_grad():
+        for p in made.network.parameters():
+            p.add_(0.1)
     coarse, refined, _ = made.network.features(labelled.image)
+    assert torch.equal(served["average"](labelled.image), made.average.network.features(labelled.image)[1])
+    assert not torch.equal(served["average"](labelled.image), refined)
     assert torch.equal(served["refined"](labelled.image), refined)
     assert torch.equal(served["coarse"](labelled.image), coarse)
 
@@ -223,7 +234,8 @@ def test_a_run_that_starts_from_a_coarse_answer_serves_the_refined_one():
     made.network.load_state_dict(made.network.coarse_view().state_dict())
     made.begin()
     x = torch.randn(1, 1, 16, 16)
-    assert torch.equal(made.network(x), made.network.features(x)[1])
+    for network in (made.network, made.average.network):
+        assert torch.equal(network(x), made.network.features(x)[1])
 
 
 def test_the_state_makes_another_method_the_same(tmp_path):
@@ -300,7 +312,8 @@ def test_one_patch_trains_whatever_is_in_it(label, case, dims, classes):
     terms = made(Batch(x[:1], y), Batch(x[1:]), progress())
     sum(terms.values()).backward()
     assert all(torch.isfinite(term) for term in terms.values()), case
-    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in made.parameters()), "DDP waits for each"
+    trained = [p for p in made.parameters() if p.requires_grad]
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in trained), "DDP waits for each"
     if case == "no foreground":
         assert terms["intra"] == terms["inter"] == 0
     if case == "one voxel of foreground":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import tiny
 import torch
@@ -162,10 +164,10 @@ def test_halves_of_unequal_number_are_refused_with_the_settings_to_change(labell
 def test_a_trainer_refuses_unequal_streams_before_any_weight_changes():
     trainer = tiny.trainer("task_affinity")
     trainer.unlabelled.batch = 3
-    before = {name: value.clone() for name, value in trainer.method.state_dict().items()}
+    before = copy.deepcopy(trainer.method.state_dict())
     with pytest.raises(UserError, match="2 labelled and 3 unlabelled patches"):
         trainer.run()
-    assert all(torch.equal(value, before[name]) for name, value in trainer.method.state_dict().items())
+    torch.testing.assert_close(trainer.method.state_dict(), before, rtol=0, atol=0)
 
 
 def test_no_unlabelled_scans_at_all_trains_supervised(tmp_path):
@@ -225,11 +227,13 @@ def test_under_autocast_logits_and_masks_are_single_precision():
 # what serves, what is kept, what is watched
 
 
-def test_the_network_alone_is_trained_and_serves():
-    made = small()
-    assert list(made.serving()) == ["network"]
-    assert {id(p) for p in made.parameters()} == {id(p) for p in made.network.parameters()}
-    network(widths=(4, 6, 8)).load_state_dict(made.serving()["network"].state_dict(), strict=True)
+@pytest.mark.parametrize(("serve", "order"), [("average", ["average", "network"]), ("network", ["network", "average"])])
+def test_one_network_is_trained_and_its_average_serves(serve, order):
+    made = TaskAffinity(network(widths=(4, 6, 8)), supervised_loss(), TaskAffinityLoss(), serve=serve)
+    assert list(made.serving()) == order
+    assert {id(p) for p in made.parameters() if p.requires_grad} == {id(p) for p in made.network.parameters()}
+    for served in made.serving().values():
+        network(widths=(4, 6, 8)).load_state_dict(served.state_dict(), strict=True)
 
 
 def test_its_state_can_be_read_back(tmp_path):
@@ -237,8 +241,7 @@ def test_its_state_can_be_read_back(tmp_path):
     made(*pair(), progress())
     torch.save(made.state_dict(), tmp_path / "state.pt")
     other.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
-    for name, value in made.state_dict().items():
-        assert torch.equal(other.state_dict()[name], value), name
+    torch.testing.assert_close(other.state_dict(), made.state_dict(), rtol=0, atol=0)
 
 
 def test_what_is_watched_is_measured():

@@ -23,6 +23,4 @@ def supervised_loss() -> DiceLoss:
 
 
 def method(affinity: TaskAffinityLoss | None = None, detach_masks: bool = False, **settings) -> TaskAffinity:
-    return TaskAffinity(
-        network(**settings), supervised_loss(), affinity or TaskAffinityLoss(), detach_masks, threshold=0.5
-    )
+    return TaskAffinity(network(**settings), supervised_loss(), affinity or TaskAffinityLoss(), detach_masks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -45,7 +46,10 @@ class PyramidConsistencyLoss(nn.Module):
         mean = p.mean(dim=0, keepdim=True)
         if not self.rectified:
             return (p - mean).square().mean()
-        divergence = (p * (logs - mean.log())).sum(dim=2)  # (S, B, *spatial)
+        log_mean = logs.logsumexp(dim=0, keepdim=True) - math.log(
+            len(z)
+        )  # log(mean) is -inf where p is 0 at all scales
+        divergence = (p * (logs - log_mean)).sum(dim=2)  # (S, B, *spatial)
         weight = (-divergence).exp()
         voxels = list(range(1, weight.ndim))
         distance = (weight * (p - mean).square().mean(dim=2)).sum(dim=voxels) / weight.sum(dim=voxels)

@@ -10,7 +10,7 @@ from .schedule import Progress
 
 
 class Averaged(Method):
-    """Keeps a moving average beside the network that it follows. It teaches nothing.
+    """Keeps a moving average beside the network that it follows.
 
     It stands here because averaging alone is worth about a point of Dice: a plain network that is compared with a mean
     teacher, or with another method's average, gives that point to what they do with unlabelled scans. The average serves:
@@ -21,19 +21,25 @@ class Averaged(Method):
         ema_decay: upper bound of the average's decay.
         serve: "average", or ``name`` for the network; the other one is reported beside it.
         name: that the network is reported by.
+        statistics: "own" where the average teaches, see :class:`~.moving_average.MovingAverage`.
 
     Raises:
         ValueError: another ``serve``; ``ema_decay`` outside [0, 1).
     """
 
     def __init__(
-        self, network: nn.Module, ema_decay: float = 0.99, serve: str = "average", name: str = "network"
+        self,
+        network: nn.Module,
+        ema_decay: float = 0.99,
+        serve: str = "average",
+        name: str = "network",
+        statistics: str = "copied",
     ) -> None:
         super().__init__()
         if serve not in ("average", name):
             raise ValueError(f"serve is one of {['average', name]}, got {serve!r}")
         self.network = network
-        self.average = MovingAverage(network, ema_decay)
+        self.average = MovingAverage(network, ema_decay, statistics)
         self.serve, self.name = serve, name
         self._watched: dict[str, Tensor] = {}
 

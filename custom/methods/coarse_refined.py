@@ -14,7 +14,7 @@ from ..losses import RankedListLoss
 from ..losses.patches import Gallery, InterPatch, IntraPatch
 from ..networks import Cascade
 from ..seeds import derive
-from .base import Method
+from .averaged import Averaged
 from .batch import Batch
 from .halves import batches, check_normalised
 from .schedule import Progress
@@ -43,7 +43,7 @@ class PixelHead(nn.Sequential):
         )
 
 
-class CoarseRefined(Method):
+class CoarseRefined(Averaged):
     r"""Two networks in a cascade must agree on unlabelled images; ranked losses order the voxels of labelled ones.
 
     .. math::
@@ -51,16 +51,16 @@ class CoarseRefined(Method):
         L_{sup} = \sum_{q \in \{C, R\}} \tfrac{1}{2} [CE(z^q, y) + Dice(p^q, y)], \qquad
         L_{cr} = \frac{1}{|v| K} \sum_{v,c} (p^C - p^R)^2
 
-    With ``view="strong"`` both networks see the strong view, with boxes of other patches, and follow what the refined one
-    says of the weak view, mixed alike and without gradient:
+    With ``view="strong"`` both networks see the strong view, with boxes of other patches, and follow the refined answer of
+    their moving average, without dropout, to the weak view, mixed alike:
 
-    .. math:: L_{cr} = \frac{1}{2 |v|} \sum_{q \in \{C, R\}} \sum_{v,c} (p^q - \mathrm{sg}(p^R_{weak}))^2
+    .. math:: L_{cr} = \frac{1}{2 |v|} \sum_{q \in \{C, R\}} \sum_{v,c} (p^q - p'^R_{weak})^2
 
     With :math:`e(v)` the embedding of a voxel, of length 1, and R the ranked list loss: :math:`L_{intra}` is the mean
     of R over the patches that hold more than one class, each a gallery of sampled voxels; :math:`L_{inter}` is R over
     one gallery of whole patches of the labelled batch, each embedded by the normalised mean of its voxels. What is
-    sampled follows from labels, ``seed`` and step. The refined answer serves, the coarse one is reported beside it;
-    the head is left behind.
+    sampled follows from labels, ``seed`` and step. The refined answer of the moving average serves, both answers of the networks
+    are reported beside it; the head is left behind.
 
     Args:
         network: the cascade of coarse and refined network.
@@ -75,9 +75,11 @@ class CoarseRefined(Method):
         normalised: "together" or "apart": how both networks are called with labelled and unlabelled patches, see
             :func:`~.halves.batches`.
         seed: of what is sampled.
+        ema_decay, serve: of the moving average of both networks, see :class:`~.averaged.Averaged`; "refined" is the form of
+            the abstract.
 
     Raises:
-        ValueError: ``networks``, ``target``, ``view`` or ``normalised`` is none of these.
+        ValueError: ``networks``, ``target``, ``view``, ``normalised`` or ``serve`` is none of these.
         UserError: a term that needs the refined network has a weight where the coarse one trains alone.
 
     References: Du et al. 2023, doi 10.1109/JBHI.2023.3278741. Its abstract names the parts; the form given here is ours.
@@ -85,6 +87,8 @@ class CoarseRefined(Method):
 
     terms: ClassVar[tuple[str, ...]] = ("supervised", "consistency", "intra", "inter")
     unlabelled_terms: ClassVar[tuple[str, ...]] = ("consistency",)
+
+    network: Cascade
 
     def __init__(
         self,
@@ -99,8 +103,10 @@ class CoarseRefined(Method):
         view: str = "weak",
         normalised: str = "together",
         seed: int = 0,
+        ema_decay: float = 0.99,
+        serve: str = "average",
     ) -> None:
-        super().__init__()
+        super().__init__(network, ema_decay, serve, "refined", statistics="own")
         if networks not in ("both", "coarse"):
             raise ValueError(f"networks is 'both' or 'coarse', got {networks!r}")
         if target not in ("none", "refined"):
@@ -110,20 +116,18 @@ class CoarseRefined(Method):
         check_normalised(normalised)
         self.strong_views = int(view == "strong")
         self.normalised = normalised
-        self.network = network
         self.supervised = supervised
         self.ranked = ranked
         self.head = head
         self.intra, self.inter = intra, inter
         self.networks, self.target, self.seed = networks, target, seed
-        self._watched: dict[str, Tensor] = {}
 
     def forward(self, labelled: Batch, unlabelled: Batch, progress: Progress) -> dict[str, Tensor]:
         if labelled.label is None:
             raise ValueError("the labelled batch has no labels")
         if self.networks == "coarse":
             return self._coarse_alone(labelled, progress)
-        weak = self._weak_answer(unlabelled) if self.strong_views and progress.wants("consistency") else None
+        weak = self._weak_answer(labelled, unlabelled) if self.strong_views and progress.wants("consistency") else None
         seen = unlabelled.strong_view().image if self.strong_views else unlabelled.image
         halves = [self.network.features(half) for half in batches(labelled.image, seen, self.normalised)]
         coarse, refined, features = (torch.cat(both) for both in zip(*halves, strict=True))
@@ -151,10 +155,10 @@ class CoarseRefined(Method):
         self._watched = {"foreground/coarse": _foreground(logits.detach())}
         return {"supervised": self.supervised(logits, labelled.label)}
 
-    @torch.no_grad()
-    def _weak_answer(self, unlabelled: Batch) -> Tensor:
-        """The refined probabilities of the weak views ``(Bu, K, *spatial)``, as they belong to the strong view."""
-        return unlabelled.strong_view().mixed(self.network(unlabelled.image).float().softmax(dim=1))
+    def _weak_answer(self, labelled: Batch, unlabelled: Batch) -> Tensor:
+        """The average's refined probabilities of the weak views ``(Bu, K, *spatial)``, as they belong to the strong view."""
+        logits = self.average.teach(torch.cat([labelled.image, unlabelled.image]))[len(labelled) :]
+        return unlabelled.strong_view().mixed(logits.float().softmax(dim=1))
 
     def _consistency(self, coarse: Tensor, refined: Tensor, weak: Tensor | None) -> Tensor:
         p_coarse, p_refined = coarse.softmax(dim=1), refined.softmax(dim=1)
@@ -200,14 +204,16 @@ class CoarseRefined(Method):
 
     def begin(self) -> None:
         self.network.answers_coarse.fill_(False)  # weights to start from may be those of a coarse answer
+        super().begin()
 
     def serving(self) -> dict[str, nn.Module]:
+        average = self.average.network
+        assert isinstance(average, Cascade)
+        coarse = self.network.coarse_view()
         if self.networks == "coarse":
-            return {"coarse": self.network.coarse_view()}
-        return {"refined": self.network, "coarse": self.network.coarse_view()}
-
-    def watch(self) -> dict[str, Tensor]:
-        return self._watched
+            served = {"average": average.coarse_view(), "coarse": coarse}
+            return served if self.serve == "average" else dict(reversed(served.items()))
+        return {**super().serving(), "coarse": coarse}
 
 
 def _answers(coarse: Tensor, refined: Tensor) -> dict[str, Tensor]:

@@ -10,25 +10,25 @@ from monai.networks import one_hot
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from ..losses.masked_dice_ce import MaskedDiceCELoss
-from .base import Method
+from ..losses.consistency import ConsistencyLoss
+from .averaged import Averaged
 from .batch import Batch
 from .halves import check_pairs
 from .schedule import Progress
 
 
-class TaskAffinity(Method):
-    r""":math:`L = w_{sup} L_{sup} + w_{str} \sum_{j=1}^{L-1} l(s_j) + w_{con} \sum_{j=1}^{L} l(x_j) + w_{pse} M(z^s, y^u, c^u)`.
+class TaskAffinity(Averaged):
+    r""":math:`L = w_{sup} L_{sup} + w_{str} \sum_{j=1}^{L-1} l(s_j) + w_{con} \sum_{j=1}^{L} l(x_j) + w_{pse} P(z^s, z'^u)`.
 
     :math:`x_j` are the maps of the encoder's L levels, :math:`s_j` the gated skips, :math:`l` the distance between the
     class-specific vectors of the labelled and the unlabelled half, :class:`~..losses.TaskAffinityLoss`. A map is
     masked by :math:`\mathrm{nearest}(\mathrm{onehot}(y))` where there is a label, else softly by
-    :math:`\mathrm{nearest}(\sigma(z))`, both on the map's own grid; gradient flows through that mask too. One network,
-    no teacher: it serves.
+    :math:`\mathrm{nearest}(\sigma(z))`, both on the map's own grid; gradient flows through that mask too.
 
-    ``pseudo``, which the paper does not have: the network's own classes :math:`y^u` of the unlabelled weak views, where
-    the largest softmax probability :math:`c^u` reaches ``threshold``, are learnt on the strong view with boxes of other
-    patches, classes and confidence mixed alike.
+    ``pseudo``, which the paper does not have: on the strong view with boxes of other patches the network follows what its
+    moving average, without dropout, says of the weak view, mixed alike, :math:`P` of the logits of both. The targets are soft: a
+    sigmoid that Dice alone has trained is no calibrated probability, and where labels are few that of a class may stay below any
+    threshold for a whole run. The average serves, the network is reported beside it.
 
     Args:
         network: ``features(image)`` returns logits ``(B, K, *spatial)`` and maps by name, see
@@ -36,11 +36,12 @@ class TaskAffinity(Method):
         supervised: loss of logits and labels ``(B, 1, *spatial)``; each channel is a sigmoid.
         affinity: loss of labelled features and masks, and unlabelled features and masks.
         detach_masks: hold the unlabelled masks constant: then the term moves features alone.
-        pseudo: M, of logits, classes and mask; its default is the Dice part alone.
-        threshold: of the pseudo-labels, a probability in [0, 1].
+        pseudo: P, of the network's and of the average's logits; its default is the squared distance of sigmoids, summed over
+            classes.
+        ema_decay, serve: of the moving average, see :class:`~.averaged.Averaged`; "network" is the published form.
 
     Raises:
-        ValueError: ``threshold`` outside [0, 1].
+        ValueError: an unknown ``serve``.
         UnequalBatches: where ``structure`` or ``context`` is wanted.
 
     References: Chen et al. 2023, doi 10.1109/TMI.2022.3213372.
@@ -57,18 +58,15 @@ class TaskAffinity(Method):
         supervised: nn.Module,
         affinity: nn.Module,
         detach_masks: bool = False,
-        pseudo: MaskedDiceCELoss | None = None,
-        threshold: float = 0.95,
+        pseudo: nn.Module | None = None,
+        ema_decay: float = 0.99,
+        serve: str = "average",
     ) -> None:
-        super().__init__()
-        if not 0 <= threshold <= 1:
-            raise ValueError(f"threshold is a probability in [0, 1], got {threshold}")
-        self.pseudo, self.threshold = MaskedDiceCELoss() if pseudo is None else pseudo, threshold
-        self.network = network
+        super().__init__(network, ema_decay, serve, statistics="own")
+        self.pseudo = ConsistencyLoss("sum", sigmoid=True) if pseudo is None else pseudo
         self.supervised = supervised
         self.affinity = affinity
         self.detach_masks = detach_masks
-        self._watched: dict[str, Tensor] = {}
 
     def forward(self, labelled: Batch, unlabelled: Batch, progress: Progress) -> dict[str, Tensor]:
         check_pairs([term for term in self.pairs if progress.wants(term)], len(labelled), len(unlabelled))
@@ -87,27 +85,20 @@ class TaskAffinity(Method):
                 terms[term] = torch.stack(list(distances.values())).sum()
                 self._watched |= {f"{term}/{name}": value.detach() for name, value in distances.items()}
         if progress.wants("pseudo"):
-            terms["pseudo"] = self._learn_pseudo_labels(logits_u.detach(), unlabelled)
+            terms["pseudo"] = self._learn_pseudo_labels(labelled, unlabelled)
         return terms
 
-    def _learn_pseudo_labels(self, logits: Tensor, unlabelled: Batch) -> Tensor:
+    def _learn_pseudo_labels(self, labelled: Batch, unlabelled: Batch) -> Tensor:
         view = unlabelled.strong_view()
-        confidence, classes = logits.softmax(dim=1).max(dim=1)
-        sure = confidence >= self.threshold
-        self._watched["sure"] = sure.float().mean()
-        return self.pseudo(self.network(view.image).float(), view.mixed(classes), view.mixed(sure))
+        taught = self.average.teach(torch.cat([labelled.image, unlabelled.image]))[len(labelled) :].float()
+        self._watched["pseudo_foreground"] = (taught.argmax(dim=1) > 0).float().mean()
+        return self.pseudo(self.network(view.image).float(), view.mixed(taught))
 
     def _distance(self, features: Tensor, guides: _Guides) -> Tensor:
         """Affinity distance of one map ``(2 B, C, *grid)``, the labelled half first."""
         masks_l, masks_u = guides.on(features.shape[2:])
         features_l, features_u = features.chunk(2)
         return self.affinity(features_l, masks_l, features_u, masks_u)
-
-    def serving(self) -> dict[str, nn.Module]:
-        return {"network": self.network}
-
-    def watch(self) -> dict[str, Tensor]:
-        return self._watched
 
 
 class _Guides:
