@@ -36,7 +36,13 @@ def test_writing_the_configs_again_changes_nothing(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "term", "full"),
-    [("mean_teacher", "consistency", 1.0), ("cps", "cross", 0.5), ("coarse_refined", "consistency", 1.0)],
+    [
+        ("mean_teacher", "consistency", 1.0),
+        ("ua_mt", "consistency", 1.0),
+        ("cps", "cross", 0.5),
+        ("coarse_refined", "consistency", 1.0),
+        ("task_affinity", "pseudo", 1.0),
+    ],
 )
 def test_a_term_that_follows_an_answer_begins_with_next_to_nothing(name, term, full):
     """Nobody follows a network that knows nothing yet: 0.67 % of the weight at the first step, all of it from 40 % on."""

@@ -97,6 +97,15 @@ def test_without_its_mask_it_is_plain_consistency():
     assert sure.all()
 
 
+def test_the_sum_over_classes_is_as_many_times_the_mean():
+    mean, total = (UncertaintyConsistencyLoss(over_classes=how)(STUDENT, TEACHER, 1.0)[0] for how in ("mean", "sum"))
+    torch.testing.assert_close(total, STUDENT.shape[1] * mean)
+    z, t = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
+    squares = (z.sigmoid() - t.sigmoid()).square()
+    torch.testing.assert_close(ConsistencyLoss(sigmoid=True)(z, t), squares.mean())
+    torch.testing.assert_close(ConsistencyLoss("sum", sigmoid=True)(z, t), squares.sum(dim=1).mean())
+
+
 def test_a_teacher_that_is_certain_has_no_entropy_and_one_that_is_nowhere_sure_costs_nothing():
     certain = torch.tensor([[[1.0], [0.0]]])
     loss, sure = UncertaintyConsistencyLoss()(torch.zeros(1, 2, 1), certain, 0.1)

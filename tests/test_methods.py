@@ -147,7 +147,13 @@ def test_mean_teacher_in_closed_form_without_noise():
     torch.testing.assert_close(terms["supervised"], supervised)
 
 
-MIXING = ("mean_teacher", "low_confidence", "cps", "coarse_refined")  # show a network both halves, one of them strong
+MIXING = (
+    "mean_teacher",
+    "low_confidence",
+    "ua_mt",
+    "cps",
+    "coarse_refined",
+)  # show a network both halves, one of them strong
 
 
 @pytest.mark.parametrize("name", MIXING)
@@ -169,6 +175,7 @@ def test_batch_norm_divides_labelled_patches_by_both_halves_or_by_their_own(name
         lambda **way: MeanTeacher(tiny.network(), tiny.supervised_loss(), ConsistencyLoss(), **way),
         lambda **way: CrossPseudoSupervision(tiny.network(0), tiny.network(1), tiny.supervised_loss(), **way),
         tiny.of("coarse_refined").method,
+        tiny.of("ua_mt").method,
     ],
 )
 def test_a_way_to_normalise_that_there_is_not_is_refused(build):

@@ -85,6 +85,25 @@ def test_ua_mt_without_noise_and_dropout_is_the_loss_of_student_and_teacher(teac
     assert method.watch()["sure"] == sure.float().mean()
 
 
+def test_ua_mt_with_strong_views_follows_the_mean_answer_to_the_weak_view_mixed():
+    method = tiny.of("ua_mt").method(noise=0.0, passes=2, view="strong", normalised="apart").eval()
+    for module in method.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    with torch.no_grad():
+        for p in method.teacher.network.parameters():
+            p.add_(0.05)
+    labelled, unlabelled = batches(strong=1)
+    view = unlabelled.strong[0]
+    terms = method(labelled, unlabelled, progress(method))
+    with method.teacher.by_batch():
+        q = view.mixed(method.teacher(unlabelled.image).softmax(dim=1))
+    share = 0.75 + 0.25 * torch.tensor(-5 * 0.5**2).exp().item()
+    expected, sure = UncertaintyConsistencyLoss()(method.student(view.image), q, share)
+    torch.testing.assert_close(terms["consistency"], expected)
+    assert method.watch()["sure"] == sure.float().mean()
+
+
 @pytest.mark.parametrize("teacher_norm", ["batch", "copied"])
 def test_the_passes_differ_by_dropout_and_by_noise_and_leave_the_teacher_as_it_was(teacher_norm):
     method = tiny.of("ua_mt").method(teacher_norm=teacher_norm).train()

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from .consistency import check_over_classes
+
 
 class UncertaintyConsistencyLoss(nn.Module):
     r"""Squared distance of probabilities over the voxels at which the teacher's entropy is low.
@@ -15,25 +17,28 @@ class UncertaintyConsistencyLoss(nn.Module):
               m_v = [u_v < h \ln K], \quad u_v = -\sum_k q_{vk} \ln q_{vk}
 
     with :math:`p = \mathrm{softmax}(z)` of the student. The bound is a share :math:`h` of :math:`\ln K`, the largest
-    entropy that K classes can have; programs that write :math:`\ln 2` for more classes than two leave out nearly all.
+    entropy that K classes can have; programs that write :math:`\ln 2` for more classes than two leave out nearly all. With
+    ``over_classes="sum"`` the factor :math:`1 / K` is left out, so that a weight means the same whatever the number of classes.
 
     Args:
         masked: False takes :math:`m_v = 1` everywhere: the control, plain consistency.
+        over_classes: "mean", as published, or "sum".
 
     Shape:
         - student: logits ``(B, K, *spatial)``, K >= 2; teacher: probabilities of that shape, without gradient.
         - share: :math:`h`, in [0, 1].
-        - returns: the loss ``()``, dimensionless, in [0, 2 / K], and :math:`m` ``(B, *spatial)`` bool.
+        - returns: the loss ``()``, dimensionless, in [0, 2 / K], or [0, 2] for the sum, and :math:`m` ``(B, *spatial)`` bool.
 
     Raises:
-        ValueError: shapes that differ; fewer than two classes.
+        ValueError: an unknown ``over_classes``; shapes that differ; fewer than two classes.
 
     References: Yu et al. 2019, arXiv:1907.07034.
     """
 
-    def __init__(self, masked: bool = True) -> None:
+    def __init__(self, masked: bool = True, over_classes: str = "mean") -> None:
         super().__init__()
-        self.masked = masked
+        check_over_classes(over_classes)
+        self.masked, self.over_classes = masked, over_classes
 
     def forward(self, student: Tensor, teacher: Tensor, share: float) -> tuple[Tensor, Tensor]:
         if student.shape != teacher.shape:
@@ -43,5 +48,6 @@ class UncertaintyConsistencyLoss(nn.Module):
         p = student.to(torch.promote_types(student.dtype, torch.float32)).softmax(dim=1)
         q = teacher.detach().to(p.dtype)
         sure = -torch.xlogy(q, q).sum(dim=1) < (share * math.log(q.shape[1]) if self.masked else math.inf)
-        distance = (p - q).square().mean(dim=1)
+        squares = (p - q).square()
+        distance = squares.sum(dim=1) if self.over_classes == "sum" else squares.mean(dim=1)
         return (distance * sure).sum() / sure.sum().clamp(min=1), sure
