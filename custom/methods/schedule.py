@@ -171,6 +171,7 @@ class Milestones:
         warmup: fraction of the run over which the rate rises linearly to its full value.
         restart: the factor of a second stage, whatever ``at`` says; None goes on by ``at``.
         restart_with: the terms of that stage; it begins with the first of them.
+        restart_at: fraction of the run at which it begins whatever these weigh: for a control without them, at equal rates.
     """
 
     def __init__(
@@ -180,12 +181,14 @@ class Milestones:
         warmup: float = 0.0,
         restart: float | None = None,
         restart_with: Sequence[str] = (),
+        restart_at: float | None = None,
     ) -> None:
         self.at, self.gamma, self.warmup = sorted(at), gamma, warmup
-        self.restart, self.restart_with = restart, list(restart_with)
+        self.restart, self.restart_with, self.restart_at = restart, list(restart_with), restart_at
 
     def __call__(self, progress: Progress) -> float:
-        if self.restart is not None and progress.fraction >= progress.begins(self.restart_with):
+        begins = progress.begins(self.restart_with) if self.restart_at is None else self.restart_at
+        if self.restart is not None and progress.fraction >= begins:
             return self.restart
         passed = sum(progress.fraction >= position for position in self.at)
         return _warm_up(progress, self.warmup) * self.gamma**passed
