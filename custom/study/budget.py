@@ -32,17 +32,20 @@ class Costs:
         start: of a training, of each bundle: what passes besides its steps.
         scan: of one scan and one network, in evaluation and inference.
         voxels: of a training patch in the probe; a step's time goes with it.
+        reading: of all scans, preprocessed once: the trainings share them.
     """
 
     step: Mapping[str, float]
     start: Mapping[str, float]
     scan: float
     voxels: float
+    reading: float = 0.0
 
     def at(self, voxels: float) -> Costs:
-        """The costs with patches of so many voxels."""
+        """The costs with patches of so many voxels: what the probe has read on its own grid is not read again."""
         factor = voxels / self.voxels
-        return replace(self, voxels=voxels, step={name: factor * value for name, value in self.step.items()})
+        step = {name: factor * value for name, value in self.step.items()}
+        return replace(self, voxels=voxels, step=step, reading=0.0 if factor == 1 else factor * self.reading)
 
 
 @dataclass(frozen=True)
@@ -145,7 +148,8 @@ def fit(budget: float, costs: Costs, sizes: Sizes, shape: Shape, names: Sequence
 
 
 def duration(steps: int, costs: Costs, sizes: Sizes, shape: Shape, names: Sequence[str], jobs: int) -> float:
-    """Seconds of all trainings of so many steps with their evaluations and predictions, ``jobs`` at a time."""
+    """Seconds of the reading, which those that begin first wait for, and of all trainings of so many steps with their
+    evaluations and predictions, ``jobs`` at a time."""
     judged = sizes.judged / max(1, shape.folds)
     # two networks of each run are scored, and one makes label maps
     after = 3 * judged * costs.scan
@@ -158,7 +162,7 @@ def duration(steps: int, costs: Costs, sizes: Sizes, shape: Shape, names: Sequen
             times.append(costs.start[names[0]] + steps * _ratio(costs, names) * costs.step[names[0]] + after)
     final = sizes.unlabelled * costs.scan
     times += [costs.start[name] + steps * costs.step[name] + final for name in names[:2]]
-    return side_by_side(times, jobs)
+    return costs.reading + side_by_side(times, jobs)
 
 
 def side_by_side(times: Sequence[float], jobs: int) -> float:

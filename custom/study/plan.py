@@ -27,7 +27,7 @@ from . import budget as lengths
 from . import rules, space, task_file
 from .commands import IMPORTS, MEMORY, PEAK, SECONDS
 from .jobs import CACHE, Job, Runner
-from .parts import MANY, divide, entries_of, write_list
+from .parts import MANY, Entries, Part, divide, entries_of, write_list
 from .patients import Grouping, propose
 from .remarks import refuse_twins, remarks
 from .seen import Seen, see
@@ -164,7 +164,7 @@ def plan(folder: Path, asked: Asked, tell: Callable[[str], None] = print) -> Set
     jobs, threads = _side_by_side(asked.jobs)
     names = (asked.baseline, asked.method, *asked.others)
     tell(f"Timing a few steps of {', '.join(names)} on this machine ...")
-    costs, probed = _probe(folder, asked, parts[0], cohort.scans, _voxels(planned[smallest]), jobs, threads)
+    costs, probed = _probe(folder, asked, parts[0], everything, cohort.scans, _voxels(planned[smallest]), jobs, threads)
     sizes = lengths.Sizes(
         judged=sum(len(cohort.scans[patient]) for part in parts for patient in part.judges),
         unlabelled=len(unlabelled_scans(cohort.scans)),
@@ -190,7 +190,9 @@ def plan(folder: Path, asked: Asked, tell: Callable[[str], None] = print) -> Set
         if (folder / name).is_file():
             shutil.copyfile(folder / name, folder / f"{name}.before")
             tell(f"note: what {name} said before is kept as {name}.before")
-    task_file.write(folder / TASK, planned[length.shape.room])
+    if voxels[room] == costs.voxels:
+        _keep_scans(folder)
+    task_file.write(folder / TASK, planned[room])
     write(folder, settings)
     page = _page(settings, cohort, planned[room], length, costs.at(voxels[room]), folds, f"{disk}; {memory}", odd)
     write_text(folder / "plan.md", page)
@@ -265,43 +267,59 @@ def _check(path: Path, everything: Mapping[str, Any], record: Record) -> list[st
 
 
 def _probe(
-    folder: Path, asked: Asked, part: Any, scans: ScansByPatient, voxels: float, jobs: int, threads: int
+    folder: Path,
+    asked: Asked,
+    part: Part,
+    everything: Entries,
+    scans: ScansByPatient,
+    voxels: float,
+    jobs: int,
+    threads: int,
 ) -> tuple[lengths.Costs, space.Probed]:
-    """Seconds of a step, of a start and of a scan, and the room, of two trainings of a few steps as the study will run them."""
-    data = write_list(folder / PROBE / "list.json", entries_of(part, scans), folder / RECORD)
+    """Seconds of the reading, of a step, of a start and of a scan, and the room: a training of one step reads all scans, then
+    others of a few steps run as the study will run them."""
     names = (asked.baseline, asked.method, *asked.others)
-    runs = folder / PROBE / "runs"
+    runs, task = folder / PROBE / "runs", folder / PROBE / TASK
+    every = write_list(folder / PROBE / "every.json", everything, folder / RECORD)
+    data = write_list(folder / PROBE / "list.json", entries_of(part, scans), folder / RECORD)
     few = {"epoch_steps": PROBE_STEPS}
-    work = [
-        Job(
-            name,
-            name,
-            data,
-            folder / PROBE / TASK,
-            2 * PROBE_STEPS,
-            asked.seed,
-            title=f"probe of {name}",
-            overrides=few,
-        )
-        for name in names
-    ]
-    if failed := Runner(runs, jobs, threads, tell=lambda _: None).run(work):
+    reading = Job("reading", asked.method, every, task, 1, asked.seed)
+    work = [Job(name, name, data, task, 2 * PROBE_STEPS, asked.seed, overrides=few) for name in names]
+    runner = Runner(runs, jobs, threads, tell=lambda _: None)
+    if failed := runner.run([reading]) or runner.run(work):
         raise StudyError("A first try of the trainings failed:\n  " + "\n  ".join(failed.values()))
-    step, start, evaluating, taken = {}, {}, [], []
+    step, beside, start, evaluating, taken = {}, {}, {}, [], []
     for name in names:
-        took = json.loads((runs / name / "job" / SECONDS).read_text(encoding="utf-8"))
+        took, epochs = _took(runs / name)
         evaluating.append(took["configs/evaluate.yaml"])
         memory = json.loads((runs / name / "job" / MEMORY).read_text(encoding="utf-8"))
         taken.append((memory[IMPORTS], memory[PEAK], space.on_disk(runs / name)))
-        with (runs / name / "metrics.csv").open(newline="", encoding="utf-8") as file:
-            epochs = [float(row["seconds"]) for row in csv.DictReader(file)]
         step[name] = epochs[-1] / PROBE_STEPS
-        start[name] = took[IMPORTS] + max(1.0, took[str(folder / PROBE / TASK)] - sum(epochs))
+        beside[name] = max(1.0, took[str(task)] - sum(epochs))
+        start[name] = took[IMPORTS] + beside[name]
+    took, epochs = _took(runs / reading.name)
+    read = max(0.0, took[str(task)] - sum(epochs) - beside[asked.method])
     judged = sum(len(scans[patient]) for patient in part.judges)
     scan = max(0.02, min(evaluating) / (2 * judged))  # two networks each
     imports, peak, run = (max(column) for column in zip(*taken, strict=True))
     probed = space.Probed(imports, peak, run, space.on_disk(runs.with_name(CACHE)))
-    return lengths.Costs(step, start, scan, voxels), probed
+    return lengths.Costs(step, start, scan, voxels, read), probed
+
+
+def _took(run: Path) -> tuple[dict[str, float], list[float]]:
+    """Seconds of the commands of a run, and of its epochs."""
+    took = json.loads((run / "job" / SECONDS).read_text(encoding="utf-8"))
+    with (run / "metrics.csv").open(newline="", encoding="utf-8") as file:
+        return took, [float(row["seconds"]) for row in csv.DictReader(file)]
+
+
+def _keep_scans(folder: Path) -> None:
+    """Move the scans that the probe has preprocessed to where the trainings look for them."""
+    cache = folder / PROBE / CACHE
+    for path in cache.glob("*/*"):
+        place = folder / WORK / CACHE / path.relative_to(cache)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(place)
 
 
 def _named(seen: Seen, names: Sequence[str]) -> Seen:

@@ -28,7 +28,7 @@ def no_probe(monkeypatch):
     """What the probe would find; nothing is trained."""
 
     def found(*arguments: object) -> tuple[Costs, Probed]:
-        return Costs(dict.fromkeys(BUNDLES, 0.1), dict.fromkeys(BUNDLES, 9.0), 0.1, arguments[4]), Probed(4e8, 5e8, 3e7)  # type: ignore[arg-type]
+        return Costs(dict.fromkeys(BUNDLES, 0.1), dict.fromkeys(BUNDLES, 9.0), 0.1, arguments[5]), Probed(4e8, 5e8, 3e7)  # type: ignore[arg-type]
 
     monkeypatch.setattr(plan, "_probe", found)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from custom.study.budget import (
@@ -42,6 +44,16 @@ def test_all_of_a_plan_is_counted():
     assert duration(100, COSTS, SIZES, Shape(2, False, True, 1.0), NAMES, jobs=1) == pytest.approx(
         2 * fold + last + 2 * longer
     )
+
+
+def test_the_reading_is_counted_once_however_many_trainings_there_are_and_not_again_where_the_probe_has_read():
+    """Two hours, half an hour of preprocessing of which the probe's grid has a quarter of the voxels."""
+    shape = Shape(4, True, True, 1.0)
+    reading = replace(COSTS, reading=450.0)
+    with_, without = (duration(100, costs.at(4 * costs.voxels), SIZES, shape, NAMES, 2) for costs in (reading, COSTS))
+    assert with_ - without == pytest.approx(1800)
+    assert reading.at(COSTS.voxels).reading == 0
+    assert fit(7200, reading.at(COSTS.voxels), SIZES, shape, NAMES, 1) == fit(7200, COSTS, SIZES, shape, NAMES, 1)
 
 
 def test_bundles_beside_the_method_take_their_folds_and_nothing_else():
