@@ -29,7 +29,7 @@ from .commands import IMPORTS, MEMORY, PEAK, SECONDS
 from .jobs import CACHE, Job, Runner
 from .parts import MANY, Entries, Part, divide, entries_of, write_list
 from .patients import Grouping, propose
-from .remarks import refuse_twins, remarks
+from .remarks import refuse_blank, refuse_twins, remarks
 from .seen import Seen, see
 from .settings import CORRECTED, FILE, TASK, Settings, StudyError, copies, digest, write
 from .sources import Source, find
@@ -262,6 +262,7 @@ def _check(path: Path, everything: Mapping[str, Any], record: Record) -> list[st
     if report.faults:
         count = sum(map(len, report.faults.values()))
         raise StudyError(f"{plural(count, 'fault')} in the scans\n  {report.text()}")
+    refuse_blank(parts["labelled"], record)
     report.odd.pop("copies", None)  # of unlabelled scans; of others refuse_twins speaks
     return report.warnings()
 

@@ -14,7 +14,7 @@ from custom.cohort.record import Record
 from custom.errors import UserError
 from custom.study import plan
 from custom.study.budget import Costs
-from custom.study.remarks import refuse_twins
+from custom.study.remarks import refuse_blank, refuse_twins
 from custom.study.settings import StudyError, read
 from custom.study.space import Probed
 from custom.study.trainings import trainings
@@ -98,7 +98,23 @@ def test_labels_that_came_since_are_checked_before_anything_is_trained(made, mon
         plan.check(made / "out", lambda _: None)
 
 
+def test_a_blank_labelled_modality_is_named(tmp_path):
+    for channel, values in (("flair", [7, 9]), ("t1", [0, 0])):
+        (tmp_path / channel).mkdir()
+        Image.fromarray(np.array([values], np.uint8)).save(tmp_path / channel / "p1.png")
+    image = {channel: str(tmp_path / channel / "p1.png") for channel in ("flair", "t1")}
+    record = Record(tmp_path / "scans.checked.json")
+    with pytest.raises(StudyError, match=r"\n  p1 \(patient p1\): 0 all over in t1\n"):
+        refuse_blank([{"patient": "p1", "image": image, "label": "/any"}], record)
+
+
 REFUSED = {
+    "blank images with labels": (
+        lambda root: [Image.new("L", (SIDE, SIDE), 7).save(root / f"images/p0{k}_a.png") for k in (1, 2)],
+        ["2 labelled images blank: nothing can be found there, so no network could be judged by it.\n"
+         "  p01_a (patient p01_a): 7 all over\n  p02_a (patient p02_a): 7 all over\n"
+         "Take its label or the scan out of the folder; of a scan that lacks one modality, that modality's file"],
+    ),
     "all labels empty": (
         lambda root: [draw(root, k, empty=True) for k in range(SCANS)],
         ["no label has a class", "something is drawn"],
