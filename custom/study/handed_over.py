@@ -34,9 +34,8 @@ def write_scores(state: State, both: pair.Pair, scans: Scans) -> None:
     """``scores.csv``: a line a scan, those that judged with their Dice, the others with what is predicted of it."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        ["scan", "patient", "dice_without", "dice_with", "predicted_dice", "agreement", "confidence", "remarks"]
-    )
+    both_dice = [f"dice_{name}" for name in state.names]
+    writer.writerow(["scan", "patient", *both_dice, "predicted_dice", "agreement", "confidence", "remarks"])
     for base, mine in zip(both.baseline, both.ours, strict=True):
         writer.writerow(
             [base["case"], base["patient"], *map(_cell, (base["dice_mean"], mine["dice_mean"])), "", "", "", ""]

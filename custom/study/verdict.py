@@ -49,7 +49,7 @@ def write(state: State) -> Path:
         StudyError: no fold is done with both bundles: there is nothing to tell yet.
     """
     baseline, method = state.settings.baseline, state.settings.method
-    parts = state.judged((baseline, ""), (method, ""))
+    parts = state.parts
     if not parts:
         raise StudyError(
             f"{state.folder}: no fold is done with {baseline} and {method}, there is nothing to tell yet. Go on with "
@@ -70,14 +70,14 @@ def write(state: State) -> Path:
     text = page.render(
         "study.html",
         Path(__file__).parent,
-        title="Did the unlabelled scans help?",
+        title="Did the unlabelled scans help?" if state.only_unlabelled else f"{method} against {baseline}",
         state=state,
         counts=_counts(state),
         parts=parts,
         pair=both,
         dice=both.dice,
         means=both.means("dice_mean"),
-        sentence=_sentence(state, parts, both),
+        sentence=_sentence(state, both),
         p=significance(both.dice.p),
         needed=_needed(both.dice, both),
         before=before(state, both, _counts(state)["labelled"]),
@@ -112,15 +112,13 @@ def _counts(state: State) -> dict[str, int]:
     return {"labelled": len(part.train) + len(part.judges), "unlabelled": len(state.trainings.unlabelled)}
 
 
-def _sentence(state: State, parts: Sequence[Part], both: pair.Pair) -> str:
+def _sentence(state: State, both: pair.Pair) -> str:
     """The verdict of :func:`..evaluation.compare.verdict`; that the unlabelled scans were the cause it says only where the runs
     of every fold say that they differ in nothing else."""
-    from ..evaluation.same_settings import only_unlabelled_differs  # brings MONAI, which the other steps do without
-
-    baseline, method = state.settings.baseline, state.settings.method
+    baseline, method = state.bundles
     sign, amount, basis = judgement(both.dice)
     without, with_ = (number(mean, 3).text for mean in both.means("dice_mean"))
-    if not all(only_unlabelled_differs(state.table(part, baseline), state.table(part, method)) for part in parts):
+    if not state.only_unlabelled:
         told = f"{compared(both.dice, (baseline, method))} Dice {with_} of {method}, {without} of {baseline}."
         return f"{told}{CAUSE_UNKNOWN}" if sign else told
     if sign:
@@ -260,7 +258,7 @@ def _worth(state: State, parts: Sequence[Part]) -> Worth:
     if not state.settings.half:
         return Worth(reason="This was left out: it takes trainings with half of the labels (half: true in study.yaml).")
     curves = {}
-    for bundle, name in ((baseline, state.names[0]), (method, state.names[1])):
+    for bundle, phrase in zip(state.bundles, state.phrases, strict=True):
         points = [
             labels_worth.Point(len(patients), row["patient"], row["dice_mean"])
             for part in parts
@@ -273,21 +271,24 @@ def _worth(state: State, parts: Sequence[Part]) -> Worth:
         found = labels_worth.fit(points)
         if isinstance(found, labels_worth.NoCurve):
             return Worth(reason=f"Nothing can be said: {found.reason}.")
-        curves[name] = (found, points)
-    (before, _), (ours, points) = curves[state.names[0]], curves[state.names[1]]
+        curves[phrase] = (found, points)
+    (before, _), (ours, points) = curves.values()
     now = max(point.labelled for point in points)
     lines = []
     for more in MORE:
         gain, plain = (curve.gain(more, _counts(state)["labelled"]) for curve in (ours, before))
         lines.append(
-            f"{more} more labelled patients, and the unlabelled scans: {_points(gain)}{_guess(gain)}; without the unlabelled "
-            f"scans {_points(plain)}."
+            f"{more} more labelled patients: {_points(gain)}{_guess(gain)} {state.phrases[1]}; {_points(plain)} "
+            f"{state.phrases[0]}."
         )
     value = labels_worth.worth(ours, before, now)
     if math.isfinite(value.value):
+        one, other = (f"{now} labelled patients", f"{value.value:.0f}")
+        told = f"{method} with {one} does as well as {baseline} with {other}"
+        if state.only_unlabelled:
+            told = f"{one} with the unlabelled scans do as well as {other} without"
         lines.append(
-            f"In labels' worth: {now} labelled patients with the unlabelled scans do as well as {value.value:.0f} without "
-            f"(95 % interval {_count(value.low)} to {_count(value.high)}){_guess(value)}."
+            f"In labels' worth: {told} (95 % interval {_count(value.low)} to {_count(value.high)}){_guess(value)}."
         )
     return Worth(lines, _curve_chart(curves, now + MORE[-1]))
 
@@ -319,7 +320,7 @@ def _curve_chart(curves: Mapping[str, Any], most: int) -> Markup:
                 [sum(v) / len(v) for v in known.values()],
                 "o",
                 color=colour,
-                label=f"{name} the unlabelled scans",
+                label=name.removeprefix("of "),
             )
             for places, style in (
                 (np.linspace(sizes[0], sizes[-1], 20), "-"),

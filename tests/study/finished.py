@@ -78,6 +78,23 @@ def study(folder: Path, shares: Mapping[str, float], **changed: object) -> State
     return state
 
 
+def record(bundle: Path, weights: Mapping[str, float], seed: int = 0) -> None:
+    """What a run says of itself."""
+    (bundle / "configs").mkdir(parents=True, exist_ok=True)
+    config = {"seed": seed, "weights": weights, "train": {"method": {"_target_": "scripts.methods.MeanTeacher"}}}
+    (bundle / "configs/train.yaml").write_text(yaml.safe_dump(config))
+    scans = {"labelled": "1", "validation": "2"}
+    about = {"amp": "off", "initial_weights": "", "sha256 of the scans, names and voxels": scans}
+    (bundle / "run.json").write_text(json.dumps(about))
+
+
+def differ_in_unlabelled_alone(state: State) -> None:
+    """The runs of every fold say so."""
+    for part in state.trainings.parts:
+        for bundle, weight in ((state.settings.baseline, 0), (state.settings.method, 1)):
+            record(state.table(part, bundle).parents[2] / "bundle", {"supervised": 1.0, "consistency": weight})
+
+
 def _number(patient: str) -> int:
     return int(patient[1:])
 
@@ -117,4 +134,13 @@ def _final(state: State, bundle: str, share: float) -> None:
     (run / "bundle/run.json").write_text(json.dumps({"of": bundle}))
 
 
-__all__ = ["LABELLED", "UNLABELLED", "Trainings", "cube", "prediction", "study"]
+__all__ = [
+    "LABELLED",
+    "UNLABELLED",
+    "Trainings",
+    "cube",
+    "differ_in_unlabelled_alone",
+    "prediction",
+    "record",
+    "study",
+]

@@ -13,8 +13,7 @@ from types import SimpleNamespace
 import nibabel as nib
 import numpy as np
 import pytest
-import yaml
-from finished import UNLABELLED, study
+from finished import UNLABELLED, differ_in_unlabelled_alone, record, study
 from page_fixtures import words
 
 from custom.evaluation.case_table import read_cases
@@ -30,16 +29,6 @@ BETTER = {"supervised": 0.5, "mean_teacher": 0.75}
 def dice(share: float, side: int) -> float:
     part = round(share * side) / side
     return 2 * part / (1 + part)
-
-
-def record(bundle: Path, weights: dict[str, float], seed: int = 0) -> None:
-    """What a run says of itself."""
-    (bundle / "configs").mkdir(parents=True, exist_ok=True)
-    config = {"seed": seed, "weights": weights, "train": {"method": {"_target_": "scripts.methods.MeanTeacher"}}}
-    (bundle / "configs/train.yaml").write_text(yaml.safe_dump(config))
-    scans = {"labelled": "1", "validation": "2"}
-    about = {"amp": "off", "initial_weights": "", "sha256 of the scans, names and voxels": scans}
-    (bundle / "run.json").write_text(json.dumps(about))
 
 
 @pytest.fixture(scope="module")
@@ -72,15 +61,53 @@ def test_the_verdict_is_over_all_labelled_patients_each_judged_once(state, page)
 def test_at_equal_time_the_baseline_is_the_longer_one(page):
     longer = [dice(0.625, 8 + k) for k in range(6)]
     gain = 100 * float(np.mean([dice(0.75, 8 + k) - longer[k] for k in range(6)]))
-    assert re.search(rf"as long in time \(1000 steps\): with minus without \+{gain:.1f} points", page)
+    assert re.search(rf"as long in time \(1000 steps\): mean_teacher minus supervised \+{gain:.1f} points", page)
 
 
 def test_more_labels_and_unlabelled_scans_in_labels_worth(page):
     gain = r"\+\d+\.\d Dice points \(95 % interval \d+\.\d to \d+\.\d\)"
-    assert re.search(
-        rf"5 more labelled patients, and the unlabelled scans: {gain}; without the unlabelled scans {gain}\.", page
-    )
-    assert "In labels' worth: 4 labelled patients with the unlabelled scans do as well as" in page
+    assert re.search(rf"5 more labelled patients: {gain} of mean_teacher; {gain} of supervised\.", page)
+    assert "In labels' worth: mean_teacher with 4 labelled patients does as well as supervised with" in page
+
+
+@pytest.mark.usefixtures("few_pictures")
+def test_with_and_without_are_said_only_where_the_runs_differ_in_nothing_else(tmp_path, monkeypatch):
+    """Both may read the unlabelled scans, or one of them has settings of its own."""
+    made = study(tmp_path, BETTER, half=True, steps_at_equal_time=1000)
+    (tmp_path / "work/history.json").write_text('[{"labelled": 4, "steps": 400, "without": 0.5, "with": 0.6}]')
+    compared: list[tuple[str, str]] = []
+    monkeypatch.setattr(verdict.pair, "compare_report", lambda *given, **_: compared.append(given[2]))
+    for cause in (False, True):
+        if cause:
+            differ_in_unlabelled_alone(made)
+        now = State(tmp_path, made.settings, made.task, made.trainings)
+        text = words(verdict.write(now).read_text(encoding="utf-8"))
+        head = (tmp_path / "scores.csv").read_text(encoding="utf-8").splitlines()[0]
+        alone = [
+            "Did the unlabelled scans help?",
+            "With: mean_teacher; without: supervised; 400 steps each.",
+            "Dice without the unlabelled scans 0.",
+            "Dice with the unlabelled scans 0.",
+            "with minus without",
+            "with the unlabelled scans;",
+            "labelled patients with the unlabelled scans do as well as",
+            "Dice 0.600 with the unlabelled scans, 0.500 without the unlabelled scans.",
+        ]
+        assert [phrase for phrase in alone if (phrase in text) != cause] == []
+        named = [
+            "mean_teacher against supervised, 400 steps each.",
+            "Dice of supervised 0.",
+            "Dice of mean_teacher 0.",
+            "mean_teacher minus supervised",
+            "does as well as supervised with",
+            "Dice 0.600 of mean_teacher, 0.500 of supervised.",
+        ]
+        assert [phrase for phrase in named if (phrase in text) == cause] == []
+        assert text.startswith("Did the unlabelled" if cause else "mean_teacher against supervised")
+        assert compared[-1] == (("without", "with") if cause else ("supervised", "mean_teacher"))
+        assert head.startswith(
+            "scan,patient,dice_without,dice_with," if cause else "scan,patient,dice_supervised,dice_mean_teacher,"
+        )
 
 
 def test_the_scan_on_which_nothing_was_found_comes_first_and_all_have_a_picture(state):
@@ -89,7 +116,7 @@ def test_the_scan_on_which_nothing_was_found_comes_first_and_all_have_a_picture(
     assert later[0]["scan"] == "p09_a"
     assert later[0]["remarks"].startswith("nothing found")
     assert len(later) == UNLABELLED
-    assert [float(row["dice_with"]) for row in rows if row["patient"] == "p02"] == [
+    assert [float(row["dice_mean_teacher"]) for row in rows if row["patient"] == "p02"] == [
         pytest.approx(dice(0.75, 10), abs=1e-4)
     ]
     names = {f"p0{k}_a" for k in range(6, 10)}
@@ -166,14 +193,13 @@ def test_the_bundle_is_that_of_the_better_one(state, tmp_path):
 @pytest.mark.parametrize(("shares", "how"), [((0.5, 0.75), "helped"), ((0.75, 0.5), "harmed")])
 def test_the_unlabelled_scans_are_the_cause_only_where_every_fold_says_so(tmp_path, shares, how):
     made = study(tmp_path, dict(zip(BETTER, shares, strict=True)))
-    for part in made.trainings.parts:
-        for bundle, weight in (("supervised", 0), ("mean_teacher", 1)):
-            record(made.table(part, bundle).parents[2] / "bundle", {"supervised": 1.0, "consistency": weight})
+    differ_in_unlabelled_alone(made)
     text = words(verdict.write(made).read_text(encoding="utf-8"))
     with_, without = (f"{np.mean([dice(share, 8 + k) for k in range(6)]):.3f}" for share in reversed(shares))
     assert f"The unlabelled scans {how}: Dice {with_} with them, {without} without, a difference of" in text
     record(made.table(made.trainings.parts[1], "supervised").parents[2] / "bundle", {"supervised": 1.0}, seed=1)
-    assert "so these are not named as the cause" in words(verdict.write(made).read_text(encoding="utf-8"))
+    now = State(tmp_path, made.settings, made.task, made.trainings)
+    assert "so these are not named as the cause" in words(verdict.write(now).read_text(encoding="utf-8"))
 
 
 @pytest.mark.usefixtures("few_pictures")
@@ -183,7 +209,7 @@ def test_a_page_with_more_labels_says_what_there_was_before(tmp_path):
     for _ in range(2):  # the same labels again: one line
         text = words(verdict.write(made).read_text(encoding="utf-8"))
     assert text.count("Before, with ") == 1
-    assert "Before, with 4 labelled patients (400 steps): Dice 0.600 with the unlabelled scans, 0.500 without" in text
+    assert "Before, with 4 labelled patients (400 steps): Dice 0.600 of mean_teacher, 0.500 of supervised." in text
     assert [row["labelled"] for row in json.loads((tmp_path / "work/history.json").read_text(encoding="utf-8"))] == [
         4,
         6,
@@ -252,8 +278,8 @@ def test_what_new_labels_brought_is_told_on_the_patients_who_judged_both_times(t
     path.write_text(json.dumps([{**now, "labels": "fewer", "labelled": 5, "steps": 300, "dice": earlier}]))
     text = words(verdict.write(made).read_text(encoding="utf-8"))
     assert (
-        "With 1 more and 400 steps, on the 5 patients who judged both times: +10.0 Dice points (95 % interval 10.0 to 10.0) with "
-        "them and +2.0 Dice points (95 % interval 2.0 to 2.0) without; too few patients to tell."
+        "With 1 more and 400 steps, on the 5 patients who judged both times: +10.0 Dice points (95 % interval 10.0 to 10.0) of "
+        "mean_teacher and +2.0 Dice points (95 % interval 2.0 to 2.0) of supervised; too few patients to tell."
     ) in text
     case = kept[0][0]
     earlier[case][3] = "another label"
