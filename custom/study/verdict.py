@@ -233,12 +233,14 @@ def _handed_over(state: State, serving: str, segmented: bool) -> dict[str, str]:
     there = [f"bundle/ ({serving}, trained with all labels)"] * served + [
         "predictions/ (of every unlabelled scan)"
     ] * segmented
-    missing = (
-        ""
-        if served
-        else f" {serving} is not trained with all labels yet: a bundle/ that is there is of an earlier page."
-    )
-    return {"there": ", ".join(there), "missing": missing}
+    missing = []
+    if not served:
+        missing.append(f" {serving} is not trained with all labels yet: a bundle/ that is there is of an earlier page.")
+    if state.trainings.unlabelled and not segmented:
+        missing.append(
+            " The unlabelled scans are not segmented yet: predictions/ that are there are of an earlier page."
+        )
+    return {"there": ", ".join(there), "missing": "".join(missing)}
 
 
 # more labels

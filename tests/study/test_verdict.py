@@ -397,11 +397,58 @@ def test_what_a_bundle_has_written_for_its_user_stays_beside_a_new_one(tmp_path)
         (trained / name).write_text("new")
     (trained / "run.json").write_text('{"of": "a new one"}')
     verdict.write(made)
-    found = {path.relative_to(tmp_path / "bundle").as_posix(): path.read_text() for path in files(tmp_path / "bundle")}
-    assert found == {
+    assert bundle_of(tmp_path) == {
         "data/images/p1.nii.gz": "of the user", "eval/metrics.csv": "of the user", "models/model.pt": "new",
         "run.json": '{"of": "a new one"}',
     }  # fmt: skip
+    assert {path.name: path.read_text() for path in files(tmp_path / "bundle_edited")} == {"old.pt": "of the user"}
+
+
+def bundle_of(folder: Path) -> dict[str, str]:
+    found = {path.relative_to(folder / "bundle").as_posix(): path.read_text() for path in files(folder / "bundle")}
+    return {name: text for name, text in found.items() if name != handed_over.MADE}
+
+
+@pytest.mark.usefixtures("few_pictures")
+def test_what_somebody_changed_in_the_bundle_stays_and_is_set_aside_when_another_one_comes(tmp_path):
+    made = study(tmp_path, BETTER)
+    trained = made.runs / "final_mean_teacher/bundle"
+    for name in ("models/model.pt", "configs/inference.yaml", "scripts/deep/code.py", "scripts/__pycache__/old.pyc"):
+        (trained / name).parent.mkdir(parents=True, exist_ok=True)
+        (trained / name).write_text("first")
+    verdict.write(made)
+    own = {"configs/inference.yaml": "mine", "models/finetuned.pt": "mine", "NOTES.txt": "mine"}
+    cached = tmp_path / "bundle/scripts/__pycache__/code.pyc"
+    for name, text in own.items():
+        (tmp_path / "bundle" / name).write_text(text)
+    cached.parent.mkdir()
+    cached.write_text("of Python")
+    (tmp_path / "bundle/models/model.pt").unlink()
+    ours = {"models/model.pt": "first", "scripts/deep/code.py": "first", "run.json": '{"of": "mean_teacher"}'}
+    for _ in range(2):  # what is missing comes back
+        verdict.write(made)
+        assert bundle_of(tmp_path) == {**ours, **own, "scripts/__pycache__/code.pyc": "of Python"}
+        assert not (tmp_path / "bundle_edited").exists()
+    (trained / "models/model.pt").write_text("second")
+    (trained / "run.json").write_text("another")
+    verdict.write(made)
+    new = {**ours, "models/model.pt": "second", "run.json": "another", "configs/inference.yaml": "first"}
+    assert bundle_of(tmp_path) == new
+    aside = tmp_path / "bundle_edited"
+    assert {path.relative_to(aside).as_posix(): path.read_text() for path in files(aside)} == own
+
+
+@pytest.mark.usefixtures("few_pictures")
+def test_predictions_stay_where_the_last_network_failed(tmp_path):
+    made = study(tmp_path, BETTER)
+    verdict.write(made)
+    (made.runs / "final_mean_teacher/label_maps/confidence.json").unlink()
+    failed = State(tmp_path, made.settings, made.task, made.trainings, {"final_mean_teacher": "out of memory"})
+    text = words(verdict.write(failed).read_text(encoding="utf-8"))
+    assert len(list((tmp_path / "predictions").glob("*_pred.nii.gz"))) == UNLABELLED
+    told = "The unlabelled scans are not segmented yet: predictions/ that are there are of an earlier page."
+    assert told in text
+    assert "predictions/ (of every" not in text
 
 
 def files(folder: Path) -> list[Path]:
