@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from ..cohort.words import plural
 from ..evaluation.case_report import Row
 from ..evaluation.case_table import read_cases
 from ..evaluation.compare import FEW_PATIENTS, Difference, beside_dice, judgement, paired_difference, significance
@@ -60,7 +61,9 @@ def write(state: State) -> Path:
         for bundle in (baseline, method)
     }
     both = pair.Pair(*(read_evaluated(tables[b], n) for b, n in zip(tables, state.names, strict=True)))
-    pair.compare_report(tables[baseline], tables[method], state.names, state.folder / "compare.html")
+    warnings = _warnings(state, parts)
+    told = [_trained(state), *warnings, *_left_out(state)]
+    pair.compare_report(tables[baseline], tables[method], state.names, state.folder / "compare.html", told)
     serving = method if both.dice.mean >= 0 else baseline
     scans = unlabelled(state, parts, both, serving)
     write_scores(state, both, scans)
@@ -82,7 +85,7 @@ def write(state: State) -> Path:
         needed=_needed(both.dice, both),
         before=before(state, both, _counts(state)["labelled"]),
         beside=beside_dice(both.baseline, both.ours, state.names, both.dice, both.unit),
-        warnings=_warnings(state, parts),
+        warnings=warnings,
         equal_time=_equal_time(state),
         others=_others(state),
         bars=pair.bars_chart(both, scored, balance),
@@ -153,6 +156,27 @@ def _warnings(state: State, parts: Sequence[Part]) -> list[str]:
         found.append(
             f"These are short trainings, of {state.settings.steps} steps: networks learn on for thousands, and unlabelled scans "
             f"help late. For a verdict that lasts allow a longer BUDGET, for some {ENOUGH} steps and more."
+        )
+    return found
+
+
+def _trained(state: State) -> str:
+    """Whom a page sets side by side that has nothing else of the study."""
+    of = " and ".join(
+        f"{bundle} ({name} the unlabelled scans)" if state.only_unlabelled else bundle
+        for bundle, name in zip(state.bundles, state.names, strict=True)
+    )
+    folds = f"{plural(len(state.parts), 'fold')} of {len(state.trainings.parts)}"
+    return f"Of a study: {of}, {state.settings.steps} steps each, each patient judged by networks of a fold ({folds})."
+
+
+def _left_out(state: State) -> list[str]:
+    """Runs that are in no figure, and why."""
+    found = [f"Not in these figures, as it failed: {name}: {why}" for name, why in state.failed.items()]
+    if state.stale:
+        found.append(
+            "Not in these figures, as they were made under other settings, labels or images, and not run again yet: "
+            f"{', '.join(sorted(state.stale))}."
         )
     return found
 

@@ -315,6 +315,30 @@ def test_folds_that_failed_are_named_and_those_that_are_done_are_told(tmp_path):
 
 
 @pytest.mark.usefixtures("few_pictures")
+def test_the_page_of_both_bundles_has_the_warnings_of_the_verdict(tmp_path, monkeypatch):
+    told: list[list[str]] = []
+    monkeypatch.setattr(verdict.pair, "compare_report", lambda *given: told.append(given[4]))
+    made = study(tmp_path, BETTER)
+    shutil.rmtree(made.runs / "fold2_mean_teacher")
+    (made.runs / "fold3_mean_teacher/job").mkdir()
+    (made.runs / "fold3_mean_teacher/job/settings.json").write_text("{}")
+    made.failed = {"fold2_mean_teacher": "it ended with 1"}
+    text = words(verdict.write(made).read_text(encoding="utf-8"))
+    (short,) = (line for line in told[0] if line.startswith("These are short trainings, of 400 steps"))
+    assert f"Mind: {short}" in text
+    assert told[0] == [
+        "Of a study: supervised and mean_teacher, 400 steps each, each patient judged by networks of a fold (1 fold of 3).",
+        short, "Not in these figures, as it failed: fold2_mean_teacher: it ended with 1",
+        "Not in these figures, as they were made under other settings, labels or images, and not run again yet: "
+        "fold3_mean_teacher.",
+    ]  # fmt: skip
+    differ_in_unlabelled_alone(made)
+    now = State(tmp_path, made.settings, made.task, made.trainings)
+    verdict.write(now)
+    assert "supervised (without the unlabelled scans) and mean_teacher (with the unlabelled scans)" in told[1][0]
+
+
+@pytest.mark.usefixtures("few_pictures")
 def test_where_the_baseline_of_all_labels_failed_no_scan_is_said_to_be_empty(tmp_path):
     made = study(tmp_path, BETTER)
     shutil.rmtree(made.runs / "final_supervised")
@@ -329,6 +353,12 @@ def test_without_a_fold_that_is_done_there_is_nothing_to_tell(tmp_path):
         StudyError, match="no fold is done with supervised and mean_teacher, there is nothing to tell yet"
     ):
         verdict.write(made)
+
+
+def test_the_page_of_both_bundles_shows_its_warnings(state):
+    text = words((state.folder / "compare.html").read_text(encoding="utf-8"))
+    assert "Mind: Of a study: supervised and mean_teacher, 400 steps each" in text
+    assert "Mind: These are short trainings, of 400 steps" in text
 
 
 def test_the_page_fetches_nothing_and_names_the_user_s_own_paths(state):
