@@ -97,7 +97,7 @@ def cohort_of(images: Path | Mapping[str, Path], labels: Path | None, patient: s
 
 def _corrected(source: Source, images: Path | Mapping[str, Path]) -> Source:
     """With the labels that MONAI Label keeps below the images in place of those of the user's folder: not where one is still the
-    copy that annotation made, as the label in the folder may have been repaired since.
+    copy that annotation made, as the label in the folder may have been repaired, or taken out, since.
 
     Raises:
         CohortError: two of one name.
@@ -107,11 +107,8 @@ def _corrected(source: Source, images: Path | Mapping[str, Path]) -> Source:
         return source
     found, copied = by_name(final), copies(final.parents[1])
     names = {scan.name for scan in source.scans}
-    used = [
-        scan
-        for scan in source.scans
-        if (path := found.get(scan.name)) and not (scan.label and copied.get(path.name) == digest(path))
-    ]
+    same = {name for name, path in found.items() if path.name in copied and copied[path.name] == digest(path)}
+    used = [scan for scan in source.scans if scan.name in found and scan.name not in same]
     taken = {scan.name for scan in used}
     scans = [replace(scan, label=found[scan.name]) if scan.name in taken else scan for scan in source.scans]
     # that nothing was read of "labels" itself would contradict it
@@ -120,6 +117,9 @@ def _corrected(source: Source, images: Path | Mapping[str, Path]) -> Source:
         new = [scan.name for scan in used if not scan.label]
         which = f", {len(new)} of them new: {some(new)}" if new else ""
         notes.append(f"{plural(len(used), 'label')} taken from {final}, where MONAI Label keeps them{which}")
+    if gone := sorted(scan.name for scan in source.scans if scan.name in same and not scan.label):
+        text = f"{plural(len(gone), 'label')} that annotation copied and nobody corrected"
+        notes.append(f"{final}: {text}, not used, as the labels folder has none any more: {some(gone)}")
     if strange := sorted(found.keys() - names):
         bare = [scan.name for scan in scans if not scan.label]
         notes.append(f"{final}: {unmatched(strange, bare)}")
