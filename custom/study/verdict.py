@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -24,7 +25,7 @@ from ..report.palette import GRID, LINE_COLOURS
 from ..report.tables import NOTHING, Cell, Column, Table, interval, number, texts
 from ..report.unlabelled import notes
 from . import labels_worth
-from .budget import ENOUGH
+from .budget import ENOUGH, minutes
 from .handed_over import hand_over, write_scores
 from .history import before
 from .jobs import TRAINED
@@ -37,6 +38,7 @@ from .trainings import final_name
 
 PAGE = "verdict.html"
 SCORED = "work/scores"
+AS_LONG = 0.1  # of the method's time, by which the baseline's may differ that is said to be trained as long
 MORE = (5, 10, 20)  # further labelled patients that the page speaks of
 CAUSE_UNKNOWN = (
     " The runs do not say that they differ in the unlabelled scans alone, so these are not named as the cause."
@@ -181,7 +183,15 @@ def _left_out(state: State) -> list[str]:
     return found
 
 
-def _equal_time(state: State) -> Difference | None:
+@dataclass(frozen=True)
+class EqualTime:
+    """The method against the baseline trained longer: in how long, and the difference."""
+
+    trained: str
+    difference: Difference
+
+
+def _equal_time(state: State) -> EqualTime | None:
     """The method against the baseline trained as long in time, where that was run in all of its folds."""
     baseline, method = state.settings.baseline, state.settings.method
     if not state.settings.steps_at_equal_time:
@@ -191,7 +201,36 @@ def _equal_time(state: State) -> Difference | None:
         return None
     ours = [row for part in parts for row in read_cases(state.table(part, method))]
     theirs = [row for part in parts for row in read_cases(state.table(part, baseline, "equal_time"))]
-    return _paired(ours, theirs)
+    difference = _paired(ours, theirs)
+    return EqualTime(_how_long(state, parts), difference) if difference else None
+
+
+def _how_long(state: State, parts: Sequence[Part]) -> str:
+    """What the baseline got; that this was the method's time only where it was: steps may have been changed since the plan, and
+    a machine has other work at times."""
+    (baseline, method), settings = state.bundles, state.settings
+    steps = settings.steps_at_equal_time
+    longer, ours = (
+        math.fsum(_seconds(state.table(part, bundle, kind).parents[2]) for part in parts)
+        for bundle, kind in ((baseline, "equal_time"), (method, ""))
+    )
+    times = (
+        f"{minutes(longer)} against {minutes(ours)}" if math.isfinite(longer + ours) else "in a time that is not known"
+    )
+    equal = abs(longer - ours) <= AS_LONG * ours
+    told = f"{baseline} trained {'as long in time' if equal else 'longer or shorter'} ({steps} steps, {times})"
+    if steps < settings.steps:
+        told += f", with fewer steps than the {settings.steps} of the verdict (steps_at_equal_time in study.yaml)"
+    return told
+
+
+def _seconds(run: Path) -> float:
+    """Of all epochs of a run; NaN where it does not say."""
+    try:
+        with (run / "metrics.csv").open(newline="", encoding="utf-8") as file:
+            return math.fsum(float(row["seconds"]) for row in csv.DictReader(file))
+    except (OSError, KeyError, ValueError):
+        return math.nan
 
 
 def _paired(ours: Sequence[Row], theirs: Sequence[Row]) -> Difference | None:

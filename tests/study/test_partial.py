@@ -50,9 +50,11 @@ def test_curves_are_of_trainings_that_both_bundles_have(tmp_path):
 @pytest.mark.usefixtures("few_pictures")
 def test_at_equal_time_is_told_when_all_folds_are_done(tmp_path):
     made = study(tmp_path, BETTER, steps_at_equal_time=1000)
-    assert "as long in time (1000 steps)" in words(verdict.write(made).read_text(encoding="utf-8"))
+    assert "as long in time (1000 steps, 3 min against 3 min)" in words(verdict.write(made).read_text(encoding="utf-8"))
     shutil.rmtree(made.table(made.trainings.parts[0], "supervised", "equal_time").parents[2])
-    assert "as long in time (1000 steps)" not in words(verdict.write(made).read_text(encoding="utf-8"))
+    assert "as long in time (1000 steps, 3 min against 3 min)" not in words(
+        verdict.write(made).read_text(encoding="utf-8")
+    )
 
 
 @pytest.mark.usefixtures("few_pictures")

@@ -61,7 +61,23 @@ def test_the_verdict_is_over_all_labelled_patients_each_judged_once(state, page)
 def test_at_equal_time_the_baseline_is_the_longer_one(page):
     longer = [dice(0.625, 8 + k) for k in range(6)]
     gain = 100 * float(np.mean([dice(0.75, 8 + k) - longer[k] for k in range(6)]))
-    assert re.search(rf"as long in time \(1000 steps\): mean_teacher minus supervised \+{gain:.1f} points", page)
+    assert re.search(
+        rf"as long in time \(1000 steps, 3 min against 3 min\): mean_teacher minus supervised \+{gain:.1f} points", page
+    )
+
+
+@pytest.mark.usefixtures("few_pictures")
+def test_as_long_in_time_is_said_only_where_the_runs_took_as_long(tmp_path):
+    """After an edit of the steps alone the longer training is the shorter one."""
+    made = study(tmp_path, BETTER, steps_at_equal_time=200)
+    for part in made.trainings.parts:
+        run = made.table(part, "supervised", "equal_time").parents[2]
+        (run / "metrics.csv").write_text("step,seconds\n100,10\n200,10\n")
+    fewer = ", with fewer steps than the 400 of the verdict (steps_at_equal_time in study.yaml): mean_teacher minus"
+    for time in ("60 s against 3 min", "in a time that is not known"):
+        text = words(verdict.write(made).read_text(encoding="utf-8"))
+        assert f"supervised trained longer or shorter (200 steps, {time}){fewer}" in text
+        (run / "metrics.csv").unlink()
 
 
 def test_more_labels_and_unlabelled_scans_in_labels_worth(page):
