@@ -70,10 +70,12 @@ class Length:
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much there is to do: scans that judge (in all folds together) and unlabelled scans to segment."""
+    """How much there is to do: scans that judge (in all of several folds together, or in the only one) and unlabelled scans to
+    segment."""
 
     judged: int
     unlabelled: int
+    held_out: int = 0
 
 
 def shapes(folds: Sequence[int], half: bool = True) -> list[Shape]:
@@ -150,7 +152,7 @@ def fit(budget: float, costs: Costs, sizes: Sizes, shape: Shape, names: Sequence
 def duration(steps: int, costs: Costs, sizes: Sizes, shape: Shape, names: Sequence[str], jobs: int) -> float:
     """Seconds of the reading, which those that begin first wait for, and of all trainings of so many steps with their
     evaluations and predictions, ``jobs`` at a time."""
-    judged = sizes.judged / max(1, shape.folds)
+    judged = sizes.judged / shape.folds if shape.folds > 1 else sizes.held_out
     # two networks of each run are scored, and one makes label maps
     after = 3 * judged * costs.scan
     each = [costs.start[name] + steps * costs.step[name] + after for name in names]

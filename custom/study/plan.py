@@ -166,7 +166,8 @@ def plan(folder: Path, asked: Asked, tell: Callable[[str], None] = print) -> Set
     tell(f"Timing a few steps of {', '.join(names)} on this machine ...")
     costs, probed = _probe(folder, asked, parts[0], everything, cohort.scans, _voxels(planned[smallest]), jobs, threads)
     sizes = lengths.Sizes(
-        judged=sum(len(cohort.scans[patient]) for part in parts for patient in part.judges),
+        judged=_judged(parts, cohort.scans),
+        held_out=_judged(divide(cohort.scans, 1, asked.seed), cohort.scans),
         unlabelled=len(unlabelled_scans(cohort.scans)),
     )
     voxels = space.rooms_in_memory(probed, {room: _voxels(numbers) for room, numbers in planned.items()}, jobs)
@@ -206,11 +207,15 @@ def _count(shape: lengths.Shape, settings: Settings) -> int:
 
 
 def _folds(scans: ScansByPatient) -> list[int]:
-    """How many folds there may be, most first: one, where the labelled patients suffice for a part that is held out."""
+    """How many folds there may be, most first: one as the last, where the labelled patients suffice for a part that is held out."""
     able = sum(can_evaluate(found) for found in scans.values())
-    if able >= MANY:
-        return [1]
-    return [count for count in FOLDS if count <= able] or [1]
+    several = [count for count in FOLDS if count <= able]
+    return several + [1] * (able >= MANY or not several)
+
+
+def _judged(parts: Sequence[Part], scans: ScansByPatient) -> int:
+    """Scans that judge in all parts together."""
+    return sum(len(scans[patient]) for part in parts for patient in part.judges)
 
 
 def plain(images: Path | Mapping[str, Path]) -> str | dict[str, str]:
@@ -351,8 +356,14 @@ def _page(
     """``plan.md``: what was found, what will run and how long, what is left out, and each number's reason."""
     scans, (baseline, method) = cohort.scans, (settings.baseline, settings.method)
     labelled = sum(has_label(found) for found in scans.values())
+    judges = sum(len(part.judges) for part in divide(scans, settings.folds, settings.seed))
+    those = (
+        f"there is 1: {judges} of {labelled} labelled patients judge"
+        if settings.folds == 1
+        else f"there are {settings.folds}"
+    )
     left_out = [text for text, there in (
-        (f"{folds[0]} folds (there are {settings.folds})", settings.folds == folds[0]),
+        (f"{folds[0]} folds ({those})", settings.folds == folds[0]),
         ("trainings with half of the labels: what more labels would bring", settings.half or labelled < 3),
         (f"{baseline} once more, as long in time as {method}", bool(settings.steps_at_equal_time)),
         (f"a finer grid and larger patches (these have {length.shape.room:.0%} of the voxels)",

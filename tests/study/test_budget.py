@@ -107,6 +107,15 @@ def test_where_none_leaves_enough_the_one_with_most_steps_is_taken():
     assert LEAST <= found.steps < ENOUGH
 
 
+def test_of_many_labelled_patients_more_judge_than_of_few_where_there_is_time_and_one_fold_is_the_last_to_fall_to():
+    sizes = Sizes(judged=15, held_out=6, unlabelled=30)
+    ample, short = (choose(budget, COSTS, sizes, VOXELS, NAMES, 1, (4, 3, 2, 1)) for budget in (1e5, 250))
+    assert (ample.shape.folds, short.shape.folds) == (4, 1)
+    assert short.steps >= LEAST
+    one = Shape(1, False, False, 1.0)
+    assert duration(0, COSTS, sizes, one, NAMES, 1) == pytest.approx(2 * (10 + 20) + 2 * 3 * 6 * 0.5 + 2 * 30 * 0.5)
+
+
 def test_too_small_a_budget_says_how_much_would_do():
     with pytest.raises(
         StudyError, match=r"A budget of 20 s is too small: 0 steps .* Allow at least (\d+) (s|min)"

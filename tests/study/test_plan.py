@@ -20,9 +20,10 @@ def cohort(labelled: int) -> dict[str, list[FoundScan]]:
 
 
 @pytest.mark.parametrize(
-    ("labelled", "folds"), [(2, [2]), (3, [3, 2]), (5, [4, 3, 2]), (14, [4, 3, 2]), (15, [1]), (40, [1])]
+    ("labelled", "folds"),
+    [(2, [2]), (3, [3, 2]), (5, [4, 3, 2]), (14, [4, 3, 2]), (15, [4, 3, 2, 1]), (40, [4, 3, 2, 1])],
 )
-def test_few_labelled_patients_judge_in_turn_many_are_held_out(labelled, folds):
+def test_labelled_patients_judge_in_turn_and_many_may_be_held_out_where_time_is_short(labelled, folds):
     assert plan._folds(cohort(labelled)) == folds
 
 
