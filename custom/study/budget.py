@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import heapq
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -101,6 +102,7 @@ def choose(
     jobs: int,
     folds: Sequence[int],
     half: bool = True,
+    spent: float = 0.0,
 ) -> Length:
     """The first of :func:`shapes` that leaves :data:`ENOUGH` steps, else the one that leaves most.
 
@@ -112,6 +114,7 @@ def choose(
         names: of the baseline, of the method, and of those beside it, as in ``costs``.
         jobs: trainings side by side.
         folds, half: see :func:`shapes`.
+        spent: seconds that looking and the probe took before, and will take again.
 
     Raises:
         StudyError: not even :data:`LEAST` steps fit; the text says which budget would do.
@@ -127,10 +130,10 @@ def choose(
     best = max(found, key=lambda length: length.steps)
     if best.steps < LEAST:
         last = shapes(folds, half)[-1]
-        needed = duration(LEAST, costs.at(voxels[last.room]), sizes, last, names, jobs) / SLACK
+        needed = spent + duration(LEAST, costs.at(voxels[last.room]), sizes, last, names, jobs) / SLACK
         raise StudyError(
-            f"A budget of {minutes(budget)} is too small: {best.steps} steps a training fit into it, and below {LEAST} no "
-            f"network is worth a comparison. Allow at least {minutes(needed)} (--budget), or use a faster machine"
+            f"A budget of {minutes(budget + spent)} is too small: {best.steps} steps a training fit into it, and below {LEAST} no "
+            f"network is worth a comparison. Allow at least {minutes(_rounded_up(needed))} (--budget), or use a faster machine"
         )
     return best
 
@@ -179,6 +182,12 @@ def side_by_side(times: Sequence[float], jobs: int) -> float:
 def _ratio(costs: Costs, names: Sequence[str]) -> float:
     """How many steps of the baseline take the time of one of the method; at least 1."""
     return max(1.0, costs.step[names[1]] / costs.step[names[0]])
+
+
+def _rounded_up(seconds: float) -> float:
+    """To what :func:`minutes` tells: who allows what is told has enough; with what a second probe may take longer."""
+    longer = 1.05 * seconds
+    return float(math.ceil(longer)) if longer < 89 else 60.0 * math.ceil(longer / 60)
 
 
 def minutes(seconds: float) -> str:

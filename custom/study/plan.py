@@ -171,8 +171,10 @@ def plan(folder: Path, asked: Asked, tell: Callable[[str], None] = print) -> Set
         unlabelled=len(unlabelled_scans(cohort.scans)),
     )
     voxels = space.rooms_in_memory(probed, {room: _voxels(numbers) for room, numbers in planned.items()}, jobs)
-    left = asked.budget - (time.monotonic() - start)
-    length = lengths.choose(left, costs, sizes, voxels, names, jobs, folds, half=all(part.can_halve for part in parts))
+    spent = time.monotonic() - start
+    length = lengths.choose(
+        asked.budget - spent, costs, sizes, voxels, names, jobs, folds, all(part.can_halve for part in parts), spent
+    )
     settings = Settings(
         images=plain(asked.images), labels=str(asked.labels.resolve()) if asked.labels else "",
         patient=cohort.grouping.pattern, baseline=asked.baseline, method=asked.method, others=tuple(asked.others),
@@ -207,7 +209,7 @@ def _count(shape: lengths.Shape, settings: Settings) -> int:
 
 
 def _folds(scans: ScansByPatient) -> list[int]:
-    """How many folds there may be, most first: one as the last, where the labelled patients suffice for a part that is held out."""
+    """How many folds there may be, most first: one is the last, where the labelled patients suffice for a held-out part."""
     able = sum(can_evaluate(found) for found in scans.values())
     several = [count for count in FOLDS if count <= able]
     return several + [1] * (able >= MANY or not several)

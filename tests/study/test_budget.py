@@ -127,6 +127,20 @@ def test_too_small_a_budget_says_how_much_would_do():
     assert choose(allowed, COSTS, SIZES, VOXELS, NAMES, 1, (4, 3, 2)).steps >= LEAST
 
 
+@pytest.mark.parametrize("probe", [7, 181, 240])
+def test_who_allows_the_budget_that_is_advised_has_enough_after_the_next_probe_too(probe):
+    """Looking and probing are part of what is allowed, each time."""
+    for costs in (COSTS, replace(COSTS, step={name: 12 * value for name, value in COSTS.step.items()})):
+        with pytest.raises(StudyError) as error:
+            choose(20, costs, SIZES, VOXELS, NAMES, 2, (4, 3, 2), spent=probe)
+        assert f"A budget of {minutes(20 + probe)} is too small" in str(error.value)
+        advice = str(error.value).split("at least ")[1].split(" (")[0].split()
+        allowed = sum(
+            float(n) * {"s": 1, "min": 60, "h": 3600}[u] for n, u in zip(advice[::2], advice[1::2], strict=True)
+        )
+        assert choose(allowed - probe, costs, SIZES, VOXELS, NAMES, 2, (4, 3, 2), spent=probe).steps >= LEAST
+
+
 @pytest.mark.parametrize(("seconds", "text"), [(50, "50 s"), (720, "12 min"), (7500, "2 h 5 min"), (7200, "2 h")])
 def test_times_are_told_as_people_say_them(seconds, text):
     assert minutes(seconds) == text
