@@ -197,7 +197,9 @@ def plan(folder: Path, asked: Asked, tell: Callable[[str], None] = print) -> Set
         _keep_scans(folder)
     task_file.write(folder / TASK, planned[room])
     write(folder, settings)
-    page = _page(settings, cohort, planned[room], length, costs.at(voxels[room]), folds, f"{disk}; {memory}", odd)
+    page = _page(
+        settings, cohort, planned[room], length, costs.at(voxels[room]), folds, max(voxels), f"{disk}; {memory}", odd
+    )
     write_text(folder / "plan.md", page)
     shutil.rmtree(folder / PROBE, ignore_errors=True)
     return settings
@@ -352,10 +354,16 @@ def _page(
     length: lengths.Length,
     costs: lengths.Costs,
     folds: Sequence[int],
+    finest: float,
     room: str,
     odd: Sequence[str],
 ) -> str:
-    """``plan.md``: what was found, what will run and how long, what is left out, and each number's reason."""
+    """``plan.md``: what was found, what will run and how long, what is left out, and each number's reason.
+
+    Args:
+        finest: of the grids that there is memory for.
+        room: what it takes on disk and in memory.
+    """
     scans, (baseline, method) = cohort.scans, (settings.baseline, settings.method)
     labelled = sum(has_label(found) for found in scans.values())
     judges = sum(len(part.judges) for part in divide(scans, settings.folds, settings.seed))
@@ -369,8 +377,11 @@ def _page(
         ("trainings with half of the labels: what more labels would bring", settings.half or labelled < 3),
         (f"{baseline} once more, as long in time as {method}", bool(settings.steps_at_equal_time)),
         (f"a finer grid and larger patches (these have {length.shape.room:.0%} of the voxels)",
-         length.shape.room == 1.0),
+         length.shape.room == finest),
     ) if not there]  # fmt: skip
+    no_memory = (
+        [f"A grid of more than {finest:.0%} of the voxels is left out for lack of memory."] if finest < 1 else []
+    )
     short = [f"{name}: {', '.join(f'{key} {value}' for key, value in of.items())}, as these trainings are short" for name, of in
              settings.overrides.items()]  # fmt: skip
     a_step = ", ".join(f"{costs.step[name]:.3f} s ({name})" for name in (baseline, method, *settings.others))
@@ -393,7 +404,7 @@ def _page(
         "\n".join(f"- {line}" for line in [*runs, *short]),
         f"Expected: {lengths.minutes(length.seconds)} of the {lengths.minutes(settings.budget)} allowed, "
         f"{settings.jobs} at a time, {plural(settings.threads, 'thread')} each. A step takes {a_step} on this machine.",
-        f"It takes {room}.",
+        " ".join([f"It takes {room}.", *no_memory]),
         "## What is left out for lack of time",
         "\n".join(f"- {text}" for text in left_out) if left_out else "Nothing.",
         "## The task, and why",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import subprocess
@@ -15,8 +16,9 @@ from custom import phantom
 from custom.errors import UserError
 from custom.study import __main__ as module
 from custom.study.__main__ import main
+from custom.study.jobs import Stopped
 from custom.study.plan import Asked
-from custom.study.settings import Settings, write
+from custom.study.settings import Settings, StudyError, write
 
 LABELLED, UNLABELLED = 4, 4
 
@@ -88,7 +90,24 @@ def test_a_plan_that_is_made_again_takes_what_is_not_said_from_the_one_there_is(
 def test_a_file_of_seconds_that_cannot_be_read_withholds_no_page(tmp_path):
     (tmp_path / "work").mkdir()
     (tmp_path / "work/seconds").write_text("")
-    assert module._seconds(tmp_path, module.time.monotonic() - 5) == pytest.approx(5, abs=1)
+    assert module._seconds(tmp_path) == 0
+
+
+@pytest.mark.parametrize("ends", [Stopped, StudyError])
+def test_the_time_of_a_call_that_was_stopped_or_ended_with_a_fault_counts(tmp_path, monkeypatch, ends):
+    write(tmp_path, Settings("/data", "", ""))
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work/seconds").write_text("60\n")
+    now = iter([0.0])
+    monkeypatch.setattr(module.time, "monotonic", lambda: next(now, 100.0))
+
+    def ended(*_: object) -> None:
+        raise ends
+
+    monkeypatch.setattr(module, "_trainings", ended)
+    with contextlib.suppress(StudyError):
+        assert main(["run", str(tmp_path)]) == 130
+    assert (tmp_path / "work/seconds").read_text() == "160\n"
 
 
 def test_a_bundle_that_is_named_twice_is_refused(tmp_path):
