@@ -132,8 +132,9 @@ def choose(
         last = shapes(folds, half)[-1]
         needed = spent + duration(LEAST, costs.at(voxels[last.room]), sizes, last, names, jobs) / SLACK
         raise StudyError(
-            f"A budget of {minutes(budget + spent)} is too small: {best.steps} steps a training fit into it, and below {LEAST} no "
-            f"network is worth a comparison. Allow at least {minutes(_rounded_up(needed))} (--budget), or use a faster machine"
+            f"A budget of {minutes(budget + spent)} is too small: {best.steps} steps a training fit into it, and below {LEAST} "
+            f"no network is worth a comparison. Allow at least {minutes(_rounded_up(needed))} (--budget), or use a faster "
+            "machine"
         )
     return best
 

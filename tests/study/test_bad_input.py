@@ -218,3 +218,14 @@ def test_too_little_room_on_disk_is_said_before_the_first_training(made, monkeyp
     with pytest.raises(UserError, match=r"will take about 0\.\d GB on disk, 1 MB are free in"):
         study(made)
     assert not (made / "out/study.yaml").exists()
+
+
+def test_a_grid_without_memory_is_not_said_to_be_left_out_for_lack_of_time(made, monkeypatch):
+    def rooms(_probed: object, voxels: dict[float, float], _jobs: int) -> dict[float, float]:
+        return {room: count for room, count in voxels.items() if room <= 0.5}
+
+    monkeypatch.setattr(plan.space, "rooms_in_memory", rooms)
+    plan.plan(made / "out", plan.Asked(made / "images", made / "labels", 1e6), lambda _: None)
+    text = (made / "out/plan.md").read_text(encoding="utf-8")
+    assert "of memory. A grid of more than 50% of the voxels is left out for lack of memory." in text
+    assert "## What is left out for lack of time\n\nNothing." in text
