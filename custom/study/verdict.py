@@ -114,7 +114,11 @@ def write(state: State) -> Path:
 
 def _counts(state: State) -> dict[str, int]:
     part = state.trainings.parts[0]
-    return {"labelled": len(part.train) + len(part.judges), "unlabelled": len(state.trainings.unlabelled)}
+    return {
+        "labelled": len(part.train) + len(part.judges),
+        "judged": sum(len(part.judges) for part in state.parts),
+        "unlabelled": len(state.trainings.unlabelled),
+    }
 
 
 def _sentence(state: State, both: pair.Pair) -> str:

@@ -62,7 +62,8 @@ def study(folder: Path, shares: Mapping[str, float], **changed: object) -> State
         )
         if k < LABELLED:
             nib.save(nib.Nifti1Image(mask * 5, AFFINE), labels / name)
-    settings = Settings(str(images), str(labels), r"^(p\d+)", folds=3, steps=400, jobs=2, **changed)  # type: ignore[arg-type]
+    planned = {"folds": 3, "steps": 400, "jobs": 2, **changed}
+    settings = Settings(str(images), str(labels), r"^(p\d+)", **planned)  # type: ignore[arg-type]
     write(folder, settings)
     (folder / "task.yaml").write_text(yaml.safe_dump(TASK))
     found = trainings(folder, settings, cohort_of(images, labels, settings.patient).scans)

@@ -27,6 +27,17 @@ def test_scores_of_a_job_that_began_anew_and_failed_are_not_told(tmp_path):
     assert "fold2_mean_teacher: why" in text
 
 
+@pytest.mark.usefixtures("few_pictures")
+def test_where_one_part_judges_the_page_says_how_many_of_the_labelled_patients_do(tmp_path):
+    text = words(verdict.write(study(tmp_path, BETTER, folds=1)).read_text(encoding="utf-8"))
+    assert (
+        "6 labelled patients, 4 unlabelled scans. 2 of 6 labelled patients judged, each by networks that had not seen any scan of "
+        "theirs (1 fold of 1)."
+    ) in text
+    assert "Every scan that judged" in text
+    assert "Every labelled scan" not in text
+
+
 def test_a_number_of_labels_at_which_only_an_empty_label_was_judged_leaves_a_figure():
     """Folds of 3, 3 and 4 patients: the only one whom the last network judges has none of the structures."""
     empty = labels_worth.Point(2, "p9", math.nan)
