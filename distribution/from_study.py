@@ -121,7 +121,7 @@ def _serving(folder: Path, planned: Settings) -> str:
         if handed.is_file() and trained.is_file() and handed.read_bytes() == trained.read_bytes():
             return bundle
     raise CardError(
-        f"{folder} has no bundle yet, or another one than its runs have. Go on with python -m custom.study run {folder}"
+        f"{folder} has no bundle yet, or another one than its runs have. Go on with python -m custom.study run {shlex.quote(str(folder))}"
     )
 
 
@@ -157,7 +157,7 @@ def _folds(folder: Path, method: str, final: Mapping[str, Any]) -> int:
     if left:
         raise CardError(
             f"{folder}: the figures of its page are not of folds with the settings of its bundle, which were changed since. "
-            f"Go on with python -m custom.study run {folder}"
+            f"Go on with python -m custom.study run {shlex.quote(str(folder))}"
         )
     return count
 

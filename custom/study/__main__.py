@@ -59,8 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             settings = study.read(folder)
             if not planned and (unused := _unused(options, settings)):
                 tell(
-                    f"Not used, as the study is planned already: {', '.join(unused)}. Change {folder / FILE}, or plan it again: "
-                    f"python -m custom.study plan {folder} {' '.join(unused)}"
+                    f"Not used, as the study is planned already: {', '.join(unused)}. {_change(unused, folder / FILE)}: "
+                    f"python -m custom.study plan {shlex.quote(str(folder))} {' '.join(unused)}"
                 )
             found = _trainings(folder, settings, planned)
             if step != "report":
@@ -155,15 +155,24 @@ def _classes(folder: Path) -> list[str]:
     return list(map(str, yaml.safe_load(path.read_text(encoding="utf-8"))["classes"][1:])) if path.is_file() else []
 
 
+def _change(unused: Sequence[str], file: Path) -> str:
+    """What to do with options that a plan does not follow: a changed budget plans nothing, and ``task.yaml`` has the classes."""
+    effective = [text for text in unused if not text.startswith(("--budget ", "--classes "))]
+    if not effective:
+        return "Plan it again"
+    which = "Change" if len(effective) == len(unused) else f"For {', '.join(effective)} change"
+    return f"{which} {file}, or plan it again"
+
+
 def _unused(options: argparse.Namespace, settings: Settings) -> list[str]:
     """Options that were given and that the plan there is does not follow."""
     scans = []
     if options.images and plain(_folders(options.images)) != settings.images:
-        scans.append(f"--images {' '.join(options.images)}")
+        scans.append(f"--images {shlex.join(options.images)}")
     if options.labels and str(options.labels.resolve()) != settings.labels:
-        scans.append(f"--labels {options.labels}")
+        scans.append(f"--labels {shlex.quote(str(options.labels))}")
     if options.methods and list(options.methods) != [settings.method, *settings.others]:
-        scans.append(f"--methods {' '.join(options.methods)}")
+        scans.append(f"--methods {shlex.join(options.methods)}")
     if options.classes and [name.strip() for name in options.classes.split(",")] != _classes(options.folder.resolve()):
         scans.append(f"--classes {shlex.quote(options.classes)}")
     return scans + [

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import math
+import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,7 +58,7 @@ def write(state: State) -> Path:
     if not parts:
         raise StudyError(
             f"{state.folder}: no fold is done with {baseline} and {method}, there is nothing to tell yet. Go on with "
-            f"python -m custom.study run {state.folder}"
+            f"python -m custom.study run {shlex.quote(str(state.folder))}"
         )
     tables = {
         bundle: pool([state.table(part, bundle) for part in parts], state.folder / SCORED, bundle)
@@ -77,6 +79,7 @@ def write(state: State) -> Path:
         Path(__file__).parent,
         title="Did the unlabelled scans help?" if state.only_unlabelled else f"{method} against {baseline}",
         state=state,
+        python=sys.executable,
         counts=_counts(state),
         parts=parts,
         pair=both,

@@ -7,6 +7,7 @@ import json
 import re
 import shlex
 import shutil
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -389,8 +390,9 @@ def test_commands_of_the_page_work_where_the_folder_has_blanks(tmp_path):
     text = words(verdict.write(study(folder, BETTER)).read_text(encoding="utf-8"))
     quoted = shlex.quote(str(folder))
     assert quoted != str(folder)
-    for command in (f"make annotate STUDY={quoted}", f"cd {shlex.quote(str(folder / 'bundle'))} &&",
-                    f"python -m custom.study run {quoted} ", f"python -m distribution.from_study {quoted} TASK"):  # fmt: skip
+    python = shlex.quote(sys.executable)  # the one that runs the study has what it takes
+    for command in (f"make annotate STUDY={quoted}", f"cd {shlex.quote(str(folder / 'bundle'))} && {python} -m monai.bundle run",
+                    f"{python} -m custom.study run {quoted} ", f"{python} -m distribution.from_study {quoted} TASK"):  # fmt: skip
         assert command in text
 
 
