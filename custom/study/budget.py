@@ -31,7 +31,7 @@ class Costs:
     Args:
         step: of one optimiser step of each bundle.
         start: of a training, of each bundle: what passes besides its steps.
-        scan: of one scan and one network, in evaluation and inference.
+        scan: of one scan and one network, in evaluation and inference; its grid has the more voxels the more a patch has.
         voxels: of a training patch in the probe; a step's time goes with it.
         reading: of all scans, preprocessed once: the trainings share them.
     """
@@ -46,7 +46,13 @@ class Costs:
         """The costs with patches of so many voxels: what the probe has read on its own grid is not read again."""
         factor = voxels / self.voxels
         step = {name: factor * value for name, value in self.step.items()}
-        return replace(self, voxels=voxels, step=step, reading=0.0 if factor == 1 else factor * self.reading)
+        return replace(
+            self,
+            voxels=voxels,
+            step=step,
+            scan=factor * self.scan,
+            reading=0.0 if factor == 1 else factor * self.reading,
+        )
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ from .trainings import RECORD, WORK, by_patient, unlabelled_scans
 
 FOLDS = (4, 3, 2)
 PROBE = f"{WORK}/probe"
+SOME_FOUR = range(3, 7)
 PROBE_STEPS = 6  # of each of two epochs, of which the second is timed
 
 
@@ -230,11 +231,13 @@ def plain(images: Path | Mapping[str, Path]) -> str | dict[str, str]:
 
 
 def _side_by_side(jobs: int) -> tuple[int, int]:
-    """Trainings at a time and threads of each: one a core, where nothing better computes; on a GPU one."""
+    """Trainings at a time and threads of each: one a core, where nothing better computes, of many cores some four that leave
+    the fewest idle; on a GPU one."""
     import torch
 
     there = cores.count()
-    count = jobs or (1 if torch.cuda.is_available() else min(there, 4))
+    some_four = sorted(SOME_FOUR, key=lambda count: (there % count, abs(count - 4)))[0]
+    count = jobs or (1 if torch.cuda.is_available() else there if there <= 4 else some_four)
     return count, max(1, there // count)
 
 
@@ -294,7 +297,9 @@ def _probe(
     data = write_list(folder / PROBE / "list.json", entries_of(part, scans), folder / RECORD)
     few = {"epoch_steps": PROBE_STEPS}
     reading = Job("reading", asked.method, every, task, 1, asked.seed)
-    work = [Job(name, name, data, task, 2 * PROBE_STEPS, asked.seed, overrides=few) for name in names]
+    bundles = dict(zip(names, names, strict=True))
+    bundles |= {f"beside_{k}": names[k % len(names)] for k in range(len(names), jobs)}  # as many at a time as later
+    work = [Job(run, name, data, task, 2 * PROBE_STEPS, asked.seed, overrides=few) for run, name in bundles.items()]
     runner = Runner(runs, jobs, threads, tell=lambda _: None)
     if failed := runner.run([reading]) or runner.run(work):
         raise StudyError("A first try of the trainings failed:\n  " + "\n  ".join(failed.values()))

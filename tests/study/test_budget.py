@@ -52,6 +52,7 @@ def test_the_reading_is_counted_once_however_many_trainings_there_are_and_not_ag
     reading = replace(COSTS, reading=450.0)
     with_, without = (duration(100, costs.at(4 * costs.voxels), SIZES, shape, NAMES, 2) for costs in (reading, COSTS))
     assert with_ - without == pytest.approx(1800)
+    assert with_ > duration(100, replace(COSTS.at(4 * COSTS.voxels), scan=COSTS.scan), SIZES, shape, NAMES, 2) + 1800
     assert reading.at(COSTS.voxels).reading == 0
     assert fit(7200, reading.at(COSTS.voxels), SIZES, shape, NAMES, 1) == fit(7200, COSTS, SIZES, shape, NAMES, 1)
 

@@ -48,7 +48,7 @@ def probed(tmp_path, monkeypatch):
     part = divide(scans, 2, 0)[0]
     everything = entries_of(plan.replace(part, train=(*part.train, *part.judges), judges=()), scans)
     asked = plan.Asked(Path("i"), Path("l"), 60.0)
-    return plan._probe(tmp_path, asked, part, everything, scans, 1000.0, 2, 1)[0]
+    return plan._probe(tmp_path, asked, part, everything, scans, 1000.0, 5, 1)[0]
 
 
 def test_the_reading_is_timed_apart_from_the_start_of_a_training(probed):
@@ -57,9 +57,21 @@ def test_the_reading_is_timed_apart_from_the_start_of_a_training(probed):
     assert probed.step == dict.fromkeys(BUNDLES, EPOCH_S[1] / plan.PROBE_STEPS)
     (reading,), others = Instant.rounds
     assert not reading.judged
-    assert {job.name for job in others} == set(BUNDLES)
+    assert [job.bundle for job in others] == [*BUNDLES, *BUNDLES, BUNDLES[0]], "as many at a time as later"
     lists = [json.loads(job.data_list.read_text(encoding="utf-8")) for job in (reading, others[0])]
     assert [len(found["labelled"]) for found in lists] == [4, 2], "all scans are read, not those of one fold alone"
+
+
+@pytest.mark.parametrize(
+    ("cores", "found"),
+    [(1, (1, 1)), (2, (2, 1)), (4, (4, 1)), (5, (5, 1)), (6, (3, 2)), (7, (3, 2)), (8, (4, 2)), (10, (5, 2)), (11, (5, 2)),
+     (12, (4, 3)), (16, (4, 4))],
+)  # fmt: skip
+def test_of_many_cores_few_are_left_idle(monkeypatch, cores, found):
+    monkeypatch.setattr(plan.cores, "count", lambda: cores)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert plan._side_by_side(0) == found
+    assert plan._side_by_side(2)[0] == 2
 
 
 def test_scans_that_the_probe_has_preprocessed_stay_for_the_trainings(tmp_path):
