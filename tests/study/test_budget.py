@@ -88,7 +88,7 @@ def test_at_equal_time_the_baseline_gets_the_steps_that_the_method_s_time_holds(
 def test_a_long_budget_gives_up_nothing_and_a_short_one_the_grid_first():
     ample = choose(1e6, COSTS, SIZES, VOXELS, NAMES, 1, (4, 3, 2))
     assert ample.shape == Shape(4, True, True, ROOMS[0])
-    rooms = [choose(b, COSTS, SIZES, VOXELS, NAMES, 1, (4, 3, 2)).shape for b in (9000, 6000, 3000, 1800)]
+    rooms = [choose(b, COSTS, SIZES, VOXELS, NAMES, 1, (4, 3, 2)).shape for b in (9000, 6000, 3000, 1700)]
     assert [(s.folds, s.half, s.equal_time, s.room) for s in rooms] == [
         (4, True, True, ROOMS[0]), (4, True, True, ROOMS[1]), (4, True, True, ROOMS[2]), (4, True, False, ROOMS[3]),
     ]  # fmt: skip
