@@ -78,7 +78,7 @@ def hand_over(state: State, scans: Scans, serving: str) -> str:
     if drawn:
         preview.write_sheet(drawn, state.task["classes"][1:], new / SHEET)
     if drawn or not state.trainings.unlabelled:  # else a training failed or is to run again: what there is stays
-        _clear(out, _made(out))
+        _clear(out, digests(out))
     if not drawn:
         return ""
     _move(new, out, {path.relative_to(new).as_posix(): _digest(path) for path in _files(new)})
@@ -93,7 +93,7 @@ def _replace_bundle(trained: Path, out: Path) -> None:
     """
     there = [path.relative_to(trained) for path in _files(trained)]
     there = [file for file in there if file.parts[0] not in (*USERS, RUN) and PYCACHE not in file.parts]
-    made, before = {file.as_posix(): _digest(trained / file) for file in there}, _made(out)
+    made, before = {file.as_posix(): _digest(trained / file) for file in there}, digests(out)
     same = made == before and (out / RUN).is_file() and (out / RUN).read_bytes() == (trained / RUN).read_bytes()
     if not same:
         (out / RUN).unlink(missing_ok=True)
@@ -142,7 +142,7 @@ def _clear(out: Path, made: Mapping[str, str], kept: Sequence[str] = ()) -> None
         out.rmdir()
 
 
-def _made(out: Path) -> dict[str, str]:
+def digests(out: Path) -> dict[str, str]:
     """SHA-256 of what was made in ``predictions/`` or ``bundle/``, by its place; nothing without a list that can be read."""
     try:
         made: dict[str, str] = json.loads((out / MADE).read_text(encoding="utf-8"))
