@@ -4,6 +4,7 @@ ANNOTATE_VENV ?= .venv-annotate
 ANNOTATE_PYTHON ?= $(shell for p in $(PYTHON) python3.11; do $$p -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && echo $$p && break; done)
 WORKERS ?= auto --maxprocesses 4
 export OMP_WAIT_POLICY ?= passive
+quoted = '$(subst ','\'',$(value $(1)))'
 PYTEST = $(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 .PHONY: demo study test test-all faults bundles release annotate studies annotate-env clean
@@ -27,14 +28,14 @@ release: $(VENV)/run.stamp  ## one zip for each pretrained bundle, model_info.js
 	$(VENV)/bin/python -m distribution.build
 
 study: $(VENV)/run.stamp  ## two folders in, one page out: make study IMAGES=DIR LABELS=DIR OUT=DIR [BUDGET=2h] [PATIENT=REGEX] [CLASSES=a,b]
-	@test -n "$(OUT)" || { echo "Say where everything goes: make study IMAGES=DIR LABELS=DIR OUT=DIR"; false; }
-	$(VENV)/bin/python -m custom.study "$(OUT)" $(if $(IMAGES),--images "$(IMAGES)") $(if $(LABELS),--labels "$(LABELS)") $(if $(BUDGET),--budget $(BUDGET)) $(if $(PATIENT),--patient '$(PATIENT)') $(if $(CLASSES),--classes "$(CLASSES)")
+	@test -n $(call quoted,OUT) || { echo "Say where everything goes: make study IMAGES=DIR LABELS=DIR OUT=DIR"; false; }
+	$(VENV)/bin/python -m custom.study $(call quoted,OUT) $(if $(value IMAGES),--images $(call quoted,IMAGES)) $(if $(value LABELS),--labels $(call quoted,LABELS)) $(if $(BUDGET),--budget $(BUDGET)) $(if $(value PATIENT),--patient $(call quoted,PATIENT)) $(if $(value CLASSES),--classes $(call quoted,CLASSES))
 
 annotate: studies $(ANNOTATE_VENV)/annotate.stamp  ## MONAI Label: make annotate STUDIES=DIR [MODEL=NAME] [PORT=8000], or STUDY=DIR
-	$(ANNOTATE_VENV)/bin/python -m annotate.start $(if $(STUDY),--study "$(STUDY)",--studies "$(STUDIES)") $(if $(MODEL),--model "$(MODEL)") $(if $(PORT),--port $(PORT)) $(if $(HOST),--host $(HOST))
+	$(ANNOTATE_VENV)/bin/python -m annotate.start $(if $(value STUDY),--study $(call quoted,STUDY),--studies $(call quoted,STUDIES)) $(if $(MODEL),--model "$(MODEL)") $(if $(PORT),--port $(PORT)) $(if $(HOST),--host $(HOST))
 
 studies:
-	@test -n "$(STUDIES)$(STUDY)" || { echo "Say where the images are: make annotate STUDIES=DIR, or STUDY=DIR"; false; }
+	@test -n $(call quoted,STUDIES)$(call quoted,STUDY) || { echo "Say where the images are: make annotate STUDIES=DIR, or STUDY=DIR"; false; }
 
 annotate-env: $(ANNOTATE_VENV)/annotate.stamp
 

@@ -144,6 +144,8 @@ def _metadata(card: Card, metadata: dict[str, Any]) -> dict[str, Any]:
     figures = {metric: test[metric]["mean"] for metric in ("dice", "hd95") if metric in test}
     if "hd95" in figures:
         figures[f"hd95_{test.get('unit', 'mm')}"] = figures.pop("hd95")
+    if model_card.judged_otherwise(card)[0]:  # of a study: no scan that is left could test these weights
+        figures = {f"{metric}_of_other_networks": value for metric, value in figures.items()}
     return {
         "schema": metadata["schema"],
         "name": card.name,

@@ -25,6 +25,8 @@ from custom.errors import show_plainly
 from custom.evaluation.case_table import read_cases
 from custom.files import write_text
 from custom.study import settings as study
+from custom.study.handed_over import digests
+from custom.study.jobs import SCORES
 from custom.study.settings import Settings
 from custom.study.trainings import RUNS, final_name
 from custom.study.verdict import SCORED
@@ -118,10 +120,14 @@ def _serving(folder: Path, planned: Settings) -> str:
     handed = folder / "bundle/run.json"
     for bundle in (planned.method, planned.baseline):
         trained = folder / RUNS / final_name(bundle) / "bundle/run.json"
-        if handed.is_file() and trained.is_file() and handed.read_bytes() == trained.read_bytes():
+        if not (handed.is_file() and trained.is_file() and handed.read_bytes() == trained.read_bytes()):
+            continue
+        made, weights = digests(handed.parent), trained.with_name("models") / "model.pt"
+        if not made or made.get("models/model.pt") == digest(weights):  # run.json says nothing of steps and overrides
             return bundle
     raise CardError(
-        f"{folder} has no bundle yet, or another one than its runs have. Go on with python -m custom.study run {folder}"
+        f"{folder} has no bundle yet, or another one than its runs have. Go on with python -m custom.study run "
+        f"{shlex.quote(str(folder))}"
     )
 
 
@@ -144,20 +150,26 @@ def _folds(folder: Path, method: str, final: Mapping[str, Any]) -> int:
     Raises:
         CardError: they are not.
     """
-    left = {row["patient"] for row in read_cases(folder / SCORED / f"{method}.csv")}
+    pooled = read_cases(folder / SCORED / f"{method}.csv")
+    left = {row["patient"] for row in pooled}
+    told = {row["case"]: str(row["dice_mean"]) for row in pooled}
     numbers = sorted(int(found[1]) for path in (folder / RUNS).iterdir()
                      if (found := re.fullmatch(rf"fold(\d+)_{method}", path.name)) and (path / TRAINED).is_file())  # fmt: skip
     count = 0
     for number in numbers:
         fold = _trained(folder / RUNS / f"fold{number}_{method}")
         judges = {entry["patient"] for entry in json.loads(fold["data"])["test"]}
+        table = folder / RUNS / f"fold{number}_{method}" / SCORES / "model.csv"
+        rows = read_cases(table) if table.is_file() else []
+        if any(told.get(row["case"]) != str(row["dice_mean"]) for row in rows):
+            continue  # judged anew since the page was written
         if judges and judges <= left and all(fold[key] == final[key] for key in ALIKE):
             left -= judges
             count += 1
     if left:
         raise CardError(
             f"{folder}: the figures of its page are not of folds with the settings of its bundle, which were changed since. "
-            f"Go on with python -m custom.study run {folder}"
+            f"Go on with python -m custom.study run {shlex.quote(str(folder))}"
         )
     return count
 

@@ -55,7 +55,8 @@ The code in scripts/ and configs/ is under {REPOSITORY_LICENCE}, see LICENSE. No
 def _head(card: Card, settings: Mapping[str, Any], metadata: Mapping[str, Any]) -> str:
     test = card.figures["test"]
     classes = ", ".join(settings["classes"][1:])
-    figure = f"Test Dice {interval(test['dice'], 3)}, {test['cases']} scans. " if "dice" in test else ""
+    called = f"{judged_otherwise(card)[0]} Dice of {judged_otherwise(card)[1]}" if _of_study(card) else "Test Dice"
+    figure = f"{called} {interval(test['dice'], 3)}, {test['cases']} scans. " if "dice" in test else ""
     needs = " ".join(f'"{name}>={version}"' for name, version in metadata["required_packages_version"].items())
     return f"""\
 # {card.name} {card.version}
@@ -162,6 +163,15 @@ Interval: {test.get("interval", "not measured")}. Calibration: expected calibrat
 def _of_study(card: Card) -> bool:
     """Whether the figures are those of a study: of other networks than the one that is passed on."""
     return bool(card.figures["test"].get("judged"))
+
+
+def judged_otherwise(card: Card) -> tuple[str, str]:
+    """How and of whom a study's figures are, which are no test of the weights that are passed on; two empty texts where they are
+    one."""
+    if not _of_study(card):
+        return "", ""
+    held_out = str(card.figures["test"]["judged"]).startswith("held out")
+    return ("Held-out", "another network") if held_out else ("Cross-validated", "other networks")
 
 
 def _judged(test: Mapping[str, Any]) -> str:

@@ -28,6 +28,7 @@ from custom.errors import UserError
 
 from . import archive, cards, contents, sources
 from .cards import Card
+from .model_card import judged_otherwise
 from .packing import digest
 from .sources import SUMS
 from .transfer import DownloadError
@@ -93,14 +94,17 @@ def page(card: Card, dist: Path, pages: Path) -> Path:
 def front_matter(card: Card) -> str:
     """The YAML between two lines ``---`` by which Hugging Face lists the page."""
     test = card.figures["test"]
+    how, of = judged_otherwise(card)
+    behind = f" ({how.lower()}, of {of})" if how else ""
     metrics = [
-        {"type": key, "name": name.format(unit=test.get("unit", "mm")), "value": test[key]["mean"]}
+        {"type": key, "name": name.format(unit=test.get("unit", "mm")) + behind, "value": test[key]["mean"]}
         for key, name in METRICS.items()
         if isinstance((test.get(key) or {}).get("mean"), (int, float))
     ]
     data = card.data["name"]
     task = {"type": "image-segmentation", "name": "Semi-supervised segmentation"}
-    result = {"task": task, "dataset": {"type": _slug(data), "name": data, "split": "test"}, "metrics": metrics}
+    split = {} if how else {"split": "test"}  # none of a study's scans is left to test what is passed on
+    result = {"task": task, "dataset": {"type": _slug(data), "name": data, **split}, "metrics": metrics}
     header: dict[str, Any] = {
         **_licence(card.data["licence"]),
         "library_name": "monai",

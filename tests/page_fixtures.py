@@ -28,4 +28,4 @@ def few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(handed_over.preview, "write", lambda *_: None)
     monkeypatch.setattr(handed_over.preview, "write_sheet", lambda *_: None)
     monkeypatch.setattr(handed_over, "_address", lambda _: "")
-    monkeypatch.setattr(verdict.pair, "compare_report", lambda *_: None)
+    monkeypatch.setattr(verdict.pair, "compare_report", lambda *_, **__: None)

@@ -25,13 +25,16 @@ from .unlabelled import notes
 POINTS = "difference, Dice points"
 
 
-def compare_report(baseline_csv: Path, ours_csv: Path, names: tuple[str, str], out: Path) -> Path:
+def compare_report(
+    baseline_csv: Path, ours_csv: Path, names: tuple[str, str], out: Path, warnings: Sequence[str] = ()
+) -> Path:
     """Write the page that sets two networks side by side, whole or not at all.
 
     Args:
         baseline_csv, ours_csv: their tables of cases; the other files of each evaluation lie beside its table.
         names: how the page calls the two, the baseline first.
         out: the page; its folder exists.
+        warnings: what must be read before any figure, and cannot be seen from the two tables.
 
     Returns:
         ``out``.
@@ -53,6 +56,7 @@ def compare_report(baseline_csv: Path, ours_csv: Path, names: tuple[str, str], o
         title=f"{names[1]} against {names[0]}",
         baseline=names[0],
         ours=names[1],
+        warnings=warnings,
         dice=pair.dice,
         verdict=verdict(pair.dice, names, only_unlabelled_differs(Path(baseline_csv), Path(ours_csv))),
         beside=[

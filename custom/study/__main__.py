@@ -32,6 +32,7 @@ from .settings import FILE, TASK, Settings, StudyError, named_twice
 from .state import State
 from .trainings import RUNS, Trainings, trainings
 
+SECONDS = "work/seconds"
 STEPS = ("plan", "run", "report")
 DEFAULTS: dict[str, Any] = {"budget": seconds("2h"), "patient": "", "baseline": "supervised", "methods": ["mean_teacher"],
                             "jobs": 0, "seed": 0}  # fmt: skip
@@ -48,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with RunFolder(folder, option="folder"):
         planned = step == "plan" or (not step and not (folder / FILE).is_file())
         failed: dict[str, str] = {}
+        took = _seconds(folder)
         try:
             if planned:
                 settings = plan(folder, _asked(options, folder), tell)
@@ -57,8 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             settings = study.read(folder)
             if not planned and (unused := _unused(options, settings)):
                 tell(
-                    f"Not used, as the study is planned already: {', '.join(unused)}. Change {folder / FILE}, or plan it again: "
-                    f"python -m custom.study plan {folder} {' '.join(unused)}"
+                    f"Not used, as the study is planned already: {', '.join(unused)}. {_change(unused, folder / FILE)}: "
+                    f"python -m custom.study plan {shlex.quote(str(folder))} {' '.join(unused)}"
                 )
             found = _trainings(folder, settings, planned)
             if step != "report":
@@ -70,8 +72,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except Stopped:
             tell("Stopped. It goes on with the same command.")
             return 130
+        finally:  # a call that is stopped, or ends with a fault, has taken its time too
+            took += time.monotonic() - start
+            if (folder / SECONDS).parent.is_dir():
+                write_text(folder / SECONDS, f"{took:.0f}\n")
         task = yaml.safe_load((folder / TASK).read_text(encoding="utf-8"))
-        page = verdict.write(State(folder, settings, task, found, failed, _seconds(folder, start)))
+        page = verdict.write(State(folder, settings, task, found, failed, took))
     tell(f"Took {minutes(time.monotonic() - start)}. The page: {page}")
     return 1 if failed else 0
 
@@ -95,16 +101,12 @@ def _trainings(folder: Path, settings: Settings, planned: bool) -> Trainings:
     return trainings(folder, settings, cohort.scans)
 
 
-def _seconds(folder: Path, start: float) -> float:
-    """Of all calls so far."""
-    path = folder / "work/seconds"
+def _seconds(folder: Path) -> float:
+    """Of all calls before this one."""
     try:
-        before = float(path.read_text(encoding="utf-8"))
+        return float((folder / SECONDS).read_text(encoding="utf-8"))
     except (OSError, ValueError):  # none yet, or an unreadable one: no reason to withhold a page
-        before = 0.0
-    total = before + time.monotonic() - start
-    write_text(path, f"{total:.0f}\n")
-    return total
+        return 0.0
 
 
 def _asked(options: argparse.Namespace, folder: Path) -> Asked:
@@ -153,15 +155,24 @@ def _classes(folder: Path) -> list[str]:
     return list(map(str, yaml.safe_load(path.read_text(encoding="utf-8"))["classes"][1:])) if path.is_file() else []
 
 
+def _change(unused: Sequence[str], file: Path) -> str:
+    """What to do with options that a plan does not follow: a changed budget plans nothing, and ``task.yaml`` has the classes."""
+    effective = [text for text in unused if not text.startswith(("--budget ", "--classes "))]
+    if not effective:
+        return "Plan it again"
+    which = "Change" if len(effective) == len(unused) else f"For {', '.join(effective)} change"
+    return f"{which} {file}, or plan it again"
+
+
 def _unused(options: argparse.Namespace, settings: Settings) -> list[str]:
     """Options that were given and that the plan there is does not follow."""
     scans = []
     if options.images and plain(_folders(options.images)) != settings.images:
-        scans.append(f"--images {' '.join(options.images)}")
+        scans.append(f"--images {shlex.join(options.images)}")
     if options.labels and str(options.labels.resolve()) != settings.labels:
-        scans.append(f"--labels {options.labels}")
+        scans.append(f"--labels {shlex.quote(str(options.labels))}")
     if options.methods and list(options.methods) != [settings.method, *settings.others]:
-        scans.append(f"--methods {' '.join(options.methods)}")
+        scans.append(f"--methods {shlex.join(options.methods)}")
     if options.classes and [name.strip() for name in options.classes.split(",")] != _classes(options.folder.resolve()):
         scans.append(f"--classes {shlex.quote(options.classes)}")
     return scans + [

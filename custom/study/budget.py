@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import heapq
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -30,19 +31,28 @@ class Costs:
     Args:
         step: of one optimiser step of each bundle.
         start: of a training, of each bundle: what passes besides its steps.
-        scan: of one scan and one network, in evaluation and inference.
+        scan: of one scan and one network, in evaluation and inference; its grid has the more voxels the more a patch has.
         voxels: of a training patch in the probe; a step's time goes with it.
+        reading: of all scans, preprocessed once: the trainings share them.
     """
 
     step: Mapping[str, float]
     start: Mapping[str, float]
     scan: float
     voxels: float
+    reading: float = 0.0
 
     def at(self, voxels: float) -> Costs:
-        """The costs with patches of so many voxels."""
+        """The costs with patches of so many voxels: what the probe has read on its own grid is not read again."""
         factor = voxels / self.voxels
-        return replace(self, voxels=voxels, step={name: factor * value for name, value in self.step.items()})
+        step = {name: factor * value for name, value in self.step.items()}
+        return replace(
+            self,
+            voxels=voxels,
+            step=step,
+            scan=factor * self.scan,
+            reading=0.0 if factor == 1 else factor * self.reading,
+        )
 
 
 @dataclass(frozen=True)
@@ -67,10 +77,12 @@ class Length:
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much there is to do: scans that judge (in all folds together) and unlabelled scans to segment."""
+    """How much there is to do: scans that judge (in all of several folds together, or in the only one) and unlabelled scans to
+    segment."""
 
     judged: int
     unlabelled: int
+    held_out: int = 0
 
 
 def shapes(folds: Sequence[int], half: bool = True) -> list[Shape]:
@@ -96,6 +108,7 @@ def choose(
     jobs: int,
     folds: Sequence[int],
     half: bool = True,
+    spent: float = 0.0,
 ) -> Length:
     """The first of :func:`shapes` that leaves :data:`ENOUGH` steps, else the one that leaves most.
 
@@ -107,6 +120,7 @@ def choose(
         names: of the baseline, of the method, and of those beside it, as in ``costs``.
         jobs: trainings side by side.
         folds, half: see :func:`shapes`.
+        spent: seconds that looking and the probe took before, and will take again.
 
     Raises:
         StudyError: not even :data:`LEAST` steps fit; the text says which budget would do.
@@ -122,10 +136,11 @@ def choose(
     best = max(found, key=lambda length: length.steps)
     if best.steps < LEAST:
         last = shapes(folds, half)[-1]
-        needed = duration(LEAST, costs.at(voxels[last.room]), sizes, last, names, jobs) / SLACK
+        needed = spent + duration(LEAST, costs.at(voxels[last.room]), sizes, last, names, jobs) / SLACK
         raise StudyError(
-            f"A budget of {minutes(budget)} is too small: {best.steps} steps a training fit into it, and below {LEAST} no "
-            f"network is worth a comparison. Allow at least {minutes(needed)} (--budget), or use a faster machine"
+            f"A budget of {minutes(budget + spent)} is too small: {best.steps} steps a training fit into it, and below {LEAST} "
+            f"no network is worth a comparison. Allow at least {minutes(_rounded_up(needed))} (--budget), or use a faster "
+            "machine"
         )
     return best
 
@@ -145,8 +160,9 @@ def fit(budget: float, costs: Costs, sizes: Sizes, shape: Shape, names: Sequence
 
 
 def duration(steps: int, costs: Costs, sizes: Sizes, shape: Shape, names: Sequence[str], jobs: int) -> float:
-    """Seconds of all trainings of so many steps with their evaluations and predictions, ``jobs`` at a time."""
-    judged = sizes.judged / max(1, shape.folds)
+    """Seconds of the reading, which those that begin first wait for, and of all trainings of so many steps with their
+    evaluations and predictions, ``jobs`` at a time."""
+    judged = sizes.judged / shape.folds if shape.folds > 1 else sizes.held_out
     # two networks of each run are scored, and one makes label maps
     after = 3 * judged * costs.scan
     each = [costs.start[name] + steps * costs.step[name] + after for name in names]
@@ -158,7 +174,7 @@ def duration(steps: int, costs: Costs, sizes: Sizes, shape: Shape, names: Sequen
             times.append(costs.start[names[0]] + steps * _ratio(costs, names) * costs.step[names[0]] + after)
     final = sizes.unlabelled * costs.scan
     times += [costs.start[name] + steps * costs.step[name] + final for name in names[:2]]
-    return side_by_side(times, jobs)
+    return costs.reading + side_by_side(times, jobs)
 
 
 def side_by_side(times: Sequence[float], jobs: int) -> float:
@@ -173,6 +189,12 @@ def side_by_side(times: Sequence[float], jobs: int) -> float:
 def _ratio(costs: Costs, names: Sequence[str]) -> float:
     """How many steps of the baseline take the time of one of the method; at least 1."""
     return max(1.0, costs.step[names[1]] / costs.step[names[0]])
+
+
+def _rounded_up(seconds: float) -> float:
+    """To what :func:`minutes` tells: who allows what is told has enough; with what a second probe may take longer."""
+    longer = 1.05 * seconds
+    return float(math.ceil(longer)) if longer < 89 else 60.0 * math.ceil(longer / 60)
 
 
 def minutes(seconds: float) -> str:

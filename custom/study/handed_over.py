@@ -11,7 +11,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ..files import entries, sweep, write_text
@@ -25,8 +25,10 @@ from .trainings import final_name
 
 SHOWN = 24  # scans on the contact sheet
 MADE, SHEET = ".made.json", "look_at_first.png"  # digests of what was handed over; the contact sheet
-NEW, ASIDE = ".predictions.new", "predictions_edited"  # where predictions are made; where what somebody made goes
+NEW = ".{}.new"  # where predictions or a bundle are made
+ASIDE = "{}_edited"  # where what somebody changed, or put there, goes
 RUN = "run.json"  # what a bundle says of its run
+PYCACHE = "__pycache__"
 USERS = ("eval", "data")  # folders of a bundle where its training and inference write and read by default
 
 
@@ -34,9 +36,8 @@ def write_scores(state: State, both: pair.Pair, scans: Scans) -> None:
     """``scores.csv``: a line a scan, those that judged with their Dice, the others with what is predicted of it."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        ["scan", "patient", "dice_without", "dice_with", "predicted_dice", "agreement", "confidence", "remarks"]
-    )
+    both_dice = [f"dice_{name}" for name in state.names]
+    writer.writerow(["scan", "patient", *both_dice, "predicted_dice", "agreement", "confidence", "remarks"])
     for base, mine in zip(both.baseline, both.ours, strict=True):
         writer.writerow(
             [base["case"], base["patient"], *map(_cell, (base["dice_mean"], mine["dice_mean"])), "", "", "", ""]
@@ -57,10 +58,10 @@ def hand_over(state: State, scans: Scans, serving: str) -> str:
     What is there stays until the new predictions are made, and what a user has made stays for good.
     """
     run = state.runs / final_name(serving)
+    out = state.folder / "predictions"
     if final_name(serving) not in state.stale and (run / "bundle/run.json").is_file():
         _replace_bundle(run / "bundle", state.folder / "bundle")
-    new, out = state.folder / NEW, state.folder / "predictions"
-    shutil.rmtree(new, ignore_errors=True)
+    new = _fresh(out)
     drawn: list[preview.Preview] = []
     for scan in scans.order:
         file = map_of(run / MAPS, scan.name)
@@ -76,46 +77,64 @@ def hand_over(state: State, scans: Scans, serving: str) -> str:
             drawn.append(one)
     if drawn:
         preview.write_sheet(drawn, state.task["classes"][1:], new / SHEET)
-    _clear(out)
+    if drawn or not state.trainings.unlabelled:  # else a training failed or is to run again: what there is stays
+        _clear(out, digests(out))
     if not drawn:
         return ""
-    _move(new, out)
+    _move(new, out, {path.relative_to(new).as_posix(): _digest(path) for path in _files(new)})
     return _address(out / SHEET)
 
 
 def _replace_bundle(trained: Path, out: Path) -> None:
-    """The bundle of a run in the place of an earlier one, all but the folders that are its user's.
+    """The bundle of a run in the place of an earlier one, all but the folders that are its user's; of the one that is there
+    already what is missing.
 
     ``run.json`` goes first and comes last: a bundle that is half there has none.
     """
-    (out / RUN).unlink(missing_ok=True)
-    for path in entries(out):
-        if path.name in USERS:
-            continue
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
-    left_out = (*USERS, RUN)
-    shutil.copytree(trained, out, ignore=lambda at, _: left_out if at == str(trained) else (), dirs_exist_ok=True)
+    there = [path.relative_to(trained) for path in _files(trained)]
+    there = [file for file in there if file.parts[0] not in (*USERS, RUN) and PYCACHE not in file.parts]
+    made, before = {file.as_posix(): _digest(trained / file) for file in there}, digests(out)
+    same = made == before and (out / RUN).is_file() and (out / RUN).read_bytes() == (trained / RUN).read_bytes()
+    if not same:
+        (out / RUN).unlink(missing_ok=True)
+        _clear(out, before or made, USERS)  # earlier versions left no list
+    new = _fresh(out)
+    for file in there:
+        if not (out / file).is_file():
+            (new / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(trained / file, new / file)
+    _move(new, out, made)
     shutil.copy2(trained / RUN, out)
 
 
-def _clear(out: Path) -> None:
-    """Empty ``predictions/``: what was made here and is as it was made goes, all else, drawn or changed or put there by somebody,
-    moves to ``predictions_edited/``, below the folders that it was in."""
+def _fresh(out: Path) -> Path:
+    new = out.with_name(NEW.format(out.name))
+    shutil.rmtree(new, ignore_errors=True)
+    return new
+
+
+def _clear(out: Path, made: Mapping[str, str], kept: Sequence[str] = ()) -> None:
+    """Empty ``predictions/`` or ``bundle/``: what was made here and is as it was made goes, all else, drawn or changed or put
+    there by somebody, moves to ``predictions_edited/`` or ``bundle_edited/``, below the folders that it was in.
+
+    Args:
+        made: digests of what was made.
+        kept: folders in it that stay.
+    """
     sweep(out, (MADE,))
-    made = _made(out)
     for at, folders, files in os.walk(out, topdown=False):
+        if Path(at).name == PYCACHE:
+            shutil.rmtree(at)
+            continue
         links = [name for name in folders if Path(at, name).is_symlink()]  # to folders, which os.walk does not enter
         for path in (Path(at, name) for name in [*files, *links]):
             name = path.relative_to(out).as_posix()
-            if name == MADE:
+            if name == MADE or name.partition("/")[0] in kept:
                 continue
             if name in made and not path.is_symlink() and made[name] == _digest(path):
                 path.unlink()
             else:
-                shutil.move(path, _place(out.with_name(ASIDE), path.relative_to(out)))
+                shutil.move(path, _place(out.with_name(ASIDE.format(out.name)), path.relative_to(out)))
         if Path(at) != out and not any(Path(at).iterdir()):
             Path(at).rmdir()
     (out / MADE).unlink(missing_ok=True)  # after the files: of a call that is killed here it knows what is left
@@ -123,8 +142,8 @@ def _clear(out: Path) -> None:
         out.rmdir()
 
 
-def _made(out: Path) -> dict[str, str]:
-    """SHA-256 of what was made in ``predictions/``, by its place; nothing where there is no list that can be read."""
+def digests(out: Path) -> dict[str, str]:
+    """SHA-256 of what was made in ``predictions/`` or ``bundle/``, by its place; nothing without a list that can be read."""
     try:
         made: dict[str, str] = json.loads((out / MADE).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
@@ -136,7 +155,7 @@ def _made(out: Path) -> dict[str, str]:
 
 
 def _place(aside: Path, inside: Path) -> Path:
-    """Where a file of ``predictions/`` is set aside: with a number behind its name where another one is there."""
+    """Where a file is set aside: with a number behind its name where another one is there."""
     for folder in inside.parent.parts:
         aside = _free(aside / folder, lambda path: os.path.lexists(path) and not path.is_dir())
     aside.mkdir(parents=True, exist_ok=True)
@@ -148,16 +167,19 @@ def _free(path: Path, taken: Callable[[Path], bool]) -> Path:
     return next(each for each in itertools.chain([path], numbered) if not taken(each))
 
 
-def _move(new: Path, out: Path) -> None:
-    """Move what was made to ``predictions/``; the list of it goes first, so that a call that is killed leaves nothing that the
-    next one would take for a user's."""
-    files = [path.relative_to(new) for path in sorted(new.rglob("*")) if path.is_file()]
+def _files(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.rglob("*")) if path.is_file()]
+
+
+def _move(new: Path, out: Path, made: Mapping[str, str]) -> None:
+    """Move what was made to where it is handed over; the list of it goes first, so that a call that is killed leaves nothing
+    that the next one would take for a user's."""
     out.mkdir(exist_ok=True)
-    write_text(out / MADE, json.dumps({file.as_posix(): _digest(new / file) for file in files}, indent=1) + "\n")
-    for file in files:
-        (out / file).parent.mkdir(exist_ok=True)
+    write_text(out / MADE, json.dumps(made, indent=1) + "\n")
+    for file in (path.relative_to(new) for path in _files(new)):
+        (out / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.move(new / file, out / file)
-    shutil.rmtree(new)
+    shutil.rmtree(new, ignore_errors=True)
 
 
 def _digest(file: Path) -> str:

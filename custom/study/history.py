@@ -54,7 +54,7 @@ def before(state: State, both: Pair, labelled: int) -> list[str]:
            "without": without, "with": with_, "dice": dice}  # fmt: skip
     others = [row for row in history if not _same(row, now, ("labels", *_ALIKE)) or row["labelled"] != labelled]
     write_text(path, json.dumps([*others, now], indent=1) + "\n")
-    return [_line(row, now) for row in others if _same(row, now, _ALIKE)]
+    return [_line(row, now, state.phrases) for row in others if _same(row, now, _ALIKE)]
 
 
 def _labels(state: State) -> str:
@@ -78,10 +78,10 @@ def _same(row: Mapping[str, Any], now: Mapping[str, Any], keys: Sequence[str]) -
     return all(row.get(key, now[key]) == now[key] for key in keys)  # rows of earlier versions say less
 
 
-def _line(row: dict[str, Any], now: dict[str, Any]) -> str:
+def _line(row: dict[str, Any], now: dict[str, Any], phrases: tuple[str, str]) -> str:
     told = (
-        f"Before, with {row['labelled']} labelled patients ({row['steps']} steps): Dice {row['with']:.3f} with the unlabelled "
-        f"scans, {row['without']:.3f} without."
+        f"Before, with {row['labelled']} labelled patients ({row['steps']} steps): Dice {row['with']:.3f} {phrases[1]}, "
+        f"{row['without']:.3f} {phrases[0]}."
     )
     judged, same = row.get("dice", {}), now["dice"]
     both_times = [case for case in same if case in judged and judged[case][3:] in ([], same[case][3:])]
@@ -90,8 +90,8 @@ def _line(row: dict[str, Any], now: dict[str, Any]) -> str:
     if len(set(patients)) < 2:
         return f"{told} Other patients judged then, so the two are not compared patient by patient."
     gains = [
-        f"{_gain([now['dice'][case][k] - row['dice'][case][k] for case in both_times], patients)} {name}"
-        for k, name in ((2, "with them"), (1, "without"))
+        f"{_gain([now['dice'][case][k] - row['dice'][case][k] for case in both_times], patients)} {phrase}"
+        for k, phrase in ((2, phrases[1]), (1, phrases[0]))
     ]
     few = "; too few patients to tell" if len(set(patients)) < FEW_PATIENTS else ""
     more = now["labelled"] - row["labelled"]

@@ -40,7 +40,7 @@ confidence: {_target_: scripts.inference.confidence.Confidence, output_dir: '@pr
 evaluator::val_handlers: '$[@saving, @confidence] + @handlers'  # written before a scan that is refused ends the run
 run::3: $@evaluator.run() if @data else @confidence.finish()
 """
-_LATER = ("labels", "images")  # settings that runs of earlier versions did not keep
+_LATER = ("labels", "images", "config")  # settings that runs of earlier versions did not keep
 _TAIL = 12  # lines of a log that an error shows
 _MEMORY = 0.6  # of the free memory, for the scans of all trainings that run side by side
 _EVERY_S = 60.0  # between two lines of what runs
@@ -86,6 +86,7 @@ class Job:
             "data": data,
             "labels": labels_digest(data),
             "images": _images(self.data_list, data),
+            "config": config_digest(self.bundle),
         }
 
 
@@ -292,6 +293,24 @@ def _record(path: Path) -> Record:
 def _content(file: str, _signature: str | None) -> str:
     files = files_of(Path(file)) if os.path.exists(file) else []
     return "".join(hashlib.sha256(each.read_bytes()).hexdigest() for each in files)
+
+
+def config_digest(bundle: str) -> str:
+    """SHA-256 over what a bundle's own ``train.yaml`` says, less what cannot change a result: after an update of the repository
+    the bundle may be another one."""
+    file = str(BUNDLES / bundle / "configs/train.yaml")
+    return _config(file, signature(file))
+
+
+@functools.cache
+def _config(file: str, _signature: str | None) -> str:
+    from ..run.config import RunConfig  # brings MONAI, which the report does without
+
+    config = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+    for name in RunConfig.FREE:
+        *parents, last = name.split("::")
+        functools.reduce(lambda part, parent: part.get(parent, {}), parents, config).pop(last, None)
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
 
 
 def stale(folder: Path, job: Job) -> bool:

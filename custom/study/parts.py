@@ -16,7 +16,7 @@ from ..files import write_text
 from .settings import StudyError
 
 HELD_OUT = 0.3  # of the labelled patients, where one part judges and no folds
-MANY = 15  # labelled patients from which on a held-out part judges
+MANY = 15  # labelled patients from which on a held-out part may judge, where there is no time for folds
 Entries = dict[str, list[dict[str, Any]]]
 
 

@@ -27,9 +27,9 @@ from . import budget as lengths
 from . import rules, space, task_file
 from .commands import IMPORTS, MEMORY, PEAK, SECONDS
 from .jobs import CACHE, Job, Runner
-from .parts import MANY, divide, entries_of, write_list
+from .parts import MANY, Entries, Part, divide, entries_of, write_list
 from .patients import Grouping, propose
-from .remarks import refuse_twins, remarks
+from .remarks import refuse_blank, refuse_twins, remarks
 from .seen import Seen, see
 from .settings import CORRECTED, FILE, TASK, Settings, StudyError, copies, digest, write
 from .sources import Source, find
@@ -37,6 +37,7 @@ from .trainings import RECORD, WORK, by_patient, unlabelled_scans
 
 FOLDS = (4, 3, 2)
 PROBE = f"{WORK}/probe"
+SOME_FOUR = range(3, 7)
 PROBE_STEPS = 6  # of each of two epochs, of which the second is timed
 
 
@@ -97,7 +98,7 @@ def cohort_of(images: Path | Mapping[str, Path], labels: Path | None, patient: s
 
 def _corrected(source: Source, images: Path | Mapping[str, Path]) -> Source:
     """With the labels that MONAI Label keeps below the images in place of those of the user's folder: not where one is still the
-    copy that annotation made, as the label in the folder may have been repaired since.
+    copy that annotation made, as the label in the folder may have been repaired, or taken out, since.
 
     Raises:
         CohortError: two of one name.
@@ -107,11 +108,8 @@ def _corrected(source: Source, images: Path | Mapping[str, Path]) -> Source:
         return source
     found, copied = by_name(final), copies(final.parents[1])
     names = {scan.name for scan in source.scans}
-    used = [
-        scan
-        for scan in source.scans
-        if (path := found.get(scan.name)) and not (scan.label and copied.get(path.name) == digest(path))
-    ]
+    same = {name for name, path in found.items() if path.name in copied and copied[path.name] == digest(path)}
+    used = [scan for scan in source.scans if scan.name in found and scan.name not in same]
     taken = {scan.name for scan in used}
     scans = [replace(scan, label=found[scan.name]) if scan.name in taken else scan for scan in source.scans]
     # that nothing was read of "labels" itself would contradict it
@@ -120,6 +118,9 @@ def _corrected(source: Source, images: Path | Mapping[str, Path]) -> Source:
         new = [scan.name for scan in used if not scan.label]
         which = f", {len(new)} of them new: {some(new)}" if new else ""
         notes.append(f"{plural(len(used), 'label')} taken from {final}, where MONAI Label keeps them{which}")
+    if gone := sorted(scan.name for scan in source.scans if scan.name in same and not scan.label):
+        text = f"{plural(len(gone), 'label')} that annotation copied and nobody corrected"
+        notes.append(f"{final}: {text}, not used, as the labels folder has none any more: {some(gone)}")
     if strange := sorted(found.keys() - names):
         bare = [scan.name for scan in scans if not scan.label]
         notes.append(f"{final}: {unmatched(strange, bare)}")
@@ -164,14 +165,17 @@ def plan(folder: Path, asked: Asked, tell: Callable[[str], None] = print) -> Set
     jobs, threads = _side_by_side(asked.jobs)
     names = (asked.baseline, asked.method, *asked.others)
     tell(f"Timing a few steps of {', '.join(names)} on this machine ...")
-    costs, probed = _probe(folder, asked, parts[0], cohort.scans, _voxels(planned[smallest]), jobs, threads)
+    costs, probed = _probe(folder, asked, parts[0], everything, cohort.scans, _voxels(planned[smallest]), jobs, threads)
     sizes = lengths.Sizes(
-        judged=sum(len(cohort.scans[patient]) for part in parts for patient in part.judges),
+        judged=_judged(parts, cohort.scans),
+        held_out=_judged(divide(cohort.scans, 1, asked.seed), cohort.scans),
         unlabelled=len(unlabelled_scans(cohort.scans)),
     )
     voxels = space.rooms_in_memory(probed, {room: _voxels(numbers) for room, numbers in planned.items()}, jobs)
-    left = asked.budget - (time.monotonic() - start)
-    length = lengths.choose(left, costs, sizes, voxels, names, jobs, folds, half=all(part.can_halve for part in parts))
+    spent = time.monotonic() - start
+    length = lengths.choose(
+        asked.budget - spent, costs, sizes, voxels, names, jobs, folds, all(part.can_halve for part in parts), spent
+    )
     settings = Settings(
         images=plain(asked.images), labels=str(asked.labels.resolve()) if asked.labels else "",
         patient=cohort.grouping.pattern, baseline=asked.baseline, method=asked.method, others=tuple(asked.others),
@@ -190,9 +194,13 @@ def plan(folder: Path, asked: Asked, tell: Callable[[str], None] = print) -> Set
         if (folder / name).is_file():
             shutil.copyfile(folder / name, folder / f"{name}.before")
             tell(f"note: what {name} said before is kept as {name}.before")
-    task_file.write(folder / TASK, planned[length.shape.room])
+    if voxels[room] == costs.voxels:
+        _keep_scans(folder)
+    task_file.write(folder / TASK, planned[room])
     write(folder, settings)
-    page = _page(settings, cohort, planned[room], length, costs.at(voxels[room]), folds, f"{disk}; {memory}", odd)
+    page = _page(
+        settings, cohort, planned[room], length, costs.at(voxels[room]), folds, max(voxels), f"{disk}; {memory}", odd
+    )
     write_text(folder / "plan.md", page)
     shutil.rmtree(folder / PROBE, ignore_errors=True)
     return settings
@@ -204,11 +212,15 @@ def _count(shape: lengths.Shape, settings: Settings) -> int:
 
 
 def _folds(scans: ScansByPatient) -> list[int]:
-    """How many folds there may be, most first: one, where the labelled patients suffice for a part that is held out."""
+    """How many folds there may be, most first: one is the last, where the labelled patients suffice for a held-out part."""
     able = sum(can_evaluate(found) for found in scans.values())
-    if able >= MANY:
-        return [1]
-    return [count for count in FOLDS if count <= able] or [1]
+    several = [count for count in FOLDS if count <= able]
+    return several + [1] * (able >= MANY or not several)
+
+
+def _judged(parts: Sequence[Part], scans: ScansByPatient) -> int:
+    """Scans that judge in all parts together."""
+    return sum(len(scans[patient]) for part in parts for patient in part.judges)
 
 
 def plain(images: Path | Mapping[str, Path]) -> str | dict[str, str]:
@@ -219,11 +231,13 @@ def plain(images: Path | Mapping[str, Path]) -> str | dict[str, str]:
 
 
 def _side_by_side(jobs: int) -> tuple[int, int]:
-    """Trainings at a time and threads of each: one a core, where nothing better computes; on a GPU one."""
+    """Trainings at a time and threads of each: one a core, where nothing better computes, of many cores some four that leave
+    the fewest idle; on a GPU one."""
     import torch
 
     there = cores.count()
-    count = jobs or (1 if torch.cuda.is_available() else min(there, 4))
+    some_four = sorted(SOME_FOUR, key=lambda count: (there % count, abs(count - 4)))[0]
+    count = jobs or (1 if torch.cuda.is_available() else there if there <= 4 else some_four)
     return count, max(1, there // count)
 
 
@@ -260,48 +274,67 @@ def _check(path: Path, everything: Mapping[str, Any], record: Record) -> list[st
     if report.faults:
         count = sum(map(len, report.faults.values()))
         raise StudyError(f"{plural(count, 'fault')} in the scans\n  {report.text()}")
+    refuse_blank(parts["labelled"], record)
     report.odd.pop("copies", None)  # of unlabelled scans; of others refuse_twins speaks
     return report.warnings()
 
 
 def _probe(
-    folder: Path, asked: Asked, part: Any, scans: ScansByPatient, voxels: float, jobs: int, threads: int
+    folder: Path,
+    asked: Asked,
+    part: Part,
+    everything: Entries,
+    scans: ScansByPatient,
+    voxels: float,
+    jobs: int,
+    threads: int,
 ) -> tuple[lengths.Costs, space.Probed]:
-    """Seconds of a step, of a start and of a scan, and the room, of two trainings of a few steps as the study will run them."""
-    data = write_list(folder / PROBE / "list.json", entries_of(part, scans), folder / RECORD)
+    """Seconds of the reading, of a step, of a start and of a scan, and the room: a training of one step reads all scans, then
+    others of a few steps run as the study will run them."""
     names = (asked.baseline, asked.method, *asked.others)
-    runs = folder / PROBE / "runs"
+    runs, task = folder / PROBE / "runs", folder / PROBE / TASK
+    every = write_list(folder / PROBE / "every.json", everything, folder / RECORD)
+    data = write_list(folder / PROBE / "list.json", entries_of(part, scans), folder / RECORD)
     few = {"epoch_steps": PROBE_STEPS}
-    work = [
-        Job(
-            name,
-            name,
-            data,
-            folder / PROBE / TASK,
-            2 * PROBE_STEPS,
-            asked.seed,
-            title=f"probe of {name}",
-            overrides=few,
-        )
-        for name in names
-    ]
-    if failed := Runner(runs, jobs, threads, tell=lambda _: None).run(work):
+    reading = Job("reading", asked.method, every, task, 1, asked.seed)
+    bundles = dict(zip(names, names, strict=True))
+    bundles |= {f"beside_{k}": names[k % len(names)] for k in range(len(names), jobs)}  # as many at a time as later
+    work = [Job(run, name, data, task, 2 * PROBE_STEPS, asked.seed, overrides=few) for run, name in bundles.items()]
+    runner = Runner(runs, jobs, threads, tell=lambda _: None)
+    if failed := runner.run([reading]) or runner.run(work):
         raise StudyError("A first try of the trainings failed:\n  " + "\n  ".join(failed.values()))
-    step, start, evaluating, taken = {}, {}, [], []
+    step, beside, start, evaluating, taken = {}, {}, {}, [], []
     for name in names:
-        took = json.loads((runs / name / "job" / SECONDS).read_text(encoding="utf-8"))
+        took, epochs = _took(runs / name)
         evaluating.append(took["configs/evaluate.yaml"])
         memory = json.loads((runs / name / "job" / MEMORY).read_text(encoding="utf-8"))
         taken.append((memory[IMPORTS], memory[PEAK], space.on_disk(runs / name)))
-        with (runs / name / "metrics.csv").open(newline="", encoding="utf-8") as file:
-            epochs = [float(row["seconds"]) for row in csv.DictReader(file)]
         step[name] = epochs[-1] / PROBE_STEPS
-        start[name] = took[IMPORTS] + max(1.0, took[str(folder / PROBE / TASK)] - sum(epochs))
+        beside[name] = max(1.0, took[str(task)] - sum(epochs))
+        start[name] = took[IMPORTS] + beside[name]
+    took, epochs = _took(runs / reading.name)
+    read = max(0.0, took[str(task)] - sum(epochs) - beside[asked.method])
     judged = sum(len(scans[patient]) for patient in part.judges)
     scan = max(0.02, min(evaluating) / (2 * judged))  # two networks each
     imports, peak, run = (max(column) for column in zip(*taken, strict=True))
     probed = space.Probed(imports, peak, run, space.on_disk(runs.with_name(CACHE)))
-    return lengths.Costs(step, start, scan, voxels), probed
+    return lengths.Costs(step, start, scan, voxels, read), probed
+
+
+def _took(run: Path) -> tuple[dict[str, float], list[float]]:
+    """Seconds of the commands of a run, and of its epochs."""
+    took = json.loads((run / "job" / SECONDS).read_text(encoding="utf-8"))
+    with (run / "metrics.csv").open(newline="", encoding="utf-8") as file:
+        return took, [float(row["seconds"]) for row in csv.DictReader(file)]
+
+
+def _keep_scans(folder: Path) -> None:
+    """Move the scans that the probe has preprocessed to where the trainings look for them."""
+    cache = folder / PROBE / CACHE
+    for path in cache.glob("*/*"):
+        place = folder / WORK / CACHE / path.relative_to(cache)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(place)
 
 
 def _named(seen: Seen, names: Sequence[str]) -> Seen:
@@ -326,19 +359,34 @@ def _page(
     length: lengths.Length,
     costs: lengths.Costs,
     folds: Sequence[int],
+    finest: float,
     room: str,
     odd: Sequence[str],
 ) -> str:
-    """``plan.md``: what was found, what will run and how long, what is left out, and each number's reason."""
+    """``plan.md``: what was found, what will run and how long, what is left out, and each number's reason.
+
+    Args:
+        finest: of the grids that there is memory for.
+        room: what it takes on disk and in memory.
+    """
     scans, (baseline, method) = cohort.scans, (settings.baseline, settings.method)
     labelled = sum(has_label(found) for found in scans.values())
+    judges = sum(len(part.judges) for part in divide(scans, settings.folds, settings.seed))
+    those = (
+        f"there is 1: {judges} of {labelled} labelled patients judge"
+        if settings.folds == 1
+        else f"there are {settings.folds}"
+    )
     left_out = [text for text, there in (
-        (f"{folds[0]} folds (there are {settings.folds})", settings.folds == folds[0]),
+        (f"{folds[0]} folds ({those})", settings.folds == folds[0]),
         ("trainings with half of the labels: what more labels would bring", settings.half or labelled < 3),
         (f"{baseline} once more, as long in time as {method}", bool(settings.steps_at_equal_time)),
         (f"a finer grid and larger patches (these have {length.shape.room:.0%} of the voxels)",
-         length.shape.room == 1.0),
+         length.shape.room == finest),
     ) if not there]  # fmt: skip
+    no_memory = (
+        [f"A grid of more than {finest:.0%} of the voxels is left out for lack of memory."] if finest < 1 else []
+    )
     short = [f"{name}: {', '.join(f'{key} {value}' for key, value in of.items())}, as these trainings are short" for name, of in
              settings.overrides.items()]  # fmt: skip
     a_step = ", ".join(f"{costs.step[name]:.3f} s ({name})" for name in (baseline, method, *settings.others))
@@ -361,7 +409,7 @@ def _page(
         "\n".join(f"- {line}" for line in [*runs, *short]),
         f"Expected: {lengths.minutes(length.seconds)} of the {lengths.minutes(settings.budget)} allowed, "
         f"{settings.jobs} at a time, {plural(settings.threads, 'thread')} each. A step takes {a_step} on this machine.",
-        f"It takes {room}.",
+        " ".join([f"It takes {room}.", *no_memory]),
         "## What is left out for lack of time",
         "\n".join(f"- {text}" for text in left_out) if left_out else "Nothing.",
         "## The task, and why",

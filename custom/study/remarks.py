@@ -1,4 +1,5 @@
-"""What is odd about the scans of a study: images that are there twice, sizes far apart, classes that one patient has alone."""
+"""What is odd about the scans of a study: images that are there twice or blank, sizes far apart, classes that one patient has
+alone."""
 
 from __future__ import annotations
 
@@ -49,6 +50,28 @@ def refuse_twins(labelled: Sequence[Entry], unlabelled: Sequence[Entry], record:
             f"{plural(len(faults), 'image')} under two names: a network would be judged by what it has learnt from.\n  "
             + "\n  ".join(faults)
             + "\nTake one of each pair out of the folder"
+        )
+
+
+def refuse_blank(labelled: Sequence[Entry], record: Record) -> None:
+    """A blank image with a label cannot judge: no network is given one, and the fold's scores would be lost after its training.
+
+    Raises:
+        StudyError: a labelled image, or one of its modalities, is the same all over; all of them in one report.
+    """
+    faults = []
+    for entry in labelled:
+        files = image_files(entry)
+        for name, file in files.items():
+            facts = _facts(record, file)
+            if facts.low == facts.high:
+                what = f" in {name}" if len(files) > 1 else ""
+                faults.append(f"{stem(file)} (patient {entry['patient']}): {facts.low:g} all over{what}")
+    if faults:
+        raise StudyError(
+            f"{plural(len(faults), 'labelled image')} blank: nothing can be found there, so no network could be judged by it.\n  "
+            + "\n  ".join(faults)
+            + "\nTake its label or the scan out of the folder; of a scan that lacks one modality, that modality's file"
         )
 
 

@@ -30,10 +30,32 @@ class State:
     def runs(self) -> Path:
         return self.folder / RUNS
 
+    @cached_property
+    def parts(self) -> list[Part]:
+        """The parts that the verdict is on: both bundles are scored in them."""
+        return self.judged((self.settings.baseline, ""), (self.settings.method, ""))
+
+    @cached_property
+    def only_unlabelled(self) -> bool:
+        """Whether the runs of every part say that the two differ in nothing but the use of the unlabelled scans."""
+        from ..evaluation.same_settings import only_unlabelled_differs  # brings MONAI, which the other steps do without
+
+        return all(only_unlabelled_differs(*(self.table(part, of) for of in self.bundles)) for part in self.parts)
+
+    @property
+    def bundles(self) -> tuple[str, str]:
+        return self.settings.baseline, self.settings.method
+
     @property
     def names(self) -> tuple[str, str]:
-        """What the two are called: by the use that they make of the unlabelled scans."""
-        return "without", "with"
+        """What the two are called: by the use that they make of the unlabelled scans where that is all, else by the bundles."""
+        return ("without", "with") if self.only_unlabelled else self.bundles
+
+    @property
+    def phrases(self) -> tuple[str, str]:
+        """Behind a figure: ``with the unlabelled scans``, or ``of mean_teacher``."""
+        baseline, method = (f"{name} the unlabelled scans" for name in ("without", "with"))
+        return (baseline, method) if self.only_unlabelled else (f"of {self.bundles[0]}", f"of {self.bundles[1]}")
 
     @cached_property
     def scan_names(self) -> dict[str, str]:

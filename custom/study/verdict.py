@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
+import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +15,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from ..cohort.words import plural
 from ..evaluation.case_report import Row
 from ..evaluation.case_table import read_cases
 from ..evaluation.compare import FEW_PATIENTS, Difference, beside_dice, judgement, paired_difference, significance
@@ -23,7 +27,7 @@ from ..report.palette import GRID, LINE_COLOURS
 from ..report.tables import NOTHING, Cell, Column, Table, interval, number, texts
 from ..report.unlabelled import notes
 from . import labels_worth
-from .budget import ENOUGH
+from .budget import ENOUGH, minutes
 from .handed_over import hand_over, write_scores
 from .history import before
 from .jobs import TRAINED
@@ -36,6 +40,7 @@ from .trainings import final_name
 
 PAGE = "verdict.html"
 SCORED = "work/scores"
+AS_LONG = 0.1  # of the method's time, by which the baseline's may differ that is said to be trained as long
 MORE = (5, 10, 20)  # further labelled patients that the page speaks of
 CAUSE_UNKNOWN = (
     " The runs do not say that they differ in the unlabelled scans alone, so these are not named as the cause."
@@ -49,18 +54,20 @@ def write(state: State) -> Path:
         StudyError: no fold is done with both bundles: there is nothing to tell yet.
     """
     baseline, method = state.settings.baseline, state.settings.method
-    parts = state.judged((baseline, ""), (method, ""))
+    parts = state.parts
     if not parts:
         raise StudyError(
             f"{state.folder}: no fold is done with {baseline} and {method}, there is nothing to tell yet. Go on with "
-            f"python -m custom.study run {state.folder}"
+            f"python -m custom.study run {shlex.quote(str(state.folder))}"
         )
     tables = {
         bundle: pool([state.table(part, bundle) for part in parts], state.folder / SCORED, bundle)
         for bundle in (baseline, method)
     }
     both = pair.Pair(*(read_evaluated(tables[b], n) for b, n in zip(tables, state.names, strict=True)))
-    pair.compare_report(tables[baseline], tables[method], state.names, state.folder / "compare.html")
+    warnings = _warnings(state, parts)
+    told = [_trained(state), *warnings, *_left_out(state)]
+    pair.compare_report(tables[baseline], tables[method], state.names, state.folder / "compare.html", told)
     serving = method if both.dice.mean >= 0 else baseline
     scans = unlabelled(state, parts, both, serving)
     write_scores(state, both, scans)
@@ -70,19 +77,20 @@ def write(state: State) -> Path:
     text = page.render(
         "study.html",
         Path(__file__).parent,
-        title="Did the unlabelled scans help?",
+        title="Did the unlabelled scans help?" if state.only_unlabelled else f"{method} against {baseline}",
         state=state,
+        python=sys.executable,
         counts=_counts(state),
         parts=parts,
         pair=both,
         dice=both.dice,
         means=both.means("dice_mean"),
-        sentence=_sentence(state, parts, both),
+        sentence=_sentence(state, both),
         p=significance(both.dice.p),
         needed=_needed(both.dice, both),
         before=before(state, both, _counts(state)["labelled"]),
         beside=beside_dice(both.baseline, both.ours, state.names, both.dice, both.unit),
-        warnings=_warnings(state, parts),
+        warnings=warnings,
         equal_time=_equal_time(state),
         others=_others(state),
         bars=pair.bars_chart(both, scored, balance),
@@ -109,18 +117,20 @@ def write(state: State) -> Path:
 
 def _counts(state: State) -> dict[str, int]:
     part = state.trainings.parts[0]
-    return {"labelled": len(part.train) + len(part.judges), "unlabelled": len(state.trainings.unlabelled)}
+    return {
+        "labelled": len(part.train) + len(part.judges),
+        "judged": sum(len(part.judges) for part in state.parts),
+        "unlabelled": len(state.trainings.unlabelled),
+    }
 
 
-def _sentence(state: State, parts: Sequence[Part], both: pair.Pair) -> str:
+def _sentence(state: State, both: pair.Pair) -> str:
     """The verdict of :func:`..evaluation.compare.verdict`; that the unlabelled scans were the cause it says only where the runs
     of every fold say that they differ in nothing else."""
-    from ..evaluation.same_settings import only_unlabelled_differs  # brings MONAI, which the other steps do without
-
-    baseline, method = state.settings.baseline, state.settings.method
+    baseline, method = state.bundles
     sign, amount, basis = judgement(both.dice)
     without, with_ = (number(mean, 3).text for mean in both.means("dice_mean"))
-    if not all(only_unlabelled_differs(state.table(part, baseline), state.table(part, method)) for part in parts):
+    if not state.only_unlabelled:
         told = f"{compared(both.dice, (baseline, method))} Dice {with_} of {method}, {without} of {baseline}."
         return f"{told}{CAUSE_UNKNOWN}" if sign else told
     if sign:
@@ -159,7 +169,36 @@ def _warnings(state: State, parts: Sequence[Part]) -> list[str]:
     return found
 
 
-def _equal_time(state: State) -> Difference | None:
+def _trained(state: State) -> str:
+    """Whom a page sets side by side that has nothing else of the study."""
+    of = " and ".join(
+        f"{bundle} ({name} the unlabelled scans)" if state.only_unlabelled else bundle
+        for bundle, name in zip(state.bundles, state.names, strict=True)
+    )
+    folds = f"{plural(len(state.parts), 'fold')} of {len(state.trainings.parts)}"
+    return f"Of a study: {of}, {state.settings.steps} steps each, each patient judged by networks of a fold ({folds})."
+
+
+def _left_out(state: State) -> list[str]:
+    """Runs that are in no figure, and why."""
+    found = [f"Not in these figures, as it failed: {name}: {why}" for name, why in state.failed.items()]
+    if state.stale:
+        found.append(
+            "Not in these figures, as they were made under other settings, labels or images, and not run again yet: "
+            f"{', '.join(sorted(state.stale))}."
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class EqualTime:
+    """The method against the baseline trained longer: in how long, and the difference."""
+
+    trained: str
+    difference: Difference
+
+
+def _equal_time(state: State) -> EqualTime | None:
     """The method against the baseline trained as long in time, where that was run in all of its folds."""
     baseline, method = state.settings.baseline, state.settings.method
     if not state.settings.steps_at_equal_time:
@@ -169,7 +208,36 @@ def _equal_time(state: State) -> Difference | None:
         return None
     ours = [row for part in parts for row in read_cases(state.table(part, method))]
     theirs = [row for part in parts for row in read_cases(state.table(part, baseline, "equal_time"))]
-    return _paired(ours, theirs)
+    difference = _paired(ours, theirs)
+    return EqualTime(_how_long(state, parts), difference) if difference else None
+
+
+def _how_long(state: State, parts: Sequence[Part]) -> str:
+    """What the baseline got; that this was the method's time only where it was: steps may have been changed since the plan, and
+    a machine has other work at times."""
+    (baseline, method), settings = state.bundles, state.settings
+    steps = settings.steps_at_equal_time
+    longer, ours = (
+        math.fsum(_seconds(state.table(part, bundle, kind).parents[2]) for part in parts)
+        for bundle, kind in ((baseline, "equal_time"), (method, ""))
+    )
+    times = (
+        f"{minutes(longer)} against {minutes(ours)}" if math.isfinite(longer + ours) else "in a time that is not known"
+    )
+    equal = abs(longer - ours) <= AS_LONG * ours
+    told = f"{baseline} trained {'as long in time' if equal else 'longer or shorter'} ({steps} steps, {times})"
+    if steps < settings.steps:
+        told += f", with fewer steps than the {settings.steps} of the verdict (steps_at_equal_time in study.yaml)"
+    return told
+
+
+def _seconds(run: Path) -> float:
+    """Of all epochs of a run; NaN where it does not say."""
+    try:
+        with (run / "metrics.csv").open(newline="", encoding="utf-8") as file:
+            return math.fsum(float(row["seconds"]) for row in csv.DictReader(file))
+    except (OSError, KeyError, ValueError):
+        return math.nan
 
 
 def _paired(ours: Sequence[Row], theirs: Sequence[Row]) -> Difference | None:
@@ -235,12 +303,14 @@ def _handed_over(state: State, serving: str, segmented: bool) -> dict[str, str]:
     there = [f"bundle/ ({serving}, trained with all labels)"] * served + [
         "predictions/ (of every unlabelled scan)"
     ] * segmented
-    missing = (
-        ""
-        if served
-        else f" {serving} is not trained with all labels yet: a bundle/ that is there is of an earlier page."
-    )
-    return {"there": ", ".join(there), "missing": missing}
+    missing = []
+    if not served:
+        missing.append(f" {serving} is not trained with all labels yet: a bundle/ that is there is of an earlier page.")
+    if state.trainings.unlabelled and not segmented:
+        missing.append(
+            " The unlabelled scans are not segmented yet: predictions/ that are there are of an earlier page."
+        )
+    return {"there": ", ".join(there), "missing": "".join(missing)}
 
 
 # more labels
@@ -260,7 +330,7 @@ def _worth(state: State, parts: Sequence[Part]) -> Worth:
     if not state.settings.half:
         return Worth(reason="This was left out: it takes trainings with half of the labels (half: true in study.yaml).")
     curves = {}
-    for bundle, name in ((baseline, state.names[0]), (method, state.names[1])):
+    for bundle, phrase in zip(state.bundles, state.phrases, strict=True):
         points = [
             labels_worth.Point(len(patients), row["patient"], row["dice_mean"])
             for part in parts
@@ -273,21 +343,24 @@ def _worth(state: State, parts: Sequence[Part]) -> Worth:
         found = labels_worth.fit(points)
         if isinstance(found, labels_worth.NoCurve):
             return Worth(reason=f"Nothing can be said: {found.reason}.")
-        curves[name] = (found, points)
-    (before, _), (ours, points) = curves[state.names[0]], curves[state.names[1]]
+        curves[phrase] = (found, points)
+    (before, _), (ours, points) = curves.values()
     now = max(point.labelled for point in points)
     lines = []
     for more in MORE:
         gain, plain = (curve.gain(more, _counts(state)["labelled"]) for curve in (ours, before))
         lines.append(
-            f"{more} more labelled patients, and the unlabelled scans: {_points(gain)}{_guess(gain)}; without the unlabelled "
-            f"scans {_points(plain)}."
+            f"{more} more labelled patients: {_points(gain)}{_guess(gain)} {state.phrases[1]}; {_points(plain)} "
+            f"{state.phrases[0]}."
         )
     value = labels_worth.worth(ours, before, now)
     if math.isfinite(value.value):
+        one, other = (f"{now} labelled patients", f"{value.value:.0f}")
+        told = f"{method} with {one} does as well as {baseline} with {other}"
+        if state.only_unlabelled:
+            told = f"{one} with the unlabelled scans do as well as {other} without"
         lines.append(
-            f"In labels' worth: {now} labelled patients with the unlabelled scans do as well as {value.value:.0f} without "
-            f"(95 % interval {_count(value.low)} to {_count(value.high)}){_guess(value)}."
+            f"In labels' worth: {told} (95 % interval {_count(value.low)} to {_count(value.high)}){_guess(value)}."
         )
     return Worth(lines, _curve_chart(curves, now + MORE[-1]))
 
@@ -319,7 +392,7 @@ def _curve_chart(curves: Mapping[str, Any], most: int) -> Markup:
                 [sum(v) / len(v) for v in known.values()],
                 "o",
                 color=colour,
-                label=f"{name} the unlabelled scans",
+                label=name.removeprefix("of "),
             )
             for places, style in (
                 (np.linspace(sizes[0], sizes[-1], 20), "-"),

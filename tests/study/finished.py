@@ -62,7 +62,8 @@ def study(folder: Path, shares: Mapping[str, float], **changed: object) -> State
         )
         if k < LABELLED:
             nib.save(nib.Nifti1Image(mask * 5, AFFINE), labels / name)
-    settings = Settings(str(images), str(labels), r"^(p\d+)", folds=3, steps=400, jobs=2, **changed)  # type: ignore[arg-type]
+    planned = {"folds": 3, "steps": 400, "jobs": 2, **changed}
+    settings = Settings(str(images), str(labels), r"^(p\d+)", **planned)  # type: ignore[arg-type]
     write(folder, settings)
     (folder / "task.yaml").write_text(yaml.safe_dump(TASK))
     found = trainings(folder, settings, cohort_of(images, labels, settings.patient).scans)
@@ -78,8 +79,28 @@ def study(folder: Path, shares: Mapping[str, float], **changed: object) -> State
     return state
 
 
+def record(bundle: Path, weights: Mapping[str, float], seed: int = 0) -> None:
+    """What a run says of itself."""
+    (bundle / "configs").mkdir(parents=True, exist_ok=True)
+    config = {"seed": seed, "weights": weights, "train": {"method": {"_target_": "scripts.methods.MeanTeacher"}}}
+    (bundle / "configs/train.yaml").write_text(yaml.safe_dump(config))
+    scans = {"labelled": "1", "validation": "2"}
+    about = {"amp": "off", "initial_weights": "", "sha256 of the scans, names and voxels": scans}
+    (bundle / "run.json").write_text(json.dumps(about))
+
+
+def differ_in_unlabelled_alone(state: State) -> None:
+    """The runs of every fold say so."""
+    for part in state.trainings.parts:
+        for bundle, weight in ((state.settings.baseline, 0), (state.settings.method, 1)):
+            record(state.table(part, bundle).parents[2] / "bundle", {"supervised": 1.0, "consistency": weight})
+
+
 def _number(patient: str) -> int:
     return int(patient[1:])
+
+
+SECONDS = {"": 60.0, "half": 60.0, "equal_time": 63.0}  # of a training of a fold
 
 
 def _fold(state: State, part: Part, bundle: str, kind: str, share: float) -> None:
@@ -94,6 +115,7 @@ def _fold(state: State, part: Part, bundle: str, kind: str, share: float) -> Non
         maps[f"{patient}_a"] = found
     report.write(run / "evaluation/test", "model")
     (run / "evaluation/test/summary.json").write_text("{}")
+    (run / "metrics.csv").write_text(f"step,seconds\n200,{SECONDS[kind] / 2}\n400,{SECONDS[kind] / 2}\n")
     shown.write(run / "evaluation/test/model.slices.npz")
     if not kind:
         _maps(run, maps)
@@ -117,4 +139,13 @@ def _final(state: State, bundle: str, share: float) -> None:
     (run / "bundle/run.json").write_text(json.dumps({"of": bundle}))
 
 
-__all__ = ["LABELLED", "UNLABELLED", "Trainings", "cube", "prediction", "study"]
+__all__ = [
+    "LABELLED",
+    "UNLABELLED",
+    "Trainings",
+    "cube",
+    "differ_in_unlabelled_alone",
+    "prediction",
+    "record",
+    "study",
+]

@@ -14,7 +14,7 @@ from custom.cohort.record import Record
 from custom.errors import UserError
 from custom.study import plan
 from custom.study.budget import Costs
-from custom.study.remarks import refuse_twins
+from custom.study.remarks import refuse_blank, refuse_twins
 from custom.study.settings import StudyError, read
 from custom.study.space import Probed
 from custom.study.trainings import trainings
@@ -28,7 +28,7 @@ def no_probe(monkeypatch):
     """What the probe would find; nothing is trained."""
 
     def found(*arguments: object) -> tuple[Costs, Probed]:
-        return Costs(dict.fromkeys(BUNDLES, 0.1), dict.fromkeys(BUNDLES, 9.0), 0.1, arguments[4]), Probed(4e8, 5e8, 3e7)  # type: ignore[arg-type]
+        return Costs(dict.fromkeys(BUNDLES, 0.1), dict.fromkeys(BUNDLES, 9.0), 0.1, arguments[5]), Probed(4e8, 5e8, 3e7)  # type: ignore[arg-type]
 
     monkeypatch.setattr(plan, "_probe", found)
 
@@ -98,7 +98,23 @@ def test_labels_that_came_since_are_checked_before_anything_is_trained(made, mon
         plan.check(made / "out", lambda _: None)
 
 
+def test_a_blank_labelled_modality_is_named(tmp_path):
+    for channel, values in (("flair", [7, 9]), ("t1", [0, 0])):
+        (tmp_path / channel).mkdir()
+        Image.fromarray(np.array([values], np.uint8)).save(tmp_path / channel / "p1.png")
+    image = {channel: str(tmp_path / channel / "p1.png") for channel in ("flair", "t1")}
+    record = Record(tmp_path / "scans.checked.json")
+    with pytest.raises(StudyError, match=r"\n  p1 \(patient p1\): 0 all over in t1\n"):
+        refuse_blank([{"patient": "p1", "image": image, "label": "/any"}], record)
+
+
 REFUSED = {
+    "blank images with labels": (
+        lambda root: [Image.new("L", (SIDE, SIDE), 7).save(root / f"images/p0{k}_a.png") for k in (1, 2)],
+        ["2 labelled images blank: nothing can be found there, so no network could be judged by it.\n"
+         "  p01_a (patient p01_a): 7 all over\n  p02_a (patient p02_a): 7 all over\n"
+         "Take its label or the scan out of the folder; of a scan that lacks one modality, that modality's file"],
+    ),
     "all labels empty": (
         lambda root: [draw(root, k, empty=True) for k in range(SCANS)],
         ["no label has a class", "something is drawn"],
@@ -202,3 +218,14 @@ def test_too_little_room_on_disk_is_said_before_the_first_training(made, monkeyp
     with pytest.raises(UserError, match=r"will take about 0\.\d GB on disk, 1 MB are free in"):
         study(made)
     assert not (made / "out/study.yaml").exists()
+
+
+def test_a_grid_without_memory_is_not_said_to_be_left_out_for_lack_of_time(made, monkeypatch):
+    def rooms(_probed: object, voxels: dict[float, float], _jobs: int) -> dict[float, float]:
+        return {room: count for room, count in voxels.items() if room <= 0.5}
+
+    monkeypatch.setattr(plan.space, "rooms_in_memory", rooms)
+    plan.plan(made / "out", plan.Asked(made / "images", made / "labels", 1e6), lambda _: None)
+    text = (made / "out/plan.md").read_text(encoding="utf-8")
+    assert "of memory. A grid of more than 50% of the voxels is left out for lack of memory." in text
+    assert "## What is left out for lack of time\n\nNothing." in text

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from custom.study.budget import (
@@ -44,6 +46,17 @@ def test_all_of_a_plan_is_counted():
     )
 
 
+def test_the_reading_is_counted_once_however_many_trainings_there_are_and_not_again_where_the_probe_has_read():
+    """Two hours, half an hour of preprocessing of which the probe's grid has a quarter of the voxels."""
+    shape = Shape(4, True, True, 1.0)
+    reading = replace(COSTS, reading=450.0)
+    with_, without = (duration(100, costs.at(4 * costs.voxels), SIZES, shape, NAMES, 2) for costs in (reading, COSTS))
+    assert with_ - without == pytest.approx(1800)
+    assert with_ > duration(100, replace(COSTS.at(4 * COSTS.voxels), scan=COSTS.scan), SIZES, shape, NAMES, 2) + 1800
+    assert reading.at(COSTS.voxels).reading == 0
+    assert fit(7200, reading.at(COSTS.voxels), SIZES, shape, NAMES, 1) == fit(7200, COSTS, SIZES, shape, NAMES, 1)
+
+
 def test_bundles_beside_the_method_take_their_folds_and_nothing_else():
     costs = Costs({**COSTS.step, "bcp": 0.4}, {**COSTS.start, "bcp": 5.0}, COSTS.scan, COSTS.voxels)
     for shape in (Shape(2, False, False, 1.0), Shape(2, True, True, 1.0)):
@@ -75,7 +88,7 @@ def test_at_equal_time_the_baseline_gets_the_steps_that_the_method_s_time_holds(
 def test_a_long_budget_gives_up_nothing_and_a_short_one_the_grid_first():
     ample = choose(1e6, COSTS, SIZES, VOXELS, NAMES, 1, (4, 3, 2))
     assert ample.shape == Shape(4, True, True, ROOMS[0])
-    rooms = [choose(b, COSTS, SIZES, VOXELS, NAMES, 1, (4, 3, 2)).shape for b in (9000, 6000, 3000, 1800)]
+    rooms = [choose(b, COSTS, SIZES, VOXELS, NAMES, 1, (4, 3, 2)).shape for b in (9000, 6000, 3000, 1700)]
     assert [(s.folds, s.half, s.equal_time, s.room) for s in rooms] == [
         (4, True, True, ROOMS[0]), (4, True, True, ROOMS[1]), (4, True, True, ROOMS[2]), (4, True, False, ROOMS[3]),
     ]  # fmt: skip
@@ -95,6 +108,15 @@ def test_where_none_leaves_enough_the_one_with_most_steps_is_taken():
     assert LEAST <= found.steps < ENOUGH
 
 
+def test_of_many_labelled_patients_more_judge_than_of_few_where_there_is_time_and_one_fold_is_the_last_to_fall_to():
+    sizes = Sizes(judged=15, held_out=6, unlabelled=30)
+    ample, short = (choose(budget, COSTS, sizes, VOXELS, NAMES, 1, (4, 3, 2, 1)) for budget in (1e5, 250))
+    assert (ample.shape.folds, short.shape.folds) == (4, 1)
+    assert short.steps >= LEAST
+    one = Shape(1, False, False, 1.0)
+    assert duration(0, COSTS, sizes, one, NAMES, 1) == pytest.approx(2 * (10 + 20) + 2 * 3 * 6 * 0.5 + 2 * 30 * 0.5)
+
+
 def test_too_small_a_budget_says_how_much_would_do():
     with pytest.raises(
         StudyError, match=r"A budget of 20 s is too small: 0 steps .* Allow at least (\d+) (s|min)"
@@ -104,6 +126,20 @@ def test_too_small_a_budget_says_how_much_would_do():
     number, unit = needed.split()
     allowed = float(number) * {"s": 1, "min": 60}[unit] * 1.1
     assert choose(allowed, COSTS, SIZES, VOXELS, NAMES, 1, (4, 3, 2)).steps >= LEAST
+
+
+@pytest.mark.parametrize("probe", [7, 181, 240])
+def test_who_allows_the_budget_that_is_advised_has_enough_after_the_next_probe_too(probe):
+    """Looking and probing are part of what is allowed, each time."""
+    for costs in (COSTS, replace(COSTS, step={name: 12 * value for name, value in COSTS.step.items()})):
+        with pytest.raises(StudyError) as error:
+            choose(20, costs, SIZES, VOXELS, NAMES, 2, (4, 3, 2), spent=probe)
+        assert f"A budget of {minutes(20 + probe)} is too small" in str(error.value)
+        advice = str(error.value).split("at least ")[1].split(" (")[0].split()
+        allowed = sum(
+            float(n) * {"s": 1, "min": 60, "h": 3600}[u] for n, u in zip(advice[::2], advice[1::2], strict=True)
+        )
+        assert choose(allowed - probe, costs, SIZES, VOXELS, NAMES, 2, (4, 3, 2), spent=probe).steps >= LEAST
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(50, "50 s"), (720, "12 min"), (7500, "2 h 5 min"), (7200, "2 h")])

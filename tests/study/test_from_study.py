@@ -20,6 +20,7 @@ from custom.study.settings import Settings, StudyError, write
 from distribution import build, cards, from_study, publish
 from distribution.cards import MAX_FILE, CardError
 from distribution.download import download
+from distribution.packing import digest
 
 PATIENTS = ("Jane Doe", "John Doe", "Ann", "Bob")
 
@@ -113,6 +114,24 @@ def test_figures_of_folds_that_were_trained_otherwise_than_the_bundle_are_refuse
         from_study.card_of(study, "heart", "Hearts", "CC0-1.0")
 
 
+def test_a_bundle_or_folds_that_were_trained_anew_with_the_same_words_are_refused(study):
+    """run.json holds no steps and no overrides: the weights say it."""
+    weights = study / "work/runs/final_mean_teacher/bundle/models/model.pt"
+    (study / "bundle/.made.json").write_text(json.dumps({"models/model.pt": digest(weights)}))
+    scored = study / "work/runs/fold1_mean_teacher/evaluation/test"
+    scored.mkdir(parents=True)
+    lines = (study / "work/scores/mean_teacher.csv").read_text(encoding="utf-8").splitlines()
+    (scored / "model.csv").write_text("\n".join(lines[:2]) + "\n")
+    assert from_study.card_of(study, "heart", "Hearts", "CC0-1.0").data["test"] == 4
+    (scored / "model.csv").write_text("\n".join(lines[:2]).replace("0.8", "0.7") + "\n")
+    with pytest.raises(CardError, match="the figures of its page are not of folds with the settings of its bundle"):
+        from_study.card_of(study, "heart", "Hearts", "CC0-1.0")
+    (scored / "model.csv").unlink()
+    weights.write_bytes(weights.read_bytes() + b"longer")
+    with pytest.raises(CardError, match="has no bundle yet, or another one than its runs have"):
+        from_study.card_of(study, "heart", "Hearts", "CC0-1.0")
+
+
 def no_git(*_: str) -> str:
     raise FileNotFoundError("git")
 
@@ -191,4 +210,13 @@ def test_what_is_built_is_fetched_and_holds_no_name_and_no_path(study, tmp_path,
     ]
     assert publish.main([*words, "--pages", str(tmp_path / "pages")]) == 0
     page = (tmp_path / "pages/heart_mean_teacher/README.md").read_text(encoding="utf-8")
-    assert yaml.safe_load(page.split("---")[1])["license"] == "cc-by-4.0"
+    header = yaml.safe_load(page.split("---")[1])
+    assert header["license"] == "cc-by-4.0"
+    (result,) = header["model-index"][0]["results"]
+    assert "split" not in result["dataset"]
+    assert result["metrics"][0]["name"] == "Dice (cross-validated, of other networks)"
+    assert "Cross-validated Dice of other networks 0.800" in readme
+    assert "Test Dice" not in readme
+    metadata = json.loads(texts["heart_mean_teacher/configs/metadata.json"])
+    assert metadata["eval_metrics"]["dice_of_other_networks"] == pytest.approx(0.8)
+    assert "dice" not in metadata["eval_metrics"]

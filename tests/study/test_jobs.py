@@ -50,6 +50,7 @@ def study(tmp_path, monkeypatch):
     folder.mkdir(parents=True)
     (folder / "commands.py").write_text(STANDIN)
     (tmp_path / "bundles/any/configs").mkdir()
+    (tmp_path / "bundles/any/configs/train.yaml").write_text("ema_decay: 0.99\n")
     (tmp_path / "bundles/any/configs/inference.yaml").write_text("norm: batch\nwidths: [16]\n")
     monkeypatch.setattr(module, "BUNDLES", tmp_path / "bundles")
     (tmp_path / "task.yaml").write_text("patch: [1]\n")
@@ -248,11 +249,26 @@ def test_a_training_from_before_labels_were_compared_stays_done(study):
     runner, path = Runner(study / "runs", 1, 1, lambda _: None), study / "runs/a/job/settings.json"
     runner.run([job(study)])
     settings = json.loads(path.read_text())
-    del settings["labels"], settings["images"]
+    del settings["labels"], settings["images"], settings["config"]
     path.write_text(json.dumps(settings))
     assert runner.done(job(study))
     path.write_text(json.dumps({**settings, "seed": 5}))
     assert not runner.done(job(study))
+
+
+def test_a_bundle_that_an_update_changed_is_trained_anew_and_one_of_other_comments_or_paths_is_not(study):
+    runner, config = Runner(study / "runs", 1, 1, lambda _: None), study / "bundles/any/configs/train.yaml"
+    config.write_text("ema_decay: 0.99\ntrain:\n  handlers: [one]\n  dataset: {data: here, size: 3}\n")
+    runner.run([job(study)])
+    config.write_text("ema_decay: 0.99  # of the teacher\nresume: true\ntrain:\n  dataset: {data: there, size: 3}\n")
+    assert runner.done(job(study))
+    for changed in (
+        "ema_decay: 0.999\ntrain:\n  dataset: {size: 3}\n",
+        "ema_decay: 0.99\ntrain:\n  dataset: {size: 4}\n",
+    ):
+        config.write_text(changed)
+        assert not runner.done(job(study))
+        assert module.stale(study / "runs/a", job(study))
 
 
 def test_what_decides_on_the_network_reaches_inference_too(study):

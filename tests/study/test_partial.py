@@ -27,6 +27,15 @@ def test_scores_of_a_job_that_began_anew_and_failed_are_not_told(tmp_path):
     assert "fold2_mean_teacher: why" in text
 
 
+@pytest.mark.usefixtures("few_pictures")
+def test_where_one_part_judges_the_page_says_how_many_of_the_labelled_patients_do(tmp_path):
+    text = words(verdict.write(study(tmp_path, BETTER, folds=1)).read_text(encoding="utf-8"))
+    told = "2 of 6 labelled patients judged, each by networks that had not seen any scan of"
+    assert f"{told} theirs (1 fold of 1)." in text
+    assert "Every scan that judged" in text
+    assert "Every labelled scan" not in text
+
+
 def test_a_number_of_labels_at_which_only_an_empty_label_was_judged_leaves_a_figure():
     """Folds of 3, 3 and 4 patients: the only one whom the last network judges has none of the structures."""
     empty = labels_worth.Point(2, "p9", math.nan)
@@ -50,9 +59,11 @@ def test_curves_are_of_trainings_that_both_bundles_have(tmp_path):
 @pytest.mark.usefixtures("few_pictures")
 def test_at_equal_time_is_told_when_all_folds_are_done(tmp_path):
     made = study(tmp_path, BETTER, steps_at_equal_time=1000)
-    assert "as long in time (1000 steps)" in words(verdict.write(made).read_text(encoding="utf-8"))
+    assert "as long in time (1000 steps, 3 min against 3 min)" in words(verdict.write(made).read_text(encoding="utf-8"))
     shutil.rmtree(made.table(made.trainings.parts[0], "supervised", "equal_time").parents[2])
-    assert "as long in time (1000 steps)" not in words(verdict.write(made).read_text(encoding="utf-8"))
+    assert "as long in time (1000 steps, 3 min against 3 min)" not in words(
+        verdict.write(made).read_text(encoding="utf-8")
+    )
 
 
 @pytest.mark.usefixtures("few_pictures")

@@ -20,9 +20,10 @@ def cohort(labelled: int) -> dict[str, list[FoundScan]]:
 
 
 @pytest.mark.parametrize(
-    ("labelled", "folds"), [(2, [2]), (3, [3, 2]), (5, [4, 3, 2]), (14, [4, 3, 2]), (15, [1]), (40, [1])]
+    ("labelled", "folds"),
+    [(2, [2]), (3, [3, 2]), (5, [4, 3, 2]), (14, [4, 3, 2]), (15, [4, 3, 2, 1]), (40, [4, 3, 2, 1])],
 )
-def test_few_labelled_patients_judge_in_turn_many_are_held_out(labelled, folds):
+def test_labelled_patients_judge_in_turn_and_many_may_be_held_out_where_time_is_short(labelled, folds):
     assert plan._folds(cohort(labelled)) == folds
 
 
@@ -61,14 +62,17 @@ def test_a_copy_that_nobody_corrected_does_not_outrank_the_label_in_the_folder(t
     hand_over(Study(tmp_path / "images", tmp_path / "labels", tmp_path, []), tmp_path / "work")
     final = tmp_path / "images/labels/final"
     save("labels/a.png", 2)  # repaired
-    (tmp_path / "labels/b.png").unlink()
+    (tmp_path / "labels/b.png").unlink()  # taken out
     for name in "cd":
         save(f"images/labels/final/{name}.png", 3)  # corrected, drawn
     found = plan.cohort_of(tmp_path / "images", tmp_path / "labels", "").source
     assert {scan.name: scan.label for scan in found.scans} == {
-        "a": tmp_path / "labels/a.png", "b": final / "b.png", "c": final / "c.png", "d": final / "d.png",
+        "a": tmp_path / "labels/a.png", "b": None, "c": final / "c.png", "d": final / "d.png",
     }  # fmt: skip
-    assert found.notes == [f"3 labels taken from {final}, where MONAI Label keeps them, 2 of them new: b, d"]
+    assert found.notes == [
+        f"2 labels taken from {final}, where MONAI Label keeps them, 1 of them new: d",
+        f"{final}: 1 label that annotation copied and nobody corrected, not used, as the labels folder has none any more: b",
+    ]
 
 
 def test_corrected_labels_that_fit_no_image_are_named_and_two_of_one_name_refused(tmp_path):

@@ -7,14 +7,14 @@ import json
 import re
 import shlex
 import shutil
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
 import pytest
-import yaml
-from finished import UNLABELLED, study
+from finished import UNLABELLED, differ_in_unlabelled_alone, record, study
 from page_fixtures import words
 
 from custom.evaluation.case_table import read_cases
@@ -30,16 +30,6 @@ BETTER = {"supervised": 0.5, "mean_teacher": 0.75}
 def dice(share: float, side: int) -> float:
     part = round(share * side) / side
     return 2 * part / (1 + part)
-
-
-def record(bundle: Path, weights: dict[str, float], seed: int = 0) -> None:
-    """What a run says of itself."""
-    (bundle / "configs").mkdir(parents=True, exist_ok=True)
-    config = {"seed": seed, "weights": weights, "train": {"method": {"_target_": "scripts.methods.MeanTeacher"}}}
-    (bundle / "configs/train.yaml").write_text(yaml.safe_dump(config))
-    scans = {"labelled": "1", "validation": "2"}
-    about = {"amp": "off", "initial_weights": "", "sha256 of the scans, names and voxels": scans}
-    (bundle / "run.json").write_text(json.dumps(about))
 
 
 @pytest.fixture(scope="module")
@@ -72,15 +62,69 @@ def test_the_verdict_is_over_all_labelled_patients_each_judged_once(state, page)
 def test_at_equal_time_the_baseline_is_the_longer_one(page):
     longer = [dice(0.625, 8 + k) for k in range(6)]
     gain = 100 * float(np.mean([dice(0.75, 8 + k) - longer[k] for k in range(6)]))
-    assert re.search(rf"as long in time \(1000 steps\): with minus without \+{gain:.1f} points", page)
+    assert re.search(
+        rf"as long in time \(1000 steps, 3 min against 3 min\): mean_teacher minus supervised \+{gain:.1f} points", page
+    )
+
+
+@pytest.mark.usefixtures("few_pictures")
+def test_as_long_in_time_is_said_only_where_the_runs_took_as_long(tmp_path):
+    """After an edit of the steps alone the longer training is the shorter one."""
+    made = study(tmp_path, BETTER, steps_at_equal_time=200)
+    for part in made.trainings.parts:
+        run = made.table(part, "supervised", "equal_time").parents[2]
+        (run / "metrics.csv").write_text("step,seconds\n100,10\n200,10\n")
+    fewer = ", with fewer steps than the 400 of the verdict (steps_at_equal_time in study.yaml): mean_teacher minus"
+    for time in ("60 s against 3 min", "in a time that is not known"):
+        text = words(verdict.write(made).read_text(encoding="utf-8"))
+        assert f"supervised trained longer or shorter (200 steps, {time}){fewer}" in text
+        (run / "metrics.csv").unlink(missing_ok=True)
 
 
 def test_more_labels_and_unlabelled_scans_in_labels_worth(page):
     gain = r"\+\d+\.\d Dice points \(95 % interval \d+\.\d to \d+\.\d\)"
-    assert re.search(
-        rf"5 more labelled patients, and the unlabelled scans: {gain}; without the unlabelled scans {gain}\.", page
-    )
-    assert "In labels' worth: 4 labelled patients with the unlabelled scans do as well as" in page
+    assert re.search(rf"5 more labelled patients: {gain} of mean_teacher; {gain} of supervised\.", page)
+    assert "In labels' worth: mean_teacher with 4 labelled patients does as well as supervised with" in page
+
+
+@pytest.mark.usefixtures("few_pictures")
+def test_with_and_without_are_said_only_where_the_runs_differ_in_nothing_else(tmp_path, monkeypatch):
+    """Both may read the unlabelled scans, or one of them has settings of its own."""
+    made = study(tmp_path, BETTER, half=True, steps_at_equal_time=1000)
+    (tmp_path / "work/history.json").write_text('[{"labelled": 4, "steps": 400, "without": 0.5, "with": 0.6}]')
+    compared: list[tuple[str, str]] = []
+    monkeypatch.setattr(verdict.pair, "compare_report", lambda *given, **_: compared.append(given[2]))
+    for cause in (False, True):
+        if cause:
+            differ_in_unlabelled_alone(made)
+        now = State(tmp_path, made.settings, made.task, made.trainings)
+        text = words(verdict.write(now).read_text(encoding="utf-8"))
+        head = (tmp_path / "scores.csv").read_text(encoding="utf-8").splitlines()[0]
+        alone = [
+            "Did the unlabelled scans help?",
+            "With: mean_teacher; without: supervised; 400 steps each.",
+            "Dice without the unlabelled scans 0.",
+            "Dice with the unlabelled scans 0.",
+            "with minus without",
+            "with the unlabelled scans;",
+            "labelled patients with the unlabelled scans do as well as",
+            "Dice 0.600 with the unlabelled scans, 0.500 without the unlabelled scans.",
+        ]
+        assert [phrase for phrase in alone if (phrase in text) != cause] == []
+        named = [
+            "mean_teacher against supervised, 400 steps each.",
+            "Dice of supervised 0.",
+            "Dice of mean_teacher 0.",
+            "mean_teacher minus supervised",
+            "does as well as supervised with",
+            "Dice 0.600 of mean_teacher, 0.500 of supervised.",
+        ]
+        assert [phrase for phrase in named if (phrase in text) == cause] == []
+        assert text.startswith("Did the unlabelled" if cause else "mean_teacher against supervised")
+        assert compared[-1] == (("without", "with") if cause else ("supervised", "mean_teacher"))
+        assert head.startswith(
+            "scan,patient,dice_without,dice_with," if cause else "scan,patient,dice_supervised,dice_mean_teacher,"
+        )
 
 
 def test_the_scan_on_which_nothing_was_found_comes_first_and_all_have_a_picture(state):
@@ -89,7 +133,7 @@ def test_the_scan_on_which_nothing_was_found_comes_first_and_all_have_a_picture(
     assert later[0]["scan"] == "p09_a"
     assert later[0]["remarks"].startswith("nothing found")
     assert len(later) == UNLABELLED
-    assert [float(row["dice_with"]) for row in rows if row["patient"] == "p02"] == [
+    assert [float(row["dice_mean_teacher"]) for row in rows if row["patient"] == "p02"] == [
         pytest.approx(dice(0.75, 10), abs=1e-4)
     ]
     names = {f"p0{k}_a" for k in range(6, 10)}
@@ -166,14 +210,13 @@ def test_the_bundle_is_that_of_the_better_one(state, tmp_path):
 @pytest.mark.parametrize(("shares", "how"), [((0.5, 0.75), "helped"), ((0.75, 0.5), "harmed")])
 def test_the_unlabelled_scans_are_the_cause_only_where_every_fold_says_so(tmp_path, shares, how):
     made = study(tmp_path, dict(zip(BETTER, shares, strict=True)))
-    for part in made.trainings.parts:
-        for bundle, weight in (("supervised", 0), ("mean_teacher", 1)):
-            record(made.table(part, bundle).parents[2] / "bundle", {"supervised": 1.0, "consistency": weight})
+    differ_in_unlabelled_alone(made)
     text = words(verdict.write(made).read_text(encoding="utf-8"))
     with_, without = (f"{np.mean([dice(share, 8 + k) for k in range(6)]):.3f}" for share in reversed(shares))
     assert f"The unlabelled scans {how}: Dice {with_} with them, {without} without, a difference of" in text
     record(made.table(made.trainings.parts[1], "supervised").parents[2] / "bundle", {"supervised": 1.0}, seed=1)
-    assert "so these are not named as the cause" in words(verdict.write(made).read_text(encoding="utf-8"))
+    now = State(tmp_path, made.settings, made.task, made.trainings)
+    assert "so these are not named as the cause" in words(verdict.write(now).read_text(encoding="utf-8"))
 
 
 @pytest.mark.usefixtures("few_pictures")
@@ -183,7 +226,7 @@ def test_a_page_with_more_labels_says_what_there_was_before(tmp_path):
     for _ in range(2):  # the same labels again: one line
         text = words(verdict.write(made).read_text(encoding="utf-8"))
     assert text.count("Before, with ") == 1
-    assert "Before, with 4 labelled patients (400 steps): Dice 0.600 with the unlabelled scans, 0.500 without" in text
+    assert "Before, with 4 labelled patients (400 steps): Dice 0.600 of mean_teacher, 0.500 of supervised." in text
     assert [row["labelled"] for row in json.loads((tmp_path / "work/history.json").read_text(encoding="utf-8"))] == [
         4,
         6,
@@ -252,8 +295,8 @@ def test_what_new_labels_brought_is_told_on_the_patients_who_judged_both_times(t
     path.write_text(json.dumps([{**now, "labels": "fewer", "labelled": 5, "steps": 300, "dice": earlier}]))
     text = words(verdict.write(made).read_text(encoding="utf-8"))
     assert (
-        "With 1 more and 400 steps, on the 5 patients who judged both times: +10.0 Dice points (95 % interval 10.0 to 10.0) with "
-        "them and +2.0 Dice points (95 % interval 2.0 to 2.0) without; too few patients to tell."
+        "With 1 more and 400 steps, on the 5 patients who judged both times: +10.0 Dice points (95 % interval 10.0 to 10.0) of "
+        "mean_teacher and +2.0 Dice points (95 % interval 2.0 to 2.0) of supervised; too few patients to tell."
     ) in text
     case = kept[0][0]
     earlier[case][3] = "another label"
@@ -289,6 +332,30 @@ def test_folds_that_failed_are_named_and_those_that_are_done_are_told(tmp_path):
 
 
 @pytest.mark.usefixtures("few_pictures")
+def test_the_page_of_both_bundles_has_the_warnings_of_the_verdict(tmp_path, monkeypatch):
+    told: list[list[str]] = []
+    monkeypatch.setattr(verdict.pair, "compare_report", lambda *given: told.append(given[4]))
+    made = study(tmp_path, BETTER)
+    shutil.rmtree(made.runs / "fold2_mean_teacher")
+    (made.runs / "fold3_mean_teacher/job").mkdir()
+    (made.runs / "fold3_mean_teacher/job/settings.json").write_text("{}")
+    made.failed = {"fold2_mean_teacher": "it ended with 1"}
+    text = words(verdict.write(made).read_text(encoding="utf-8"))
+    (short,) = (line for line in told[0] if line.startswith("These are short trainings, of 400 steps"))
+    assert f"Mind: {short}" in text
+    assert told[0] == [
+        "Of a study: supervised and mean_teacher, 400 steps each, each patient judged by networks of a fold (1 fold of 3).",
+        short, "Not in these figures, as it failed: fold2_mean_teacher: it ended with 1",
+        "Not in these figures, as they were made under other settings, labels or images, and not run again yet: "
+        "fold3_mean_teacher.",
+    ]  # fmt: skip
+    differ_in_unlabelled_alone(made)
+    now = State(tmp_path, made.settings, made.task, made.trainings)
+    verdict.write(now)
+    assert "supervised (without the unlabelled scans) and mean_teacher (with the unlabelled scans)" in told[1][0]
+
+
+@pytest.mark.usefixtures("few_pictures")
 def test_where_the_baseline_of_all_labels_failed_no_scan_is_said_to_be_empty(tmp_path):
     made = study(tmp_path, BETTER)
     shutil.rmtree(made.runs / "final_supervised")
@@ -305,6 +372,12 @@ def test_without_a_fold_that_is_done_there_is_nothing_to_tell(tmp_path):
         verdict.write(made)
 
 
+def test_the_page_of_both_bundles_shows_its_warnings(state):
+    text = words((state.folder / "compare.html").read_text(encoding="utf-8"))
+    assert "Mind: Of a study: supervised and mean_teacher, 400 steps each" in text
+    assert "Mind: These are short trainings, of 400 steps" in text
+
+
 def test_the_page_fetches_nothing_and_names_the_user_s_own_paths(state):
     text = (state.folder / "verdict.html").read_text(encoding="utf-8")
     assert not re.search(r'(src|href)="(?!data:|#)', text)
@@ -317,8 +390,9 @@ def test_commands_of_the_page_work_where_the_folder_has_blanks(tmp_path):
     text = words(verdict.write(study(folder, BETTER)).read_text(encoding="utf-8"))
     quoted = shlex.quote(str(folder))
     assert quoted != str(folder)
-    for command in (f"make annotate STUDY={quoted}", f"cd {shlex.quote(str(folder / 'bundle'))} &&",
-                    f"python -m custom.study run {quoted} ", f"python -m distribution.from_study {quoted} TASK"):  # fmt: skip
+    python = shlex.quote(sys.executable)  # the one that runs the study has what it takes
+    for command in (f"make annotate STUDY={quoted}", f"cd {shlex.quote(str(folder / 'bundle'))} && {python} -m monai.bundle run",
+                    f"{python} -m custom.study run {quoted} ", f"{python} -m distribution.from_study {quoted} TASK"):  # fmt: skip
         assert command in text
 
 
@@ -371,11 +445,58 @@ def test_what_a_bundle_has_written_for_its_user_stays_beside_a_new_one(tmp_path)
         (trained / name).write_text("new")
     (trained / "run.json").write_text('{"of": "a new one"}')
     verdict.write(made)
-    found = {path.relative_to(tmp_path / "bundle").as_posix(): path.read_text() for path in files(tmp_path / "bundle")}
-    assert found == {
+    assert bundle_of(tmp_path) == {
         "data/images/p1.nii.gz": "of the user", "eval/metrics.csv": "of the user", "models/model.pt": "new",
         "run.json": '{"of": "a new one"}',
     }  # fmt: skip
+    assert {path.name: path.read_text() for path in files(tmp_path / "bundle_edited")} == {"old.pt": "of the user"}
+
+
+def bundle_of(folder: Path) -> dict[str, str]:
+    found = {path.relative_to(folder / "bundle").as_posix(): path.read_text() for path in files(folder / "bundle")}
+    return {name: text for name, text in found.items() if name != handed_over.MADE}
+
+
+@pytest.mark.usefixtures("few_pictures")
+def test_what_somebody_changed_in_the_bundle_stays_and_is_set_aside_when_another_one_comes(tmp_path):
+    made = study(tmp_path, BETTER)
+    trained = made.runs / "final_mean_teacher/bundle"
+    for name in ("models/model.pt", "configs/inference.yaml", "scripts/deep/code.py", "scripts/__pycache__/old.pyc"):
+        (trained / name).parent.mkdir(parents=True, exist_ok=True)
+        (trained / name).write_text("first")
+    verdict.write(made)
+    own = {"configs/inference.yaml": "mine", "models/finetuned.pt": "mine", "NOTES.txt": "mine"}
+    cached = tmp_path / "bundle/scripts/__pycache__/code.pyc"
+    for name, text in own.items():
+        (tmp_path / "bundle" / name).write_text(text)
+    cached.parent.mkdir()
+    cached.write_text("of Python")
+    (tmp_path / "bundle/models/model.pt").unlink()
+    ours = {"models/model.pt": "first", "scripts/deep/code.py": "first", "run.json": '{"of": "mean_teacher"}'}
+    for _ in range(2):  # what is missing comes back
+        verdict.write(made)
+        assert bundle_of(tmp_path) == {**ours, **own, "scripts/__pycache__/code.pyc": "of Python"}
+        assert not (tmp_path / "bundle_edited").exists()
+    (trained / "models/model.pt").write_text("second")
+    (trained / "run.json").write_text("another")
+    verdict.write(made)
+    new = {**ours, "models/model.pt": "second", "run.json": "another", "configs/inference.yaml": "first"}
+    assert bundle_of(tmp_path) == new
+    aside = tmp_path / "bundle_edited"
+    assert {path.relative_to(aside).as_posix(): path.read_text() for path in files(aside)} == own
+
+
+@pytest.mark.usefixtures("few_pictures")
+def test_predictions_stay_where_the_last_network_failed(tmp_path):
+    made = study(tmp_path, BETTER)
+    verdict.write(made)
+    (made.runs / "final_mean_teacher/label_maps/confidence.json").unlink()
+    failed = State(tmp_path, made.settings, made.task, made.trainings, {"final_mean_teacher": "out of memory"})
+    text = words(verdict.write(failed).read_text(encoding="utf-8"))
+    assert len(list((tmp_path / "predictions").glob("*_pred.nii.gz"))) == UNLABELLED
+    told = "The unlabelled scans are not segmented yet: predictions/ that are there are of an earlier page."
+    assert told in text
+    assert "predictions/ (of every" not in text
 
 
 def files(folder: Path) -> list[Path]:

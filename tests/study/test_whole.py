@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -15,8 +17,9 @@ from custom import phantom
 from custom.errors import UserError
 from custom.study import __main__ as module
 from custom.study.__main__ import main
+from custom.study.jobs import Stopped
 from custom.study.plan import Asked
-from custom.study.settings import Settings, write
+from custom.study.settings import Settings, StudyError, write
 
 LABELLED, UNLABELLED = 4, 4
 
@@ -88,7 +91,24 @@ def test_a_plan_that_is_made_again_takes_what_is_not_said_from_the_one_there_is(
 def test_a_file_of_seconds_that_cannot_be_read_withholds_no_page(tmp_path):
     (tmp_path / "work").mkdir()
     (tmp_path / "work/seconds").write_text("")
-    assert module._seconds(tmp_path, module.time.monotonic() - 5) == pytest.approx(5, abs=1)
+    assert module._seconds(tmp_path) == 0
+
+
+@pytest.mark.parametrize("ends", [Stopped, StudyError])
+def test_the_time_of_a_call_that_was_stopped_or_ended_with_a_fault_counts(tmp_path, monkeypatch, ends):
+    write(tmp_path, Settings("/data", "", ""))
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work/seconds").write_text("60\n")
+    now = iter([0.0])
+    monkeypatch.setattr(module.time, "monotonic", lambda: next(now, 100.0))
+
+    def ended(*_: object) -> None:
+        raise ends
+
+    monkeypatch.setattr(module, "_trainings", ended)
+    with contextlib.suppress(StudyError):
+        assert main(["run", str(tmp_path)]) == 130
+    assert (tmp_path / "work/seconds").read_text() == "160\n"
 
 
 def test_a_bundle_that_is_named_twice_is_refused(tmp_path):
@@ -96,20 +116,48 @@ def test_a_bundle_that_is_named_twice_is_refused(tmp_path):
         main([str(tmp_path), "--images", str(tmp_path), "--methods", "mean_teacher", "supervised"])
 
 
+def test_make_study_hands_on_what_a_shell_or_make_would_eat(tmp_path):
+    """``make -n`` says what it would run; the shell then reads it."""
+    said = {"OUT": "it's $HOME", "IMAGES": "a b", "LABELS": "$(l)", "PATIENT": r"^(p\d+)$", "CLASSES": "`x`,y"}
+    (tmp_path / "run.stamp").touch()
+    given = [f"{name}={value}" for name, value in said.items()]
+    command = ["make", "-n", "-o", f"{tmp_path}/run.stamp", "study", f"VENV={tmp_path}", *given]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    (line,) = (line for line in told.splitlines() if "-m custom.study" in line)
+    options = [
+        "--images",
+        said["IMAGES"],
+        "--labels",
+        said["LABELS"],
+        "--patient",
+        said["PATIENT"],
+        "--classes",
+        said["CLASSES"],
+    ]
+    assert shlex.split(line)[3:] == [said["OUT"], *options]
+
+
 def test_options_that_a_plan_does_not_follow_are_named(tmp_path, capsys):
+    tmp_path = tmp_path / "my study"
+    tmp_path.mkdir()
     planned = Settings(str(tmp_path / "none"), "", "", budget=600.0, seed=3)
     write(tmp_path, planned)
     again = [str(tmp_path), "--budget", "10m", "--seed", "3"]
-    for words, told in ((again, ""), ([*again, "--methods", "unimatch"], "--methods unimatch"),
-                        ([str(tmp_path), "--budget", "20m", "--seed", "4"], "--budget 1200s, --seed 4"),
-                        ([str(tmp_path), "--budget", "2h", "--seed", "0"], "--budget 7200s, --seed 0"),
-                        ([*again, "--classes", "a b,c"], "--classes 'a b,c'"),
-                        ([*again, "--images", str(tmp_path / "new")], f"--images {tmp_path / 'new'}"),
-                        ([*again, "--images", str(tmp_path / "none")], "")):  # fmt: skip
+    file = tmp_path / "study.yaml"
+    both, blank = f"Change {file}, or plan", tmp_path / "it's new"
+    for words, told, change in (
+        (again, "", ""), ([*again, "--methods", "unimatch"], "--methods unimatch", both),
+        ([str(tmp_path), "--budget", "20m", "--seed", "4"], "--budget 1200s, --seed 4", f"For --seed 4 change {file}, or plan"),
+        ([str(tmp_path), "--budget", "2h", "--seed", "3"], "--budget 7200s", "Plan"),
+        ([str(tmp_path), "--budget", "10m", "--seed", "0"], "--seed 0", both),
+        ([*again, "--classes", "a b,c"], "--classes 'a b,c'", "Plan"),
+        ([*again, "--images", str(blank)], f"--images {shlex.quote(str(blank))}", both),
+        ([*again, "--labels", str(blank)], f"--labels {shlex.quote(str(blank))}", both),
+        ([*again, "--images", str(tmp_path / "none")], "", ""),
+    ):  # fmt: skip
         with pytest.raises(UserError, match="none"):
             main(words)
-        line = (
-            f"Not used, as the study is planned already: {told}. Change {tmp_path / 'study.yaml'}, or plan it again: "
-        )
+        command = f"python -m custom.study plan {shlex.quote(str(tmp_path))} {told.replace(', --', ' --')}"
+        line = f"Not used, as the study is planned already: {told}. {change} it again: {command}\n"
         found = capsys.readouterr().out
         assert found.startswith(line) if told else not found
