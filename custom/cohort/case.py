@@ -95,13 +95,18 @@ class Task:
         name = _name(next((case.files[channel] for channel in images), ""))
         if fault := self._resampling(images):
             yield "Resampling", f"{name} {fault}"
-        elif (
-            back
-            and not self.in_slabs
-            and images
-            and (fault := resampling.unfit_back(next(iter(images.values())), len(self.values)))
-        ):
-            yield "Results", f"{name} {fault}"
+        elif back and (fault := self.result(case, images)):
+            yield "Results", fault
+
+    def result(self, case: Case, images: Mapping[str | int, Facts]) -> str:
+        """What is wrong with bringing a network's result back to the grid of a case, whose files share it; empty where nothing
+        is."""
+        found = next(iter(images.values()), None)
+        if found is None or self.in_slabs or not self.values:
+            return ""
+        channels = max(len(self.channels), found.channels)
+        fault = resampling.unfit_back(found, self.seen(found), channels, len(self.values))
+        return f"{_name(case.files[next(iter(images))])} {fault}" if fault else ""
 
     def seen(self, found: Facts) -> tuple[int, ...]:
         """Voxels along each axis of what the network sees of an image, by its spacing; a padding or a crop is not counted."""

@@ -207,7 +207,9 @@ class Check:
         known = {file: scan for case in cases for file in case.files.values()
                  if (scan := facts.get(file) or self.record.known(file))}  # fmt: skip
         self._copies(cases, known, report)
-        self._never_read([case for case in cases if case.part not in parts], known, report)
+        unread = [case for case in cases if case.part not in parts]
+        self._never_read(unread, known, report)
+        self._to_be_scored(unread, known, report)
         self._oddities(report)
         self._orientations(report)
         self._planes(report)
@@ -271,6 +273,13 @@ class Check:
             if new:
                 report.notes.append(f"{part}: {plural(len(new), 'scan')} never read by a check, so copies of them are not "
                                     "found; `python -m custom.cohort check LIST` reads them")  # fmt: skip
+
+    def _to_be_scored(self, unread: Sequence[Case], known: Mapping[str, Facts], report: Report) -> None:
+        """Test scans of an earlier check whose results will not fit in memory: told before the training, no fault of it."""
+        for case in (case for case in unread if case.part == "test"):
+            images = {channel: known[file] for channel, file in case.files.items() if file in known}
+            if fault := self.task.result(case, images):
+                report.odd["results"].append((str(case), f"no evaluation can score it here: {fault}"))
 
     # ---- what is no fault -------------------------------------------------------------------------------------------
 
