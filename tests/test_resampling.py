@@ -87,7 +87,10 @@ def test_a_result_that_does_not_fit_in_memory_on_the_scans_own_grid_is_refused(c
     task = {"spacing_mm": [4.0] * 3, "classes": ["background", "tumour"]}  # 5 voxels along each axis
     training = {part: cohort.parts[part] for part in ("labelled", "unlabelled", "validation")}
     Check(**{**cohort.task, **task})(training)
-    refused = "p3.nii.gz has 16x16x16 voxels: bringing its result back to this grid takes 0.00025 GB for 2 classes, more than this machine's "
+    refused = (
+        "p3.nii.gz has 16x16x16 voxels: bringing its result back to this grid takes 0.00025 GB for 2 classes, more than "
+        "this machine's "
+    )
     for part, name in (("unlabelled", "p3"), ("test", "p5"), ("validation", "p4")):
         with pytest.raises(CohortError) as error:
             Check(**{**cohort.task, **task})({part: cohort.parts[part]})

@@ -190,8 +190,9 @@ class Check:
         cases = [case for part in PARTS for case in self._cases(part, entries.get(part, []))]
         judged = [case for case in cases if case.part in parts]
         files = list(dict.fromkeys(file for case in judged for file in case.paths() if os.path.exists(file)))
-        recorded = sum(self.record.known(file) is not None for file in files)
-        found = self.record.facts(files, self.workers)
+        labels = {case.label for case in judged}
+        recorded = sum(self.record.known(file, file in labels) is not None for file in files)
+        found = self.record.facts(files, self.workers, labels)
         facts = {file: scan for file, scan in found.items() if isinstance(scan, Facts)}
         report = Report(judged, facts, recorded)
         report.faults.update(self._list(entries, parts))

@@ -85,7 +85,8 @@ def _facts(parts: Mapping[str, Sequence[Mapping[str, Any]]], record: Record) -> 
             images.update({file: name for name, file in image_files(entry).items()})
             for file in [*image_files(entry).values(), *label]:
                 owner.setdefault(file, f"{part}, {stem(first_file(entry))}")
-    found = record.facts(list(owner))
+    labels = {str(entry["label"]) for part, entries in parts.items() if part != "unlabelled" for entry in entries}
+    found = record.facts(list(owner), labels=labels)
     facts = {file: fact for file, fact in found.items() if isinstance(fact, Facts)}
     faults = [f"{owner[file]}: {fact}" for file, fact in found.items() if isinstance(fact, ScanFault)]
     faults += _outliers({file: facts[file] for file in images if file in facts}, images, owner)

@@ -24,6 +24,7 @@ PIECE = 2**20
 UNITS = {1: ("metre", 1000.0), 3: ("micron", 0.001)}  # of xyzt_units, in mm; all others are, or are taken for, mm
 ROUNDING = 1e-3  # of a quaternion of length 1
 SAME_MM = 1e-3  # two transforms
+SCALED_BYTES = 16  # a voxel: float64 times the slope, and that with the intercept
 
 
 class _AsRead:
@@ -146,20 +147,32 @@ def open_nifti(path: Path, max_voxels: int) -> Opened:
     )
 
 
+def unpacked_bytes(path: Path) -> float:
+    """Memory for what a file unpacks to, for its voxels beside it, and for real numbers that scaling makes of them.
+
+    Raises:
+        ScanFault, OSError: a header that cannot be read.
+    """
+    header = _header(_start(path), path.name)
+    voxels, kind = math.prod(_shape(header)), header.get_data_dtype()
+    scaled = header.get_slope_inter() not in ((None, None), (1.0, 0.0))
+    return float(voxels * (2 * kind.itemsize + (SCALED_BYTES if scaled else 0)))
+
+
 def gunzip(raw: bytes, limit: int, name: str) -> bytes:
     """Decompress to the end of the last member, so that every checksum is compared; keep ``limit`` bytes.
 
     Raises:
         ScanFault: truncated; damaged; more than ``limit`` and a piece, however large that would become.
     """
-    kept, size = [], 0
+    kept, size = io.BytesIO(), 0  # whose bytes are handed over without a copy
     with _unpacking(raw, name) as stream:
         while piece := stream.read(PIECE):  # of `limit` at once would take that memory before a byte is there
-            kept.append(piece[: max(limit - size, 0)])
+            kept.write(piece[: max(limit - size, 0)])
             size += len(piece)
             if size > limit + PIECE:
                 raise ScanFault(f"{name} holds more than the {limit} bytes that its header promises: damaged?")
-    return b"".join(kept)
+    return kept.getvalue()
 
 
 @contextlib.contextmanager
