@@ -30,7 +30,8 @@ from custom.study import jobs
 SHAPE = (6, 5, 4)
 CONFIG = {"channels": ["image"], "fill_nonfinite": False, "memory_gb": 1, "bundle_root": ".", "network_def": {"widths": [4]},
           "preprocessing": {"reader": {"fill_nonfinite": "@fill_nonfinite"}},
-          "inferer": {"roi_size": [4], "sw_batch_size": 4}}  # fmt: skip
+          "inferer": {"roi_size": [4], "sw_batch_size": 4}, "label_map": {"threshold": 0.5},
+          "postprocessing": {"transforms": ["@label_map", "@saving"]}, "saving": {"output_dir": "@predictions"}}  # fmt: skip
 
 
 class Folder:
@@ -127,6 +128,9 @@ def test_what_was_made_otherwise_is_made_anew_and_one_line_says_why(folder, capl
     ("now", "anew"),
     [
         ({"network_def": {"widths": [8]}}, True),
+        ({"postprocessing": {"transforms": [{"_target_": "KeepLargestConnectedComponentd"}, "@saving"]}}, True),
+        ({"label_map": {"threshold": 0.9}}, True),
+        ({"saving": {"output_dir": "elsewhere"}}, False),
         ({"fill_nonfinite": True}, True),
         ({"inferer": {"roi_size": [8], "sw_batch_size": 4}}, True),
         ({"inferer": {"roi_size": [4], "sw_batch_size": 1}, "memory_gb": 8, "bundle_root": "/elsewhere"}, False),
