@@ -15,7 +15,6 @@ from typing import Any
 import nibabel
 import numpy as np
 
-from .itk_image import loading
 from .opened import Opened, ScanFault, by, judge_affine, judge_size, judge_type
 
 GZIP = b"\x1f\x8b"
@@ -97,10 +96,19 @@ def shorten_quaternion(header: Any) -> None:
 
 
 def _corrected(image: Any) -> Any:
-    with loading:
-        from monai.data.utils import correct_nifti_header_if_necessary
+    """By its voxel sizes where its affine contradicts them, as MONAI does. MONAI's own rule compares as many columns as the file
+    has axes, and the fourth holds the origin: one volume would be read otherwise with an axis of channels than without."""
+    axes = int(image.header["dim"][0])
+    if axes > 4:  # as MONAI
+        return image
+    sizes = np.asarray(image.header.get_zooms()[:3], dtype=float)
 
-    return correct_nifti_header_if_necessary(image)
+    def fits(affine: np.ndarray) -> bool:
+        return np.allclose(np.linalg.norm(affine[:3, : len(sizes)], axis=0), sizes)
+
+    if not fits(image.affine) and fits(image.get_qform()):
+        image.set_sform(image.get_qform())
+    return image
 
 
 def is_nifti(path: Path) -> bool:
