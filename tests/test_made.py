@@ -142,6 +142,22 @@ def test_settings_that_decide_a_prediction(folder, now, anew):
     assert folder.run(**now) == (["p1", "p2", "p3"] if anew else [])
 
 
+@pytest.mark.fault("45", "predictions into the folder of the images")
+def test_predictions_do_not_lie_among_the_images(folder, tmp_path):
+    (tmp_path / "link").symlink_to(folder.images)
+    for out in (folder.images, tmp_path / "link"):
+        folder.out = out
+        with pytest.raises(UserError) as error:
+            folder.begin()
+        assert str(error.value) == (
+            f"output_dir is {out}, where the images are (p1.nii.gz): the same command would take predictions for images. "
+            "Give another --output_dir, a folder of its own."
+        )
+    assert len(list(folder.images.iterdir())) == 3, "nothing was written"
+    folder.out = folder.images / "predictions"
+    assert folder.begin()[1] == ["p1", "p2", "p3"]
+
+
 def test_the_weights_before_may_come_back(folder):
     folder.run()
     folder.weights.write_bytes(b"2")
