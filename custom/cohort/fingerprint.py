@@ -99,9 +99,13 @@ def _outliers(facts: Mapping[str, Facts], modality: Mapping[str, str], owner: Ma
     """Images that are no picture among pictures, or have other channels than most of their modality."""
     shapes = {file: (modality[file], len(fact.shape), fact.channels) for file, fact in facts.items()}
     usual_dimensions = _most(dimensions for _, dimensions, _ in shapes.values())
+    counts: dict[str, list[int]] = {}
+    for name, _, channels in shapes.values():
+        counts.setdefault(name, []).append(channels)
+    usual_channels = {name: _most(found) for name, found in counts.items()}
     faults = []
     for file, (name, dimensions, channels) in shapes.items():
-        usual = _most(c for n, _, c in shapes.values() if n == name)
+        usual = usual_channels[name]
         if dimensions != usual_dimensions:
             text = f"has {dimensions} dimensions, most images have {usual_dimensions}"
         elif channels != usual:
