@@ -67,6 +67,7 @@ class Task:
     modalities_alone: bool = False
     spacing_mm: Sequence[float] | float | None = None
     in_slabs: bool = False
+    named: int = 0
 
     def faults(self, case: Case, facts: Mapping[str, Facts], back: bool = False) -> Iterator[tuple[str, str]]:
         """Kind and sentence of each fault, judged by the files of the case that could be read.
@@ -223,7 +224,7 @@ class Task:
         if found.nonfinite:
             return f"{nonfinite(name, found)}. Correct the file"
         expected = f"the task names {span(self.values)}" if self.values else "labels are whole numbers from 0"
-        most = max(LIKE_AN_IMAGE, len(self.values))
+        most = max(LIKE_AN_IMAGE, len(self.values), self.named)
         if found.values is None or len(found.values) > most:
             between = f"between {number(found.low)} and {number(found.high)}"
             return f"{name} has more than {most} different values {between}, {expected}. Is it the image?"

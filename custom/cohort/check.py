@@ -102,6 +102,7 @@ class Check:
         missing_channels: scans for training may lack all modalities except one; the log says how many do.
         modalities_alone: a network reads one modality: scans of every part may lack the others.
         spacing_mm: that images are resampled to, an axis at a time; -1 keeps one; None: none is resampled.
+        named: classes that have a name, where no label_values say which: labels may have as many values.
         in_slabs: a network's results need not fit in memory as a whole, :mod:`..inference.slabs`.
         needs: parts that may not be empty, where they are given.
         unread: parts whose files are not opened (the test part in training): their patients and paths are compared,
@@ -128,6 +129,7 @@ class Check:
         modalities_alone: bool = False,
         spacing_mm: Sequence[float] | float | None = None,
         in_slabs: bool = False,
+        named: int = 0,
         needs: Collection[str] = ("labelled",),
         unread: Mapping[str, Sequence[Mapping]] | None = None,
         record: Record | str | Path | None = None,
@@ -151,7 +153,7 @@ class Check:
         self.task = Task(
             channels=tuple(channels), values=values, axes=axes, slices=slices, orientation=orientation,
             fill_nonfinite=fill_nonfinite, missing_channels=missing_channels, modalities_alone=modalities_alone,
-            spacing_mm=spacing_mm, in_slabs=in_slabs,
+            spacing_mm=spacing_mm, in_slabs=in_slabs, named=named,
         )  # fmt: skip
         self.names = dict(zip(values, classes, strict=True)) if classes else {}
         self.shared_scans, self.needs, self.unread = shared_scans, tuple(needs), dict(unread or {})

@@ -20,7 +20,7 @@ COLOURS = ("red", "green", "blue", "alpha")
 NAMED = 3  # cases in a warning
 
 
-def fingerprint(parts: Mapping[str, Sequence[Mapping[str, Any]]], record: Record) -> dict[str, Any]:
+def fingerprint(parts: Mapping[str, Sequence[Mapping[str, Any]]], record: Record, named: int = 0) -> dict[str, Any]:
     """Read every file of a data list, once, and sum up what is in those that training and validation use.
 
     The test part chooses nothing: it is counted, and nothing else of it is in the fingerprint. Its files are read
@@ -30,6 +30,7 @@ def fingerprint(parts: Mapping[str, Sequence[Mapping[str, Any]]], record: Record
     Args:
         parts: entries with absolute paths under the names of the parts; ``image`` is a path, or a path a modality.
         record: of the files that were read before.
+        named: classes that have a name: labels may have as many values.
 
     Returns:
         Plain values for JSON, None where there is nothing to sum up:
@@ -56,7 +57,7 @@ def fingerprint(parts: Mapping[str, Sequence[Mapping[str, Any]]], record: Record
     firsts = [next(iter(image.values())) for image in images]  # modalities share a grid
     dimensions = len(firsts[0].shape) if firsts else None
     found = _intensities(images)
-    values, classes, odd = _classes(labels, dimensions)
+    values, classes, odd = _classes(labels, dimensions, max(LIKE_AN_IMAGE, named))
     return {
         "scans": {part: len(entries) for part, entries in parts.items()},
         "channels": list(found),
@@ -157,13 +158,13 @@ def _channel_names(modality: str, facts: Facts) -> list[str]:
 
 
 def _classes(
-    labels: Sequence[tuple[str, Facts]], dimensions: int | None
+    labels: Sequence[tuple[str, Facts]], dimensions: int | None, most: int
 ) -> tuple[list[int], dict[str, dict[str, Any]], list[str]]:
     """Label values, what there is of each, and the cases whose label has other values or too many to be one."""
     amounts: dict[int, list[float]] = {}
     odd: list[str] = []
     for case, label in labels:
-        if label.values is None or len(label.values) > LIKE_AN_IMAGE:
+        if label.values is None or len(label.values) > most:
             odd.append(case)
             continue
         strange = [value for value, _ in label.values if value < 0 or value != int(value)]

@@ -78,11 +78,11 @@ def see(parts: Mapping[str, Sequence[Mapping[str, Any]]], source: Source, record
             with a class.
     """
     chosen = {part: list(parts.get(part, [])) for part in SEEN}
-    check = Check(needs=())
+    check = Check(needs=(), named=len(source.classes))
     check.record = record
     if faults := check.report(chosen).text():
         raise CohortError(f"The scans cannot be used.\n  {faults}")
-    found = fingerprint(chosen, record)
+    found = fingerprint(chosen, record, len(source.classes))
     entries = [entry for part in SEEN for entry in chosen[part]]
     labelled = [entry for part in SEEN if part != "unlabelled" for entry in chosen[part]]
     images = [{name: _facts(record, file) for name, file in image_files(entry).items()} for entry in entries]
