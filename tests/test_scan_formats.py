@@ -298,3 +298,33 @@ def test_threads_that_come_first_to_itk_leave_the_working_folder_alone(tmp_path)
     subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True
     )
+
+
+def test_a_picture_with_bytes_behind_its_end_is_read_and_a_truncated_one_with_a_thumbnail_is_not(tmp_path):
+    """As telephones write them."""
+    pixels = np.random.default_rng(0).integers(0, 255, (64, 64), np.uint8)
+    file = tmp_path / "a.jpg"
+    Image.fromarray(pixels).save(file)
+    plain, before = file.read_bytes(), read(file).voxels
+    file.write_bytes(plain + b"SEFT" + bytes(range(40)))
+    assert read(file).voxels == before
+    thumbnail = b"\xff\xe1\0\x0aExif" + b"\xff\xd8\xff\xd9"  # an end mark of its own, in the header
+    for end in (len(plain) // 2, len(plain) - 2):
+        file.write_bytes(plain[:2] + thumbnail + plain[2:end])
+        assert fault(file) == "a.jpg is truncated: it lacks the end mark of a JPEG file."
+
+
+def test_a_header_of_a_metaimage_may_lack_its_last_end_of_line(tmp_path):
+    file = write_itk(tmp_path / "a.mhd", VOXELS)
+    before = read(file).voxels
+    file.write_text(file.read_text().rstrip("\n"))
+    assert read(file).voxels == before
+
+
+def test_a_nifti_file_is_known_by_its_suffix_however_it_is_spelt(tmp_path):
+    expected = read(write_nifti(tmp_path / "a.nii.gz", VOXELS)).voxels
+    for name in ("b.Nii.gz", "c.nii.GZ"):
+        (tmp_path / name).write_bytes((tmp_path / "a.nii.gz").read_bytes())
+        assert read(tmp_path / name).voxels == expected
+        reader = ScanReader()
+        np.testing.assert_array_equal(reader.get_data(reader.read(tmp_path / name))[0], VOXELS)

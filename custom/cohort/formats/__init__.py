@@ -34,6 +34,7 @@ def load_libraries(paths: Iterable[str | Path]) -> None:
         quiet_itk()
     if "picture" in kinds:
         importlib.import_module("PIL.PngImagePlugin")
+        importlib.import_module("PIL.JpegImagePlugin")
 
 
 def held_bytes(path: Path) -> float:

@@ -63,7 +63,8 @@ def read_nifti(path: Path) -> Any:
     Raises:
         Exception: of nibabel, of zlib, of the operating system.
     """
-    return _corrected(_kind(_start(path), path.name).from_filename(path))
+    files = {"image": nibabel.FileHolder(str(path))}  # nibabel's own rule of names refuses .Nii.gz
+    return _corrected(_kind(_start(path), path.name).from_file_map(files))
 
 
 def own_header(path: Path) -> Any:
