@@ -38,8 +38,8 @@ def test_of_many_labels_without_an_image_the_nearest_is_looked_for_of_those_that
     text = found.unmatched(labels, ["q0x1", "Q099"])
     assert asked == labels[:5]
     assert text == (
-        "100 labels without an image, not used: q000, q001 (did you mean 'q0x1'?), q002, q003, q004, ... (100 in all). Letter case "
-        "or blanks alone differ in q099 and Q099: give both one name"
+        "100 labels without an image, not used: q000, q001 (did you mean 'q0x1'?), q002, q003, q004, ... (100 in all). Letter "
+        "case or blanks alone differ in q099 and Q099: give both one name"
     )
 
 

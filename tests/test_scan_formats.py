@@ -253,7 +253,22 @@ def test_a_truncated_slice_is_named(tmp_path, cut):
     file = write_series(tmp_path / "p01", VOXELS) / "1.2.3.4_7.dcm"
     raw = file.read_bytes()
     file.write_bytes(raw[:cut] if cut < 0 else raw[: len(raw) * cut // 100])
-    assert fault(tmp_path / "p01") == "p01 has DICOM files that are truncated or no images: 1.2.3.4_7.dcm."
+    assert fault(tmp_path / "p01") == (
+        "p01 has DICOM files that are truncated or no images: 1.2.3.4_7.dcm. Copy them again, or move what holds no picture (a "
+        "report, a presentation state) out of the folder."
+    )
+
+
+def test_a_report_among_slices_is_to_be_moved_out(tmp_path):
+    folder = write_series(tmp_path / "p01", VOXELS)
+    pixels = ("7FE0|0010 OW", *(f"0028|{tag}" for tag in ("0002 US", "0004 CS", "0010 US", "0011 US", "0100 US", "0101 US",
+                                                           "0102 US", "0103 US")))  # fmt: skip
+    report = {**dict.fromkeys(pixels), "0020|000E UI": "9.9.9"}
+    dicom(folder / "report.dcm", VOXELS[:, :, 0], report, kind="1.2.840.10008.5.1.4.1.1.88.11")
+    assert fault(folder) == (
+        "p01 has DICOM files that are truncated or no images: report.dcm. Copy them again, or move what holds no picture (a "
+        "report, a presentation state) out of the folder."
+    )
 
 
 @pytest.mark.parametrize("at", [(0, 1, 3), (0, 2, 3, 4, 5), (0, 1, 1), (0, 0, 1, 1), (0, 1, 2, 3, 4, 5, 6, 7, 9)])

@@ -183,8 +183,8 @@ def _judge_place(folder: Path, images: Sequence[Mapping[str, Any]]) -> None:
     for file in (Path(file) for entry in images for file in _files(entry)):
         if folder.resolve() in (file.parent.resolve(), file.resolve()):
             raise AmongImages(
-                f"output_dir is {folder}, where the images are ({file.name}): the same command would take predictions for images. "
-                "Give another --output_dir, a folder of its own."
+                f"output_dir is {folder}, where the images are ({file.name}): the same command would take predictions for "
+                "images. Give another --output_dir, a folder of its own."
             )
 
 

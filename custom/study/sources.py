@@ -199,8 +199,8 @@ def _decathlon(folder: Path, said: Mapping[str, Any]) -> Source:
     listed = [(image, label) for image, label in listed if not Path(image).name.startswith(".")]  # macOS: ._case.nii.gz
     absent = [name for pair in listed for name in pair if name and not os.path.lexists(folder / name)]
     if absent and (other := _with_channel(folder / absent[0])):
-        raise CohortError(f"{file} is of nnU-Net version 1: it lists {absent[0]}, the folder has {other}. Convert the data set with "
-                          "nnUNetv2_convert_old_nnUNet_dataset, which copies it, and give the copy")  # fmt: skip
+        raise CohortError(f"{file} is of nnU-Net version 1: it lists {absent[0]}, the folder has {other}. Convert the data set "
+                          "with nnUNetv2_convert_old_nnUNet_dataset, which copies it, and give the copy")  # fmt: skip
     if absent:
         raise CohortError(f"{file} lists files that are not there: {some(absent)}. Unpack the data set anew, or remove "
                           "these entries")  # fmt: skip

@@ -39,7 +39,7 @@ def test_labels_may_have_as_many_values_as_classes_are_named(good):
         good.write(f"labels/{patient}.nii.gz", label)
     named = {value: f"organ {value}" for value in range(118)}
     assert see(good.parts, replace(PLAIN, classes=named), Record()).classes == {**named, 0: "organ 0"}
-    with pytest.raises(CohortError, match="has more than 64 different values between 0 and 117, .* Is it the image"):
+    with pytest.raises(CohortError, match=r"has more than 64 different values between 0 and 117, .* Is it the image"):
         see(good.parts, PLAIN, Record())
 
 

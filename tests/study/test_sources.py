@@ -215,8 +215,8 @@ def test_a_raw_folder_of_nnu_net_version_1_is_named_with_what_converts_it(tmp_pa
     with pytest.raises(CohortError) as error:
         find(tmp_path)
     assert str(error.value) == (
-        f"{tmp_path / 'dataset.json'} is of nnU-Net version 1: it lists ./imagesTr/h_1.nii.gz, the folder has h_1_0000.nii.gz. Convert "
-        "the data set with nnUNetv2_convert_old_nnUNet_dataset, which copies it, and give the copy"
+        f"{tmp_path / 'dataset.json'} is of nnU-Net version 1: it lists ./imagesTr/h_1.nii.gz, the folder has h_1_0000.nii.gz. "
+        "Convert the data set with nnUNetv2_convert_old_nnUNet_dataset, which copies it, and give the copy"
     )
 
 
