@@ -42,10 +42,10 @@ class Known:
     def __init__(self, facts: dict[str, Facts]) -> None:
         self._facts = facts
 
-    def facts(self, paths: Sequence[str], workers: int | None = None) -> dict[str, Facts]:
+    def facts(self, paths: Sequence[str], workers: int | None = None, labels: Sequence[str] = ()) -> dict[str, Facts]:
         return {path: self._facts[path] for path in paths}
 
-    def known(self, path: str) -> Facts | None:
+    def known(self, path: str, label: bool = False) -> Facts | None:
         return self._facts.get(path)
 
 

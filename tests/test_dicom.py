@@ -3,10 +3,12 @@ refused by name, in the check and in training alike."""
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import dicom_files
 import numpy as np
 import pytest
 from dicom_files import DEFLATED, ENHANCED_CT, EXPLICIT, IMPLICIT, MR, SECONDARY, dicom, grouped, placed
@@ -299,3 +301,26 @@ def test_pixels_of_1_mm_that_a_header_gives_are_no_warning(tmp_path):
     assert read(series(tmp_path / "p01", straight(), given)).warnings == ()
     groups = {"5200|9230 SQ": [grouped(placed(ORIGIN, STRAIGHT, (1, 1)))]}
     assert read(dicom(tmp_path / "p02.dcm", VOXELS[:, :, :1], groups, ENHANCED_CT)).warnings == ()
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_an_icon_with_pixels_of_its_own_does_not_end_the_header(tmp_path, monkeypatch, compressed):
+    """In items of undefined length, as many scanners write them."""
+    encode = dicom_files._element
+
+    def encoded(key: str, value: Any, explicit: bool) -> bytes:
+        if not key.startswith("0088|0200"):
+            return encode(key, value, explicit)
+        end = [struct.pack("<HHL", 0xFFFE, kind, 0) for kind in (0xE00D, 0xE0DD)]
+        pixels = struct.pack("<HH2sHL", 0x7FE0, 0x0010, b"OB", 0, 0xFFFFFFFF if compressed else 4)
+        pixels += struct.pack("<HHL", 0xFFFE, 0xE000, 4) * compressed + b"\1\2\3\4" + end[1] * compressed
+        start = struct.pack("<HH2sHL", 0x0088, 0x0200, b"SQ", 0, 0xFFFFFFFF) + struct.pack(
+            "<HHL", 0xFFFE, 0xE000, 0xFFFFFFFF
+        )
+        return start + dicom_files._encoded({"0028|0010 US": 2, "0028|0011 US": 2}) + pixels + end[0] + end[1]
+
+    monkeypatch.setattr(dicom_files, "_element", encoded)
+    frames = [grouped(placed((0, 0, 2.5 * k), np.eye(3))) for k in range(VOXELS.shape[2])]
+    elements = {"0088|0200 SQ": [], "5200|9230 SQ": frames}
+    facts = read(dicom(tmp_path / "p01.dcm", VOXELS, elements, ENHANCED_CT))
+    assert facts.spacing_mm == (1, 1, 2.5)

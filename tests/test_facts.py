@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
 from scan_files import VOXELS, affine_ras, numbered, write_itk, write_nifti
 
+from custom.cohort import facts
 from custom.cohort.facts import Facts, read
+from custom.cohort.formats import counts
 
 
 def test_facts_of_a_small_volume(tmp_path):
@@ -86,6 +89,43 @@ def test_different_values_are_counted(tmp_path, values, dtype):
     voxels = np.resize(np.array(values, dtype), (6, 5, 4))
     found = read(write_nifti(tmp_path / "a.nii.gz", voxels)).values
     assert found == tuple((float(v), int((voxels == v).sum())) for v in values)
+
+
+@pytest.mark.parametrize(("dtype", "most"), [(np.int16, 3), (np.uint8, 2), (np.float32, 5), (np.float64, 10)])
+def test_reading_holds_no_copies_of_a_volume_but_what_is_unpacked_and_the_voxels(tmp_path, monkeypatch, dtype, most):
+    monkeypatch.setattr(counts, "AT_ONCE", 2**12)
+    monkeypatch.setattr(facts, "AT_ONCE", 2**12)
+    voxels = np.zeros((128, 128, 128), dtype)
+    voxels[30:60, 40:50] = 2
+    file = write_nifti(tmp_path / "a.nii.gz", voxels)
+    read(file)  # what is loaded once
+    tracemalloc.start()
+    assert read(file).values == ((0.0, voxels.size - 38400), (2.0, 38400))
+    peak = tracemalloc.get_traced_memory()[1] / voxels.size
+    tracemalloc.stop()
+    assert peak < voxels.itemsize + most
+
+
+@pytest.mark.parametrize("shape", [(511, 511, 1), (512, 512, 3)])
+def test_what_is_found_piece_by_piece_is_what_the_whole_has(tmp_path, monkeypatch, shape):
+    rng, size = np.random.default_rng(0), math.prod(shape)
+    voxels = np.where(rng.random(size) < 0.2, math.nan, rng.integers(0, 200, size)).astype(np.float32).reshape(shape)
+    first = read(file := write_nifti(tmp_path / "a.nii", voxels))
+    monkeypatch.setattr(counts, "AT_ONCE", 1000)
+    monkeypatch.setattr(facts, "AT_ONCE", 1000)
+    found = read(file)
+    assert found == first
+    good = voxels[np.isfinite(voxels)]
+    assert found.values == tuple((float(value), int((good == value).sum())) for value in range(200))
+    assert (found.low, found.high, found.nonfinite) == (0, 199, size - good.size)
+
+
+def test_values_nearly_whole_are_counted_as_whole_ones_only_where_all_are(tmp_path):
+    voxels = np.resize(np.arange(4, dtype=np.float32) + 1e-5, (8, 8, 8))
+    assert [value for value, _ in read(write_nifti(tmp_path / "a.nii", voxels)).values] == [0, 1, 2, 3]
+    voxels[0, 0, 0] = 0.5
+    assert 0.5 in dict(read(write_nifti(tmp_path / "b.nii", voxels)).values)
+    assert 1.0 not in dict(read(tmp_path / "b.nii").values)
 
 
 def test_more_values_than_a_byte_has_are_not_listed(tmp_path):

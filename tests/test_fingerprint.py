@@ -57,6 +57,17 @@ def test_spacing_and_size_are_min_median_and_max_along_each_axis(tmp_path):
     assert found["scans"] == {"labelled": 1, "unlabelled": 1, "validation": 1}
 
 
+def test_a_large_cohort_with_one_odd_image_is_judged_in_one_pass(tmp_path, monkeypatch):
+    from custom.cohort import fingerprint as module
+
+    passes, most = [], module._most
+    monkeypatch.setattr(module, "_most", lambda values: passes.append(1) or most(values))
+    entries = [entry(tmp_path, str(i), block()) for i in range(8)] + [entry(tmp_path, "flat", np.ones((4, 4)))]
+    with pytest.raises(CohortError, match="unlabelled, flat: has 2 dimensions, most images have 3"):
+        taken(unlabelled=entries)
+    assert len(passes) == 2, "one of the dimensions, one of the channels of the modality"
+
+
 def test_a_class_s_volume_is_its_voxels_times_the_voxel_over_the_cases_that_have_it(tmp_path):
     """1, 2 and 4 voxels of 10 x 10 x 5 mm, 0.5 ml each; the third has class 2 alone."""
     labels = [np.zeros((2, 2, 2)) for _ in range(4)]

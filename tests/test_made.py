@@ -30,7 +30,8 @@ from custom.study import jobs
 SHAPE = (6, 5, 4)
 CONFIG = {"channels": ["image"], "fill_nonfinite": False, "memory_gb": 1, "bundle_root": ".", "network_def": {"widths": [4]},
           "preprocessing": {"reader": {"fill_nonfinite": "@fill_nonfinite"}},
-          "inferer": {"roi_size": [4], "sw_batch_size": 4}}  # fmt: skip
+          "inferer": {"roi_size": [4], "sw_batch_size": 4}, "label_map": {"threshold": 0.5},
+          "postprocessing": {"transforms": ["@label_map", "@saving"]}, "saving": {"output_dir": "@predictions"}}  # fmt: skip
 
 
 class Folder:
@@ -127,6 +128,9 @@ def test_what_was_made_otherwise_is_made_anew_and_one_line_says_why(folder, capl
     ("now", "anew"),
     [
         ({"network_def": {"widths": [8]}}, True),
+        ({"postprocessing": {"transforms": [{"_target_": "KeepLargestConnectedComponentd"}, "@saving"]}}, True),
+        ({"label_map": {"threshold": 0.9}}, True),
+        ({"saving": {"output_dir": "elsewhere"}}, False),
         ({"fill_nonfinite": True}, True),
         ({"inferer": {"roi_size": [8], "sw_batch_size": 4}}, True),
         ({"inferer": {"roi_size": [4], "sw_batch_size": 1}, "memory_gb": 8, "bundle_root": "/elsewhere"}, False),
@@ -136,6 +140,22 @@ def test_what_was_made_otherwise_is_made_anew_and_one_line_says_why(folder, capl
 def test_settings_that_decide_a_prediction(folder, now, anew):
     folder.run()
     assert folder.run(**now) == (["p1", "p2", "p3"] if anew else [])
+
+
+@pytest.mark.fault("45", "predictions into the folder of the images")
+def test_predictions_do_not_lie_among_the_images(folder, tmp_path):
+    (tmp_path / "link").symlink_to(folder.images)
+    for out in (folder.images, tmp_path / "link"):
+        folder.out = out
+        with pytest.raises(UserError) as error:
+            folder.begin()
+        assert str(error.value) == (
+            f"output_dir is {out}, where the images are (p1.nii.gz): the same command would take predictions for images. "
+            "Give another --output_dir, a folder of its own."
+        )
+    assert len(list(folder.images.iterdir())) == 3, "nothing was written"
+    folder.out = folder.images / "predictions"
+    assert folder.begin()[1] == ["p1", "p2", "p3"]
 
 
 def test_the_weights_before_may_come_back(folder):

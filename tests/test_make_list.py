@@ -29,6 +29,20 @@ def command(folder: Path, *more: str, out: str = "a.json") -> Path:
 # folders
 
 
+def test_of_many_labels_without_an_image_the_nearest_is_looked_for_of_those_that_are_named(monkeypatch):
+    from custom.cohort import found
+
+    asked, nearest = [], found.nearest
+    monkeypatch.setattr(found, "nearest", lambda name, known: asked.append(name) or nearest(name, known))
+    labels = [f"q{number:03d}" for number in range(100)]
+    text = found.unmatched(labels, ["q0x1", "Q099"])
+    assert asked == labels[:5]
+    assert text == (
+        "100 labels without an image, not used: q000, q001 (did you mean 'q0x1'?), q002, q003, q004, ... (100 in all). Letter "
+        "case or blanks alone differ in q099 and Q099: give both one name"
+    )
+
+
 def test_paths_below_the_list_s_folder_are_relative_to_it_and_others_absolute(tmp_path):
     images, labels = hospital(tmp_path / "data", patients=1, unlabelled=0)
     below, beside = ({}, {})

@@ -143,7 +143,7 @@ def test_results_need_not_fit_where_they_are_made_in_slabs(good, monkeypatch):
 
     monkeypatch.setattr(resampling, "physical_memory", lambda: 3e4)
     task = {**good.task, "spacing_mm": [4.0] * 3, "classes": ["background", "tumour"]}
-    with pytest.raises(UserError, match="its result on this grid takes"):
+    with pytest.raises(UserError, match="bringing its result back to this grid takes"):
         Check(**task)({"unlabelled": good.parts["unlabelled"]})
     Check(**task, in_slabs=True)({"unlabelled": good.parts["unlabelled"]})
 

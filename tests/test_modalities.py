@@ -192,6 +192,17 @@ def test_two_images_of_one_name_are_refused(tmp_path):
         images_alone(tmp_path, NAMES)
 
 
+@pytest.mark.parametrize(("modality", "others"), [("t1ce", ["p0_flair.nii.gz"]), ("auto", ["p1_flair.nii.gz"])])
+def test_two_images_of_one_case_and_modality_in_one_folder_are_refused(tmp_path, modality, others):
+    """One by its name, the other by what was said of all, or by all channels that it must hold."""
+    fill(tmp_path, "p0.nii.gz", "p0_t1ce.nii.gz", "p1_t1ce.nii.gz", *others)
+    with pytest.raises(CohortError) as error:
+        images_alone(tmp_path, NAMES, modality)
+    assert str(error.value) == (
+        f"several images of one case and modality in {tmp_path}: p0.nii.gz and p0_t1ce.nii.gz. Keep one of each"
+    )
+
+
 # the network of a case
 
 

@@ -19,6 +19,7 @@ from monai.transforms import LoadImage, LoadImaged
 from PIL import Image
 from scan_files import OBLIQUE, SPACING, affine_ras, numbered, write_itk, write_nifti, write_series
 
+from custom.cohort.facts import read
 from custom.cohort.formats import ScanFault
 from custom.cohort.reader import ScanReader
 
@@ -208,6 +209,21 @@ def test_a_contradictory_header_is_read_as_monai_reads_it(tmp_path):
     file = write_nifti(tmp_path / "a.nii.gz", VOXELS, pixdim=[1, 1.5, 1.5, 10, 1, 1, 1, 1])
     torch.testing.assert_close(load(file).affine, LoadImage(reader=NibabelReader)(file).affine)
     assert load(file).pixdim.tolist() == [1.5, 1.5, 10.0]
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_contradictory_header_is_read_alike_with_and_without_an_axis_of_channels(tmp_path, channels):
+    sizes, affine = [1, 1.5, 1.5, 10, 2.5, 1, 1, 1], np.diag([1.0, 1, 1, 1])
+    affine[:3, 3] = -90, 40, 7  # which is not the time between two volumes
+    one = write_nifti(tmp_path / "a.nii.gz", VOXELS, affine, pixdim=sizes)
+    several = write_nifti(tmp_path / "b.nii.gz", np.stack([VOXELS] * channels, -1), affine, pixdim=sizes)
+    torch.testing.assert_close(load(several).affine, load(one).affine)
+    assert read(several).spacing_mm == read(one).spacing_mm == (1.5, 1.5, 10.0)
+    sound = np.diag([1.5, 1.5, 10, 1])
+    sound[:3, 3] = affine[:3, 3]
+    several = write_nifti(tmp_path / "c.nii.gz", np.stack([VOXELS] * channels, -1), sound, pixdim=sizes)
+    np.testing.assert_allclose(read(several).affine, sound)
+    assert not read(several).warnings
 
 
 def test_nonfinite_voxels_become_the_darkest_finite_one_where_that_is_wanted(tmp_path):

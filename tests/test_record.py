@@ -24,6 +24,7 @@ from custom.cohort import record as record_module
 from custom.cohort.__main__ import main
 from custom.cohort.check import Check
 from custom.cohort.facts import Facts, ScanFault, read
+from custom.cohort.formats import held_bytes
 from custom.cohort.record import Record, reader
 
 
@@ -32,9 +33,9 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the files that are read, in order."""
     names: list[str] = []
 
-    def noting(path: str) -> Facts:
+    def noting(path: str, **more: bool) -> Facts:
         names.append(Path(path).name)
-        return read(path)
+        return read(path, **more)
 
     monkeypatch.setattr(record_module, "read", noting)
     return names
@@ -47,7 +48,7 @@ def volumes(folder: Path, count: int = 3) -> list[str]:
 def test_an_unchanged_file_is_read_once(tmp_path, seen):
     files = volumes(tmp_path)
     first = Record(tmp_path / "list.checked.json").facts(files)
-    assert seen == ["0.nii.gz", "1.nii.gz", "2.nii.gz"]
+    assert sorted(seen) == ["0.nii.gz", "1.nii.gz", "2.nii.gz"]
     again = Record(tmp_path / "list.checked.json")
     assert again.facts(files) == first
     assert len(seen) == 3
@@ -70,6 +71,42 @@ def test_what_is_recorded_is_what_was_read(tmp_path):
     nothing = [str(write_nifti(tmp_path / "b.nii.gz", voxels * math.nan))]
     before = Record(tmp_path / "record.json").facts(nothing)
     assert str(Record(tmp_path / "record.json").facts(nothing)) == str(before)  # NaN is not equal to itself
+
+
+def test_values_are_counted_in_labels_alone_and_an_image_that_becomes_a_label_is_read_again(tmp_path, seen):
+    (image,), (label,) = (
+        volumes(tmp_path, 1),
+        [str(write_nifti(tmp_path / "label.nii.gz", (VOXELS > 3).astype(np.uint8)))],
+    )
+    found = Record(tmp_path / "record.json").facts([image, label], labels=[label])
+    assert (found[image].values, found[label].values) == (None, ((0.0, 4), (1.0, 56)))
+    again = Record(tmp_path / "record.json")
+    assert again.known(image, label=True) is None
+    assert again.facts([image, label]) == found
+    assert len(again.facts([image, label], labels=[image, label])[image].values) == 60
+    assert sorted(seen) == ["0.nii.gz", "0.nii.gz", "label.nii.gz"]
+    assert Record(tmp_path / "record.json").facts([image], labels=[image])[image].values
+    assert len(seen) == 3
+
+
+def test_as_many_files_are_read_at_once_as_fit_in_memory(tmp_path, monkeypatch):
+    files, running, most = volumes(tmp_path, 6), [], []
+    at_once = held_bytes(Path(files[0]))
+    assert at_once == 2 * VOXELS.nbytes + os.path.getsize(files[0])
+
+    def noting(path: str, **more: bool) -> Facts:
+        running.append(path)
+        time.sleep(0.02)
+        most.append(len(running))
+        running.remove(path)
+        return read(path, **more)
+
+    monkeypatch.setattr(record_module, "read", noting)
+    for free, expected in ((2.5 * at_once, 2), (0.5 * at_once, 1), (1e12, 4)):
+        monkeypatch.setattr(record_module, "free_memory", lambda free=free: free)
+        most.clear()
+        Record().facts(files, workers=4)
+        assert max(most) == expected
 
 
 def test_order_and_keys_are_those_of_the_paths(tmp_path, monkeypatch):
@@ -128,8 +165,8 @@ def test_a_fault_is_not_recorded(tmp_path, seen):
 def test_a_bug_in_a_reader_is_a_fault_of_that_file_alone(tmp_path, monkeypatch):
     files = volumes(tmp_path)
 
-    def broken(path: str) -> Facts:
-        return read(path) if not path.endswith("1.nii.gz") else 1 / 0
+    def broken(path: str, **more: bool) -> Facts:
+        return read(path, **more) if not path.endswith("1.nii.gz") else 1 / 0
 
     monkeypatch.setattr(record_module, "read", broken)
     found = Record().facts(files)
@@ -242,7 +279,7 @@ def test_a_file_overwritten_within_one_tick_of_the_clock_is_read_again(tmp_path)
     for number in range(12):
         with file.open("r+b" if number else "wb") as opened:  # the same inode
             opened.write(write_nifti(tmp_path / "new.nii", VOXELS + number).read_bytes())
-        assert Record(path).facts([str(file)])[str(file)] == read(file)
+        assert Record(path).facts([str(file)])[str(file)] == read(file, label=False)
 
 
 def test_a_file_that_is_written_on_and_on_is_read_and_not_recorded(tmp_path, seen, monkeypatch):
@@ -336,7 +373,7 @@ from custom.cohort import record
 from custom.cohort.facts import Facts
 # nothing is imported, nothing read
 record.load_libraries = lambda paths: None
-record.read = lambda path: Facts("", "", (1, 1), 1, (1.0, 1.0), ((0.0,) * 4,) * 4, "int16", 0.0, 1.0, (), 0, None)
+record.read = lambda path, label: Facts("", "", (1, 1), 1, (1.0, 1.0), ((0.0,) * 4,) * 4, "int16", 0.0, 1.0, (), 0, None)
 """
 ADDS = f"""{NOTHING}
 import sys
@@ -375,7 +412,7 @@ def test_a_writer_that_is_killed_leaves_the_record_as_it_was(tmp_path, seen):
     assert path.read_bytes() == before
     assert len(list(tmp_path.glob(".record.json.*.tmp"))) == 1
     Record(path).facts(files)
-    assert seen == ["0.nii.gz", "1.nii.gz", "2.nii.gz"]
+    assert sorted(seen) == ["0.nii.gz", "1.nii.gz", "2.nii.gz"]
     assert not list(tmp_path.glob(".*"))
 
 
@@ -383,10 +420,10 @@ def test_what_was_read_before_an_interruption_is_recorded(tmp_path, seen, monkey
     files, path = volumes(tmp_path), tmp_path / "record.json"
     noting = record_module.read
 
-    def interrupted(file: str) -> Facts:
+    def interrupted(file: str, **more: bool) -> Facts:
         if file == files[2]:
             raise KeyboardInterrupt
-        return noting(file)
+        return noting(file, **more)
 
     monkeypatch.setattr(record_module, "read", interrupted)
     with pytest.raises(KeyboardInterrupt):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
-from cohort_files import Cohort, lump, noise
+from cohort_files import Cohort, logged, lump, noise
 from monai.data import MetaTensor
 from monai.transforms import Spacing
 from scan_files import write_nifti
@@ -14,6 +16,7 @@ from custom.cohort import resampling
 from custom.cohort.check import Check
 from custom.cohort.errors import CohortError
 from custom.cohort.facts import Facts
+from custom.cohort.record import Record
 from custom.cohort.resampling import resampled_shape
 
 
@@ -55,10 +58,10 @@ def test_64_times_as_many_are_allowed(cohort):
 
 @pytest.mark.fault("5k", "a volume that does not fit in memory")
 def test_a_volume_that_does_not_fit_in_memory_is_refused(cohort, monkeypatch):
-    monkeypatch.setattr(resampling, "physical_memory", lambda: 1e5)
+    monkeypatch.setattr(resampling, "physical_memory", lambda: 2e5)
     put(cohort, 2)
     (line,) = cohort.faults(spacing_mm=[1.0, 1.0, 1.0])
-    assert "it would have 31x31x31 (0.000357 GB for channels and classes): more than this machine's 0.0001 GB" in line
+    assert "it would have 31x31x31 (0.000357 GB for channels and classes): more than this machine's 0.0002 GB" in line
 
 
 @pytest.mark.fault("5k", "a volume of which nothing would be left")
@@ -80,26 +83,52 @@ def test_an_axis_that_is_kept_cannot_grow(cohort):
 
 @pytest.mark.fault("40", "an evaluation whose results do not fit in memory; a training that fits")
 def test_a_result_that_does_not_fit_in_memory_on_the_scans_own_grid_is_refused(cohort, monkeypatch):
-    monkeypatch.setattr(resampling, "physical_memory", lambda: 3e4)
+    monkeypatch.setattr(resampling, "physical_memory", lambda: 2.4e5)
     task = {"spacing_mm": [4.0] * 3, "classes": ["background", "tumour"]}  # 5 voxels along each axis
     training = {part: cohort.parts[part] for part in ("labelled", "unlabelled", "validation")}
     Check(**{**cohort.task, **task})(training)
-    refused = "p3.nii.gz has 16x16x16 voxels: its result on this grid takes 3.28e-05 GB for 2 classes, more than this machine's "
+    refused = (
+        "p3.nii.gz has 16x16x16 voxels: bringing its result back to this grid takes 0.00025 GB for 2 classes, more than "
+        "this machine's "
+    )
     for part, name in (("unlabelled", "p3"), ("test", "p5"), ("validation", "p4")):
         with pytest.raises(CohortError) as error:
             Check(**{**cohort.task, **task})({part: cohort.parts[part]})
-        assert f"Results:\n    {part}, {name}: {refused.replace('p3', name)}3e-05 GB of memory. Store" in str(
+        assert f"Results:\n    {part}, {name}: {refused.replace('p3', name)}0.00024 GB of memory. Store" in str(
             error.value
         )
     assert [line.split(":")[1] for line in cohort.faults(**task)] == [" test, p5"]  # a list, and all that is in it
-    monkeypatch.setattr(resampling, "physical_memory", lambda: 3.3e4)
+    monkeypatch.setattr(resampling, "physical_memory", lambda: 2.6e5)
     cohort.check(**task)
 
 
 def test_a_volume_of_a_micro_ct(monkeypatch):
     found = Facts("", "", (1200, 1200, 1000), 1, (0.1,) * 3, (), "int16", 0, 1, (), 0, None)
     assert resampling.unfit(found, 1.5, 11, 24e9) == ""
-    assert resampling.unfit_back(found, 10, 24e9).startswith(
-        "has 1200x1200x1000 voxels: its result on this grid takes 57.6 GB for 10 classes, more than this machine's 24 GB of"
+    assert resampling.unfit_back(found, (80, 80, 68), 1, 10, 24e9).startswith(
+        "has 1200x1200x1000 voxels: bringing its result back to this grid takes 225 GB for 10 classes, more than this machine's "
+        "24 GB of memory. Store the scan with larger voxels or cut it, or take a machine with more memory"
     )
-    assert resampling.unfit_back(found, 4, 24e9) == ""
+    assert resampling.unfit_back(found, (80, 80, 68), 1, 10, 230e9) == ""
+
+
+@pytest.mark.fault("40", "logits that would fit, beside what bringing them back copies")
+def test_what_bringing_a_result_back_takes_is_counted_and_not_one_copy_of_the_logits():
+    found = Facts("", "", (512, 512, 600), 1, (0.8, 0.8, 1.0), (), "int16", 0, 1, (), 0, None)
+    assert math.prod(found.shape) * 4 * 14 < 9e9
+    assert "takes 40.4 GB for 14 classes" in resampling.unfit_back(found, (281, 281, 600), 1, 14, 24e9)
+
+
+def test_a_training_warns_of_test_scans_that_no_evaluation_could_score(cohort, monkeypatch, caplog):
+    record = Record()
+    task = {**cohort.task, "spacing_mm": [4.0] * 3, "record": record}
+    Check(**task)({"test": cohort.parts["test"]})  # by an earlier check
+    monkeypatch.setattr(resampling, "physical_memory", lambda: 2.4e5)
+    caplog.clear()
+    training = {part: cohort.parts[part] for part in ("labelled", "unlabelled", "validation")}
+    Check(**task, unread={"test": cohort.parts["test"]})(training)
+    assert logged(caplog) == [
+        "WARNING test, p5: no evaluation can score it here: p5.nii.gz has 16x16x16 voxels: bringing its result back to this grid "
+        "takes 0.00025 GB for 2 classes, more than this machine's 0.00024 GB of memory. Store the scan with larger voxels or cut "
+        "it, or take a machine with more memory"
+    ]

@@ -253,7 +253,22 @@ def test_a_truncated_slice_is_named(tmp_path, cut):
     file = write_series(tmp_path / "p01", VOXELS) / "1.2.3.4_7.dcm"
     raw = file.read_bytes()
     file.write_bytes(raw[:cut] if cut < 0 else raw[: len(raw) * cut // 100])
-    assert fault(tmp_path / "p01") == "p01 has DICOM files that are truncated or no images: 1.2.3.4_7.dcm."
+    assert fault(tmp_path / "p01") == (
+        "p01 has DICOM files that are truncated or no images: 1.2.3.4_7.dcm. Copy them again, or move what holds no picture (a "
+        "report, a presentation state) out of the folder."
+    )
+
+
+def test_a_report_among_slices_is_to_be_moved_out(tmp_path):
+    folder = write_series(tmp_path / "p01", VOXELS)
+    pixels = ("7FE0|0010 OW", *(f"0028|{tag}" for tag in ("0002 US", "0004 CS", "0010 US", "0011 US", "0100 US", "0101 US",
+                                                           "0102 US", "0103 US")))  # fmt: skip
+    report = {**dict.fromkeys(pixels), "0020|000E UI": "9.9.9"}
+    dicom(folder / "report.dcm", VOXELS[:, :, 0], report, kind="1.2.840.10008.5.1.4.1.1.88.11")
+    assert fault(folder) == (
+        "p01 has DICOM files that are truncated or no images: report.dcm. Copy them again, or move what holds no picture (a "
+        "report, a presentation state) out of the folder."
+    )
 
 
 @pytest.mark.parametrize("at", [(0, 1, 3), (0, 2, 3, 4, 5), (0, 1, 1), (0, 0, 1, 1), (0, 1, 2, 3, 4, 5, 6, 7, 9)])
@@ -298,3 +313,33 @@ def test_threads_that_come_first_to_itk_leave_the_working_folder_alone(tmp_path)
     subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True
     )
+
+
+def test_a_picture_with_bytes_behind_its_end_is_read_and_a_truncated_one_with_a_thumbnail_is_not(tmp_path):
+    """As telephones write them."""
+    pixels = np.random.default_rng(0).integers(0, 255, (64, 64), np.uint8)
+    file = tmp_path / "a.jpg"
+    Image.fromarray(pixels).save(file)
+    plain, before = file.read_bytes(), read(file).voxels
+    file.write_bytes(plain + b"SEFT" + bytes(range(40)))
+    assert read(file).voxels == before
+    thumbnail = b"\xff\xe1\0\x0aExif" + b"\xff\xd8\xff\xd9"  # an end mark of its own, in the header
+    for end in (len(plain) // 2, len(plain) - 2):
+        file.write_bytes(plain[:2] + thumbnail + plain[2:end])
+        assert fault(file) == "a.jpg is truncated: it lacks the end mark of a JPEG file."
+
+
+def test_a_header_of_a_metaimage_may_lack_its_last_end_of_line(tmp_path):
+    file = write_itk(tmp_path / "a.mhd", VOXELS)
+    before = read(file).voxels
+    file.write_text(file.read_text().rstrip("\n"))
+    assert read(file).voxels == before
+
+
+def test_a_nifti_file_is_known_by_its_suffix_however_it_is_spelt(tmp_path):
+    expected = read(write_nifti(tmp_path / "a.nii.gz", VOXELS)).voxels
+    for name in ("b.Nii.gz", "c.nii.GZ"):
+        (tmp_path / name).write_bytes((tmp_path / "a.nii.gz").read_bytes())
+        assert read(tmp_path / name).voxels == expected
+        reader = ScanReader()
+        np.testing.assert_array_equal(reader.get_data(reader.read(tmp_path / name))[0], VOXELS)

@@ -191,7 +191,7 @@ def test_the_files_of_all_folds_are_read_once_and_recorded_beside_each(tmp_path,
     from custom.cohort import record as scans
 
     read_file, times = scans.read, []
-    monkeypatch.setattr(scans, "read", lambda path: times.append(path) or read_file(path))
+    monkeypatch.setattr(scans, "read", lambda path, **more: times.append(path) or read_file(path, **more))
     paths = make(*hospital(tmp_path), tmp_path / "a.json", BY_PATIENT, folds=5)
     assert len(times) == len(set(times)) == 16 + 10
     for path in paths:

@@ -67,6 +67,7 @@ class Task:
     modalities_alone: bool = False
     spacing_mm: Sequence[float] | float | None = None
     in_slabs: bool = False
+    named: int = 0
 
     def faults(self, case: Case, facts: Mapping[str, Facts], back: bool = False) -> Iterator[tuple[str, str]]:
         """Kind and sentence of each fault, judged by the files of the case that could be read.
@@ -95,13 +96,18 @@ class Task:
         name = _name(next((case.files[channel] for channel in images), ""))
         if fault := self._resampling(images):
             yield "Resampling", f"{name} {fault}"
-        elif (
-            back
-            and not self.in_slabs
-            and images
-            and (fault := resampling.unfit_back(next(iter(images.values())), len(self.values)))
-        ):
-            yield "Results", f"{name} {fault}"
+        elif back and (fault := self.result(case, images)):
+            yield "Results", fault
+
+    def result(self, case: Case, images: Mapping[str | int, Facts]) -> str:
+        """What is wrong with bringing a network's result back to the grid of a case, whose files share it; empty where nothing
+        is."""
+        found = next(iter(images.values()), None)
+        if found is None or self.in_slabs or not self.values:
+            return ""
+        channels = max(len(self.channels), found.channels)
+        fault = resampling.unfit_back(found, self.seen(found), channels, len(self.values))
+        return f"{_name(case.files[next(iter(images))])} {fault}" if fault else ""
 
     def seen(self, found: Facts) -> tuple[int, ...]:
         """Voxels along each axis of what the network sees of an image, by its spacing; a padding or a crop is not counted."""
@@ -218,7 +224,7 @@ class Task:
         if found.nonfinite:
             return f"{nonfinite(name, found)}. Correct the file"
         expected = f"the task names {span(self.values)}" if self.values else "labels are whole numbers from 0"
-        most = max(LIKE_AN_IMAGE, len(self.values))
+        most = max(LIKE_AN_IMAGE, len(self.values), self.named)
         if found.values is None or len(found.values) > most:
             between = f"between {number(found.low)} and {number(found.high)}"
             return f"{name} has more than {most} different values {between}, {expected}. Is it the image?"

@@ -102,6 +102,7 @@ class Check:
         missing_channels: scans for training may lack all modalities except one; the log says how many do.
         modalities_alone: a network reads one modality: scans of every part may lack the others.
         spacing_mm: that images are resampled to, an axis at a time; -1 keeps one; None: none is resampled.
+        named: classes that have a name, where no label_values say which: labels may have as many values.
         in_slabs: a network's results need not fit in memory as a whole, :mod:`..inference.slabs`.
         needs: parts that may not be empty, where they are given.
         unread: parts whose files are not opened (the test part in training): their patients and paths are compared,
@@ -128,6 +129,7 @@ class Check:
         modalities_alone: bool = False,
         spacing_mm: Sequence[float] | float | None = None,
         in_slabs: bool = False,
+        named: int = 0,
         needs: Collection[str] = ("labelled",),
         unread: Mapping[str, Sequence[Mapping]] | None = None,
         record: Record | str | Path | None = None,
@@ -151,7 +153,7 @@ class Check:
         self.task = Task(
             channels=tuple(channels), values=values, axes=axes, slices=slices, orientation=orientation,
             fill_nonfinite=fill_nonfinite, missing_channels=missing_channels, modalities_alone=modalities_alone,
-            spacing_mm=spacing_mm, in_slabs=in_slabs,
+            spacing_mm=spacing_mm, in_slabs=in_slabs, named=named,
         )  # fmt: skip
         self.names = dict(zip(values, classes, strict=True)) if classes else {}
         self.shared_scans, self.needs, self.unread = shared_scans, tuple(needs), dict(unread or {})
@@ -190,8 +192,9 @@ class Check:
         cases = [case for part in PARTS for case in self._cases(part, entries.get(part, []))]
         judged = [case for case in cases if case.part in parts]
         files = list(dict.fromkeys(file for case in judged for file in case.paths() if os.path.exists(file)))
-        recorded = sum(self.record.known(file) is not None for file in files)
-        found = self.record.facts(files, self.workers)
+        labels = {case.label for case in judged}
+        recorded = sum(self.record.known(file, file in labels) is not None for file in files)
+        found = self.record.facts(files, self.workers, labels)
         facts = {file: scan for file, scan in found.items() if isinstance(scan, Facts)}
         report = Report(judged, facts, recorded)
         report.faults.update(self._list(entries, parts))
@@ -207,7 +210,9 @@ class Check:
         known = {file: scan for case in cases for file in case.files.values()
                  if (scan := facts.get(file) or self.record.known(file))}  # fmt: skip
         self._copies(cases, known, report)
-        self._never_read([case for case in cases if case.part not in parts], known, report)
+        unread = [case for case in cases if case.part not in parts]
+        self._never_read(unread, known, report)
+        self._to_be_scored(unread, known, report)
         self._oddities(report)
         self._orientations(report)
         self._planes(report)
@@ -271,6 +276,13 @@ class Check:
             if new:
                 report.notes.append(f"{part}: {plural(len(new), 'scan')} never read by a check, so copies of them are not "
                                     "found; `python -m custom.cohort check LIST` reads them")  # fmt: skip
+
+    def _to_be_scored(self, unread: Sequence[Case], known: Mapping[str, Facts], report: Report) -> None:
+        """Test scans of an earlier check whose results will not fit in memory: told before the training, no fault of it."""
+        for case in (case for case in unread if case.part == "test"):
+            images = {channel: known[file] for channel, file in case.files.items() if file in known}
+            if fault := self.task.result(case, images):
+                report.odd["results"].append((str(case), f"no evaluation can score it here: {fault}"))
 
     # ---- what is no fault -------------------------------------------------------------------------------------------
 

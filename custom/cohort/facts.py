@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from .formats import TURNED, ScanFault, open_scan
-from .formats.opened import MOST_VALUES, whole
+from .formats.counts import AT_ONCE, finite, pieces, values_of
 
 __all__ = ["Facts", "ScanFault", "read"]
 
@@ -18,7 +18,6 @@ Vector = tuple[float, ...]
 
 PERCENTILES = (0.5, 50.0, 99.5)
 SAMPLE = 2**18  # voxels that percentiles are taken of
-AT_ONCE = 2**22  # voxels that are digested at once
 
 
 @dataclass(frozen=True)
@@ -36,11 +35,12 @@ class Facts:
         low, high: of the finite voxels; NaN where there is none.
         percentiles: 0.5, 50 and 99.5 % of the finite voxels, a triple a channel.
         nonfinite: how many voxels are NaN or infinite.
-        values: the different finite values and their counts, in order, where there are at most 256; else None. As a label has
-            them, :func:`.formats.opened.whole`; nothing else here is rounded.
+        values: of a label, the different finite values and their counts, in order, where there are at most 256; else None. As
+            a label has them, :func:`.formats.counts.whole`; nothing else here is rounded.
         warnings: what is odd but can be read, a sentence each; what stands before its first colon names the kind.
         unused: of a NIfTI file whose sform and qform differ, name and affine of the one that readers do not use.
         stored: of a scan of two axes, where they run to in the file, ``RA``; all else is of the picture that is read.
+        counted: whether it was read as a label may be; if not, ``values`` is None whatever it holds.
     """
 
     sha256: str
@@ -58,6 +58,7 @@ class Facts:
     warnings: tuple[str, ...] = ()
     unused: tuple[str, tuple[Vector, ...]] | None = None
     stored: str = ""
+    counted: bool = True
 
     @property
     def turned(self) -> bool:
@@ -65,8 +66,11 @@ class Facts:
         return any(text.startswith(f"{TURNED}:") for text in self.warnings)
 
 
-def read(path: str | Path, max_voxels: int = 2**31) -> Facts:
+def read(path: str | Path, max_voxels: int = 2**31, label: bool = True) -> Facts:
     """Read a file to its end.
+
+    Args:
+        label: count its different values; of images nobody asks for them.
 
     Raises:
         ScanFault: it is missing, truncated, damaged, of zero size, larger than ``max_voxels``, or its affine is
@@ -74,7 +78,7 @@ def read(path: str | Path, max_voxels: int = 2**31) -> Facts:
     """
     scan = open_scan(Path(path), max_voxels)
     voxels = np.moveaxis(scan.voxels, -1, 0) if scan.channels_last else scan.voxels[None]  # (C, *spatial)
-    finite, nonfinite = _finite(voxels)
+    low, high, nonfinite = _range(voxels)
     return Facts(
         sha256=scan.sha256,
         voxels=_digest(voxels),
@@ -83,14 +87,15 @@ def read(path: str | Path, max_voxels: int = 2**31) -> Facts:
         spacing_mm=scan.spacing_mm,
         affine=_rows(scan.affine),
         dtype=scan.dtype,
-        low=float(finite.min()) if finite.size else math.nan,
-        high=float(finite.max()) if finite.size else math.nan,
+        low=low,
+        high=high,
         percentiles=tuple(_percentiles(channel) for channel in voxels),
         nonfinite=nonfinite,
-        values=_values(_finite(whole(voxels))[0]),
+        values=_values(voxels) if label else None,
         warnings=tuple(scan.warnings),
         unused=(scan.unused[0], _rows(scan.unused[1])) if scan.unused else None,
         stored=scan.stored,
+        counted=label,
     )
 
 
@@ -107,40 +112,32 @@ def _digest(voxels: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def _finite(voxels: np.ndarray) -> tuple[np.ndarray, int]:
-    """The finite values, in any order, and how many there are not."""
-    flat = voxels.ravel(order="K")
-    if voxels.dtype.kind != "f":
-        return flat, 0
-    good = np.isfinite(flat)
-    count = flat.size - int(np.count_nonzero(good))
-    return (flat[good], count) if count else (flat, 0)
+def _range(voxels: np.ndarray) -> tuple[float, float, int]:
+    """The smallest and the largest finite value, NaN where there is none, and how many are not finite."""
+    low, high, nonfinite = math.inf, -math.inf, 0
+    for piece in pieces(voxels):
+        good = finite(piece)
+        nonfinite += piece.size - good.size
+        if good.size:
+            low, high = min(low, float(good.min())), max(high, float(good.max()))
+    return (low, high, nonfinite) if low <= high else (math.nan, math.nan, nonfinite)
 
 
 def _percentiles(channel: np.ndarray) -> Vector:
-    flat = _finite(channel)[0]
-    step = max(flat.size // SAMPLE, 1)
+    count = sum(finite(piece).size for piece in pieces(channel))
+    step = max(count // SAMPLE, 1)
     while math.gcd(step, channel.size) > 1:  # else the sample might run down a few columns alone
         step += 1
-    return tuple(np.percentile(flat[::step], PERCENTILES).tolist()) if flat.size else (math.nan,) * len(PERCENTILES)
-
-
-def _values(finite: np.ndarray) -> tuple[tuple[float, int], ...] | None:
-    if not finite.size or len(np.unique(finite[:: max(finite.size // 4096, 1)])) > MOST_VALUES:
-        return () if not finite.size else None
-    values, counts = _counted(finite)
+    sample, before = [], 0
+    for piece in pieces(channel):
+        good = finite(piece)
+        sample.append(good[-before % step :: step])
+        before += good.size
     return (
-        tuple(zip(values.astype(float).tolist(), counts.tolist(), strict=True)) if len(values) <= MOST_VALUES else None
+        tuple(np.percentile(np.concatenate(sample), PERCENTILES).tolist()) if count else (math.nan,) * len(PERCENTILES)
     )
 
 
-def _counted(finite: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The different values and their counts, in order; without sorting where they are small whole numbers."""
-    low, high = float(finite.min()), float(finite.max())
-    if low.is_integer() and high - low < 2**16:
-        numbers = finite.astype(np.int64) - int(low)
-        if finite.dtype.kind != "f" or np.array_equal(numbers + low, finite):
-            counts = np.bincount(numbers)
-            present = np.flatnonzero(counts)
-            return present + low, counts[present]
-    return np.unique(finite, return_counts=True)
+def _values(voxels: np.ndarray) -> tuple[tuple[float, int], ...] | None:
+    found = values_of(voxels)
+    return None if found is None else tuple(found.items())

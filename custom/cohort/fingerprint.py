@@ -20,7 +20,7 @@ COLOURS = ("red", "green", "blue", "alpha")
 NAMED = 3  # cases in a warning
 
 
-def fingerprint(parts: Mapping[str, Sequence[Mapping[str, Any]]], record: Record) -> dict[str, Any]:
+def fingerprint(parts: Mapping[str, Sequence[Mapping[str, Any]]], record: Record, named: int = 0) -> dict[str, Any]:
     """Read every file of a data list, once, and sum up what is in those that training and validation use.
 
     The test part chooses nothing: it is counted, and nothing else of it is in the fingerprint. Its files are read
@@ -30,6 +30,7 @@ def fingerprint(parts: Mapping[str, Sequence[Mapping[str, Any]]], record: Record
     Args:
         parts: entries with absolute paths under the names of the parts; ``image`` is a path, or a path a modality.
         record: of the files that were read before.
+        named: classes that have a name: labels may have as many values.
 
     Returns:
         Plain values for JSON, None where there is nothing to sum up:
@@ -56,7 +57,7 @@ def fingerprint(parts: Mapping[str, Sequence[Mapping[str, Any]]], record: Record
     firsts = [next(iter(image.values())) for image in images]  # modalities share a grid
     dimensions = len(firsts[0].shape) if firsts else None
     found = _intensities(images)
-    values, classes, odd = _classes(labels, dimensions)
+    values, classes, odd = _classes(labels, dimensions, max(LIKE_AN_IMAGE, named))
     return {
         "scans": {part: len(entries) for part, entries in parts.items()},
         "channels": list(found),
@@ -85,7 +86,8 @@ def _facts(parts: Mapping[str, Sequence[Mapping[str, Any]]], record: Record) -> 
             images.update({file: name for name, file in image_files(entry).items()})
             for file in [*image_files(entry).values(), *label]:
                 owner.setdefault(file, f"{part}, {stem(first_file(entry))}")
-    found = record.facts(list(owner))
+    labels = {str(entry["label"]) for part, entries in parts.items() if part != "unlabelled" for entry in entries}
+    found = record.facts(list(owner), labels=labels)
     facts = {file: fact for file, fact in found.items() if isinstance(fact, Facts)}
     faults = [f"{owner[file]}: {fact}" for file, fact in found.items() if isinstance(fact, ScanFault)]
     faults += _outliers({file: facts[file] for file in images if file in facts}, images, owner)
@@ -98,9 +100,13 @@ def _outliers(facts: Mapping[str, Facts], modality: Mapping[str, str], owner: Ma
     """Images that are no picture among pictures, or have other channels than most of their modality."""
     shapes = {file: (modality[file], len(fact.shape), fact.channels) for file, fact in facts.items()}
     usual_dimensions = _most(dimensions for _, dimensions, _ in shapes.values())
+    counts: dict[str, list[int]] = {}
+    for name, _, channels in shapes.values():
+        counts.setdefault(name, []).append(channels)
+    usual_channels = {name: _most(found) for name, found in counts.items()}
     faults = []
     for file, (name, dimensions, channels) in shapes.items():
-        usual = _most(c for n, _, c in shapes.values() if n == name)
+        usual = usual_channels[name]
         if dimensions != usual_dimensions:
             text = f"has {dimensions} dimensions, most images have {usual_dimensions}"
         elif channels != usual:
@@ -152,13 +158,13 @@ def _channel_names(modality: str, facts: Facts) -> list[str]:
 
 
 def _classes(
-    labels: Sequence[tuple[str, Facts]], dimensions: int | None
+    labels: Sequence[tuple[str, Facts]], dimensions: int | None, most: int
 ) -> tuple[list[int], dict[str, dict[str, Any]], list[str]]:
     """Label values, what there is of each, and the cases whose label has other values or too many to be one."""
     amounts: dict[int, list[float]] = {}
     odd: list[str] = []
     for case, label in labels:
-        if label.values is None or len(label.values) > LIKE_AN_IMAGE:
+        if label.values is None or len(label.values) > most:
             odd.append(case)
             continue
         strange = [value for value, _ in label.values if value < 0 or value != int(value)]

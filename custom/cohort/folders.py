@@ -73,12 +73,23 @@ def _scans(folder: Path) -> dict[str, Path]:
 
 
 def _by_name(scans: Mapping[str, Path], channels: Sequence[str], modality: str) -> dict[str, dict[str, Path]]:
-    """Case and file by channel; under "" those that must hold all channels."""
+    """Case and file by channel; under "" those that must hold all channels.
+
+    Raises:
+        CohortError: two files of one case for a channel: one of them by its name, or by all that it holds.
+    """
     found: dict[str, dict[str, Path]] = {}
+    twins = []
     for name, file in scans.items():
         channel = next((channel for channel in channels if name.endswith(f"_{channel}")), "")
         case = name.removesuffix(f"_{channel}")
-        found.setdefault(channel or ("" if modality == AUTO else modality), {})[case] = file
+        holds = channel or ("" if modality == AUTO else modality)
+        twins += [f"{files[case].name} and {file.name}" for other, files in found.items()
+                  if case in files and (holds == other or "" in (holds, other))]  # fmt: skip
+        found.setdefault(holds, {})[case] = file
+    if twins:
+        folder = next(iter(scans.values())).parent
+        raise CohortError(f"several images of one case and modality in {folder}: {'; '.join(twins)}. Keep one of each")
     return found
 
 

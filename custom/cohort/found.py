@@ -13,6 +13,8 @@ from .names import SUFFIXES, is_stray, scans_in, visible
 from .split import FoundScan
 from .words import plural, some
 
+SHOWN = 5  # labels whose nearest image is looked for, which takes a while among many
+
 
 def scans_of(images: Path | Mapping[str, Path], labels: Path) -> tuple[list[FoundScan], list[str]]:
     """The scans of folders in the order of their names, and what the user should know of the rest.
@@ -71,8 +73,8 @@ def unmatched(labels: Sequence[str], images: Sequence[str]) -> str:
     """
     alike = {_folded(name): name for name in images}
     differ = [f"{label} and {alike[_folded(label)]}" for label in labels if _folded(label) in alike]
-    guesses = [label if _folded(label) in alike else f"{label}{_nearest(label, images)}" for label in labels]
-    text = f"{plural(len(labels), 'label')} without an image, not used: {some(guesses)}"
+    guesses = [label if _folded(label) in alike else f"{label}{_nearest(label, images)}" for label in labels[:SHOWN]]
+    text = f"{plural(len(labels), 'label')} without an image, not used: {some([*guesses, *labels[SHOWN:]], SHOWN)}"
     return f"{text}. Letter case or blanks alone differ in {some(differ)}: give both one name" if differ else text
 
 

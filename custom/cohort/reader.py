@@ -16,9 +16,10 @@ from monai.data import ImageReader
 from monai.data.utils import to_affine_nd
 from monai.utils import ensure_tuple
 
+from .formats.counts import whole
 from .formats.itk_image import image_data, read_image
 from .formats.nifti import is_nifti, read_nifti
-from .formats.opened import ScanFault, by, whole
+from .formats.opened import ScanFault, by
 from .formats.plane import STORED, turn
 from .grids import one_place
 
@@ -32,7 +33,7 @@ class ScanReader(ImageReader):
 
     Args:
         fill_nonfinite: a NaN or infinite voxel becomes the darkest finite one of its file; else it stays what it is.
-        whole: of labels: values that are whole but for rounding become so, :func:`.formats.opened.whole`. Never of images, of
+        whole: of labels: values that are whole but for rounding become so, :func:`.formats.counts.whole`. Never of images, of
             which small values would be lost.
 
     Raises:

@@ -8,8 +8,9 @@ import hashlib
 import json
 import logging
 import os
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -17,11 +18,12 @@ from typing import Any
 
 from .. import code, cores
 from ..files import LITTER, FileError, write_text
+from ..memory import free_memory
 from ..pace import Pace, shown
 from .facts import Facts, ScanFault, read
-from .formats import files_of, load_libraries
+from .formats import files_of, held_bytes, load_libraries
 
-MOST_THREADS = 4  # zlib, hashlib and numpy let go of the interpreter, all else does not; each may hold a large volume
+MOST_THREADS = 4  # zlib, hashlib and numpy let go of the interpreter, all else does not
 EVERY_S = 60.0  # of reading, from one writing to the next: what is lost by kill -9
 TICK_S = 0.02  # of a kernel's clock of files, at most; two writings within one tick have one time
 COARSE_TICK_S = 2.0  # of a file system that keeps whole seconds
@@ -55,38 +57,49 @@ class Record:
         self._facts: dict[str, Facts] = {}
         self._told = False
 
-    def facts(self, paths: Sequence[str], workers: int | None = None) -> dict[str, Facts | ScanFault]:
+    def facts(
+        self, paths: Sequence[str], workers: int | None = None, labels: Collection[str] = ()
+    ) -> dict[str, Facts | ScanFault]:
         """Facts, or the fault, of each file; what is not in the record, or changed, is read and then recorded.
 
         Args:
-            workers: threads that read; by default one a core, at most :data:`MOST_THREADS`.
+            workers: threads that read; by default one a core, at most :data:`MOST_THREADS`, and fewer where as many files
+                would not fit in memory.
+            labels: those of ``paths`` whose values are counted; of an image they are kept where it was a label before.
         """
         wanted = list(dict.fromkeys(str(path) for path in paths))
-        found: dict[str, Facts | ScanFault] = {path: known for path in wanted if (known := self.known(path))}
+        labels = set(map(str, labels))
+        found: dict[str, Facts | ScanFault] = {p: known for p in wanted if (known := self.known(p, p in labels))}
         unread = [path for path in wanted if path not in found]
         if unread:
             load_libraries(unread)
-            found |= self._read(unread, min(cores.count(), MOST_THREADS) if workers is None else max(workers, 1))
+            threads = min(cores.count(), MOST_THREADS) if workers is None else max(workers, 1)
+            found |= self._read(unread, threads, labels)
         return {path: found[path] for path in wanted}
 
-    def known(self, path: str) -> Facts | None:
-        """The facts of an unchanged file without reading it, if they are recorded."""
+    def known(self, path: str, label: bool = False) -> Facts | None:
+        """The facts of an unchanged file without reading it, if they are recorded; of a label with its values."""
         key = _key(path)
         entry = self._files.get(key)
-        if entry is None or entry["signature"] != _signature(path)[0]:
+        if entry is None or entry["signature"] != _signature(path)[0] or (label and not entry["facts"]["counted"]):
             return None
         if key not in self._facts:
             self._facts[key] = Facts(**{name: _tuples(value) for name, value in entry["facts"].items()})
         return self._facts[key]
 
-    def _read(self, paths: Sequence[str], threads: int) -> dict[str, Facts | ScanFault]:
+    def _read(self, paths: Sequence[str], threads: int, labels: Collection[str]) -> dict[str, Facts | ScanFault]:
         # taken before reading: a file that is written meanwhile has changed
         signatures = _settled(paths)
         found: dict[str, Facts | ScanFault] = {}
         pace, unsaved = Pace(EVERY_S), False
-        pool = ThreadPoolExecutor(threads)
+        pool, room = ThreadPoolExecutor(threads), _Room()
+
+        def read_one(path: str) -> Facts | ScanFault:
+            with room.of(held_bytes(Path(_key(path)))):
+                return _read_or_fault(_key(path), path in labels)
+
         try:
-            results = shown(pool.map(_read_or_fault, map(_key, paths)), "reading scans", len(paths), "scan")
+            results = shown(pool.map(read_one, paths), "reading scans", len(paths), "scan")
             for path, result in zip(paths, results, strict=True):
                 found[path] = result
                 if isinstance(result, Facts):
@@ -126,9 +139,28 @@ def reader() -> str:
     return code.digest(tuple(file for pattern in READING for file in room.glob(pattern)), LIBRARIES)
 
 
-def _read_or_fault(path: str) -> Facts | ScanFault:
+class _Room:
+    """Lets threads read files side by side as far as there is memory for what they take; one at a time always."""
+
+    def __init__(self) -> None:
+        self._free, self._taken, self._changed = free_memory(), 0.0, threading.Condition()
+
+    @contextlib.contextmanager
+    def of(self, needed: float) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._taken or self._taken + needed <= self._free)
+            self._taken += needed
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._taken -= needed
+                self._changed.notify_all()
+
+
+def _read_or_fault(path: str, label: bool) -> Facts | ScanFault:
     try:
-        return read(path)
+        return read(path, label=label)
     except ScanFault as fault:
         return fault
     except Exception as error:  # a bug in a reader must not lose what was found in the other files

@@ -64,20 +64,33 @@ def unfit(found: Facts, wanted_mm: Sequence[float] | float, volumes: int, memory
             f"{by(shape)} ({size}): {why}. {REMEDY}")  # fmt: skip
 
 
-def unfit_back(found: Facts, classes: int, memory_bytes: float | None = None) -> str:
+def bytes_at_once(size: Size, classes: int) -> float:
+    """Memory that a scan takes while its logits, all of them at once, are brought back to its own grid: with the image as the
+    network sees it, the logits there, and what undoing the resampling copies. Measured with the transforms of the tasks here."""
+    own, seen, k = size.own, math.prod(size.seen), classes
+    back = 8 * k * seen + (12 * k + 24) * own if own != seen else 4 * k * own
+    return FLOAT_BYTES * (size.channels + k + 1) * seen + back + 12 * own
+
+
+def unfit_back(
+    found: Facts, seen: Sequence[int], channels: int, classes: int, memory_bytes: float | None = None
+) -> str:
     """What is wrong with bringing a scan's result back to its own grid, in a sentence that lacks the scan's name; empty where
     it can be done.
 
     Args:
-        classes: whose logits are float32 on that grid, all of them at once.
+        seen: voxels along each axis as the network sees it.
+        channels: of the network.
+        classes: whose logits are float32 on both grids, all of them at once.
         memory_bytes: of the machine; None asks it.
     """
-    needed, memory = math.prod(found.shape) * FLOAT_BYTES * classes, memory_bytes or physical_memory()
+    needed = bytes_at_once(Size("", channels, math.prod(found.shape), tuple(seen)), classes)
+    memory = memory_bytes or physical_memory()
     if needed <= memory:
         return ""
-    return (f"has {by(found.shape)} voxels: its result on this grid takes {gigabytes(needed)} for {classes} classes, more than "
-            f"this machine's {gigabytes(memory)} of memory. Store the scan with larger voxels or cut it, or take a machine with "
-            "more memory")  # fmt: skip
+    return (f"has {by(found.shape)} voxels: bringing its result back to this grid takes {gigabytes(needed)} for {classes} "
+            f"classes, more than this machine's {gigabytes(memory)} of memory. Store the scan with larger voxels or cut it, or "
+            "take a machine with more memory")  # fmt: skip
 
 
 def gigabytes(number: float) -> str:

@@ -51,7 +51,8 @@ def draw(cases: ScansByPatient, validation: int, test: int, seed: int) -> Patien
         raise CohortError(f"asked for {validation} validation and {test} test patients; {len(able)} of {len(cases)} "
                           "patients have all labels and modalities")  # fmt: skip
     val, tested = able[:validation], able[validation : validation + test]
-    train = [p for p in order if p not in {*val, *tested}] + [p for p in cases if p not in order]
+    with_label, judging = set(order), {*val, *tested}
+    train = [p for p in order if p not in judging] + [p for p in cases if p not in with_label]
     return {"train": train, "val": val, "test": tested}
 
 

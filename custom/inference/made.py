@@ -42,6 +42,10 @@ class NotOurs(UserError, FileExistsError):
     """A file lies in the place of a prediction, and no inference is known to have written it."""
 
 
+class AmongImages(UserError, ValueError):
+    """Predictions would lie where the images are, and a second inference would segment them."""
+
+
 class Made:
     """What an inference may keep of its folder, and the record of what it writes.
 
@@ -56,7 +60,7 @@ class Made:
         notes: what else a line must say, by whoever fills :attr:`noted` before the prediction is written.
 
     Raises:
-        NotOurs: of :meth:`missing`; nothing was touched.
+        NotOurs, AmongImages: of :meth:`missing`; nothing was touched.
         RunFolderError: of :meth:`missing` and at the start: the folder cannot be written, or another inference has it.
     """
 
@@ -97,6 +101,7 @@ class Made:
             images: entries with the paths under ``image``: one, a list, or by modality.
         """
         folder = self.saving.folder
+        _judge_place(folder, images)
         if folder.is_dir():  # else it is made when the scans are found to be good
             self._hold()
         self.saving.written = self._record
@@ -171,6 +176,16 @@ class Made:
                 os.fsync(stream.fileno())
         except OSError as error:
             raise FileError(f"Cannot write {file}: {error.strerror or error}. {path.name} was not written.") from error
+
+
+def _judge_place(folder: Path, images: Sequence[Mapping[str, Any]]) -> None:
+    """Raise AmongImages where predictions would lie beside an image, or among the files of a DICOM series."""
+    for file in (Path(file) for entry in images for file in _files(entry)):
+        if folder.resolve() in (file.parent.resolve(), file.resolve()):
+            raise AmongImages(
+                f"output_dir is {folder}, where the images are ({file.name}): the same command would take predictions for "
+                "images. Give another --output_dir, a folder of its own."
+            )
 
 
 def _lines(file: Path) -> dict[str, list[dict[str, Any]]]:

@@ -18,7 +18,7 @@ from monai.inferers import SlidingWindowInferer
 from monai.networks.utils import eval_mode
 from torch import Tensor, nn
 
-from ..cohort.resampling import Size, gigabytes, physical_memory
+from ..cohort.resampling import Size, bytes_at_once, gigabytes, physical_memory
 from ..cohort.words import plural
 from ..errors import UserError
 from ..memory import free_memory
@@ -58,13 +58,12 @@ def need(size: Size, classes: int, roi: Sequence[int], value_bytes: int = 1) -> 
     resampled = own != seen
     image = 4 * c * seen
     reading = c * max(8 * own, 4 * own + (8 * own + 36 * seen if resampled else 4 * own), 17 * seen)
-    back = 8 * k * seen + (12 * k + 24) * own if resampled else 4 * k * own
     axis = slab_axis(tuple(roi), size.seen)
     part = min(roi[axis] / size.seen[axis], 1) * math.prod(max(r, s) for r, s in zip(roi, size.seen, strict=True))
     piece = max(VOXELS, own / max(size.seen[axis], 1)) * (20 * k + 24) if resampled else 0
     label = value_bytes * own
     slab = 4 * (k + 1) * part + 4 * k * part * (3 if resampled else 1) + piece
-    return Need(reading, image + 4 * (k + 1) * seen + back + 12 * own, image + slab + 3 * label, 3 * label)
+    return Need(reading, bytes_at_once(size, classes), image + slab + 3 * label, 3 * label)
 
 
 class Memory:

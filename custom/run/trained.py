@@ -64,8 +64,10 @@ def changed_since_training(bundle: Path, config: RunConfig, free: Collection[str
 
 
 def decisive(config: RunConfig) -> dict[str, Any]:
-    """The settings that a prediction depends on, as they are written, by their full names."""
-    raw = {name: config.config[name] for name in _deciding(config.config)}
+    """The settings that a prediction depends on, as they are written, by their full names: what decides that weights fit, and
+    what is done to the network's result until it is saved."""
+    names = _deciding(config.config, (*DECIDES, "postprocessing"), without="saving")
+    raw = {name: config.config[name] for name in names}
     free = [
         name for name in FREE if name != "fill_nonfinite"
     ]  # decides no training, but what an image with a NaN becomes
@@ -88,13 +90,13 @@ def _where(bundle: Path, root: Path) -> str:
     return f"go into the finished bundle: cd {bundle.relative_to(here) if bundle.is_relative_to(here) else bundle}"
 
 
-def _deciding(config: Mapping[str, Any]) -> list[str]:
-    """The ids :data:`DECIDES`, and every id that they refer to, directly or not."""
+def _deciding(config: Mapping[str, Any], ids: Collection[str] = DECIDES, without: str = "") -> list[str]:
+    """The ids given, and every id that they refer to, directly or not, except ``without``."""
     found: list[str] = []
-    waiting = [name for name in DECIDES if name in config]
+    waiting = [name for name in ids if name in config]
     while waiting:
         name = waiting.pop(0)
-        if name not in found:
+        if name not in (*found, without):
             found.append(name)
             waiting += [
                 other for text in _texts(config[name]) for other in re.findall(r"@(\w+)", text) if other in config

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..cohort.formats import open_scan
-from ..cohort.formats.opened import SUFFIXES, whole
+from ..cohort.formats.counts import whole
+from ..cohort.formats.opened import SUFFIXES
 from ..cohort.label_formats import as_classes
 from ..cohort.split import FoundScan
 

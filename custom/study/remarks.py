@@ -89,7 +89,7 @@ def remarks(
 def _lonely(labelled: Sequence[Entry], names: Mapping[int, str], record: Record) -> list[str]:
     patients: dict[int, set[str]] = {value: set() for value in names if value}
     for entry in labelled:
-        for value, _ in _facts(record, entry["label"]).values or ():
+        for value, _ in _facts(record, entry["label"], label=True).values or ():
             if round(value) in patients:
                 patients[round(value)].add(str(entry["patient"]))
     found = []
@@ -126,8 +126,8 @@ def _extent(facts: Facts) -> np.ndarray:
     return np.sort(shape * np.array(facts.spacing_mm[: len(shape)]) if len(shape) == 3 else shape)
 
 
-def _facts(record: Record, file: str) -> Facts:
-    found = record.facts([str(file)])[str(file)]
+def _facts(record: Record, file: str, label: bool = False) -> Facts:
+    found = record.facts([str(file)], labels=[str(file)] if label else [])[str(file)]
     assert isinstance(found, Facts), found  # it was read a moment ago
     return found
 

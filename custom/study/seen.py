@@ -78,16 +78,16 @@ def see(parts: Mapping[str, Sequence[Mapping[str, Any]]], source: Source, record
             with a class.
     """
     chosen = {part: list(parts.get(part, [])) for part in SEEN}
-    check = Check(needs=())
+    check = Check(needs=(), named=len(source.classes))
     check.record = record
     if faults := check.report(chosen).text():
         raise CohortError(f"The scans cannot be used.\n  {faults}")
-    found = fingerprint(chosen, record)
+    found = fingerprint(chosen, record, len(source.classes))
     entries = [entry for part in SEEN for entry in chosen[part]]
     labelled = [entry for part in SEEN if part != "unlabelled" for entry in chosen[part]]
     images = [{name: _facts(record, file) for name, file in image_files(entry).items()} for entry in entries]
     firsts = [as_seen(next(iter(image.values())), "RAS") for image in images]
-    labels = [_facts(record, entry["label"]) for entry in labelled]
+    labels = [_facts(record, entry["label"], label=True) for entry in labelled]
     values = found["label_values"]
     if not any(values):
         raise CohortError(f"no label has a class: the values of {len(labels)} labels are {values}, expected 0, the "
@@ -111,9 +111,9 @@ def see(parts: Mapping[str, Sequence[Mapping[str, Any]]], source: Source, record
     )
 
 
-def _facts(record: Record, file: str) -> Facts:
+def _facts(record: Record, file: str, label: bool = False) -> Facts:
     """Of a file that was read without a fault a moment ago."""
-    found = record.facts([str(file)])[str(file)]
+    found = record.facts([str(file)], labels=[str(file)] if label else [])[str(file)]
     if not isinstance(found, Facts):
         raise CohortError(str(found))
     return found

@@ -198,6 +198,9 @@ def _decathlon(folder: Path, said: Mapping[str, Any]) -> Source:
     listed = [(str(e["image"]), str(e["label"])) for e in training] + [(image, "") for image in test]
     listed = [(image, label) for image, label in listed if not Path(image).name.startswith(".")]  # macOS: ._case.nii.gz
     absent = [name for pair in listed for name in pair if name and not os.path.lexists(folder / name)]
+    if absent and (other := _with_channel(folder / absent[0])):
+        raise CohortError(f"{file} is of nnU-Net version 1: it lists {absent[0]}, the folder has {other}. Convert the data set "
+                          "with nnUNetv2_convert_old_nnUNet_dataset, which copies it, and give the copy")  # fmt: skip
     if absent:
         raise CohortError(f"{file} lists files that are not there: {some(absent)}. Unpack the data set anew, or remove "
                           "these entries")  # fmt: skip
@@ -213,3 +216,10 @@ def _decathlon(folder: Path, said: Mapping[str, Any]) -> Source:
     unlisted = [path.name for place in folders for path in visible(place) if is_scan(path) and path not in known]
     notes = [f"not read, {DESCRIPTION} does not list them: {some(unlisted)}"] if unlisted else []
     return Source(scans, _channel_names(kinds), classes, kinds, notes + not_read(folders))
+
+
+def _with_channel(image: Path) -> str:
+    """The name that nnU-Net gives the first channel of an image, where such a file is there; else empty."""
+    name = stem(image)
+    other = image.with_name(f"{name}_0000{image.name.removeprefix(name)}")
+    return other.name if os.path.lexists(other) else ""

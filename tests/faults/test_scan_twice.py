@@ -94,7 +94,7 @@ def test_labels_of_unlabelled_scans_are_never_opened(good, monkeypatch):
     good.add("unlabelled", "p6")["label"] = str(corrupt)
     check, opened = Check(**good.task), []
     facts = check.record.facts
-    monkeypatch.setattr(check.record, "facts", lambda files, workers: opened.extend(files) or facts(files, workers))
+    monkeypatch.setattr(check.record, "facts", lambda files, *more: opened.extend(files) or facts(files, *more))
     check(good.parts)
     assert {Path(file).name for file in opened} == {f"p{i}.nii.gz" for i in range(1, 7)}
     assert sum("/labels/" in file for file in opened) == 4  # p1, p2, p4, p5

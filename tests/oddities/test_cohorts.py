@@ -28,7 +28,7 @@ from PIL import Image
 from custom.cohort.__main__ import main
 from custom.cohort.case import Case, Task
 from custom.cohort.facts import read
-from custom.cohort.formats.opened import whole
+from custom.cohort.formats.counts import whole
 from custom.cohort.reader import ScanReader
 from custom.errors import UserError
 

@@ -32,6 +32,17 @@ def test_the_median_scan_in_ras_and_the_classes_that_labels_hold(good):
     assert (seen.channels, seen.eight_bit, seen.foreground) == (("image",), False, None)
 
 
+def test_labels_may_have_as_many_values_as_classes_are_named(good):
+    for patient in ("p1", "p2", "p4"):
+        label = np.zeros((16, 16, 16), np.uint8)
+        label.flat[:118] = np.arange(118)
+        good.write(f"labels/{patient}.nii.gz", label)
+    named = {value: f"organ {value}" for value in range(118)}
+    assert see(good.parts, replace(PLAIN, classes=named), Record()).classes == {**named, 0: "organ 0"}
+    with pytest.raises(CohortError, match=r"has more than 64 different values between 0 and 117, .* Is it the image"):
+        see(good.parts, PLAIN, Record())
+
+
 def test_scans_for_testing_choose_nothing(good):
     good.write("images/p5.nii.gz", np.zeros((99, 9, 9), np.int16), affine((9, 9, 9)))
     good.write("labels/p5.nii.gz", lump(7, shape=(99, 9, 9)), affine((9, 9, 9)))

@@ -208,6 +208,18 @@ def test_all_files_that_msd_lists_and_are_not_there_are_in_one_report(tmp_path):
         find(tmp_path)
 
 
+def test_a_raw_folder_of_nnu_net_version_1_is_named_with_what_converts_it(tmp_path):
+    msd(tmp_path)
+    for path in (tmp_path / "imagesTr").iterdir():
+        path.rename(path.with_name(path.name.replace(".nii", "_0000.nii")))
+    with pytest.raises(CohortError) as error:
+        find(tmp_path)
+    assert str(error.value) == (
+        f"{tmp_path / 'dataset.json'} is of nnU-Net version 1: it lists ./imagesTr/h_1.nii.gz, the folder has h_1_0000.nii.gz. "
+        "Convert the data set with nnUNetv2_convert_old_nnUNet_dataset, which copies it, and give the copy"
+    )
+
+
 @pytest.mark.parametrize("said", [{"name": "x"}, {**MSD, "training": ["a.nii"]}, {**MSD, "labels": 3}, {}])
 def test_a_description_of_neither_form_is_refused_with_what_it_has(tmp_path, said):
     describe(tmp_path, said)

@@ -8,13 +8,15 @@ from pathlib import Path
 
 from ...placeholders import placeholder
 from ..words import plural
-from .itk_image import is_picture, quiet_itk
-from .nifti import is_nifti, open_nifti
+from .itk_image import image_size, is_picture, quiet_itk
+from .nifti import is_nifti, open_nifti, unpacked_bytes
 from .opened import TURNED, Opened, ScanFault, files_of, judge, lost_files
 from .other import open_other
 from .plane import turn
 
-__all__ = ["TURNED", "Opened", "ScanFault", "files_of", "load_libraries", "open_scan"]
+__all__ = ["TURNED", "Opened", "ScanFault", "files_of", "held_bytes", "load_libraries", "open_scan"]
+
+COPIES = 4  # of the voxels that ITK reads, together with the file: measured, and a little above
 
 
 def load_libraries(paths: Iterable[str | Path]) -> None:
@@ -32,6 +34,20 @@ def load_libraries(paths: Iterable[str | Path]) -> None:
         quiet_itk()
     if "picture" in kinds:
         importlib.import_module("PIL.PngImagePlugin")
+        importlib.import_module("PIL.JpegImagePlugin")
+
+
+def held_bytes(path: Path) -> float:
+    """Memory that reading a scan takes for a moment, by its header alone; little of one that will be refused."""
+    try:
+        stored = sum(file.stat().st_size for file in files_of(path))
+        if is_nifti(path):
+            return stored + unpacked_bytes(path)
+        if path.is_file() and not is_picture(path):
+            stored = max(stored, image_size(path)[1])
+        return COPIES * stored
+    except Exception:  # what is wrong with it is said when it is read
+        return 0.0
 
 
 def open_scan(path: Path, max_voxels: int) -> Opened:

@@ -187,18 +187,18 @@ def _top(raw: bytes) -> dict[int, Any]:
         raise ValueError(f"transfer syntax {syntax}")
     if syntax == DEFLATED:
         raw, start = zlib.decompress(raw[start:], -zlib.MAX_WBITS), 0
-    return _dataset(raw, start, len(raw), syntax != IMPLICIT)[0]
+    return _dataset(raw, start, len(raw), syntax != IMPLICIT, top=True)[0]
 
 
-def _dataset(raw: bytes, at: int, end: int, explicit: bool) -> tuple[dict[int, Any], int]:
-    """Elements from ``at`` on, and where they end."""
+def _dataset(raw: bytes, at: int, end: int, explicit: bool, top: bool = False) -> tuple[dict[int, Any], int]:
+    """Elements from ``at`` on, and where they end; at the top to the pixels, beside which an icon may have its own."""
     found: dict[int, Any] = {}
     while at < end:
         group, number, kind, length = struct.unpack_from("<HH2sH", raw, at)
         tag = group << 16 | number
         if tag == ITEM_END:
             return found, at + 8
-        if tag == PIXELS:
+        if tag == PIXELS and top:
             return found, end
         at += 8
         if not explicit:
@@ -206,11 +206,23 @@ def _dataset(raw: bytes, at: int, end: int, explicit: bool) -> tuple[dict[int, A
         elif kind in LONG:
             (length,) = struct.unpack_from("<L", raw, at)
             at += 4
-        if length == UNDEFINED or tag in GROUPS or (explicit and kind == b"SQ"):
+        if tag == PIXELS and length == UNDEFINED:
+            at = _behind_fragments(raw, at)
+        elif length == UNDEFINED or tag in GROUPS or (explicit and kind == b"SQ"):
             found[tag], at = _items(raw, at, length, explicit and kind != b"UN")
         else:
             found[tag], at = raw[at : at + length], at + length
     return found, at
+
+
+def _behind_fragments(raw: bytes, at: int) -> int:
+    """Where compressed pixels end."""
+    while True:
+        group, number, size = struct.unpack_from("<HHL", raw, at)
+        at += 8
+        if group << 16 | number == SEQUENCE_END:
+            return at
+        at += size
 
 
 def _items(raw: bytes, at: int, length: int, explicit: bool) -> tuple[list[dict[int, Any]], int]:

@@ -212,7 +212,10 @@ def series_files(folder: Path) -> list[str]:
     named = {Path(file).name for files in series.values() for file in files}
     lost = [p.name for p in sorted(folder.iterdir()) if p.name not in named and p.name != "DICOMDIR" and is_dicom(p)]
     if lost:
-        raise ScanFault(f"{folder.name} has DICOM files that are truncated or no images: {', '.join(lost[:5])}.")
+        raise ScanFault(
+            f"{folder.name} has DICOM files that are truncated or no images: {', '.join(lost[:5])}. Copy them again, or move "
+            "what holds no picture (a report, a presentation state) out of the folder."
+        )
     if not series:
         raise ScanFault(f"{folder.name} is a folder without a DICOM image.")
     if len(series) > 1:

@@ -15,7 +15,6 @@ from typing import Any
 import nibabel
 import numpy as np
 
-from .itk_image import loading
 from .opened import Opened, ScanFault, by, judge_affine, judge_size, judge_type
 
 GZIP = b"\x1f\x8b"
@@ -24,6 +23,7 @@ PIECE = 2**20
 UNITS = {1: ("metre", 1000.0), 3: ("micron", 0.001)}  # of xyzt_units, in mm; all others are, or are taken for, mm
 ROUNDING = 1e-3  # of a quaternion of length 1
 SAME_MM = 1e-3  # two transforms
+SCALED_BYTES = 16  # a voxel: float64 times the slope, and that with the intercept
 
 
 class _AsRead:
@@ -63,7 +63,8 @@ def read_nifti(path: Path) -> Any:
     Raises:
         Exception: of nibabel, of zlib, of the operating system.
     """
-    return _corrected(_kind(_start(path), path.name).from_filename(path))
+    files = {"image": nibabel.FileHolder(str(path))}  # nibabel's own rule of names refuses .Nii.gz
+    return _corrected(_kind(_start(path), path.name).from_file_map(files))
 
 
 def own_header(path: Path) -> Any:
@@ -96,10 +97,19 @@ def shorten_quaternion(header: Any) -> None:
 
 
 def _corrected(image: Any) -> Any:
-    with loading:
-        from monai.data.utils import correct_nifti_header_if_necessary
+    """By its voxel sizes where its affine contradicts them, as MONAI does. MONAI's own rule compares as many columns as the file
+    has axes, and the fourth holds the origin: one volume would be read otherwise with an axis of channels than without."""
+    axes = int(image.header["dim"][0])
+    if axes > 4:  # as MONAI
+        return image
+    sizes = np.asarray(image.header.get_zooms()[:3], dtype=float)
 
-    return correct_nifti_header_if_necessary(image)
+    def fits(affine: np.ndarray) -> bool:
+        return np.allclose(np.linalg.norm(affine[:3, : len(sizes)], axis=0), sizes)
+
+    if not fits(image.affine) and fits(image.get_qform()):
+        image.set_sform(image.get_qform())
+    return image
 
 
 def is_nifti(path: Path) -> bool:
@@ -146,20 +156,32 @@ def open_nifti(path: Path, max_voxels: int) -> Opened:
     )
 
 
+def unpacked_bytes(path: Path) -> float:
+    """Memory for what a file unpacks to, for its voxels beside it, and for real numbers that scaling makes of them.
+
+    Raises:
+        ScanFault, OSError: a header that cannot be read.
+    """
+    header = _header(_start(path), path.name)
+    voxels, kind = math.prod(_shape(header)), header.get_data_dtype()
+    scaled = header.get_slope_inter() not in ((None, None), (1.0, 0.0))
+    return float(voxels * (2 * kind.itemsize + (SCALED_BYTES if scaled else 0)))
+
+
 def gunzip(raw: bytes, limit: int, name: str) -> bytes:
     """Decompress to the end of the last member, so that every checksum is compared; keep ``limit`` bytes.
 
     Raises:
         ScanFault: truncated; damaged; more than ``limit`` and a piece, however large that would become.
     """
-    kept, size = [], 0
+    kept, size = io.BytesIO(), 0  # whose bytes are handed over without a copy
     with _unpacking(raw, name) as stream:
         while piece := stream.read(PIECE):  # of `limit` at once would take that memory before a byte is there
-            kept.append(piece[: max(limit - size, 0)])
+            kept.write(piece[: max(limit - size, 0)])
             size += len(piece)
             if size > limit + PIECE:
                 raise ScanFault(f"{name} holds more than the {limit} bytes that its header promises: damaged?")
-    return b"".join(kept)
+    return kept.getvalue()
 
 
 @contextlib.contextmanager

@@ -16,8 +16,6 @@ from ...placeholders import placeholder
 
 SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".png", ".jpg", ".jpeg")
 TEXTS = (".json", ".txt", ".md", ".csv", ".tsv", ".bval", ".bvec")  # that lie beside scans
-NEARLY = 1e-3  # of a whole number: it is that number
-MOST_VALUES = 256  # of a label, whose classes a byte holds
 USUAL_MM = (0.05, 20.0)
 TURNED = "turned"  # the kind of warning that a picture has which is not read in the order of its pixels
 
@@ -107,26 +105,6 @@ def judge_size(shape: Sequence[int], max_voxels: int, name: str) -> None:
         )
     if math.prod(shape) > max_voxels:
         raise ScanFault(f"{name} has a header that promises {by(shape)} voxels, more than {max_voxels}: is it damaged?")
-
-
-def whole(voxels: np.ndarray) -> np.ndarray:
-    """A label's voxels, as whole numbers where all are whole but for rounding (1.0000001, or 127 times 1/127), and as few as a
-    label has; all others stay as they are. Not for images, of which small values would be lost.
-
-    Shape:
-        - voxels: any; returns the same.
-    """
-    if voxels.dtype.kind != "f" or not _nearly(voxels.ravel(order="K")[:: max(voxels.size // 4096, 1)]):
-        return voxels  # by a sample
-    rounded = np.rint(voxels)
-    if not _nearly(voxels) or np.array_equal(rounded, voxels) or len(np.unique(rounded)) > MOST_VALUES:
-        return voxels
-    return rounded
-
-
-def _nearly(voxels: np.ndarray) -> bool:
-    with np.errstate(invalid="ignore"):  # infinite ones
-        return bool((np.abs(voxels - np.rint(voxels)) <= NEARLY).all())  # not of NaN
 
 
 def by(numbers: Sequence[float]) -> str:

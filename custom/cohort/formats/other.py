@@ -124,8 +124,20 @@ def _few_bits(path: Path) -> int:
 def _verify_jpeg(raw: bytes, name: str) -> None:
     if not raw.startswith(JPEG):
         raise ScanFault(f"{name} is no JPEG file, or damaged: it does not begin like one.")
-    if not raw.rstrip(b"\0\r\n ").endswith(JPEG_END):  # some cameras pad
+    if not raw.rstrip(b"\0\r\n ").endswith(JPEG_END) and not _whole_jpeg(raw):  # some cameras pad
         raise ScanFault(f"{name} is truncated: it lacks the end mark of a JPEG file.")
+
+
+def _whole_jpeg(raw: bytes) -> bool:
+    """Whether a picture ends before bytes of another kind, as telephones write them: what stands before an end mark decodes.
+    That of a thumbnail in the header is none of the picture's."""
+    from PIL.JpegImagePlugin import JpegImageFile
+
+    try:
+        JpegImageFile(io.BytesIO(raw[: raw.rfind(JPEG_END) + 2])).load()
+    except Exception:  # Pillow's have no common class
+        return False
+    return True
 
 
 def _no_orientation(path: Path) -> str:
@@ -170,7 +182,7 @@ def _verify_nrrd(header: bytes, voxels: bytes, size: int, name: str) -> None:
 
 def _meta(path: Path, raw: bytes, name: str) -> tuple[bytes, bytes]:
     """Header and voxels, which follow its last entry, or are in the file that this names."""
-    found = re.search(rb"^ElementDataFile *= *(.+?)\r?\n", raw, re.MULTILINE)
+    found = re.search(rb"^ElementDataFile *= *(.+?)\r?(?:\n|\Z)", raw, re.MULTILINE)
     if not found:
         raise ScanFault(f"{name} is truncated, or no MetaImage: it lacks the end of its header.")
     if found[1].strip() == b"LOCAL":
