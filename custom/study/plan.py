@@ -149,7 +149,7 @@ def plan(folder: Path, asked: Asked, tell: Callable[[str], None] = print) -> Set
     parts = divide(cohort.scans, folds[0], asked.seed)
     everything = entries_of(replace(parts[0], train=(*parts[0].train, *parts[0].judges), judges=()), cohort.scans)
     record = Record(folder / RECORD)
-    for line in describe(fingerprint(everything, record)):
+    for line in describe(fingerprint(everything, record, len(cohort.source.classes))):
         tell(f"  {line}")
     refuse_twins(everything["labelled"], everything["unlabelled"], record)
     seen = _named(see(everything, cohort.source, record), asked.classes)
