@@ -211,7 +211,7 @@ class CoarseRefined(Averaged):
         assert isinstance(average, Cascade)
         coarse = self.network.coarse_view()
         if self.networks == "coarse":
-            served = {"average": average.coarse_view(), "coarse": coarse}
+            served: dict[str, nn.Module] = {"average": average.coarse_view(), "coarse": coarse}
             return served if self.serve == "average" else dict(reversed(served.items()))
         return {**super().serving(), "coarse": coarse}
 
