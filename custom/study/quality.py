@@ -179,9 +179,7 @@ def predict(held_out: Sequence[Scan], unlabelled: Sequence[Scan]) -> Quality:
         rank_correlation=math.nan if model == "constant" else _spearman(held, dice),
     )
     # a prediction that is not worth a figure is not worth an order either
-    if quality.useful:
-        return quality
-    return replace(quality, beyond=(), first=_order(unlabelled, dict.fromkeys(predicted, math.nan)))
+    return quality if quality.useful else replace(quality, first=_order(unlabelled, dict.fromkeys(predicted, math.nan)))
 
 
 def _too_few(patients: int, without: int) -> str:

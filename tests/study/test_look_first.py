@@ -37,3 +37,15 @@ def test_where_the_networks_agree_less_than_on_any_labelled_scan_there_is_no_fig
     assert [title.split("\n")[0] for title in titles if "\n" not in title] == ["p09_a", *none], "on the pictures too"
     assert ("No figure for" in text) == bool(none)
     assert said in text
+
+
+@pytest.mark.usefixtures("few_pictures")
+def test_where_no_figure_is_predicted_such_scans_are_marked_too(tmp_path, monkeypatch):
+    known = [Scan(f"s{i}", 0.81, 0.9, f"p{i}", dice) for i, dice in enumerate((0.5, 0.6, 0.8, 0.9))]
+    monkeypatch.setattr(scans, "_held_out", lambda *_: known)
+    text = words(verdict.write(study(tmp_path, {"supervised": 0.5, "mean_teacher": 0.75})).read_text(encoding="utf-8"))
+    assert "So no figure is predicted here" in text
+    assert "On 1 scan the networks agree less than on any labelled scan" in text
+    rows = [row for row in csv.DictReader((tmp_path / "scores.csv").open()) if scans.BEYOND in row["remarks"]]
+    assert [row["scan"] for row in rows] == ["p08_a"]
+    assert not rows[0]["predicted_dice"]

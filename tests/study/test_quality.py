@@ -109,9 +109,9 @@ def test_where_networks_agree_less_than_on_any_labelled_scan_there_is_no_figure(
     assert found.first == ("u1", "u3", "u2", "u0", "u4")  # before all that have a figure
 
 
-def test_without_a_figure_for_any_scan_none_stands_out():
+def test_without_a_figure_for_any_scan_those_beyond_are_known_all_the_same():
     found = predict(held_out([0.8] * 4, [0.5, 0.6, 0.8, 0.9]), new(0.2, 0.9))
-    assert (found.useful, found.beyond, found.first) == (False, (), ("u0", "u1"))
+    assert (found.useful, found.beyond, found.first) == (False, ("u0",), ("u0", "u1"))
 
 
 def test_confidence_is_used_where_agreement_says_nothing():
