@@ -64,15 +64,21 @@ def balanced(network: nn.Module, image: Tensor) -> nn.Module:
 # UA-MT
 
 
-@pytest.mark.parametrize("teacher_norm", ["batch", "copied"])
-def test_ua_mt_without_noise_and_dropout_is_the_loss_of_student_and_teacher(teacher_norm):
-    method = tiny.of("ua_mt").method(noise=0.0, passes=3, teacher_norm=teacher_norm).eval()
+def plain_ua_mt(**settings) -> nn.Module:
+    """Without noise and dropout, so that all passes are one; the teacher has other weights than the student."""
+    method = tiny.of("ua_mt").method(noise=0.0, passes=3, **settings).eval()
     for module in method.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
     with torch.no_grad():
         for p in method.teacher.network.parameters():
             p.add_(0.05)
+    return method
+
+
+@pytest.mark.parametrize("teacher_norm", ["batch", "copied"])
+def test_ua_mt_without_noise_and_dropout_is_the_loss_of_student_and_teacher(teacher_norm):
+    method = plain_ua_mt(teacher_norm=teacher_norm)
     labelled, unlabelled = batches()
     terms = method(labelled, unlabelled, progress(method))
     twin = copy.deepcopy(method.teacher.network)
@@ -86,13 +92,7 @@ def test_ua_mt_without_noise_and_dropout_is_the_loss_of_student_and_teacher(teac
 
 
 def test_ua_mt_with_strong_views_follows_the_mean_answer_to_the_weak_view_mixed():
-    method = tiny.of("ua_mt").method(noise=0.0, passes=2, view="strong", normalised="apart").eval()
-    for module in method.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-    with torch.no_grad():
-        for p in method.teacher.network.parameters():
-            p.add_(0.05)
+    method = plain_ua_mt(view="strong", normalised="apart")
     labelled, unlabelled = batches(strong=1)
     view = unlabelled.strong[0]
     terms = method(labelled, unlabelled, progress(method))
