@@ -136,6 +136,14 @@ def test_pyramid_in_numbers():
     assert PyramidConsistencyLoss()(SCALES).item() == pytest.approx(0.0573262, abs=1e-6)
 
 
+def test_scales_that_are_all_sure_cost_nothing_and_give_no_nan():
+    z = torch.tensor([[[0.0], [200.0]]], requires_grad=True)
+    loss = PyramidConsistencyLoss()([z, 0.9 * z])
+    loss.backward()
+    assert loss.item() == 0
+    assert z.grad.isfinite().all()
+
+
 def test_scales_that_are_not_rectified_cost_their_variance():
     found = PyramidConsistencyLoss(rectified=False)(SCALES)
     assert found.item() == pytest.approx((0.021875 + 0.0125) / 2)  # of .7 .9 .5 .8, and of .6 .4 .5 .3

@@ -46,9 +46,8 @@ class PyramidConsistencyLoss(nn.Module):
         mean = p.mean(dim=0, keepdim=True)
         if not self.rectified:
             return (p - mean).square().mean()
-        log_mean = logs.logsumexp(dim=0, keepdim=True) - math.log(
-            len(z)
-        )  # log(mean) is -inf where p is 0 at all scales
+        # the logarithm of the mean would be -inf where p is 0 at all scales
+        log_mean = logs.logsumexp(dim=0, keepdim=True) - math.log(len(z))
         divergence = (p * (logs - log_mean)).sum(dim=2)  # (S, B, *spatial)
         weight = (-divergence).exp()
         voxels = list(range(1, weight.ndim))
