@@ -8,7 +8,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..cohort.names import case_names
 from ..cohort.words import plural
 from ..evaluation.bootstrap import bootstrap_interval
 from ..evaluation.compare import FEW_PATIENTS
@@ -40,7 +39,7 @@ def before(state: State, both: Pair, labelled: int) -> list[str]:
     path = state.folder / HISTORY
     history = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
     without, with_ = (round(mean, 4) for mean in both.means("dice_mean"))
-    labels = _label_of_cases(state)
+    labels = _label_of_scans(state)
     dice = {
         base["case"]: [base["patient"], base["dice_mean"], mine["dice_mean"], labels.get(base["case"], "")]
         for base, mine in zip(both.baseline, both.ours, strict=True)
@@ -62,16 +61,11 @@ def _labels(state: State) -> str:
     return labels_digest(path.read_text(encoding="utf-8")) if path.is_file() else ""
 
 
-def _label_of_cases(state: State) -> dict[str, str]:
-    """A digest of the label that each case was judged by."""
-    found: dict[str, str] = {}
-    for part in state.trainings.parts:
-        entries = json.loads((state.folder / WORK / f"{part.name}.json").read_text(encoding="utf-8"))["test"]
-        cases = case_names(entries, state.task["channels"])
-        found |= {
-            case: labels_digest(json.dumps({"test": [entry]})) for entry, case in zip(entries, cases, strict=True)
-        }
-    return found
+def _label_of_scans(state: State) -> dict[str, str]:
+    """A digest of the label that each scan was judged by."""
+    return {
+        state.scan_of_case(case): labels_digest(json.dumps({"test": [entry]})) for case, entry in state.judges.items()
+    }
 
 
 def _same(row: Mapping[str, Any], now: Mapping[str, Any], keys: Sequence[str]) -> bool:

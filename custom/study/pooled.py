@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,14 @@ from ..evaluation.case_table import read_cases
 from ..files import write_atomically
 
 
-def pool(tables: Sequence[Path], folder: Path, name: str) -> Path:
+def pool(tables: Sequence[Path], folder: Path, name: str, called: Callable[[str], str] = str) -> Path:
     """Write the evaluation of all cases of several tables, with what lies beside each of them.
 
     Args:
         tables: of cases, ``<run>/evaluation/test/model.csv``, no case in two of them.
         folder: where the files go.
         name: of the files.
+        called: gives a case its name in what is written.
 
     Returns:
         The pooled table of cases; summary, published form and slices lie beside it.
@@ -38,9 +39,11 @@ def pool(tables: Sequence[Path], folder: Path, name: str) -> Path:
     report.compat_rows = [row for path in tables for row in _compat(path.with_suffix(".compat.csv"))]
     if len({row["case"] for row in report.rows}) < len(report.rows):
         raise ValueError(f"a case is in two of {', '.join(map(str, tables))}: every case is judged once")
+    for row in [*report.rows, *report.compat_rows]:
+        row["case"] = called(row["case"])
     report.calibration = Calibration.of(summary.get("calibration") for summary in summaries)
     report.write(folder, name, summaries[0]["unit"])
-    _pool_slices([path.with_suffix(".slices.npz") for path in tables], folder / f"{name}.slices.npz")
+    _pool_slices([path.with_suffix(".slices.npz") for path in tables], folder / f"{name}.slices.npz", called)
     return folder / f"{name}.csv"
 
 
@@ -55,7 +58,7 @@ def _compat(path: Path) -> list[Row]:
         ]
 
 
-def _pool_slices(files: Sequence[Path], out: Path) -> None:
+def _pool_slices(files: Sequence[Path], out: Path, called: Callable[[str], str]) -> None:
     cases: list[str] = []
     arrays: dict[str, Any] = {}
     for path in files:
@@ -65,5 +68,5 @@ def _pool_slices(files: Sequence[Path], out: Path) -> None:
             for i, case in enumerate(found["cases"]):
                 for kind in ("image", "label", "pred", "spacing"):
                     arrays[f"{kind}_{len(cases)}"] = found[f"{kind}_{i}"]
-                cases.append(str(case))
+                cases.append(called(str(case)))
     write_atomically(out, partial(np.savez_compressed, cases=np.array(cases, dtype=str), **arrays))

@@ -10,7 +10,7 @@ from operator import attrgetter
 from pathlib import Path
 
 from ..cohort.facts import Facts
-from ..cohort.names import case_names, first_file, stem
+from ..cohort.names import first_file, stem
 from ..cohort.record import Record
 from ..inference.confidence import FILE as CONFIDENCE
 from ..report import pair
@@ -121,21 +121,13 @@ def _held_out(state: State, parts: Sequence[Part], both: pair.Pair, serving: str
     found = []
     for part in parts:
         runs = (fold_name(part, bundles[0]), fold_name(part, bundles[1]))
-        cases = _cases(state, part)
         for name in _segmented(state.runs / runs[0] / MAPS):
-            row = dice.get(cases.get(name, ""))
+            row = dice.get(name)
             if row is None or not _mapped(state, runs, name):
                 continue
             agreement, sure = _features(state, runs, name, bundles.index(serving))
             found.append(quality.Scan(name, agreement, sure, row["patient"], row["dice_mean"]))
     return found
-
-
-def _cases(state: State, part: Part) -> dict[str, str]:
-    """Of the scans that judge in a part, by name, what the table of cases calls them."""
-    entries = json.loads((state.folder / WORK / f"{part.name}.json").read_text(encoding="utf-8"))["test"]
-    cases = case_names(entries, state.task["channels"])
-    return {_name(state, first_file(entry)): case for entry, case in zip(entries, cases, strict=True)}
 
 
 def _later(state: State, serving: str) -> list[quality.Scan]:

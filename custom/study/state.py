@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ..cohort.names import case_names, first_file, stem
 from ..cohort.split import FoundScan
 from .jobs import SCORES, SUMMARY, stale
 from .parts import Part
 from .settings import Settings
-from .trainings import RUNS, Trainings, fold_name
+from .trainings import RUNS, WORK, Trainings, fold_name
 
 
 @dataclass
@@ -61,6 +63,20 @@ class State:
     def scan_names(self) -> dict[str, str]:
         """Of every image file, of several modalities the first, the name of its scan."""
         return {_first(scan): scan.name for scan in self.trainings.scans}
+
+    @cached_property
+    def judges(self) -> dict[str, dict[str, Any]]:
+        """Of every scan that judges, by what the tables of cases call it, its entry in the data list."""
+        found: dict[str, dict[str, Any]] = {}
+        for part in self.trainings.parts:
+            entries = json.loads((self.folder / WORK / f"{part.name}.json").read_text(encoding="utf-8"))["test"]
+            found |= zip(case_names(entries, self.task["channels"]), entries, strict=True)
+        return found
+
+    def scan_of_case(self, case: str) -> str:
+        """The name of a scan that the tables of cases call so: without the channel that nnU-Net writes behind it."""
+        file = first_file(self.judges[case])
+        return self.scan_names.get(file, stem(file))
 
     def image_of(self, name: str) -> str:
         """The image of a scan; of several modalities the first."""

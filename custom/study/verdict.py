@@ -61,7 +61,7 @@ def write(state: State) -> Path:
             f"python -m custom.study run {shlex.quote(str(state.folder))}"
         )
     tables = {
-        bundle: pool([state.table(part, bundle) for part in parts], state.folder / SCORED, bundle)
+        bundle: pool([state.table(part, bundle) for part in parts], state.folder / SCORED, bundle, state.scan_of_case)
         for bundle in (baseline, method)
     }
     both = pair.Pair(*(read_evaluated(tables[b], n) for b, n in zip(tables, state.names, strict=True)))

@@ -17,6 +17,7 @@ import pytest
 from finished import UNLABELLED, differ_in_unlabelled_alone, record, study
 from page_fixtures import words
 
+from custom.cohort.split import FoundScan
 from custom.evaluation.case_table import read_cases
 from custom.study import handed_over, labels_worth, scans, verdict
 from custom.study.parts import Part
@@ -187,13 +188,15 @@ def test_the_confidence_of_a_later_scan_is_that_of_the_network_which_serves(tmp_
         (["a_b.nii.gz", "b.nii.gz"], ["a_b", "b"], ["a_b", "b"]),
     ],
 )
-def test_scans_that_judged_are_found_in_the_table_of_cases(tmp_path, images, names, cases):
+def test_scans_that_judged_have_their_own_names_on_the_page(tmp_path, images, names, cases):
     entries = [{"patient": name, "image": str(tmp_path / image)} for name, image in zip(names, images, strict=True)]
     (tmp_path / "work").mkdir()
     (tmp_path / "work/fold1.json").write_text(json.dumps({"test": entries}))
-    of = {entry["image"]: name for entry, name in zip(entries, names, strict=True)}
-    made = SimpleNamespace(folder=tmp_path, task={"channels": ["image"]}, scan_names=of)
-    assert scans._cases(made, Part("fold1", ())) == dict(zip(names, cases, strict=True))
+    found = [FoundScan(name, Path(entry["image"]), None, True) for name, entry in zip(names, entries, strict=True)]
+    trainings = SimpleNamespace(parts=[Part("fold1", ())], scans=found)
+    made = State(tmp_path, None, {"channels": ["image"]}, trainings)
+    assert [made.scan_of_case(case) for case in cases] == names
+    assert list(made.judges) == cases
 
 
 def test_the_bundle_is_that_of_the_better_one(state, tmp_path):
@@ -411,6 +414,13 @@ def test_folds_are_pooled_with_what_lies_beside_them(state, tmp_path):
     with np.load(tmp_path / "both.slices.npz") as arrays:
         assert len(arrays["cases"]) == 6
         assert f"image_{5}" in arrays
+    pool(tables, tmp_path, "called", lambda case: f"scan {case}")
+    with np.load(tmp_path / "called.slices.npz") as arrays:
+        named = {str(case) for case in arrays["cases"]}
+    of = [row["case"] for row in read_cases(tmp_path / "called.csv")]
+    assert of == [f"scan {row['case']}" for row in read_cases(pooled)]
+    assert named == set(of)
+    assert "scan " in (tmp_path / "called.compat.csv").read_text(encoding="utf-8")
     with pytest.raises(ValueError, match="every case is judged once"):
         pool([tables[0], tables[0]], tmp_path, "twice")
 
