@@ -56,6 +56,26 @@ def test_the_two_networks_teach_each_other(term):
         assert sum(g.abs().sum() for g in gradients(method, m)) > 0
 
 
+def test_of_objects_alone_the_contrast_takes_patches_in_which_a_network_finds_something():
+    method, (labelled, unlabelled) = make(contrast="objects"), pair(patches=5)
+    u1, u2 = (x.clone() for x in maps(copy.deepcopy(method), FLAIR, labelled, unlabelled)[1:] * 2)
+    for maps_of in (u1, u2):
+        maps_of.clamp_(max=0.4)
+    u1[1, 0, 2, 3] = u2[3, 0, 1, 1] = 0.5  # one of the two is enough
+    every = torch.ones(5, dtype=torch.bool)
+    free, seen = (u1.logit(), u2.logit()), torch.ones(5, 2, dtype=torch.bool)
+    torch.testing.assert_close(
+        method._contrast(free, every, seen), AreaSimilarityContrastiveLoss()(u1[[1, 3]], u2[[1, 3]])
+    )
+    assert method.watch()["contrastive/objects"] == 0.4
+    assert method.watch()["contrastive/plateau"] == pytest.approx(math.log(3))
+    assert (
+        method._contrast((u1[[0, 1]].logit(), u2[[0, 1]].logit()), every[:2], seen[:2]) == 0
+    )  # of one no other is told
+    method.contrast = "all"
+    torch.testing.assert_close(method._contrast(free, every, seen), AreaSimilarityContrastiveLoss()(u1, u2))
+
+
 def test_supervised_alone_trains_each_modality_as_if_the_other_were_not_there():
     method, (labelled, _) = make(), pair()
     alone = copy.deepcopy(method)

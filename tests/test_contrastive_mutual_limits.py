@@ -167,6 +167,10 @@ def test_a_task_of_other_than_two_modalities_is_refused_and_tasks_that_fit_are_n
         ({"alpha": [0.1]}, r"alpha is two numbers in \[0, 1\], one a modality, got \[0.1\]"),
         ({"alpha": [0.1, 2]}, "alpha is two numbers"),
         ({"pool": 0}, "the pool holds at least one score, got 0"),
+        ({"view": "hard"}, r"view is one of \['strong', 'weak'\], got 'hard'"),
+        ({"contrast": "some"}, r"contrast is one of \['objects', 'all'\], got 'some'"),
+        ({"serve": "flair"}, r"serve is one of \['average', 'network'\], got 'flair'"),
+        ({"ema_decay": 1.0}, r"decay is in \[0, 1\), got 1.0"),
         ({"teacher_norm": "running"}, r"teacher_norm is one of \['batch', 'averaged'\], got 'running'"),
     ],
 )

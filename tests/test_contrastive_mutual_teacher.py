@@ -154,6 +154,39 @@ def test_each_network_serves_under_the_name_of_its_modality_in_the_order_of_the_
         assert [net.channel.item() for net in method.serving().values()] == [FLAIR, T1CE]
 
 
+def test_the_averages_serve_and_become_the_teacher():
+    method = make(strong="flair", serve="average", ema_decay=0.5)
+    method.begin()
+    with torch.no_grad():
+        for p in method.networks.parameters():
+            p.add_(1.0)
+    method.after_step(progress(*STAGE_1, step=0))
+    with torch.no_grad():
+        for p in method.networks.parameters():
+            p.add_(1.0)
+    method.after_step(progress(*STAGE_1, step=1))
+    for network, average in zip(method.networks, method.serving().values(), strict=True):
+        for p, q in zip(network.parameters(), average.parameters(), strict=True):
+            torch.testing.assert_close(q, p - 0.5)
+    assert [net.channel.item() for net in method.serving().values()] == [FLAIR, T1CE]
+    method.teacher.copy(method._served[FLAIR])
+    theirs = dict(method.averages[FLAIR].network.named_parameters())
+    assert all(torch.equal(p, theirs[name]) for name, p in method.teacher.network.named_parameters())
+
+
+@pytest.mark.parametrize("serve", ["average", "network"])
+def test_the_teacher_of_stage_2_follows_what_serves(serve):
+    method = make(strong="flair", serve=serve, pool=1)
+    served = dict(zip(("network", "average"), (method.networks[FLAIR], method.averages[FLAIR].network), strict=True))
+    with torch.no_grad():
+        for p in method.averages.parameters():
+            p.add_(1.0)
+    for score in (0.1, 0.2):
+        method.after_validation({"flair": score, "t1ce": 0.0}, staged(50))
+    theirs = dict(served[serve].named_parameters())
+    assert all(torch.equal(p, theirs[name]) for name, p in method.teacher.network.named_parameters())
+
+
 def test_each_file_fits_the_definition_of_the_first_network():
     method, image = make().eval(), torch.rand(1, 2, 8, 8)
     definition = tiny_contrastive_mutual.network(0, 7).eval()

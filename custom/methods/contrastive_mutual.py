@@ -16,6 +16,7 @@ from ..losses.bce_dice import class_maps
 from .base import Method
 from .batch import Batch
 from .best_model_average import BestModelAverage
+from .moving_average import MovingAverage
 from .schedule import Progress
 
 logger = logging.getLogger(__name__)
@@ -34,9 +35,13 @@ class ContrastiveMutual(Method):
 
     .. math:: L = \sum_m L_{fit}(p_m^l, y) + w_1 L_{asc}(p_1^u, p_2^u) + w_2(t)\,\overline{(p_1^u - p_2^u)^2}
 
-    With ``view="strong"`` each network follows, on the strong view with boxes of other patches, what the other one says of
-    the weak view, mixed alike and without gradient: the last part is then
-    :math:`w_2(t) \frac12 \sum_m \overline{(p_m^s - \mathrm{sg}(p_{1-m}^u))^2}`.
+    With ``view="strong"`` each network follows, on the strong view with boxes of other patches, what the moving average
+    :math:`f'` of the other one says of the weak view, mixed alike: the last part is then
+    :math:`w_2(t) \frac12 \sum_m \overline{(p_m^s - p_{1-m}'^u)^2}`.
+
+    With ``contrast="objects"`` :math:`L_{asc}` of stage 1 takes the patches in which one of the two networks finds
+    something. The similarity of two maps does not see how large they are, so that of two empty patches it compares noise,
+    and its gradient there is the largest of all.
 
     Stage 2, from the first step that wants ``relearn``: a frozen teacher :math:`T` of the stronger modality's network,
     see :class:`~.best_model_average.BestModelAverage`, gives soft pseudo-labels, with its dropout on,
@@ -65,13 +70,17 @@ class ContrastiveMutual(Method):
         pool: validations that fill the teacher's pool.
         teacher_norm: see the teacher's class.
         view: "strong" or "weak" (the published form), of the consistency.
+        contrast: "objects" or "all" (the published form): which pairs :math:`L_{asc}` of stage 1 takes.
+        ema_decay: upper bound of the decay of each network's moving average.
+        serve: "average" or "network" (the published form): which of the two validates, serves and becomes the teacher of stage 2.
         choose_at, teacher_from: fractions of stage 1, which ends where the terms of stage 2 begin; from the second on
             its validations go to the teacher. By default epochs 8 and 10 of some 51, as published.
 
     Raises:
         ModalityError: a task of other than two channels; ``strong`` names none of them; an unlabelled batch of one
             patch.
-        ValueError: networks of different shapes; ``alpha`` outside its range; an unknown ``view``.
+        ValueError: networks of different shapes; ``alpha`` or ``ema_decay`` outside its range; an unknown ``view``,
+            ``contrast`` or ``serve``.
 
     References: Zhang et al. 2023, Medical Image Analysis 83:102656.
     """
@@ -98,10 +107,14 @@ class ContrastiveMutual(Method):
         choose_at: float = 10 / 63,
         teacher_from: float = 12 / 63,
         view: str = "weak",
+        contrast: str = "all",
+        ema_decay: float = 0.99,
+        serve: str = "network",
     ) -> None:
         super().__init__()
-        if view not in ("strong", "weak"):
-            raise ValueError(f"view is 'strong' or 'weak', got {view!r}")
+        _among("view", view, "strong", "weak")
+        _among("contrast", contrast, "objects", "all")
+        _among("serve", serve, "average", "network")
         self.strong_views = int(view == "strong")
         _check(channels, strong)
         if len(alpha) != 2 or not all(0 <= a <= 1 for a in alpha):
@@ -110,6 +123,9 @@ class ContrastiveMutual(Method):
         if not shapes[0] == shapes[1] == shapes[2]:
             raise ValueError("first, second and teacher differ in their parameters: all three need one shape")
         self.networks = nn.ModuleList([first, second])
+        own = "own" if view == "strong" else "copied"
+        self.averages = nn.ModuleList([MovingAverage(network, ema_decay, own) for network in self.networks])
+        self.contrast, self.serve = contrast, serve
         self.teacher = BestModelAverage(teacher, pool, teacher_norm)
         self.supervised, self.contrastive = supervised, contrastive
         self.channels, self.alpha, self.passes, self.noise = list(channels), list(alpha), passes, noise
@@ -141,8 +157,10 @@ class ContrastiveMutual(Method):
         if progress.wants("contrastive"):
             terms["contrastive"] = self._contrast(free, pairs, seen)
         if progress.wants("consistency"):
-            agree = self._follow if self.strong_views else self._agree
-            terms["consistency"] = agree(free, pairs, seen, unlabelled)
+            if self.strong_views:
+                terms["consistency"] = self._follow(labelled, unlabelled, pairs)
+            else:
+                terms["consistency"] = self._agree(free, pairs, seen)
         if any(relearns):
             terms |= self._relearn(free, unlabelled, pairs, seen, progress)
             self._watched |= {f"moved/{name}": m for name, m in zip(self.channels, self._moved(), strict=True)}
@@ -151,7 +169,8 @@ class ContrastiveMutual(Method):
     def _seen(self, there: Tensor, progress: Progress) -> Tensor:
         """``(Bu, 2)``: which unlabelled patches each network needs, for the terms that are wanted."""
         pairs, seen = there.all(dim=1), torch.zeros_like(there)
-        if progress.wants("contrastive") or progress.wants("consistency"):
+        agree = progress.wants("consistency") and not self.strong_views  # else the averages look at them
+        if progress.wants("contrastive") or agree:
             seen[:, :] = pairs[:, None]
         if self.strong is not None and progress.wants("relearn"):
             seen[:, 1 - self.strong] = pairs
@@ -182,10 +201,14 @@ class ContrastiveMutual(Method):
                 "`contrastive` tells an image from the others of its batch: found an unlabelled batch of 1 patch, "
                 "expected at least 2. Raise --unlabelled_batch, or leave the term out with --weights::contrastive 0."
             )
-        count = int(pairs.sum())
+        one, two = (maps[pairs[seen[:, m]]].sigmoid() for m, maps in enumerate(free))
+        if self.contrast == "objects":
+            found = (torch.maximum(one.detach(), two.detach()) >= 0.5).flatten(1).any(dim=1)
+            one, two = one[found], two[found]
+            self._watched["contrastive/objects"] = found.float().sum() / len(pairs)
+        count = len(one)
         if count < 2:
             return self._nothing()
-        one, two = (maps[pairs[seen[:, m]]].sigmoid() for m, maps in enumerate(free))
         similarities = self.contrastive.similarities(one, two)  # (2B, 2B)
         with torch.no_grad():
             positive = similarities.diagonal(count).mean()
@@ -195,20 +218,23 @@ class ContrastiveMutual(Method):
             self._watched["contrastive/plateau"] = torch.full_like(positive, math.log(2 * count - 1))
         return self.contrastive.contrast(similarities)
 
-    def _follow(self, free: Sequence[Tensor], pairs: Tensor, seen: Tensor, unlabelled: Batch) -> Tensor:
-        """The strong view's maps of each network against the other's of the weak view."""
+    def _follow(self, labelled: Batch, unlabelled: Batch, pairs: Tensor) -> Tensor:
+        """The strong view's maps of each network against the other's average of the weak view."""
         if not pairs.any():
             return self._nothing()
-        view, losses = unlabelled.strong_view(), []
+        view, losses, known = unlabelled.strong_view(), [], _present(labelled)
         for m in (0, 1):
-            weak = free[1 - m].detach().sigmoid()[pairs[seen[:, 1 - m]]]
+            o = 1 - m
+            there = labelled.image[known[:, o], o : o + 1]
+            weak = self.averages[o].teach(torch.cat([there, unlabelled.image[pairs, o : o + 1]]))  # type: ignore[operator]
+            weak = weak[len(there) :, 1:].float().sigmoid()
             whole = weak.new_zeros(len(pairs), *weak.shape[1:])  # a box shows a neighbour, by its place in the batch
             whole[pairs] = weak
             maps = self.networks[m](view.image[pairs, m : m + 1])[:, 1:].float().sigmoid()
             losses.append((maps - view.mixed(whole)[pairs]).square().mean())
         return torch.stack(losses).mean()
 
-    def _agree(self, free: Sequence[Tensor], pairs: Tensor, seen: Tensor, unlabelled: Batch) -> Tensor:
+    def _agree(self, free: Sequence[Tensor], pairs: Tensor, seen: Tensor) -> Tensor:
         if not pairs.any():
             return self._nothing()
         one, two = (maps[pairs[seen[:, m]]].sigmoid() for m, maps in enumerate(free))
@@ -253,8 +279,9 @@ class ContrastiveMutual(Method):
 
     def begin(self) -> None:
         """Weights to start from may be another modality's: each network reads its own all the same."""
-        for m, network in enumerate(self.networks):
+        for m, (network, average) in enumerate(zip(self.networks, self.averages, strict=True)):
             network.get_buffer("channel").fill_(m)
+            average.copy(network)  # type: ignore[operator]
 
     def after_validation(self, scores: Mapping[str, float], progress: Progress) -> None:
         if self.switched:
@@ -265,7 +292,7 @@ class ContrastiveMutual(Method):
         if self.strong is None and done >= self.choose_at:
             self._choose(dice)
         if self.strong is not None and done >= self.teacher_from and not math.isnan(dice[self.strong]):
-            self.teacher.see(dice[self.strong], self.networks[self.strong])
+            self.teacher.see(dice[self.strong], self._served[self.strong])
 
     def _choose(self, dice: Sequence[float]) -> None:
         known = [-1.0 if math.isnan(d) else d for d in dice]
@@ -289,11 +316,13 @@ class ContrastiveMutual(Method):
             logger.warning("Re-learning begins before the teacher's pool is full (%d of %d validations, and one more): "
                            "the teacher is the network of %s as it is now.",
                            len(self.teacher.pool), self.teacher.size, self.channels[self.strong])  # fmt: skip
-            self.teacher.copy(self.networks[self.strong])
+            self.teacher.copy(self._served[self.strong])
         self.weights_at_switch.copy_(self._weights())
         self.switched = True
 
     def after_step(self, progress: Progress) -> None:
+        for network, average in zip(self.networks, self.averages, strict=True):
+            average.follow(network)  # type: ignore[operator]
         if self.switched and progress.step == progress.steps - 1:
             distances = ", ".join(
                 f"{name} {m:.2e}" for name, m in zip(self.channels, self._moved().tolist(), strict=True)
@@ -311,7 +340,11 @@ class ContrastiveMutual(Method):
     # what the trainer sees
 
     def serving(self) -> dict[str, nn.Module]:
-        return dict(zip(self.channels, self.networks, strict=True))
+        return dict(zip(self.channels, self._served, strict=True))
+
+    @property
+    def _served(self) -> list[nn.Module]:
+        return [average.network for average in self.averages] if self.serve == "average" else list(self.networks)  # type: ignore[misc]
 
     def watch(self) -> dict[str, Tensor]:
         return self._watched
@@ -321,6 +354,11 @@ class ContrastiveMutual(Method):
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         self.strong, self.switched = state["strong"], state["switched"]
+
+
+def _among(name: str, value: str, *known: str) -> None:
+    if value not in known:
+        raise ValueError(f"{name} is one of {list(known)}, got {value!r}")
 
 
 def _check(channels: Sequence[str], strong: str) -> None:
