@@ -25,6 +25,7 @@ from custom.cohort.facts import Facts
 from custom.cohort.record import Record
 from custom.dice import class_dice, mean_dice
 from custom.errors import UserError
+from custom.inference.state_dict import WeightsError, load
 from custom.networks.probabilities import Probabilities, probabilities_of
 
 from .form import unfit
@@ -39,7 +40,7 @@ class NoWeights(UserError, FileNotFoundError):
 
 
 class WrongWeights(UserError, ValueError):
-    """A file of weights that is not of this bundle's network."""
+    """A file of weights that is damaged, or not of this bundle's network."""
 
 
 class UnfitScan(UserError, ValueError):
@@ -226,12 +227,9 @@ class Served:
     def _load(self, path: Path) -> nn.Module:
         network = self.new_network()
         try:
-            network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-        except Exception as error:  # torch's, the unpickler's, a zip archive's: none of them loads
-            reason = str(error).splitlines()[-1].strip()
-            raise WrongWeights(
-                f"{path} does not fit the network of {self.root.name} ({reason}). Nothing was loaded"
-            ) from error
+            load(network, path)
+        except WeightsError as error:
+            raise WrongWeights(f"nothing was loaded: {error}") from error
         return network.to(self.device).eval()
 
 

@@ -16,7 +16,16 @@ from torch import nn
 from trained_bundle import CONFIG, WINDOWS, settings_of, trained
 
 from custom.errors import UserError
-from custom.inference.weight_files import InitialWeights, find, folder, trained_alike
+from custom.evaluation.evaluate import _by_content
+from custom.inference.weight_files import (
+    InitialWeights,
+    LoadWeights,
+    WeightsError,
+    find,
+    folder,
+    load_weights,
+    trained_alike,
+)
 from custom.run.config import RunConfig
 from custom.run.trained import changed_since_training, check_trained
 
@@ -70,6 +79,93 @@ def test_a_folder_without_model_pt_is_not_evaluated(tmp_path):
     assert str(error.value) == (
         f"nothing to evaluate: there is no model.pt in {tmp_path / 'eval/bundle/models'} nor in {tmp_path / 'models'}. "
         "Train first, or give the folder of a run with --output_dir."
+    )
+
+
+# files that are damaged, or no weights
+
+
+def flipped(folder: Path, **weights: torch.Tensor) -> Path:
+    """A bit of the last tensor is another: torch reads the file without a word."""
+    torch.save(weights, folder / "w.pt")
+    content = (folder / "w.pt").read_bytes()
+    place = content.rindex(next(reversed(weights.values())).numpy().tobytes())
+    (folder / "w.pt").write_bytes(content[:place] + bytes([content[place] ^ 64]) + content[place + 1 :])
+    return folder / "w.pt"
+
+
+def half(folder: Path) -> Path:
+    torch.save({"weight": torch.ones(1, 1)}, folder / "w.pt")
+    content = (folder / "w.pt").read_bytes()
+    (folder / "w.pt").write_bytes(content[: len(content) // 2])
+    return folder / "w.pt"
+
+
+def saved(folder: Path, content: Any) -> Path:
+    torch.save(content, folder / "w.pt")
+    return folder / "w.pt"
+
+
+class Code:
+    def __reduce__(self) -> tuple:
+        return (print, ("this ran",))
+
+
+def other_bytes(folder: Path, content: bytes) -> Path:
+    (folder / "w.pt").write_bytes(content)
+    return folder / "w.pt"
+
+
+ONES = {"weight": torch.ones(1, 1), "bias": torch.ones(1)}
+BAD = {
+    "a flipped bit": (lambda f: flipped(f, **ONES), r"a damaged file \(the checksum of w/data/1 is wrong\); .* Copy the"),
+    "half of it": (half, r"a file that is cut short; .* Copy the file once more"),
+    "nothing": (lambda f: other_bytes(f, b""), r"an empty file; .* Copy the file once more"),
+    "a text": (lambda f: other_bytes(f, b"weights"), r"no file of torch\.save; .* Give the model\.pt of a finished"),
+    "code": (lambda f: saved(f, {"weight": Code()}), r"print beside tensors, and ran nothing of it; .* Give the model"),
+    "a checkpoint": (lambda f: saved(f, {"epoch": 3, "state_dict": ONES}),
+                     r"other things than tensors, under 'epoch', 'state_dict'; .* network\.state_dict\(\) gives, alone"),
+    "a list": (lambda f: saved(f, [1]), "a list; expected names and tensors, as a training writes models/model.pt"),
+    "NaN": (lambda f: saved(f, {**ONES, "bias": torch.tensor([torch.nan]).half()}),
+            r"numbers that are not finite in 1 of 2 tensors: bias; .* Take weights of an earlier moment, or train anew"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_files_that_are_damaged_or_no_weights_are_refused_by_name(tmp_path, what, capsys):
+    make, says = BAD[what]
+    bundle = trained(tmp_path / "b").parent
+    file = make(tmp_path).replace(bundle / "models/w.pt")
+    network = nn.Linear(1, 1)
+    engine = Engine(lambda *_: None)
+    LoadWeights(network, file).attach(engine)
+    for call in (lambda: engine.run([0]), lambda: trained_alike(bundle, "models/w.pt", settings_of()),
+                 lambda: _by_content([file])):  # fmt: skip
+        with pytest.raises(WeightsError, match=f"^the weights {file}: found {says}"):
+            call()
+    assert capsys.readouterr().out == ""
+
+
+def test_weights_that_fit_are_loaded_when_the_run_starts(tmp_path):
+    network, engine = nn.Linear(1, 1), Engine(lambda *_: None)
+    LoadWeights(network, saved(tmp_path, ONES)).attach(engine)
+    engine.run([0])
+    assert network(torch.ones(1, 1)).item() == 2
+
+
+def test_weights_of_an_older_form_of_torch_have_no_checksum_and_are_read(tmp_path):
+    torch.save(ONES, tmp_path / "w.pt", _use_new_zipfile_serialization=False)
+    load_weights(nn.Linear(1, 1), tmp_path / "w.pt")
+
+
+def test_weights_of_another_network_say_what_is_missing_and_what_is_of_another_shape(tmp_path):
+    file = saved(tmp_path, {"weight": torch.ones(2, 1), "scale": torch.ones(1)})
+    with pytest.raises(WeightsError) as error:
+        load_weights(nn.Linear(1, 1), file)
+    assert str(error.value) == (
+        f"{file}: these weights do not fit network_def (missing bias; unexpected scale; size mismatch for weight [2, 1] in "
+        "place of [1, 1]). Set widths, channels, classes, dimensions and norm as they were in training, or work inside the "
+        "finished bundle (cd OUTPUT_DIR/bundle)."
     )
 
 

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from ignite.engine import Engine, Events
 from torch import nn
 
@@ -15,14 +14,25 @@ from ..files import located, under
 from ..placeholders import placeholder
 from ..run.config import RunConfig
 from ..run.trained import WINDOWS, changed_since_training, check_trained
+from . import state_dict
+from .state_dict import WeightsError
 
 INITIAL_FREE = ("label_values", "inferer", "patch")  # no weight depends on them
 
+__all__ = [
+    "InitialWeights",
+    "LoadWeights",
+    "NoWeights",
+    "WeightsError",
+    "find",
+    "folder",
+    "load_weights",
+    "trained_alike",
+]
+
 logger = logging.getLogger(__name__)
 
-
-class WeightsError(UserError, ValueError):
-    """Weights do not fit the network, or none read the modality of a case."""
+OUTPUT = "eval"  # below the bundle: where the configs' own output_dir is
 
 
 class NoWeights(UserError, FileNotFoundError):
@@ -36,14 +46,15 @@ def find(bundle_root: str | Path, name: str = "model.pt") -> str:
         NoWeights: neither is there, or something lies in the place of one.
     """
     root = Path(bundle_root)
-    places = [root / "eval" / "bundle" / "models" / name, root / "models" / name]
+    places = [root / OUTPUT / "bundle" / "models" / name, root / "models" / name]
     for path, whose in zip(places, ("of the last training", "shipped with the bundle"), strict=True):
         refuse_placeholder(path)
         if path.is_file():
             logger.info("Weights: %s, %s.", path, whose)
             return str(path)
     raise NoWeights(
-        f"no weights: neither {places[0]} nor {places[1]} exists. Train first, or give them with --model_file."
+        f"no weights: neither {places[0].resolve()} nor {places[1].resolve()} exists. Train first, "
+        "or give them with --model_file."
     )
 
 
@@ -58,12 +69,14 @@ def trained_alike(root: str | Path, path: str | Path, config: RunConfig) -> Path
     Raises:
         NoWeights: nothing is there, or something lies in their place.
         TrainedOtherwiseError: the bundle around the weights was trained under other settings.
+        WeightsError: the file is damaged, or holds no weights; see :func:`.state_dict.read`.
     """
     path = located(Path(root) / Path(path).expanduser())
     refuse_placeholder(path)
     if not path.is_file():
         raise NoWeights(f"no weights: {path} does not exist. Give a file of weights with --model_file.")
     check_trained(path.parents[1], config, WINDOWS)
+    state_dict.read(path)  # before an image is
     return path
 
 
@@ -136,20 +149,33 @@ class InitialWeights:
                            "\n  ".join(found))  # fmt: skip
 
 
+class LoadWeights:
+    """Handler: load the weights that serve, when the run starts.
+
+    Args:
+        network: that gets them.
+        file: of the weights.
+
+    Raises:
+        WeightsError, NoWeights: at the start, as :func:`load_weights`.
+    """
+
+    def __init__(self, network: nn.Module, file: str | Path) -> None:
+        self.network, self.file = network, Path(file)
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.STARTED, self._load)
+
+    def _load(self) -> None:
+        load_weights(self.network, self.file)
+
+
 def load_weights(network: nn.Module, path: Path) -> None:
     """Load a file of weights.
 
     Raises:
-        WeightsError: they do not fit the network.
+        WeightsError: they are damaged or none, or do not fit the network; see :mod:`.state_dict`.
         NoWeights: something lies in their place.
     """
     refuse_placeholder(path)
-    weights = torch.load(path, map_location="cpu", weights_only=True)
-    try:
-        network.load_state_dict(weights)
-    except (RuntimeError, TypeError) as error:
-        raise WeightsError(
-            f"{path}: these weights do not fit network_def ({str(error).splitlines()[-1].strip()}). Set widths, "
-            "channels, classes, dimensions and norm as they were in training, or evaluate inside the finished bundle "
-            "(cd OUTPUT_DIR/bundle)."
-        ) from error
+    state_dict.load(network, path)
