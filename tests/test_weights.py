@@ -61,7 +61,7 @@ def test_no_weights_says_where_they_were_looked_for_and_what_to_do(tmp_path):
 
 def test_the_run_in_output_dir_is_evaluated_before_the_bundle_itself(tmp_path):
     own = touch(tmp_path / "models/model.pt")
-    assert folder(tmp_path, "eval") == str(Path(own).parent)
+    assert folder(tmp_path, "eval") == folder(tmp_path, tmp_path / "eval") == str(Path(own).parent)
     run = touch(tmp_path / "eval/bundle/models/model.pt")
     assert folder(tmp_path, "eval") == str(Path(run).parent)
 
@@ -80,6 +80,22 @@ def test_a_folder_without_model_pt_is_not_evaluated(tmp_path):
         f"nothing to evaluate: there is no model.pt in {tmp_path / 'eval/bundle/models'} nor in {tmp_path / 'models'}. "
         "Train first, or give the folder of a run with --output_dir."
     )
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_shipped_weights_are_not_scored_in_the_place_of_a_run_that_is_not_there(tmp_path, own):
+    """The tables of a folder that is misspelt, or whose training has not begun, would be of other weights."""
+    if own:
+        touch(tmp_path / "models/model.pt")
+    (tmp_path / "runs/b").mkdir(parents=True)
+    for name, found in (("a", "nothing, it does not exist"), ("b", "no run")):
+        with pytest.raises(FileNotFoundError) as error:
+            folder(tmp_path, f"runs/{name}")
+        other = f"; for the bundle's own weights add --models_dir {tmp_path / 'models'}" if own else ""
+        assert str(error.value) == (
+            f"nothing to evaluate: --output_dir {tmp_path / 'runs' / name} holds {found}; expected bundle/models/model.pt "
+            f"in it. Give the output_dir of a run, or train into it first{other}."
+        )
 
 
 # files that are damaged, or no weights

@@ -81,21 +81,31 @@ def trained_alike(root: str | Path, path: str | Path, config: RunConfig) -> Path
 
 
 def folder(bundle_root: str | Path, output_dir: str | Path) -> str:
-    """The ``models`` folder to evaluate: of the run in ``output_dir``, else of the bundle itself (a finished run's).
+    """The ``models`` folder to evaluate: of the run in ``output_dir``. Where that is ``eval`` in the bundle, as its configs have
+    it, and no run is there, the bundle's own (a finished run's, or shipped).
 
     Raises:
-        NoWeights: neither holds a ``model.pt``, or something lies in the place of one.
+        NoWeights: there is no ``model.pt``, or something lies in its place; also where ``output_dir`` is another folder, which
+            would be scored under a wrong name.
     """
-    root = Path(bundle_root)
-    places = [under(root, output_dir) / "bundle" / "models", root / "models"]
-    for path, whose in zip(places, ("of the run in output_dir", "the bundle's own"), strict=True):
+    root, output = Path(bundle_root), under(bundle_root, output_dir)
+    own, run = root.resolve() / "models", output / "bundle" / "models"
+    by_default = output == under(root, OUTPUT)
+    places = {run: "of the run in output_dir"} | ({own: "the bundle's own"} if by_default else {})
+    for path, whose in places.items():
         refuse_placeholder(path / "model.pt")
         if (path / "model.pt").is_file():
             logger.info("Weights: %s, %s.", path, whose)
             return str(path)
+    if by_default:
+        raise NoWeights(
+            f"nothing to evaluate: there is no model.pt in {run} nor in {own}. Train first, or give the "
+            "folder of a run with --output_dir."
+        )
+    otherwise = f"; for the bundle's own weights add --models_dir {own}" if (own / "model.pt").is_file() else ""
     raise NoWeights(
-        f"nothing to evaluate: there is no model.pt in {places[0]} nor in {places[1]}. Train first, or give the "
-        "folder of a run with --output_dir."
+        f"nothing to evaluate: --output_dir {output} holds {'no run' if output.is_dir() else 'nothing, it does not exist'}; "
+        f"expected bundle/models/model.pt in it. Give the output_dir of a run, or train into it first{otherwise}."
     )
 
 
