@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import ROOT, TINY, each_bundle
 from ignite.engine import Engine
-from monai.bundle import ConfigParser
+from monai.bundle import ConfigParser, run
 from torch import nn
 from trained_bundle import CONFIG, WINDOWS, settings_of, trained
 
@@ -96,6 +96,31 @@ def test_shipped_weights_are_not_scored_in_the_place_of_a_run_that_is_not_there(
             f"nothing to evaluate: --output_dir {tmp_path / 'runs' / name} holds {found}; expected bundle/models/model.pt "
             f"in it. Give the output_dir of a run, or train into it first{other}."
         )
+
+
+@pytest.fixture
+def away(tmp_path, bundle_cwd, monkeypatch):
+    """A bundle, and another folder that a command runs in; returns the bundle's configs."""
+    bundle = shutil.copytree(ROOT / "bundles/mean_teacher", tmp_path / "b", symlinks=True)
+    (bundle / "scripts").unlink()
+    bundle_cwd(ROOT / "bundles/mean_teacher")  # whose scripts are found
+    monkeypatch.chdir(tmp_path)
+    return bundle / "configs"
+
+
+@pytest.mark.parametrize("files", [["inference.yaml"], ["train.yaml", "evaluate.yaml"]])
+def test_a_config_that_is_called_from_elsewhere_says_which_bundle_has_its_weights(tmp_path, away, files):
+    with pytest.raises(RuntimeError) as error:
+        run(config_file=[str(away / name) for name in files], run_id="run", logging_file=False)
+    causes = []
+    cause: BaseException | None = error.value
+    while cause is not None:
+        causes.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    (text,) = {str(cause) for cause in causes if type(cause).__name__ == "NoWeights"}
+    here = tmp_path / "eval/bundle/models"
+    assert str(here) in text
+    assert f" {away.parent}, which the config file belongs to, has weights: cd {away.parent}, or --bundle_root " in text
 
 
 # files that are damaged, or no weights

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ignite.engine import Engine, Events
+from monai.utils import ensure_tuple
 from torch import nn
 
 from ..errors import UserError
 from ..files import located, under
 from ..placeholders import placeholder
 from ..run.config import RunConfig
+from ..run.overrides import callers, overrides_and_files
 from ..run.trained import WINDOWS, changed_since_training, check_trained
 from . import state_dict
 from .state_dict import WeightsError
@@ -53,7 +55,7 @@ def find(bundle_root: str | Path, name: str = "model.pt") -> str:
             logger.info("Weights: %s, %s.", path, whose)
             return str(path)
     raise NoWeights(
-        f"no weights: neither {places[0].resolve()} nor {places[1].resolve()} exists. Train first, "
+        f"no weights: neither {places[0].resolve()} nor {places[1].resolve()} exists. {_elsewhere(root, name)}Train first, "
         "or give them with --model_file."
     )
 
@@ -99,7 +101,7 @@ def folder(bundle_root: str | Path, output_dir: str | Path) -> str:
             return str(path)
     if by_default:
         raise NoWeights(
-            f"nothing to evaluate: there is no model.pt in {run} nor in {own}. Train first, or give the "
+            f"nothing to evaluate: there is no model.pt in {run} nor in {own}. {_elsewhere(root)}Train first, or give the "
             "folder of a run with --output_dir."
         )
     otherwise = f"; for the bundle's own weights add --models_dir {own}" if (own / "model.pt").is_file() else ""
@@ -107,6 +109,18 @@ def folder(bundle_root: str | Path, output_dir: str | Path) -> str:
         f"nothing to evaluate: --output_dir {output} holds {'no run' if output.is_dir() else 'nothing, it does not exist'}; "
         f"expected bundle/models/model.pt in it. Give the output_dir of a run, or train into it first{otherwise}."
     )
+
+
+def _elsewhere(root: Path, name: str = "model.pt") -> str:
+    """Where the bundle of the config file that runs has weights and ``root`` has none: what to do about it."""
+    _, arguments = callers()
+    files = overrides_and_files(arguments)[1] if arguments else ()
+    for file in ensure_tuple(files)[:1]:
+        bundle = Path(str(file)).resolve().parents[1]
+        models = (bundle / OUTPUT / "bundle" / "models", bundle / "models")
+        if bundle != root.resolve() and any((path / name).is_file() for path in models):
+            return f"{bundle}, which the config file belongs to, has weights: cd {bundle}, or --bundle_root {bundle}. "
+    return ""
 
 
 def refuse_placeholder(path: Path) -> None:
