@@ -24,6 +24,7 @@ from custom.cohort.case import Case
 from custom.cohort.facts import Facts
 from custom.cohort.record import Record
 from custom.dice import class_dice, mean_dice
+from custom.distributed import local_device
 from custom.errors import UserError
 from custom.inference.state_dict import WeightsError, load
 from custom.networks.probabilities import Probabilities, probabilities_of
@@ -60,11 +61,11 @@ class Served:
 
     Args:
         root: the bundle's folder, with ``configs``, ``scripts`` and ``models``.
-        device: where the network runs.
+        device: where the network runs; None: on a GPU where there is one, as in the bundle's own inference.
     """
 
-    def __init__(self, root: str | Path, device: str = "cpu") -> None:
-        self.root, self.device = Path(root), torch.device(device)
+    def __init__(self, root: str | Path, device: str | None = None) -> None:
+        self.root, self.device = Path(root), torch.device(device) if device else local_device()
         self._package = _import_scripts(self.root / "scripts")
         self.metadata: dict[str, Any] = json.loads((self.root / "configs/metadata.json").read_text(encoding="utf-8"))
         config = _renamed(ConfigParser.load_config_file(self.root / "configs/inference.yaml"), self._package.__name__)

@@ -239,6 +239,13 @@ def test_without_weights_it_says_what_to_do(tmp_path: Path, image: Path) -> None
         served.predict(image)
 
 
+def test_the_network_runs_where_the_bundles_own_inference_would_run_it(bundle: Path, monkeypatch) -> None:
+    for there, device in ((True, "cuda:0"), (False, "cpu")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
+        assert Served(bundle).device == torch.device(device)
+        assert Served(bundle, "cpu").device == torch.device("cpu")
+
+
 @pytest.mark.fault("10", "a pickle with a payload as weights of the annotation server")
 def test_weights_that_are_none_are_refused_and_not_run(bundle: Path, image: Path, tmp_path: Path) -> None:
     class Payload:
