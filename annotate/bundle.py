@@ -24,7 +24,9 @@ from custom.cohort.case import Case
 from custom.cohort.facts import Facts
 from custom.cohort.record import Record
 from custom.dice import class_dice, mean_dice
+from custom.distributed import local_device
 from custom.errors import UserError
+from custom.inference.state_dict import WeightsError, load
 from custom.networks.probabilities import Probabilities, probabilities_of
 
 from .form import unfit
@@ -39,7 +41,7 @@ class NoWeights(UserError, FileNotFoundError):
 
 
 class WrongWeights(UserError, ValueError):
-    """A file of weights that is not of this bundle's network."""
+    """A file of weights that is damaged, or not of this bundle's network."""
 
 
 class UnfitScan(UserError, ValueError):
@@ -59,11 +61,11 @@ class Served:
 
     Args:
         root: the bundle's folder, with ``configs``, ``scripts`` and ``models``.
-        device: where the network runs.
+        device: where the network runs; None: on a GPU where there is one, as in the bundle's own inference.
     """
 
-    def __init__(self, root: str | Path, device: str = "cpu") -> None:
-        self.root, self.device = Path(root), torch.device(device)
+    def __init__(self, root: str | Path, device: str | None = None) -> None:
+        self.root, self.device = Path(root), torch.device(device) if device else local_device()
         self._package = _import_scripts(self.root / "scripts")
         self.metadata: dict[str, Any] = json.loads((self.root / "configs/metadata.json").read_text(encoding="utf-8"))
         config = _renamed(ConfigParser.load_config_file(self.root / "configs/inference.yaml"), self._package.__name__)
@@ -226,12 +228,9 @@ class Served:
     def _load(self, path: Path) -> nn.Module:
         network = self.new_network()
         try:
-            network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-        except Exception as error:  # torch's, the unpickler's, a zip archive's: none of them loads
-            reason = str(error).splitlines()[-1].strip()
-            raise WrongWeights(
-                f"{path} does not fit the network of {self.root.name} ({reason}). Nothing was loaded"
-            ) from error
+            load(network, path)
+        except WeightsError as error:
+            raise WrongWeights(f"nothing was loaded: {error}") from error
         return network.to(self.device).eval()
 
 

@@ -24,6 +24,11 @@ class Form(Protocol):
     fill_nonfinite: bool
     spacing_mm: Sequence[float] | float | None
 
+    @property
+    def segments(self) -> dict[str, int]:
+        """Names of the classes and their values in label files, in the order of the values."""
+        ...
+
 
 def unfit(case: Case, form: Form, facts: Mapping[str, Facts], values: Sequence[int] = ()) -> str:
     """What is wrong with an image, and its label where there is one, in the words of the cohort check; empty where nothing is.

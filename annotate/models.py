@@ -41,6 +41,12 @@ def recommended() -> str:
     return found[0]
 
 
+def expanded(model: str) -> str:
+    """The model with the ``~`` of its path as the folder that it stands for: make and ``--model=`` leave it as it is."""
+    method, colon, path = model.rpartition(":")
+    return f"{method}{colon}{Path(path).expanduser()}" if path.startswith("~") else model
+
+
 def source_of(model: str) -> str:
     """Return what the record of version 0001 says of where a model came from."""
     return f"as shipped: {Path(model).resolve() if Path(model).is_dir() else model}"

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from custom.cohort.words import plural
 from custom.errors import UserError, nearest
 
 SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".png", ".jpg", ".jpeg")  # of images that are read here
@@ -145,6 +146,30 @@ def _segments(value: Any, classes: Sequence[str]) -> bool:
             for segment in value
         )
     )
+
+
+def judge_names(segments: Sequence[Mapping[str, Any]], classes: Sequence[str], found: Collection[float]) -> None:
+    """Refuse a segment that has voxels and no class's name: its number says where it stood, not what was drawn.
+
+    Args:
+        segments: ``{name, idx}`` each, as :func:`label_rules` judged them.
+        classes: names, background first, in the order of their values.
+        found: the numbers that the label's voxels have.
+
+    Raises:
+        BadRequest: names these segments, the classes, and what to do.
+    """
+    known = [name.lower() for name in classes[1:]]
+    odd = [
+        f"{shown(name)} (number {segment['idx']}){nearest(name.lower(), known)}"
+        for segment in segments
+        if (name := segment["name"]).lower() not in known and segment["idx"] != 0 and segment["idx"] in found
+    ]
+    if odd:
+        raise BadRequest(
+            f"label: found voxels of {plural(len(odd), 'segment')} whose name is no class: {', '.join(odd)}; expected "
+            f"{', '.join(classes[1:])}. Rename each to the class that it shows, in this order, or remove it"
+        )
 
 
 def _offered(config: Mapping[str, Any], *names: str) -> dict[str, Rule]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 
 from custom.errors import UserError
 
 HELD_OUT = 0.2  # share of the scans that validate as soon as they are labelled, and never train
+
+# what the cohort check advises of a scan in two places, where the user has a data list
+_OF_LISTS = re.compile(r"Remove (?:one entry, or set shared_scans to true|it from \w+ or from \w+)")
 
 
 class RoundError(UserError, ValueError):
@@ -22,6 +26,11 @@ class Round:
     labelled: list[str]
     validation: list[str]
     unlabelled: list[str]
+
+
+def of_studies(text: str) -> str:
+    """A fault of the cohort check in words of the app, which has a folder of images in place of a list."""
+    return _OF_LISTS.sub("Take one of the two images, and its label, out of the studies", text)
 
 
 def fraction(name: str) -> float:

@@ -286,9 +286,7 @@ def save_label(fields: Form, asked: Annotated[Query, query(image=check.NAME, tag
     file = upload(fields, "label")
     suffix = check.file_suffix(file.filename, check.LABEL_SUFFIXES, "label")
     with _received(file, f"{image}{suffix}") as path, _computing, errors_as_replies():
-        take_label(
-            path, Path(instance.datastore().get_image_uri(image)), served, numbered=bool(given.get("label_info"))
-        )
+        take_label(path, Path(instance.datastore().get_image_uri(image)), served, given.get("label_info") or ())
         place = Path(settings.MONAI_LABEL_STUDIES) / "labels/final" / path.name
         if place.is_symlink():  # the label goes into the study, not to where a link of the study leads
             place.unlink()

@@ -22,7 +22,7 @@ from pathlib import Path
 import yaml
 
 from annotate import study
-from annotate.models import ROOT, StartError, install, judge_model, judge_source, model_name, recommended
+from annotate.models import ROOT, StartError, expanded, install, judge_model, judge_source, model_name, recommended
 from annotate.uploads import turned
 from custom.cohort.formats.exif import orientation
 from custom.errors import MissingPackages, show_plainly
@@ -72,7 +72,7 @@ def prepare(studies: Path, model: str | None, work: Path | None, name: str = "")
         raise StartError(
             f"--work {work} lies in the studies, which MONAI Label watches. Choose a folder outside of {studies}"
         )
-    model = model or recommended()
+    model = expanded(model or recommended())
     name = name or model_name(model)
     bundle = work / "model" / name
     if bundle.is_dir():

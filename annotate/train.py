@@ -19,7 +19,7 @@ from monailabel.interfaces.datastore import Datastore
 from monailabel.tasks.train.bundle import BundleTrainTask
 
 from annotate.bundle import FINAL, Served
-from annotate.rounds import Round, plan
+from annotate.rounds import Round, RoundError, of_studies, plan
 from annotate.versions import Versions
 from custom.errors import UserError, show_plainly
 from custom.files import write_text
@@ -94,7 +94,8 @@ class BundleTrain(BundleTrainTask):
             scans there were in each stream.
 
         Raises:
-            UserError: see :func:`~annotate.rounds.plan`; the bundle's own check of the scans; another process trains here.
+            UserError: see :func:`~annotate.rounds.plan`; the bundle's own check of the scans, in words of the app; another
+                process trains here.
         """
         show_plainly()
         alone = "local_rank" in request  # in a process of its own, that the server started
@@ -115,7 +116,10 @@ class BundleTrain(BundleTrainTask):
             result = self._train(asked, datastore)
         except BaseException as error:
             cause = next((e for e in _chain(error) if _is_users(e)), error)
-            self._note(status="ERROR", message=str(cause), seconds=round(time.monotonic() - start, 1))
+            text = of_studies(str(cause))
+            self._note(status="ERROR", message=text, seconds=round(time.monotonic() - start, 1))
+            if text != str(cause):
+                raise RoundError(text) from error
             raise
         self._note(status="DONE", **result, seconds=round(time.monotonic() - start, 1))
         logger.info("%s", result["message"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from custom.cohort.label_formats import OF_FILES, OF_PICTURES, smallest
 from custom.cohort.reader import is_nifti
 
 from .form import Form, unfit
-from .requests_check import BadRequest
+from .requests_check import BadRequest, judge_names
 
 MAX_VOXELS = 2**29  # of an upload; 1 GiB as int16
 
@@ -30,22 +30,24 @@ def judge_image(image: Path, form: Form) -> None:
     _judge(Case("upload", image.name, image.name, {"": str(image)}, ""), form, {str(image): _read(image)})
 
 
-def take_label(label: Path, image: Path, form: Form, numbered: bool = False) -> None:
+def take_label(label: Path, image: Path, form: Form, segments: Sequence[Mapping[str, Any]] = ()) -> None:
     """Read a label to its end, and its image; a label from a program that numbers its segments gets the task's values.
 
     Args:
-        numbered: its values are 1, 2, ... in the order of the task's values above 0, as 3D Slicer writes segments; else they
-            are those values.
+        segments: ``{name, idx}`` each, as 3D Slicer sends them: the label's values are 1, 2, ... in the order of the task's
+            values above 0; none: they are those values.
 
     Raises:
-        BadRequest: it cannot be read, is not on the image's grid, or has a value that is no class.
+        BadRequest: it cannot be read, is not on the image's grid, or has a value that is no class; a segment with voxels has
+            no class's name.
     """
     values = sorted(form.label_values)
     numbers = list(range(len(values)))
     facts = {str(image): _read(image), str(label): _read(label)}
     case = Case("upload", image.name, image.name, {"": str(image)}, str(label))
-    _judge(case, form, facts, numbers if numbered else form.label_values)
-    if numbered and numbers != values:
+    _judge(case, form, facts, numbers if segments else form.label_values)
+    judge_names(segments, list(form.segments), [value for value, _ in facts[str(label)].values or ()])
+    if segments and numbers != values:
         _renumber(label, values)
 
 

@@ -30,7 +30,7 @@ _NOT_RUN = {"mlflow", "jsonschema", "onnx", "onnxscript", "packaging"}
 INITIALIZE = """\
 initialize:                # `scripts` is this bundle's, wherever it is called from and whichever bundle was used before
 - "$__import__('sys').path.insert(0, str(next(f.frame.f_locals['self'] for f in __import__('inspect').stack(0) if 'config_root_path' in getattr(f.frame.f_locals.get('self'), '__dict__', ())).config_root_path.resolve().parent))"
-- "$[m.pop(name) for m in [__import__('sys').modules] for name in [*m] if name.split('.')[0] == 'scripts' and not str(getattr(m[name], '__file__', '')).startswith(__import__('sys').path[0] + '/scripts/')]"
+- "$[m.pop(name) for m in [__import__('sys').modules] for name in [*m] if name.split('.')[0] == 'scripts' and not str(getattr(m[name], '__file__', '')).startswith(__import__('os').path.join(__import__('sys').path[0], 'scripts', ''))]"
 
 """  # noqa: E501
 

@@ -1,7 +1,8 @@
 """What an unpacked bundle must be before it takes its place.
 
 A bundle is code: ``scripts/`` and expressions in its configs run when it is used, and no check here changes that. What
-is refused is code where nobody looks for it, in a file of weights.
+is refused is code where nobody looks for it, in a file of weights. ``model.ts`` and ``model.onnx`` are programs and are not
+judged: nothing here opens them.
 """
 
 from __future__ import annotations

@@ -217,7 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     dist, cards = folder / RELEASE / "dist", folder / RELEASE / "cards"
     build([card.name], dist, base_url, cards)
     print(f"{dist / card.release}.zip, {dist / 'SHA256SUMS'}. Look at it, then put both where they can be fetched:\n")
-    print(f"    python -m distribution.download {card.name} --from file://{shlex.quote(str(dist))}")
+    print(f"    python -m distribution.download {card.name} --from {shlex.quote(str(dist))}")
     print(f"    python -m distribution.publish {card.name} --to hf:OWNER/NAME --dry-run --dist {shlex.quote(str(dist))} "
           f"--cards {shlex.quote(str(cards))}")  # fmt: skip
 

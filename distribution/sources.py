@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 from packaging.version import InvalidVersion, Version
@@ -14,7 +15,7 @@ from custom.errors import UserError, nearest
 
 GITHUB = "https://github.com"
 HUGGING_FACE = "https://huggingface.co"
-FORMS = "http(s)://HOST/FOLDER, file:///FOLDER, github:OWNER/NAME@TAG or hf:OWNER/NAME"
+FORMS = "http(s)://HOST/FOLDER, file:///FOLDER, github:OWNER/NAME@TAG, hf:OWNER/NAME or a folder of this machine"
 SUMS = "SHA256SUMS"
 
 _PLACE = re.compile(r"(github|hf):([\w.-]+/[\w.-]+)(?:@([\w./+-]+))?", re.ASCII)
@@ -47,7 +48,8 @@ def folder_url(source: str) -> str:
 
     Args:
         source: an address with http, https or file; ``github:OWNER/NAME@TAG``, the files of a release;
-            ``hf:OWNER/NAME``, a model page, or ``hf:OWNER/NAME@REVISION`` (``HF_ENDPOINT`` names another server).
+            ``hf:OWNER/NAME``, a model page, or ``hf:OWNER/NAME@REVISION`` (``HF_ENDPOINT`` names another server); the path of
+            a folder, also behind ``file://`` as it is, without its ``#`` and ``%`` quoted.
 
     Raises:
         SourceError: none of these.
@@ -58,6 +60,9 @@ def folder_url(source: str) -> str:
     if place and place[1] == "hf":
         server = os.environ.get("HF_ENDPOINT", HUGGING_FACE).rstrip("/")
         return f"{server}/{place[2]}/resolve/{quote(place[3] or 'main', safe='')}"
+    there = Path(source.removeprefix("file://")).expanduser()
+    if there.is_dir() and (there.is_absolute() or not source.startswith("file:")):
+        return there.resolve().as_uri()
     parts = urlsplit(source)
     if parts.scheme in ("http", "https") and parts.netloc and not parts.query and not parts.fragment:
         return source.rstrip("/")

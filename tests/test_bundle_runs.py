@@ -59,7 +59,8 @@ def test_a_run_is_complete_by_itself(bundle, run_bundle, phantoms, tmp_path, cap
     networks = json.loads((finished / "run.json").read_text(encoding="utf-8"))["networks"]
     assert scored == sorted([*networks, *[f"{name}_final" for name in networks]])
 
-    run_bundle(finished, "run", both, output_dir=str(tmp_path / "eval"))
+    own = {"output_dir": str(tmp_path / "eval"), "models_dir": str(finished / "models")}
+    run_bundle(finished, "run", both, **own)
     rows = (tmp_path / "eval/evaluation/test/model.csv").read_text(encoding="utf-8").splitlines()
     assert len(rows) == 1 + 3
     assert "hd95_mm_mean" in rows[0]

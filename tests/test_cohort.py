@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ from conftest import ROOT
 from custom.cohort import data_list as cohort
 from custom.cohort.data_list import only, read, references
 from custom.cohort.errors import CohortError
-from custom.cohort.folders import images
-from custom.cohort.found import scans_of
+from custom.cohort.folders import images, images_alone
+from custom.cohort.found import not_read, scans_of
 from custom.cohort.names import stem
 from custom.cohort.overlaps import judge_list
 
@@ -350,6 +351,26 @@ def test_a_folder_without_images_is_refused_with_what_was_expected(tmp_path):
         images(tmp_path)
     with pytest.raises(CohortError, match=r"in a subfolder for each of \['t1', 'flair'\]\. Give"):
         images(tmp_path / "absent", ["t1", "flair"])
+
+
+@pytest.mark.parametrize("find", [images, partial(images_alone, channels=["t1"])])
+def test_an_image_in_place_of_its_folder_is_told_as_what_it_is(tmp_path, find):
+    fill(tmp_path, "p1.nii.gz")
+    with pytest.raises(CohortError) as error:
+        find(tmp_path / "p1.nii.gz")
+    assert str(error.value) == (
+        f"dataset_dir {tmp_path}/p1.nii.gz is a file, expected a folder of images. Give the folder that it lies in, "
+        f"--dataset_dir {tmp_path}, or another one for this image alone"
+    )
+
+
+def test_the_voxels_that_a_mhd_names_are_a_part_of_it(tmp_path, caplog):
+    for name, voxels in (("c", "c.raw"), ("d", "sub.zraw"), ("e", "gone.raw")):
+        (tmp_path / f"{name}.mhd").write_text(f"ObjectType = Image\nElementDataFile = {voxels}\n")
+    fill(tmp_path, "c.raw", "sub.zraw", "other.raw")
+    assert [Path(entry["image"]).name for entry in images(tmp_path)] == ["c.mhd", "d.mhd", "e.mhd"]
+    assert caplog.messages == [f"Not read in {tmp_path}, no image and no folder of a DICOM series: other.raw"]
+    assert not_read([tmp_path]) == ["not read, no image and no folder of a DICOM series: other.raw"]
 
 
 def test_references_put_the_label_aside_and_the_channels_in_order():

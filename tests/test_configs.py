@@ -149,8 +149,7 @@ def test_a_new_method_is_a_file_a_fragment_and_a_page(tmp_path, phantoms, bundle
     both = ["configs/train.yaml", "scripts/tasks/phantom_2d.yaml"]
     out = run_bundle(bundle, "training", both, **TINY, axis=3)
     assert "term/mirror" in (out / "metrics.csv").read_text()
-    run_bundle(
-        out / "bundle", "run", ["configs/train.yaml", "configs/evaluate.yaml"], output_dir=str(tmp_path / "again")
-    )
+    own = {"output_dir": str(tmp_path / "again"), "models_dir": str(out / "bundle/models")}
+    run_bundle(out / "bundle", "run", ["configs/train.yaml", "configs/evaluate.yaml"], **own)
     assert "model" in json.loads((tmp_path / "again/evaluation/test/summary.json").read_text())
     assert yaml.safe_load((out / "bundle/configs/train.yaml").read_text())["axis"] == 3

@@ -42,9 +42,21 @@ def test_each_source_has_one_folder_of_archives(source, folder, monkeypatch):
     assert sources.folder_url(source) == folder
 
 
+@pytest.mark.parametrize("name", ["dist", "a b", "a#b", "a%41b", "ä"])
+def test_a_folder_of_this_machine_is_named_by_its_path(tmp_path, monkeypatch, name):
+    """As a shell writes it: ``--from file://$PWD/dist`` too, whatever stands in the path."""
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "SHA256SUMS").write_text(f"{'0' * 64}  {NAME}_v1.0.zip\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for source in (name, f"~/{name}", f"{tmp_path}/{name}/", f"file://{tmp_path}/{name}", (tmp_path / name).as_uri()):
+        where = sources.folder_url(source)
+        assert (where, find(NAME, source).url) == ((tmp_path / name).as_uri(), f"{where}/{NAME}_v1.0.zip"), source
+
+
 @pytest.mark.parametrize(
-    "source", ["dist", "/dist", "ftp://host/a", "github:owner/name", "github:owner@v1", "hf:name", "http://", "file:a",
-               "http://host/a?b=c", "github:owner/name@v1\nx"]
+    "source", ["no-such-folder", "/no-such-folder", "ftp://host/a", "github:owner/name", "github:owner@v1", "hf:name",
+               "http://", "file:a", "http://host/a?b=c", "github:owner/name@v1\nx"]
 )  # fmt: skip
 def test_another_source_is_refused_with_the_forms_that_there_are(source):
     with pytest.raises(UserError, match=re.escape("It is one of http(s)://HOST/FOLDER, file:///FOLDER")):

@@ -92,7 +92,8 @@ def test_volumes_thinner_than_the_patch_train_and_are_evaluated_whole(bundle, ru
     assert all(0 <= float(v) <= 1 for k, v in epochs(out)[-1].items() if k.startswith("val/") and "dice" in k)
     finished = out / "bundle"
     files = ["configs/train.yaml", "configs/evaluate.yaml"]
-    run_bundle(finished, "run", files, output_dir=str(tmp_path / "eval"), workers=0)
+    own = {"output_dir": str(tmp_path / "eval"), "models_dir": str(finished / "models")}
+    run_bundle(finished, "run", files, **own, workers=0)
     with (tmp_path / "eval/evaluation/test/model.csv").open(newline="") as file:
         (row,) = csv.DictReader(file)
     assert 0 <= float(row["dice_mean"]) <= 1

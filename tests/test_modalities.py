@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from custom.cohort.errors import CohortError
 from custom.cohort.folders import images_alone, paths_alone
 from custom.inference.network_of_case import NetworkOfCase, WeightsError
+from custom.inference.saving import SavePredictiond
 from custom.methods import Method
 from custom.networks import OneChannel, UNet
 from custom.networks.one_channel import channel_of, reads
@@ -401,6 +402,19 @@ def test_images_of_one_modality_lie_in_the_folder_itself(infer_with_bundle, phan
     shutil.copy(phantoms / "phantom_two_channels/images/p000_second.nii.gz", tmp_path / "images/a.nii.gz")
     found = infer_with_bundle(tmp_path / "images", tmp_path / "preds", modality="second")
     assert list(found) == ["a_second_pred.nii.gz"]
+
+
+def test_an_image_has_one_prediction_whether_its_modality_is_asked_for_or_not(tmp_path):
+    """Its name says the modality already; in a folder of the modality p1 and p1_t1ce may be two scans."""
+    asked, auto = (SavePredictiond(tmp_path, [0, 1], postfix) for postfix in ("t1ce_pred", "pred"))
+    assert (
+        asked.path_of("images/p1_t1ce.nii.gz")
+        == auto.path_of("images/p1_t1ce.nii.gz")
+        == tmp_path / "p1_t1ce_pred.nii.gz"
+    )
+    assert asked.path_of("images/p1.nii.gz") == asked.path_of("t1ce/p1.nii.gz") == tmp_path / "p1_t1ce_pred.nii.gz"
+    assert asked.path_of("t1ce/p1_t1ce.nii.gz") == tmp_path / "p1_t1ce_t1ce_pred.nii.gz"
+    assert SavePredictiond(tmp_path, [0, 1], "seg").path_of("p1_seg.nii.gz") == tmp_path / "p1_seg_seg.nii.gz"
 
 
 def test_an_image_of_no_known_modality_is_refused_with_what_to_say(infer_with_bundle, phantoms, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from custom.errors import UserError
 from custom.networks import UNet, place
 
 
@@ -66,3 +67,16 @@ def test_networks_lie_channels_last_and_compute_the_same(dims, form, norm):
     placed = place(network, "cpu")
     assert placed.down[0][0].weight.is_contiguous(memory_format=form)
     torch.testing.assert_close(placed(image), before)
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "cuda99", torch.device("cuda:99"), "xpu:99"])
+def test_a_device_that_is_not_there_is_named_with_those_that_are(device):
+    with pytest.raises(UserError) as error:
+        place(UNet(2, 1, 3, widths=(4, 8), dropout=0.0), device)
+    gpus = "".join(f", cuda:{number}" for number in range(torch.cuda.device_count()))
+    text = str(error.value)
+    assert text.startswith(f"device {str(device)!r} cannot be used (")
+    assert (
+        f"; found cpu{gpus}. Leave --device out, or name one of these; a GPU that is not among them needs its" in text
+    )
+    assert "\n" not in text

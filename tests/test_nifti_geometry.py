@@ -231,3 +231,26 @@ def test_a_label_without_the_images_unit_is_on_another_grid(cohort):
     for name, voxels, unit in (("images/p2.nii.gz", noise("p2"), 3), ("labels/p2.nii.gz", lump(), 0)):
         write_nifti(cohort.folder / name, voxels, np.diag([35.0, 35, 35, 1]), xyzt_units=unit)
     assert "spacing 35.0x35.0x35.0 against 0.035x0.035x0.035 mm" in cohort.faults()[0]
+
+
+# axes behind that of channels
+
+
+@pytest.mark.parametrize("name", ["a.nii.gz", "a.nii"])
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+def test_trailing_axes_of_one_voxel_are_none(tmp_path, name, kind):
+    """One volume, written with axes of time and of vectors."""
+    affine = affine_ras()
+    write_nifti(tmp_path / "plain.nii", VOXELS[..., None], affine)
+    nib.save(kind(VOXELS[..., None, None, None], affine), tmp_path / name)
+    plain, (facts, image) = read(tmp_path / "plain.nii"), both(tmp_path / name)
+    assert (facts.shape, facts.channels, facts.voxels) == (VOXELS.shape, 1, plain.voxels)
+    np.testing.assert_array_equal(image[0], VOXELS)
+    out = predicted(tmp_path / name, tmp_path / "out.nii.gz")
+    assert read(out).shape == VOXELS.shape
+
+
+@pytest.mark.parametrize("shape", [(5, 4, 3, 1, 2), (5, 4, 3, 2, 2, 1)])
+def test_five_axes_of_more_than_one_voxel_are_refused(tmp_path, shape):
+    write_nifti(tmp_path / "a.nii", np.zeros(shape, np.int16))
+    assert "expected two or three axes, and one of channels" in fault(tmp_path / "a.nii")

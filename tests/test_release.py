@@ -5,6 +5,9 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import ntpath
+import os
+import posixpath
 import re
 import shutil
 import subprocess
@@ -14,6 +17,7 @@ import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from pydoc import ErrorDuringImport
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -28,7 +32,7 @@ from test_bundles import SCHEMA
 
 from custom.run.bundle import OF_ALL_BUNDLES
 from distribution import build as release
-from distribution.assemble import assemble, packages
+from distribution.assemble import INITIALIZE, assemble, packages
 from distribution.cards import CardError, card
 from distribution.packing import digest
 
@@ -305,6 +309,20 @@ def test_inference_is_that_of_the_repository(made, method, run_bundle, phantoms,
     files = [sorted((tmp_path / name).glob("*_pred.*")) for name in ("released", "tree")]
     assert [path.name for path in files[0]] == [path.name for path in files[1]] != []
     assert [path.read_bytes() for path in files[0]] == [path.read_bytes() for path in files[1]]
+
+
+@pytest.mark.parametrize("paths", [ntpath, posixpath])
+def test_scripts_of_another_bundle_are_forgotten_whatever_separates_folders(monkeypatch, paths):
+    _, forget = yaml.safe_load(INITIALIZE)["initialize"]
+    for name in [name for name in sys.modules if name.split(".")[0] == "scripts"]:
+        monkeypatch.delitem(sys.modules, name)
+    for name, root in (("scripts.own", "own"), ("scripts.other", "other")):
+        monkeypatch.setitem(sys.modules, name, SimpleNamespace(__file__=paths.join(root, "scripts", "a.py")))
+    monkeypatch.setattr(sys, "path", ["own", *sys.path])
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "path", paths)
+        eval(forget.removeprefix("$"))  # noqa: S307
+    assert [name for name in sys.modules if name.split(".")[0] == "scripts"] == ["scripts.own"]
 
 
 @plain

@@ -235,9 +235,9 @@ def test_weights_of_another_network_are_refused(tmp_path):
         judge(tmp_path / "models", settings_of())
     text = str(caught.value)
     assert text.startswith(
-        f"{tmp_path / 'models/model.pt'}: these weights do not fit network_def (size mismatch for sharp"
+        f"{tmp_path / 'models/model.pt'}: these weights do not fit network_def (size mismatch for sharpness ["
     )
-    assert ". Set widths, channels, classes, dimensions and norm as they were in training, or evaluate inside" in text
+    assert ". Set widths, channels, classes, dimensions and norm as they were in training, or work inside" in text
 
 
 class Bright(nn.Module):

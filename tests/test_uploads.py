@@ -26,6 +26,10 @@ class Form:
     orientation: str = ""
     spacing_mm: tuple[float, ...] | None = None
 
+    @property
+    def segments(self) -> dict[str, int]:
+        return {f"class {value}": value for value in sorted(self.label_values)}
+
 
 def test_a_nan_is_taken_where_the_bundle_fills_it_and_refused_where_it_does_not(tmp_path):
     voxels = np.random.default_rng(0).normal(size=(4, 5, 6)).astype(np.float32)
@@ -54,6 +58,7 @@ def test_a_picture_that_slicer_shows_otherwise_than_viewers_is_refused(tmp_path)
 
 
 VALUES = [0, 600, 205]  # in the order of the task's classes; 205 is the first segment, 600 the second
+SEGMENTS = [{"name": "class 205", "idx": 1}, {"name": "class 600", "idx": 2}]
 
 
 def drawn(folder: Path, suffix: str, values: list[int]) -> tuple[Path, Path]:
@@ -79,10 +84,10 @@ def drawn(folder: Path, suffix: str, values: list[int]) -> tuple[Path, Path]:
 @pytest.mark.parametrize("suffix", [".nii.gz", ".nii", ".nrrd", ".mha", ".png"])
 def test_segments_get_the_tasks_values_and_files_keep_theirs(tmp_path, suffix):
     form = Form(fill_nonfinite=False, dimensions=2 if suffix == ".png" else 3, label_values=VALUES)
-    for values, numbered in (([0, 1, 2], True), ([0, 205, 600], False)):
+    for values, segments in (([0, 1, 2], SEGMENTS), ([0, 205, 600], [])):
         image, label = drawn(tmp_path, suffix, values)
         before = read(label)
-        take_label(label, image, form, numbered)
+        take_label(label, image, form, segments)
         found = read(label)
         assert [value for value, _ in found.values] == [0, 205, 600]
         assert [count for _, count in found.values] == [count for _, count in before.values]
@@ -92,4 +97,23 @@ def test_segments_get_the_tasks_values_and_files_keep_theirs(tmp_path, suffix):
         take_label(label, image, form)
     image, label = drawn(tmp_path, suffix, [0, 205, 600])
     with pytest.raises(BadRequest, match=r"has the values \{0, 205, 600\}, the task names 0..2"):
-        take_label(label, image, form, numbered=True)
+        take_label(label, image, form, SEGMENTS)
+
+
+@pytest.mark.fault("19", "a segment with voxels whose name is no class")
+@pytest.mark.parametrize("named", ["Segment_1", "clas 205", "background"])
+def test_a_segment_that_is_drawn_has_the_name_of_a_class(tmp_path, named):
+    """Its number is its place in Slicer's list alone: by it, a segment of any other name would become some class."""
+    form = Form(fill_nonfinite=False, label_values=VALUES)
+    image, label = drawn(tmp_path, ".nii.gz", [0, 1, 2])
+    before = label.read_bytes()
+    with pytest.raises(BadRequest) as caught:
+        take_label(label, image, form, [{"name": named, "idx": 1}, {"name": "Class 600", "idx": 2}])
+    hint = " (did you mean 'class 205'?)" if named == "clas 205" else ""
+    assert str(caught.value) == (
+        f"label: found voxels of 1 segment whose name is no class: {named!r} (number 1){hint}; expected class 205, class "
+        "600. Rename each to the class that it shows, in this order, or remove it"
+    )
+    assert label.read_bytes() == before
+    image, label = drawn(tmp_path, ".nii.gz", [0, 0, 2])
+    take_label(label, image, form, [{"name": named, "idx": 1}, {"name": "class 600", "idx": 2}])  # an empty one is none

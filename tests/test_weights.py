@@ -11,12 +11,21 @@ import pytest
 import torch
 from conftest import ROOT, TINY, each_bundle
 from ignite.engine import Engine
-from monai.bundle import ConfigParser
+from monai.bundle import ConfigParser, run
 from torch import nn
 from trained_bundle import CONFIG, WINDOWS, settings_of, trained
 
 from custom.errors import UserError
-from custom.inference.weight_files import InitialWeights, find, folder, trained_alike
+from custom.evaluation.evaluate import _by_content
+from custom.inference.weight_files import (
+    InitialWeights,
+    LoadWeights,
+    WeightsError,
+    find,
+    folder,
+    load_weights,
+    trained_alike,
+)
 from custom.run.config import RunConfig
 from custom.run.trained import changed_since_training, check_trained
 
@@ -52,7 +61,7 @@ def test_no_weights_says_where_they_were_looked_for_and_what_to_do(tmp_path):
 
 def test_the_run_in_output_dir_is_evaluated_before_the_bundle_itself(tmp_path):
     own = touch(tmp_path / "models/model.pt")
-    assert folder(tmp_path, "eval") == str(Path(own).parent)
+    assert folder(tmp_path, "eval") == folder(tmp_path, tmp_path / "eval") == str(Path(own).parent)
     run = touch(tmp_path / "eval/bundle/models/model.pt")
     assert folder(tmp_path, "eval") == str(Path(run).parent)
 
@@ -70,6 +79,134 @@ def test_a_folder_without_model_pt_is_not_evaluated(tmp_path):
     assert str(error.value) == (
         f"nothing to evaluate: there is no model.pt in {tmp_path / 'eval/bundle/models'} nor in {tmp_path / 'models'}. "
         "Train first, or give the folder of a run with --output_dir."
+    )
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_shipped_weights_are_not_scored_in_the_place_of_a_run_that_is_not_there(tmp_path, own):
+    """The tables of a folder that is misspelt, or whose training has not begun, would be of other weights."""
+    if own:
+        touch(tmp_path / "models/model.pt")
+    (tmp_path / "runs/b").mkdir(parents=True)
+    for name, found in (("a", "nothing, it does not exist"), ("b", "no run")):
+        with pytest.raises(FileNotFoundError) as error:
+            folder(tmp_path, f"runs/{name}")
+        other = f"; for the bundle's own weights add --models_dir {tmp_path / 'models'}" if own else ""
+        assert str(error.value) == (
+            f"nothing to evaluate: --output_dir {tmp_path / 'runs' / name} holds {found}; expected bundle/models/model.pt "
+            f"in it. Give the output_dir of a run, or train into it first{other}."
+        )
+
+
+@pytest.fixture
+def away(tmp_path, bundle_cwd, monkeypatch):
+    """A bundle, and another folder that a command runs in; returns the bundle's configs."""
+    bundle = shutil.copytree(ROOT / "bundles/mean_teacher", tmp_path / "b", symlinks=True)
+    (bundle / "scripts").unlink()
+    bundle_cwd(ROOT / "bundles/mean_teacher")  # whose scripts are found
+    monkeypatch.chdir(tmp_path)
+    return bundle / "configs"
+
+
+@pytest.mark.parametrize("files", [["inference.yaml"], ["train.yaml", "evaluate.yaml"]])
+def test_a_config_that_is_called_from_elsewhere_says_which_bundle_has_its_weights(tmp_path, away, files):
+    with pytest.raises(RuntimeError) as error:
+        run(config_file=[str(away / name) for name in files], run_id="run", logging_file=False)
+    causes = []
+    cause: BaseException | None = error.value
+    while cause is not None:
+        causes.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    (text,) = {str(cause) for cause in causes if type(cause).__name__ == "NoWeights"}
+    here = tmp_path / "eval/bundle/models"
+    assert str(here) in text
+    assert f" {away.parent}, which the config file belongs to, has weights: cd {away.parent}, or --bundle_root " in text
+
+
+# files that are damaged, or no weights
+
+
+def flipped(folder: Path, **weights: torch.Tensor) -> Path:
+    """A bit of the last tensor is another: torch reads the file without a word."""
+    torch.save(weights, folder / "w.pt")
+    content = (folder / "w.pt").read_bytes()
+    place = content.rindex(next(reversed(weights.values())).numpy().tobytes())
+    (folder / "w.pt").write_bytes(content[:place] + bytes([content[place] ^ 64]) + content[place + 1 :])
+    return folder / "w.pt"
+
+
+def half(folder: Path) -> Path:
+    torch.save({"weight": torch.ones(1, 1)}, folder / "w.pt")
+    content = (folder / "w.pt").read_bytes()
+    (folder / "w.pt").write_bytes(content[: len(content) // 2])
+    return folder / "w.pt"
+
+
+def saved(folder: Path, content: Any) -> Path:
+    torch.save(content, folder / "w.pt")
+    return folder / "w.pt"
+
+
+class Code:
+    def __reduce__(self) -> tuple:
+        return (print, ("this ran",))
+
+
+def other_bytes(folder: Path, content: bytes) -> Path:
+    (folder / "w.pt").write_bytes(content)
+    return folder / "w.pt"
+
+
+ONES = {"weight": torch.ones(1, 1), "bias": torch.ones(1)}
+BAD = {
+    "a flipped bit": (lambda f: flipped(f, **ONES), r"a damaged file \(the checksum of w/data/1 is wrong\); .* Copy the"),
+    "half of it": (half, r"a file that is cut short; .* Copy the file once more"),
+    "nothing": (lambda f: other_bytes(f, b""), r"an empty file; .* Copy the file once more"),
+    "a text": (lambda f: other_bytes(f, b"weights"), r"no file of torch\.save; .* Give the model\.pt of a finished"),
+    "code": (lambda f: saved(f, {"weight": Code()}), r"print beside tensors, and ran nothing of it; .* Give the model"),
+    "a checkpoint": (lambda f: saved(f, {"epoch": 3, "state_dict": ONES}),
+                     r"other things than tensors, under 'epoch', 'state_dict'; .* network\.state_dict\(\) gives, alone"),
+    "a list": (lambda f: saved(f, [1]), "a list; expected names and tensors, as a training writes models/model.pt"),
+    "NaN": (lambda f: saved(f, {**ONES, "bias": torch.tensor([torch.nan]).half()}),
+            r"numbers that are not finite in 1 of 2 tensors: bias; .* Take weights of an earlier moment, or train anew"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_files_that_are_damaged_or_no_weights_are_refused_by_name(tmp_path, what, capsys):
+    make, says = BAD[what]
+    bundle = trained(tmp_path / "b").parent
+    file = make(tmp_path).replace(bundle / "models/w.pt")
+    network = nn.Linear(1, 1)
+    engine = Engine(lambda *_: None)
+    LoadWeights(network, file).attach(engine)
+    for call in (lambda: engine.run([0]), lambda: trained_alike(bundle, "models/w.pt", settings_of()),
+                 lambda: _by_content([file])):  # fmt: skip
+        with pytest.raises(WeightsError, match=f"^the weights {file}: found {says}"):
+            call()
+    assert capsys.readouterr().out == ""
+
+
+def test_weights_that_fit_are_loaded_when_the_run_starts(tmp_path):
+    network, engine = nn.Linear(1, 1), Engine(lambda *_: None)
+    LoadWeights(network, saved(tmp_path, ONES)).attach(engine)
+    engine.run([0])
+    assert network(torch.ones(1, 1)).item() == 2
+
+
+def test_weights_of_an_older_form_of_torch_have_no_checksum_and_are_read(tmp_path):
+    torch.save(ONES, tmp_path / "w.pt", _use_new_zipfile_serialization=False)
+    load_weights(nn.Linear(1, 1), tmp_path / "w.pt")
+
+
+def test_weights_of_another_network_say_what_is_missing_and_what_is_of_another_shape(tmp_path):
+    file = saved(tmp_path, {"weight": torch.ones(2, 1), "scale": torch.ones(1)})
+    with pytest.raises(WeightsError) as error:
+        load_weights(nn.Linear(1, 1), file)
+    assert str(error.value) == (
+        f"{file}: these weights do not fit network_def (missing bias; unexpected scale; size mismatch for weight [2, 1] in "
+        "place of [1, 1]). Set widths, channels, classes, dimensions and norm as they were in training, or work inside the "
+        "finished bundle (cd OUTPUT_DIR/bundle)."
     )
 
 

@@ -1,10 +1,11 @@
-"""A finished bundle that says under which settings its weights were trained, and nothing else; they are empty."""
+"""A finished bundle that says under which settings its weights were trained, and nothing else; they hold no tensor."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from monai.bundle import ConfigParser
 
@@ -25,7 +26,7 @@ def trained(folder: Path, **settings: Any) -> Path:
     (folder / "configs").mkdir(parents=True)
     (folder / "configs/train.yaml").write_text(yaml.safe_dump({**CONFIG, **settings}))
     (folder / "models").mkdir()
-    (folder / "models/model.pt").touch()
+    torch.save({}, folder / "models/model.pt")
     return folder / "models"
 
 

@@ -11,7 +11,7 @@ from ..errors import nearest
 from ..files import under
 from ..placeholders import placeholder
 from .errors import CohortError
-from .names import SUFFIXES, first_file, is_stray, scans_in, visible
+from .names import SUFFIXES, first_file, scans_in, strays
 
 logger = logging.getLogger(__name__)
 
@@ -36,12 +36,12 @@ def images_alone(
         channels), those of one modality behind one another.
 
     Raises:
-        CohortError: an unknown modality; no image; two of one name.
+        CohortError: an unknown modality; a file in place of the folder; no image; two of one name.
     """
     if modality not in (AUTO, *channels):
         known = [AUTO, *channels]
         raise CohortError(f"modality is {modality!r}{nearest(modality, known)}; expected one of {', '.join(known)}")
-    folder = under(root, folder)
+    folder = _folder(folder, root)
     wanted = list(channels) if modality == AUTO else [modality]
     apart = [channel for channel in wanted if (folder / channel).is_dir()]
     found = {c: _scans(folder / c) for c in apart} if apart else _by_name(_scans(folder), channels, modality)
@@ -63,12 +63,22 @@ def paths_alone(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [{**entry, "image": first_file(entry)} for entry in entries]
 
 
+def _folder(folder: str | Path, root: str | Path) -> Path:
+    path = under(root, folder)
+    if path.is_file():
+        raise CohortError(
+            f"dataset_dir {path} is a file, expected a folder of images. Give the folder that it lies in, --dataset_dir "
+            f"{path.parent}, or another one for this image alone"
+        )
+    return path
+
+
 def _scans(folder: Path) -> dict[str, Path]:
     """The scans of a folder by their names without suffix; nothing of a folder that does not exist."""
     if not folder.is_dir():
         return {}
-    if strays := [path.name for path in visible(folder) if is_stray(path)]:
-        logger.warning("Not read in %s, no image and no folder of a DICOM series: %s", folder, ", ".join(strays))
+    if names := strays(folder):
+        logger.warning("Not read in %s, no image and no folder of a DICOM series: %s", folder, ", ".join(names))
     return scans_in(folder)
 
 
@@ -100,9 +110,9 @@ def images(folder: str | Path, channels: Sequence[str] = ("image",), root: str |
     of one name in all of them.
 
     Raises:
-        CohortError: no image there; two of one name; a case that lacks a channel.
+        CohortError: a file in place of the folder; no image there; two of one name; a case that lacks a channel.
     """
-    folder = under(root, folder)
+    folder = _folder(folder, root)
     apart = [folder / name for name in channels if (folder / name).is_dir()]
     folders = [folder / name for name in channels] if apart else [folder]
     scans = {f: _scans(f) for f in folders}

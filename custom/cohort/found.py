@@ -9,7 +9,7 @@ from pathlib import Path
 from ..errors import nearest
 from ..placeholders import placeholder
 from .errors import CohortError
-from .names import SUFFIXES, is_stray, scans_in, visible
+from .names import SUFFIXES, scans_in, strays
 from .split import FoundScan
 from .words import plural, some
 
@@ -86,8 +86,8 @@ def _nearest(label: str, images: Sequence[str]) -> str:
 
 def not_read(folders: Sequence[Path]) -> list[str]:
     """One sentence on what lies in folders and is no scan; none where there is nothing."""
-    strays = [path.name for folder in folders for path in visible(folder) if is_stray(path)]
-    return [f"not read, no image and no folder of a DICOM series: {some(strays)}"] if strays else []
+    found = [name for folder in folders for name in strays(folder)]
+    return [f"not read, no image and no folder of a DICOM series: {some(found)}"] if found else []
 
 
 def _almost_one(folders: Mapping[str, Mapping[str, Path]]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import Any
 from ..placeholders import evicted
 from .errors import CohortError
 from .formats.itk_image import is_dicom
-from .formats.opened import SUFFIXES, TEXTS, lost_files
+from .formats.opened import SUFFIXES, TEXTS, files_of, lost_files
 from .words import plural, some
 
 
@@ -97,9 +98,21 @@ def visible(folder: Path) -> list[Path]:
     return [path for path in found if not path.name.startswith(".")]
 
 
-def is_stray(path: Path) -> bool:
-    """Neither a scan nor one of the texts that lie beside scans (``p01.json``): perhaps a scan that is not read."""
-    return not (is_scan(path) or path.name.lower().endswith(TEXTS))
+def strays(folder: Path) -> list[str]:
+    """Names of what lies in a folder and is neither a scan, nor the voxels that a .mhd there names, nor one of the texts that
+    lie beside scans (``p01.json``): perhaps scans that are not read.
+
+    Raises:
+        CohortError: the folder cannot be read.
+    """
+    found = visible(folder)
+    parts: set[Path] = set()
+    for path in found:
+        if path.name.lower().endswith(".mhd"):
+            with contextlib.suppress(OSError):  # whoever reads it says so
+                parts.update(file.resolve() for file in files_of(path))
+    return [path.name for path in found
+            if not (is_scan(path) or path.name.lower().endswith(TEXTS) or path.resolve() in parts)]  # fmt: skip
 
 
 def scans_in(folder: Path) -> dict[str, Path]:

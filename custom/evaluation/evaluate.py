@@ -23,6 +23,7 @@ from torch.utils.data import Subset
 from ..cohort.formats.itk_image import is_picture
 from ..errors import UserError
 from ..files import under, write_text
+from ..inference.state_dict import read
 from ..inference.weight_files import load_weights
 from ..networks.one_channel import channel_of
 from ..networks.probabilities import probabilities_of, softmax
@@ -187,7 +188,7 @@ def evaluate_models(
 
     Raises:
         TrainedOtherwiseError: trained under other settings that decide the scores.
-        WeightsError: they do not fit the network.
+        WeightsError: they are damaged, or do not fit the network.
         ScoringError: they cannot read the cases.
     """
     models_dir, folder = Path(models_dir), under(root, output_dir) / "evaluation" / part
@@ -236,11 +237,9 @@ def _by_content(paths: Sequence[Path]) -> list[list[Path]]:
 
 
 def _digest(path: Path) -> str:
-    """SHA-256 of names, types and values: two files of the same weights differ as files. The path of what holds no weights."""
-    weights, found = torch.load(path, map_location="cpu", weights_only=True), hashlib.sha256()
-    if not (isinstance(weights, dict) and all(isinstance(value, torch.Tensor) for value in weights.values())):
-        return str(path)  # for load_weights to judge
-    for name, value in weights.items():
+    """SHA-256 of names, types and values: two files of the same weights differ as files."""
+    found = hashlib.sha256()
+    for name, value in read(path).items():
         found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         found.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return found.hexdigest()

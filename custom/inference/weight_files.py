@@ -6,23 +6,35 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from ignite.engine import Engine, Events
+from monai.utils import ensure_tuple
 from torch import nn
 
 from ..errors import UserError
 from ..files import located, under
 from ..placeholders import placeholder
 from ..run.config import RunConfig
+from ..run.overrides import callers, overrides_and_files
 from ..run.trained import WINDOWS, changed_since_training, check_trained
+from . import state_dict
+from .state_dict import WeightsError
 
 INITIAL_FREE = ("label_values", "inferer", "patch")  # no weight depends on them
 
+__all__ = [
+    "InitialWeights",
+    "LoadWeights",
+    "NoWeights",
+    "WeightsError",
+    "find",
+    "folder",
+    "load_weights",
+    "trained_alike",
+]
+
 logger = logging.getLogger(__name__)
 
-
-class WeightsError(UserError, ValueError):
-    """Weights do not fit the network, or none read the modality of a case."""
+OUTPUT = "eval"  # below the bundle: where the configs' own output_dir is
 
 
 class NoWeights(UserError, FileNotFoundError):
@@ -36,14 +48,15 @@ def find(bundle_root: str | Path, name: str = "model.pt") -> str:
         NoWeights: neither is there, or something lies in the place of one.
     """
     root = Path(bundle_root)
-    places = [root / "eval" / "bundle" / "models" / name, root / "models" / name]
+    places = [root / OUTPUT / "bundle" / "models" / name, root / "models" / name]
     for path, whose in zip(places, ("of the last training", "shipped with the bundle"), strict=True):
         refuse_placeholder(path)
         if path.is_file():
             logger.info("Weights: %s, %s.", path, whose)
             return str(path)
     raise NoWeights(
-        f"no weights: neither {places[0]} nor {places[1]} exists. Train first, or give them with --model_file."
+        f"no weights: neither {places[0].resolve()} nor {places[1].resolve()} exists. {_elsewhere(root, name)}Train first, "
+        "or give them with --model_file."
     )
 
 
@@ -58,32 +71,56 @@ def trained_alike(root: str | Path, path: str | Path, config: RunConfig) -> Path
     Raises:
         NoWeights: nothing is there, or something lies in their place.
         TrainedOtherwiseError: the bundle around the weights was trained under other settings.
+        WeightsError: the file is damaged, or holds no weights; see :func:`.state_dict.read`.
     """
     path = located(Path(root) / Path(path).expanduser())
     refuse_placeholder(path)
     if not path.is_file():
         raise NoWeights(f"no weights: {path} does not exist. Give a file of weights with --model_file.")
     check_trained(path.parents[1], config, WINDOWS)
+    state_dict.read(path)  # before an image is
     return path
 
 
 def folder(bundle_root: str | Path, output_dir: str | Path) -> str:
-    """The ``models`` folder to evaluate: of the run in ``output_dir``, else of the bundle itself (a finished run's).
+    """The ``models`` folder to evaluate: of the run in ``output_dir``. Where that is ``eval`` in the bundle, as its configs have
+    it, and no run is there, the bundle's own (a finished run's, or shipped).
 
     Raises:
-        NoWeights: neither holds a ``model.pt``, or something lies in the place of one.
+        NoWeights: there is no ``model.pt``, or something lies in its place; also where ``output_dir`` is another folder, which
+            would be scored under a wrong name.
     """
-    root = Path(bundle_root)
-    places = [under(root, output_dir) / "bundle" / "models", root / "models"]
-    for path, whose in zip(places, ("of the run in output_dir", "the bundle's own"), strict=True):
+    root, output = Path(bundle_root), under(bundle_root, output_dir)
+    own, run = root.resolve() / "models", output / "bundle" / "models"
+    by_default = output == under(root, OUTPUT)
+    places = {run: "of the run in output_dir"} | ({own: "the bundle's own"} if by_default else {})
+    for path, whose in places.items():
         refuse_placeholder(path / "model.pt")
         if (path / "model.pt").is_file():
             logger.info("Weights: %s, %s.", path, whose)
             return str(path)
+    if by_default:
+        raise NoWeights(
+            f"nothing to evaluate: there is no model.pt in {run} nor in {own}. {_elsewhere(root)}Train first, or give the "
+            "folder of a run with --output_dir."
+        )
+    otherwise = f"; for the bundle's own weights add --models_dir {own}" if (own / "model.pt").is_file() else ""
     raise NoWeights(
-        f"nothing to evaluate: there is no model.pt in {places[0]} nor in {places[1]}. Train first, or give the "
-        "folder of a run with --output_dir."
+        f"nothing to evaluate: --output_dir {output} holds {'no run' if output.is_dir() else 'nothing, it does not exist'}; "
+        f"expected bundle/models/model.pt in it. Give the output_dir of a run, or train into it first{otherwise}."
     )
+
+
+def _elsewhere(root: Path, name: str = "model.pt") -> str:
+    """Where the bundle of the config file that runs has weights and ``root`` has none: what to do about it."""
+    _, arguments = callers()
+    files = overrides_and_files(arguments)[1] if arguments else ()
+    for file in ensure_tuple(files)[:1]:
+        bundle = Path(str(file)).resolve().parents[1]
+        models = (bundle / OUTPUT / "bundle" / "models", bundle / "models")
+        if bundle != root.resolve() and any((path / name).is_file() for path in models):
+            return f"{bundle}, which the config file belongs to, has weights: cd {bundle}, or --bundle_root {bundle}. "
+    return ""
 
 
 def refuse_placeholder(path: Path) -> None:
@@ -136,20 +173,33 @@ class InitialWeights:
                            "\n  ".join(found))  # fmt: skip
 
 
+class LoadWeights:
+    """Handler: load the weights that serve, when the run starts.
+
+    Args:
+        network: that gets them.
+        file: of the weights.
+
+    Raises:
+        WeightsError, NoWeights: at the start, as :func:`load_weights`.
+    """
+
+    def __init__(self, network: nn.Module, file: str | Path) -> None:
+        self.network, self.file = network, Path(file)
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.STARTED, self._load)
+
+    def _load(self) -> None:
+        load_weights(self.network, self.file)
+
+
 def load_weights(network: nn.Module, path: Path) -> None:
     """Load a file of weights.
 
     Raises:
-        WeightsError: they do not fit the network.
+        WeightsError: they are damaged or none, or do not fit the network; see :mod:`.state_dict`.
         NoWeights: something lies in their place.
     """
     refuse_placeholder(path)
-    weights = torch.load(path, map_location="cpu", weights_only=True)
-    try:
-        network.load_state_dict(weights)
-    except (RuntimeError, TypeError) as error:
-        raise WeightsError(
-            f"{path}: these weights do not fit network_def ({str(error).splitlines()[-1].strip()}). Set widths, "
-            "channels, classes, dimensions and norm as they were in training, or evaluate inside the finished bundle "
-            "(cd OUTPUT_DIR/bundle)."
-        ) from error
+    state_dict.load(network, path)

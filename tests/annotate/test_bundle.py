@@ -239,6 +239,13 @@ def test_without_weights_it_says_what_to_do(tmp_path: Path, image: Path) -> None
         served.predict(image)
 
 
+def test_the_network_runs_where_the_bundles_own_inference_would_run_it(bundle: Path, monkeypatch) -> None:
+    for there, device in ((True, "cuda:0"), (False, "cpu")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
+        assert Served(bundle).device == torch.device(device)
+        assert Served(bundle, "cpu").device == torch.device("cpu")
+
+
 @pytest.mark.fault("10", "a pickle with a payload as weights of the annotation server")
 def test_weights_that_are_none_are_refused_and_not_run(bundle: Path, image: Path, tmp_path: Path) -> None:
     class Payload:
@@ -248,9 +255,14 @@ def test_weights_that_are_none_are_refused_and_not_run(bundle: Path, image: Path
     torch.save({"a": Payload()}, tmp_path / "bad.pt")
     torch.save({"other": torch.zeros(1)}, tmp_path / "other.pt")
     for name in ("bad", "other"):
-        with pytest.raises(WrongWeights, match="Nothing was loaded"):
+        with pytest.raises(WrongWeights, match=r"^nothing was loaded: "):
             Served(bundle).predict(image, tmp_path / f"{name}.pt")
     assert not (tmp_path / "marker").exists()
+    whole = bytearray((bundle / "models/model.pt").read_bytes())
+    whole[len(whole) // 2] ^= 64  # torch reads it without a word
+    (tmp_path / "bit.pt").write_bytes(whole)
+    with pytest.raises(WrongWeights, match=r"found a damaged file \(the checksum of .* is wrong\)"):
+        Served(bundle).predict(image, tmp_path / "bit.pt")
 
 
 def test_two_bundles_live_in_one_process_each_with_its_own_code(bundle: Path, image: Path, tmp_path: Path) -> None:

@@ -260,6 +260,11 @@ def test_segments_that_would_become_other_classes_are_refused(guarded: Guarded) 
     answer = save(right[1:])
     assert answer.status_code == 400
     assert "1 right ventricle, 2 myocardium, 3 left ventricle (order the segments so" in answer.json()["detail"]
+    answer = save([*right[:2], "Segment_3"])
+    assert answer.status_code == 400
+    assert (
+        "voxels of 1 segment whose name is no class: 'Segment_3' (number 3); expected right" in answer.json()["detail"]
+    )
     assert save(right).json() == {"image": "p001", "label": "p001"}
     assert guarded("GET", "/datastore/label?label=p001&tag=final").content == label
     assert (

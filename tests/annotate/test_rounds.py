@@ -3,11 +3,14 @@ a, b, g and h are not (.79, .24, .80, .67)."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from cohort_files import Cohort, noise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from annotate.rounds import HELD_OUT, Round, RoundError, fraction, plan
+from annotate.rounds import HELD_OUT, Round, RoundError, fraction, of_studies, plan
 
 NAMES = st.lists(st.text("abcdefgh", min_size=1, max_size=3), unique=True)
 
@@ -87,3 +90,15 @@ def test_a_round_does_not_depend_on_the_order_of_the_datastore(images: list[str]
     if len(labelled) < 2:
         return
     assert plan(images, labelled, "", True) == plan(images[::-1], labelled[::-1], "", True)
+
+
+def test_one_scan_in_two_places_is_told_in_words_of_a_folder(tmp_path: Path) -> None:
+    """The app's user has no entries to remove, and no setting shared_scans."""
+    cohort = Cohort(tmp_path)
+    for copy, of in (("p3", "p1"), ("p4", "p2")):  # unlabelled and labelled, validation and labelled
+        cohort.write(f"images/{copy}.nii.gz", noise(of))
+    found = of_studies("\n".join(cohort.faults()))
+    assert found.count("Take one of the two images, and its label, out of the studies") == 2
+    assert "shared_scans" not in found
+    assert "Remove" not in found
+    assert "p3.nii.gz holds the same image as p1.nii.gz of labelled, p1" in found

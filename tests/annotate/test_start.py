@@ -252,6 +252,19 @@ def test_a_model_has_a_plain_name(model: str, name: str) -> None:
     assert model_name(model) == name
 
 
+def test_a_tilde_in_a_model_is_the_home_folder(studies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As ``make annotate MODEL=~/task.yaml`` and ``--model=~/bundle`` leave it."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    shutil.copy(TASK, tmp_path / "heart.yaml")
+    _, name = prepare(studies, "mean_teacher:~/heart.yaml", tmp_path / "work")
+    assert name == "mean_teacher_heart"
+    finished(tmp_path / "mine")
+    _, name = prepare(studies, "~/mine", tmp_path / "other")
+    assert name == "mine"
+    assert Versions(tmp_path / "other/model/mine").record("0001")["source"] == f"as shipped: {tmp_path / 'mine'}"
+    assert prepare(studies, str(tmp_path / "mine"), tmp_path / "other")[1] == "mine"  # the same model
+
+
 def test_nothing_but_the_switches_goes_into_the_environment(studies: Path, tmp_path: Path) -> None:
     work, name = prepare(studies, f"mean_teacher:{TASK}", tmp_path / "work")
     variables = environment(work, name, "127.0.0.1", 8000)

@@ -178,7 +178,7 @@ def test_what_is_built_is_fetched_and_holds_no_name_and_no_path(study, tmp_path,
     monkeypatch.setattr(build, "export", lambda folders: None)  # tested with the release
     from_study.main([str(study), "heart", "--data", "Hearts", "--licence", "CC-BY-4.0"])
     dist = study / "release/dist"
-    assert f"python -m distribution.download heart_mean_teacher --from file://{dist}" in capsys.readouterr().out
+    assert f"python -m distribution.download heart_mean_teacher --from {dist}" in capsys.readouterr().out
     with zipfile.ZipFile(dist / "heart_mean_teacher_v0.1.0.zip") as archive:
         texts = {name: archive.read(name) for name in archive.namelist()}
     for name, content in texts.items():

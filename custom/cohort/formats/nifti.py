@@ -27,11 +27,13 @@ SCALED_BYTES = 16  # a voxel: float64 times the slope, and that with the interce
 
 
 class _AsRead:
-    """Of a header: a quaternion that rounding made longer than 1 is one of length 1, and lengths are in mm."""
+    """Of a header: a quaternion that rounding made longer than 1 is one of length 1, lengths are in mm, and axes of one voxel
+    behind that of channels are none."""
 
     @classmethod
     def from_fileobj(cls, *arguments: Any, **options: Any) -> Any:
         header = super().from_fileobj(*arguments, **options)  # type: ignore[misc]
+        drop_axes(header)
         shorten_quaternion(header)
         _, size = UNITS.get(int(header["xyzt_units"]) % 8, ("", 1.0))
         for field in ("srow_x", "srow_y", "srow_z", "qoffset_x", "qoffset_y", "qoffset_z"):
@@ -94,6 +96,14 @@ def shorten_quaternion(header: Any) -> None:
         raise nibabel.spatialimages.HeaderDataError(f"its quaternion has the length {length:.4g}, expected at most 1")
     for field, value in zip(fields, quaternion / length, strict=True):
         header[field] = value
+
+
+def drop_axes(header: Any) -> None:
+    """Forget axes of length 1 behind the fourth: a scan with one of time and one of vectors, of one each, is one volume."""
+    axes = int(header["dim"][0])
+    while 4 < axes <= 7 and header["dim"][axes] == 1:
+        axes -= 1
+    header["dim"][0] = axes
 
 
 def _corrected(image: Any) -> Any:
