@@ -96,7 +96,7 @@ def steps(transform: Compose) -> Steps | None:
     return Steps(load, turn, resample, scale)  # type: ignore[arg-type] # by the numbers of their kinds
 
 
-KINDS = (Orientationd, Spacingd, (ScalePercentilesd, ScaleIntensityRanged))
+KINDS: tuple[Any, ...] = (Orientationd, Spacingd, (ScalePercentilesd, ScaleIntensityRanged))
 
 
 def _as_tasks(load: LoadImaged) -> bool:
@@ -118,7 +118,8 @@ def read_in_pieces(entry: Mapping[str, Any], transform: Compose, folder: Path) -
     task = steps(transform)
     assert task is not None  # as Memory has seen
     files = [Path(file) for file in ensure_tuple(entry["image"])]
-    image = stored = _header(files)
+    image: Any = _header(files)
+    stored = image
     for turn in task.turn:
         image = turn({"image": image})["image"]
     layout = Layout.of(stored, image)
@@ -215,13 +216,14 @@ class Layout:
             stored[..., start - first : start - first + slab.shape[2]] = values
 
     def _as_stored(self, tile: NDArray) -> NDArray:
-        return np.flip(tile, [axis for axis in range(3) if self.flipped[axis]]).transpose(np.argsort(self.axes))
+        return np.flip(tile, tuple(axis for axis in range(3) if self.flipped[axis])).transpose(np.argsort(self.axes))
 
 
 def _resampled(step: Spacingd, image: MetaTensor) -> tuple[MetaTensor, SlabResampling]:
     """What a resampling makes of an image of no channel, and the way of the voxels. MONAI tells the grid where it is asked to
     resample later, and what it notes of that is noted here as done."""
-    later = step({"image": image}, lazy=True)["image"].pending_operations[-1]
+    asked: Any = step({"image": image}, lazy=True)["image"]
+    later = asked.pending_operations[-1]
     info, shape = later[TraceKeys.EXTRA_INFO], later[LazyAttr.SHAPE]
     target = image.affine.double() @ later[LazyAttr.AFFINE].double()
     resampling = SlabResampling(info, image.shape[1:], image.affine, shape, target, axis=0)
