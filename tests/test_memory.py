@@ -229,6 +229,11 @@ def test_what_is_free_decides_on_pieces_without_a_bound(monkeypatch):
 
 def test_no_scan_is_read_in_pieces_while_another_is_segmented():
     assert in_pieces_of(6, SMALL, NIFTI, NIFTI, SMALL).ahead == [False, False, True, True]
+    found = in_pieces_of(
+        24, SMALL, NIFTI, classes=60
+    )  # whose reading would fit, but not a slab of its logits beside the image
+    assert found.in_pieces(NIFTI.file)
+    assert found.ahead == [False, True]
 
 
 def test_a_volume_that_does_not_even_fit_in_pieces_is_told():
