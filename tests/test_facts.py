@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import math
+import re
 import tracemalloc
 
+import nibabel as nib
 import numpy as np
 import pytest
 from scan_files import VOXELS, affine_ras, numbered, write_itk, write_nifti
 
 from custom.cohort import facts
 from custom.cohort.facts import Facts, read
-from custom.cohort.formats import counts
+from custom.cohort.formats import ScanFault, counts, nifti, open_scan, streamed
 
 
 def test_facts_of_a_small_volume(tmp_path):
@@ -20,7 +23,7 @@ def test_facts_of_a_small_volume(tmp_path):
     file = write_nifti(tmp_path / "a.nii.gz", voxels, np.diag([2.0, 3.0, 4.0, 1.0]))
     assert read(file) == Facts(
         sha256=hashlib.sha256(file.read_bytes()).hexdigest(),
-        voxels=hashlib.sha256(b"(1, 2, 2, 2)" + voxels.astype("<f4").tobytes()).hexdigest(),
+        voxels=hashlib.sha256(b"(1, 2, 2, 2)" + voxels.astype("<f4").tobytes(order="F")).hexdigest(),
         shape=(2, 2, 2),
         channels=1,
         spacing_mm=(2.0, 3.0, 4.0),
@@ -150,3 +153,61 @@ def test_scaled_values_are_those_of_the_voxels_and_the_type_is_the_files(tmp_pat
         opened.write(np.array([0.5, 10], "<f4").tobytes())
     facts = read(file)
     assert (facts.dtype, facts.low, facts.high) == ("int16", 10.0, 10 + 59 / 2)
+
+
+KINDS = {"int16": np.int16, "uint8": np.uint8, "scaled": np.int16, "float32": np.float32, "channels": np.int16}
+
+
+@pytest.fixture
+def _streamed(monkeypatch):
+    monkeypatch.setattr(nifti, "STREAMED", 1000)
+    monkeypatch.setattr(streamed, "AT_ONCE", 3 * 9 * 8)
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_large_image_is_read_in_slabs_and_its_facts_are_the_same(tmp_path, monkeypatch, request, name, kind):
+    monkeypatch.setattr(facts, "SAMPLE", 300)
+    voxels = np.random.default_rng(0).integers(0, 200, (9, 8, 70, 2) if kind == "channels" else (9, 8, 70))
+    image = nib.Nifti1Image(voxels.astype(KINDS[kind]), np.diag([2, 3, 4, 1]))
+    if kind == "float32":
+        image.get_fdata()[3, 4, 5] = np.inf
+    image.header.set_slope_inter(*((0.37, -3) if kind == "scaled" else (1, 0)))
+    nib.save(image, tmp_path / name)
+    whole = read(tmp_path / name, label=False)
+    request.getfixturevalue("_streamed")
+    scan = open_scan(tmp_path / name, 10**6, streamed=True)
+    assert len(scan.streamed) == (2 if kind == "channels" else 1)
+    assert read(tmp_path / name, label=False) == whole
+    assert open_scan(tmp_path / name, 10**6).streamed == []
+
+
+@pytest.mark.usefixtures("_streamed")
+def test_damage_of_a_large_image_is_found_as_that_of_a_small_one(tmp_path):
+    file = write_nifti(tmp_path / "a.nii.gz", np.random.default_rng(0).integers(0, 200, (9, 8, 70)).astype(np.int16))
+    good = file.read_bytes()
+    for content, told in (
+        (good[:-200], "a.nii.gz is truncated."),
+        (good[:-8] + b"1234" + good[-4:], "a.nii.gz is damaged: its checksum does not match."),
+        (
+            gzip.compress(gzip.decompress(good)[:-7]),
+            "a.nii.gz is truncated: its header promises 10432 bytes, it has 10425.",
+        ),
+        (
+            gzip.compress(gzip.decompress(good) + bytes(2**22)),
+            "a.nii.gz holds more than the 10432 bytes that its header promises: damaged?",
+        ),
+        (
+            gzip.decompress(good),
+            "a.nii.gz is not compressed, which its name denies: damaged, or to be renamed to .nii.",
+        ),
+    ):
+        file.write_bytes(content)
+        with pytest.raises(ScanFault, match="^" + re.escape(told)):
+            read(file, label=False)
+    file = tmp_path / "b.nii"
+    file.write_bytes(gzip.decompress(good)[:-7])
+    with pytest.raises(ScanFault, match=r"^b\.nii is truncated: its header promises 10432 bytes, it has 10425\.$"):
+        read(file, label=False)
+    file.write_bytes(gzip.decompress(good) + b"more")
+    assert "bytes after the voxels: 4" in read(file, label=False).warnings

@@ -7,6 +7,7 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,16 @@ import torch
 from conftest import ROOT
 from monai.data import MetaTensor
 from monai.inferers import SimpleInferer, SlidingWindowInferer
-from monai.transforms import Compose, Resized
+from monai.transforms import Compose, LoadImaged, Resized
+from test_in_pieces import RANGE
 
+from custom.cohort.case import Case, can_be_streamed
 from custom.cohort.check import Check
+from custom.cohort.reader import ScanReader
 from custom.cohort.resampling import Size
 from custom.errors import UserError
 from custom.inference import memory
-from custom.inference.memory import BoundedInferer, Memory, need
+from custom.inference.memory import BoundedInferer, Memory, TooLarge, need
 from custom.inference.slabs import LogitSlabs
 
 CLASSES = 9
@@ -92,7 +96,7 @@ def test_what_fits_in_no_way_is_told_at_once_and_plainly():
         "1 scan of 2 need more memory than the 8 GB that memory_gb allows, even slab by slab:\n"
         "  large.nii.gz: 18.7 GB, of which 18.7 GB to read and resample it\n"
         "Give memory_gb 18.8 on a machine that has it, smaller windows (inferer::roi_size), or store these scans with larger "
-        "voxels."
+        "voxels or as NIfTI, which is read in pieces."
     )
 
 
@@ -189,3 +193,76 @@ def test_the_process_stays_below_the_bound_and_its_label_map_is_that_of_the_whol
     )
     assert (found != expected).mean() < 1e-4  # the logits here are 0 and 1: half way between two voxels are ties
     assert len(np.unique(expected)) > 2
+
+
+# read in pieces
+
+NIFTI = replace(LARGE, streamed=True)
+RESAMPLED = Size("/images/new_grid.nii", 1, 1024**3, (853,) * 3, streamed=True)
+TASK = Compose([LoadImaged("image", reader=ScanReader, ensure_channel_first=True), RANGE])
+
+
+def in_pieces_of(
+    memory_gb: float | None, *sizes: Size, classes: int = 2, transform: Any = TASK, inferer: Any = WINDOWS
+) -> Memory:
+    return Memory(memory_gb, sizes, list(range(classes)), 1, inferer, torch.nn.Identity(), transform)
+
+
+def test_what_does_not_fit_as_a_whole_is_read_in_pieces_where_that_can_be():
+    for gb, slabs, pieces in ((200, False, False), (25, True, False), (6, True, True)):
+        found = in_pieces_of(gb, NIFTI, SMALL)
+        assert (found.in_slabs(image(NIFTI)), found.in_pieces(NIFTI.file)) == (slabs, pieces)
+        assert not found.in_pieces(SMALL.file)
+    in_pieces_of(6, RESAMPLED)
+    resized = Compose([*TASK.transforms, Resized("image", (4, 4, 4), mode="area")])
+    for size, options in ((LARGE, {}), (NIFTI, {"transform": resized}), (NIFTI, {"transform": None}),
+                          (NIFTI, {"inferer": SimpleInferer()})):  # fmt: skip
+        with pytest.raises(TooLarge):
+            in_pieces_of(6, size, **options)
+
+
+def test_what_is_free_decides_on_pieces_without_a_bound(monkeypatch):
+    monkeypatch.setattr(memory, "physical_memory", lambda: 24e9)
+    monkeypatch.setattr(memory, "free_memory", lambda: 8e9)
+    assert in_pieces_of(None, NIFTI).in_pieces(NIFTI.file)
+
+
+def test_no_scan_is_read_in_pieces_while_another_is_segmented():
+    assert in_pieces_of(6, SMALL, NIFTI, NIFTI, SMALL).ahead == [False, False, True, True]
+    found = in_pieces_of(
+        24, SMALL, NIFTI, classes=60
+    )  # whose reading would fit, but not a slab of its logits beside the image
+    assert found.in_pieces(NIFTI.file)
+    assert found.ahead == [False, True]
+
+
+def test_a_volume_that_does_not_even_fit_in_pieces_is_told():
+    with pytest.raises(TooLarge) as error:
+        in_pieces_of(2, SMALL, NIFTI)
+    assert str(error.value) == (
+        "1 scan of 2 need more memory than the 2 GB that memory_gb allows, even slab by slab:\n"
+        "  large.nii.gz: 3.44 GB, of which 3.44 GB for a slab of logits and the result\n"
+        "Give memory_gb 3.5 on a machine that has it, smaller windows (inferer::roi_size), or store these scans with larger "
+        "voxels."
+    )
+
+
+def test_sizes_say_which_scans_are_volumes_of_nifti(good, tmp_path):
+    check = Check(**good.task, in_slabs=True)
+    entries = good.parts["unlabelled"]
+    check({"unlabelled": entries})
+    assert {size.streamed for size in check.sizes(entries)} == {True}
+    assert not can_be_streamed(Case("test", "a", "a", {"": "a.nrrd"}, ""), [])
+
+
+def test_pages_are_handed_back_with_each_slab(monkeypatch):
+    released = []
+    monkeypatch.setattr(memory, "release_pages", lambda: released.append(True))
+    small = torch.zeros(1, 1, 64, 32, 32)
+    batch = MetaTensor(small, meta={"filename_or_obj": NIFTI.file}, applied_operations=[])
+    batch.is_batch = True
+    batch.meta, batch.applied_operations = {"filename_or_obj": [NIFTI.file]}, [[]]
+    with torch.no_grad():
+        [slabs] = BoundedInferer(WINDOWS, in_pieces_of(6, NIFTI))(batch, torch.nn.Conv3d(1, 2, 1))
+        assert len(released) == 0
+        assert len(list(slabs.slabs())) == len(released) > 1

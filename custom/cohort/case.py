@@ -11,6 +11,7 @@ from ..errors import nearest
 from . import resampling
 from .facts import Facts
 from .formats.itk_image import is_picture
+from .formats.nifti import is_nifti
 from .grids import along, as_seen, difference, one_by_other_transform, orientation, times
 from .words import number, plural, span, value_list
 
@@ -94,7 +95,7 @@ class Task:
         if case.label in facts and (fault := self._label(case.called(case.label), facts[case.label])):
             yield "Labels", fault
         name = _name(next((case.files[channel] for channel in images), ""))
-        if fault := self._resampling(images):
+        if fault := self._resampling(case, images):
             yield "Resampling", f"{name} {fault}"
         elif back and (fault := self.result(case, images)):
             yield "Results", fault
@@ -191,12 +192,14 @@ class Task:
             f"to {''.join(fitting)}{codes[thick]}"
         )
 
-    def _resampling(self, images: Mapping[str | int, Facts]) -> str:
+    def _resampling(self, case: Case, images: Mapping[str | int, Facts]) -> str:
         """Of a case's first image: the others share its grid."""
         found = next(iter(images.values()), None)
         if found is None or self.spacing_mm is None:
             return ""
         volumes = max(len(self.channels), found.channels) + (0 if self.in_slabs else len(self.values))
+        if self.in_slabs and can_be_streamed(case, list(images.values())):
+            volumes = 0  # an image that does not fit is read in pieces
         return resampling.unfit(as_seen(found, self.orientation), self.spacing_mm, volumes)
 
     def _grids(self, case: Case, facts: Mapping[str, Facts]) -> Iterator[tuple[str, str]]:
@@ -238,6 +241,11 @@ class Task:
         elif self.values and all(v > 0 and not v % 1 for v in wrong):
             remedy += f", or name {'it' if len(wrong) == 1 else 'them'} under classes and label_values"
         return f"{name} has the values {{{value_list(values)}}}, {expected}. {remedy}"
+
+
+def can_be_streamed(case: Case, found: Sequence[Facts]) -> bool:
+    """Whether all files of a case are volumes that can be read in slabs."""
+    return all(is_nifti(Path(file)) for file in case.files.values()) and all(len(facts.shape) == 3 for facts in found)
 
 
 def nonfinite(name: str, found: Facts) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from . import grids, resampling
-from .case import TRAINING, Case, Task, nonfinite
+from .case import TRAINING, Case, Task, can_be_streamed, nonfinite
 from .data_list import PARTS, listed, record
 from .errors import CohortError
 from .facts import Facts, ScanFault
@@ -183,7 +183,8 @@ class Check:
         for case in self._cases("unlabelled", list(map(_entry, entries))):
             if known := [facts for file in case.files.values() if (facts := self.record.known(file))]:
                 channels, file = sum(facts.channels for facts in known), next(iter(case.files.values()))
-                sizes.append(resampling.Size(file, channels, math.prod(known[0].shape), self.task.seen(known[0])))
+                shape, seen, streamed = known[0].shape, self.task.seen(known[0]), can_be_streamed(case, known)
+                sizes.append(resampling.Size(file, channels, math.prod(shape), seen, streamed))
         return sizes
 
     def report(self, parts: Mapping[str, Sequence[Mapping]]) -> Report:

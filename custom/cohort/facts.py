@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from .formats import TURNED, ScanFault, open_scan
 from .formats.counts import AT_ONCE, finite, pieces, values_of
+from .formats.streamed import StreamedVoxels
 
 __all__ = ["Facts", "ScanFault", "read"]
 
@@ -26,7 +28,7 @@ class Facts:
 
     Args:
         sha256: of the bytes; of a series, over its files in the order of their names.
-        voxels: SHA-256 of shape and values as float32: equal for a copy that was renamed or compressed anew.
+        voxels: SHA-256 of shape and values as float32, first axis fastest: equal for a copy that was renamed or compressed anew.
         shape: D voxels, D = 2 or 3.
         channels: of the file: 3 for colour; the length of a fourth axis of a NIfTI file.
         spacing_mm: D sizes of a voxel, mm, as readers use them.
@@ -67,7 +69,7 @@ class Facts:
 
 
 def read(path: str | Path, max_voxels: int = 2**31, label: bool = True) -> Facts:
-    """Read a file to its end.
+    """Read a file to its end; a large image in slabs, and then more than once.
 
     Args:
         label: count its different values; of images nobody asks for them.
@@ -76,12 +78,13 @@ def read(path: str | Path, max_voxels: int = 2**31, label: bool = True) -> Facts
         ScanFault: it is missing, truncated, damaged, of zero size, larger than ``max_voxels``, or its affine is
             singular or not finite.
     """
-    scan = open_scan(Path(path), max_voxels)
+    scan = open_scan(Path(path), max_voxels, streamed=not label)
     voxels = np.moveaxis(scan.voxels, -1, 0) if scan.channels_last else scan.voxels[None]  # (C, *spatial)
-    low, high, nonfinite = _range(voxels)
+    channels = scan.streamed or list(voxels)
+    digest, low, high, nonfinite = _digest_and_range(channels, voxels.shape)
     return Facts(
         sha256=scan.sha256,
-        voxels=_digest(voxels),
+        voxels=digest,
         shape=tuple(scan.shape),
         channels=len(voxels),
         spacing_mm=scan.spacing_mm,
@@ -89,7 +92,7 @@ def read(path: str | Path, max_voxels: int = 2**31, label: bool = True) -> Facts
         dtype=scan.dtype,
         low=low,
         high=high,
-        percentiles=tuple(_percentiles(channel) for channel in voxels),
+        percentiles=tuple(_percentiles(channel) for channel in channels),
         nonfinite=nonfinite,
         values=_values(voxels) if label else None,
         warnings=tuple(scan.warnings),
@@ -103,35 +106,41 @@ def _rows(affine: np.ndarray) -> tuple[Vector, ...]:
     return tuple(tuple(row) for row in affine.tolist())
 
 
-def _digest(voxels: np.ndarray) -> str:
-    digest = hashlib.sha256(repr(voxels.shape).encode())
-    for channel in voxels:
-        rows = max(AT_ONCE * len(channel) // max(channel.size, 1), 1)
-        for start in range(0, len(channel), rows):
-            digest.update(np.ascontiguousarray(channel[start : start + rows], dtype="<f4").data)
-    return digest.hexdigest()
-
-
-def _range(voxels: np.ndarray) -> tuple[float, float, int]:
-    """The smallest and the largest finite value, NaN where there is none, and how many are not finite."""
+def _digest_and_range(
+    channels: Sequence[np.ndarray | StreamedVoxels], shape: tuple[int, ...]
+) -> tuple[str, float, float, int]:
+    """The digest; the smallest and the largest finite value, NaN where there is none; how many are not finite."""
+    digest = hashlib.sha256(repr(shape).encode())
     low, high, nonfinite = math.inf, -math.inf, 0
-    for piece in pieces(voxels):
-        good = finite(piece)
-        nonfinite += piece.size - good.size
-        if good.size:
-            low, high = min(low, float(good.min())), max(high, float(good.max()))
-    return (low, high, nonfinite) if low <= high else (math.nan, math.nan, nonfinite)
+    for slab in (slab for channel in channels for slab in _slabs(channel)):
+        digest.update(np.ascontiguousarray(slab.T, dtype="<f4").data)
+        for piece in pieces(slab):
+            good = finite(piece)
+            nonfinite += piece.size - good.size
+            if good.size:
+                low, high = min(low, float(good.min())), max(high, float(good.max()))
+    return digest.hexdigest(), *((low, high) if low <= high else (math.nan, math.nan)), nonfinite
 
 
-def _percentiles(channel: np.ndarray) -> Vector:
-    count = sum(finite(piece).size for piece in pieces(channel))
+def _slabs(channel: np.ndarray | StreamedVoxels) -> Iterator[np.ndarray]:
+    """Along the last axis, as most files have their voxels."""
+    if isinstance(channel, StreamedVoxels):
+        yield from (slab for _, slab in channel.slabs())
+        return
+    planes = max(AT_ONCE * channel.shape[-1] // max(channel.size, 1), 1)
+    yield from (channel[..., start : start + planes] for start in range(0, channel.shape[-1], planes))
+
+
+def _percentiles(channel: np.ndarray | StreamedVoxels) -> Vector:
+    real = channel.dtype.kind == "f"
+    count = sum(finite(piece).size for piece in pieces(channel)) if real else channel.size
     step = max(count // SAMPLE, 1)
     while math.gcd(step, channel.size) > 1:  # else the sample might run down a few columns alone
         step += 1
     sample, before = [], 0
     for piece in pieces(channel):
         good = finite(piece)
-        sample.append(good[-before % step :: step])
+        sample.append(good[-before % step :: step].copy())  # a view would keep the slab
         before += good.size
     return (
         tuple(np.percentile(np.concatenate(sample), PERCENTILES).tolist()) if count else (math.nan,) * len(PERCENTILES)

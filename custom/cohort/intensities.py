@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
+from .mapped import release_pages
 from .words import plural
 
 FILE = "intensities.json"  # beside the weights
@@ -69,23 +70,36 @@ def measure(image: Tensor, channels: Sequence[str]) -> dict[str, Intensities]:
 
 def _of(voxels: Tensor) -> Intensities:
     flat = voxels.flatten().float()
-    finite = flat.isfinite()
-    known = flat if finite.all() else flat[finite]
+    known = flat
+    if not all(bool(part.isfinite().all()) for part in _parts(flat)):
+        known = flat[flat.isfinite()]
     if not known.numel():
         return Intensities(False, *[math.nan] * 7)
-    low, high = known.min(), known.max()
-    step = max(known.numel() // SAMPLE, 1) | 1  # odd: even ones might run down a few columns alone
-    values = (low, high, *_mean_and_deviation(known), known[::step].median())
-    shares = ((known == end).sum().double() / known.numel() for end in (low, high))
-    return Intensities(known.numel() == flat.numel(), *(float(value) for value in (*values, *shares)))
+    low = torch.stack([part.min() for part in _parts(known)]).min()
+    high = torch.stack([part.max() for part in _parts(known)]).max()
+    values = [float(value) for value in (low, high, *_mean_and_deviation(known), _sample(known).median())]
+    shares = [sum(int((part == end).sum()) for part in _parts(known)) / known.numel() for end in (low, high)]
+    return Intensities(known.numel() == flat.numel(), *values, *shares)
+
+
+def _parts(values: Tensor) -> Iterator[Tensor]:
+    """Of a large volume, which may be mapped: neither copies of the whole nor its pages are held at once."""
+    for part in values.split(AT_ONCE):
+        yield part
+        release_pages()
+
+
+def _sample(values: Tensor) -> Tensor:
+    step = max(values.numel() // SAMPLE, 1) | 1  # odd: even ones might run down a few columns alone
+    return torch.cat([part[-number * AT_ONCE % step :: step].clone() for number, part in enumerate(_parts(values))])
 
 
 def _mean_and_deviation(values: Tensor) -> tuple[Tensor, Tensor]:
     """In float64, of which no copy of a large volume is made."""
     if values.numel() <= AT_ONCE:
         return values.double().mean(), values.double().std(correction=0)
-    mean = sum((part.double().sum() for part in values.split(AT_ONCE)), torch.zeros(())) / values.numel()
-    squares = sum(((part.double() - mean).square().sum() for part in values.split(AT_ONCE)), torch.zeros(()))
+    mean = sum((part.double().sum() for part in _parts(values)), torch.zeros(())) / values.numel()
+    squares = sum(((part.double() - mean).square().sum() for part in _parts(values)), torch.zeros(()))
     return mean, (squares / values.numel()).sqrt()
 
 

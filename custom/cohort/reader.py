@@ -6,7 +6,8 @@ for labels with ``whole: true``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from .formats.itk_image import image_data, read_image
 from .formats.nifti import is_nifti, read_nifti
 from .formats.opened import ScanFault, by
 from .formats.plane import STORED, turn
+from .formats.streamed import StreamedVoxels
 from .grids import one_place
 
 
@@ -64,14 +66,41 @@ class ScanReader(ImageReader):
         return (whole(voxels) if self.whole else voxels), meta
 
 
-def _nifti(path: Path) -> tuple[np.ndarray, dict]:
+class HeaderReader(ScanReader):
+    """Reads what :class:`ScanReader` reads of NIfTI volumes but for the voxels: an image of no channel."""
+
+    def _read(self, path: Path) -> tuple[np.ndarray, dict]:
+        return _nifti(path, voxels=False)
+
+
+def streamed(path: Path) -> list[StreamedVoxels]:
+    """The channels of a NIfTI volume, to be read in slabs as :class:`ScanReader` reads them at once.
+
+    Raises:
+        ScanFault: it cannot be read.
+    """
+    with told(path):
+        file = read_nifti(path, stays_open=True).dataobj
+        return [StreamedVoxels(file, channel) for channel in range(file.shape[3] if len(file.shape) > 3 else 1)]
+
+
+def _nifti(path: Path, voxels: bool = True) -> tuple[np.ndarray, dict]:
     from monai.data import NibabelReader
 
     reader = NibabelReader()  # one a call: it remembers the path, and scans are read in threads
     reader.filenames = [str(path)]  # its own read knows neither units nor rounded quaternions
-    try:
+    if not voxels:
+        reader._get_array_data = lambda image, _: np.empty((*image.shape[:3], 0))  # type: ignore[method-assign]
+    with told(path):
         return reader.get_data(read_nifti(path))
-    except ScanFault:
+
+
+@contextlib.contextmanager
+def told(path: Path) -> Iterator[None]:
+    """Says of what nibabel and zlib raise that a file cannot be read."""
+    try:
+        yield
+    except (ScanFault, MemoryError):
         raise
     except OSError as error:
         raise ScanFault(f"{path.name} cannot be read: {error.strerror or error}") from error

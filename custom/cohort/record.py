@@ -95,7 +95,7 @@ class Record:
         pool, room = ThreadPoolExecutor(threads), _Room()
 
         def read_one(path: str) -> Facts | ScanFault:
-            with room.of(held_bytes(Path(_key(path)))):
+            with room.of(held_bytes(Path(_key(path)), streamed=path not in labels)):
                 return _read_or_fault(_key(path), path in labels)
 
         try:

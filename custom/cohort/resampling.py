@@ -20,12 +20,14 @@ REMEDY = "Correct the voxel sizes, or their unit, in its header, or set spacing_
 
 @dataclass(frozen=True)
 class Size:
-    """What a scan takes: its first file, channels, voxels on its own grid and along each axis as the network sees it."""
+    """What a scan takes: its first file, channels, voxels on its own grid and along each axis as the network sees it; whether its
+    files can be read in slabs."""
 
     file: str
     channels: int
     own: int
     seen: tuple[int, ...]
+    streamed: bool = False
 
 
 def resampled_shape(

@@ -6,7 +6,9 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from monai.data import DataLoader
+import torch
+from monai.data import DataLoader, MetaTensor
+from monai.data.utils import list_data_collate
 
 END = object()
 
@@ -23,7 +25,7 @@ class AheadDataLoader(DataLoader):
     """
 
     def __init__(self, dataset: Any, ahead: Sequence[bool] = (), **options: Any) -> None:
-        super().__init__(dataset, **options)
+        super().__init__(dataset, **{"collate_fn": collate, **options})
         self.ahead = ahead
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override] # torch's names the class of its own
@@ -36,3 +38,22 @@ class AheadDataLoader(DataLoader):
                 yield batch
                 del batch
                 coming, number = coming if early else thread.submit(next, batches, END), number + 1
+
+
+def collate(batch: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """MONAI's ``list_data_collate``, but of a single entry an image is a view: it may be as large as memory."""
+    if len(batch) != 1:
+        return list_data_collate(batch)
+    images = {key: value for key, value in batch[0].items() if isinstance(value, MetaTensor)}
+    small = {key: MetaTensor(torch.empty(1)).copy_meta_from(image) for key, image in images.items()}
+    found = list_data_collate([{**batch[0], **small}])
+    for key, image in images.items():
+        found[key] = _of_batch(image, found[key])
+    return found
+
+
+def _of_batch(image: MetaTensor, small: MetaTensor) -> MetaTensor:
+    view = MetaTensor(image.as_tensor()[None])
+    view.copy_meta_from(small, copy_attr=False)
+    view.spatial_ndim = min(image.spatial_ndim, image.ndim)
+    return view

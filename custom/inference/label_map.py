@@ -90,7 +90,7 @@ def resampling(image: MetaTensor, axis: int) -> SlabResampling | None:
     operations = image.applied_operations
     if not operations or operations[-1][TraceKeys.CLASS_NAME] != "SpatialResample":
         return None
-    return SlabResampling(linear(operations[-1]), image, axis)
+    return SlabResampling.back(linear(operations[-1]), image, axis)
 
 
 def _info(image: MetaTensor) -> Mapping[str, Any]:

@@ -16,13 +16,17 @@ import torch
 from monai.data import MetaTensor
 from monai.inferers import SlidingWindowInferer
 from monai.networks.utils import eval_mode
+from monai.transforms import Compose
 from torch import Tensor, nn
 
+from ..cohort.formats.nifti import HELD
+from ..cohort.mapped import release_pages
 from ..cohort.resampling import Size, bytes_at_once, gigabytes, physical_memory
 from ..cohort.words import plural
 from ..errors import UserError
 from ..memory import free_memory
 from ..run.process import resident_bytes, return_freed_memory
+from .in_pieces import TILE, steps
 from .label_map import in_slabs
 from .slab_resampling import VOXELS
 from .slabs import LogitSlabs, predict, slab_axis, window
@@ -44,12 +48,16 @@ class Need:
         whole: with the logits of the whole.
         slabs: with those of a slab at a time.
         writing: of its label map, beside the next scan.
+        pieces: to read it in pieces into a mapped file, :mod:`.in_pieces`, whose pages do not count.
+        mapped: with the logits of a slab at a time, its image in that file.
     """
 
     reading: float
     whole: float
     slabs: float
     writing: float
+    pieces: float
+    mapped: float
 
 
 def need(size: Size, classes: int, roi: Sequence[int], value_bytes: int = 1) -> Need:
@@ -63,7 +71,11 @@ def need(size: Size, classes: int, roi: Sequence[int], value_bytes: int = 1) -> 
     piece = max(VOXELS, own / max(size.seen[axis], 1)) * (20 * k + 24) if resampled else 0
     label = value_bytes * own
     slab = 4 * (k + 1) * part + 4 * k * part * (3 if resampled else 1) + piece
-    return Need(reading, bytes_at_once(size, classes), image + slab + 3 * label, 3 * label)
+    planes = 100 * max(VOXELS, seen / size.seen[0]) if resampled else 0  # that are resampled at once
+    pieces = HELD + 4 * min(TILE, own) * (4 if resampled else 2) + planes  # a tile, and its pages or copies
+    windows = 4 * c * part  # of the image, whose pages are held while a slab is computed
+    mapped = windows + max(slab + label, 3 * label)
+    return Need(reading, bytes_at_once(size, classes), image + slab + 3 * label, 3 * label, pieces, mapped)
 
 
 class Memory:
@@ -80,6 +92,7 @@ class Memory:
         channels: of the network.
         inferer: of the task.
         network: on its device.
+        transform: the preprocessing; only where it is given, and can be done so, scans are read in pieces.
 
     Raises:
         TooLarge: scans that do not fit in any way, in one text.
@@ -93,6 +106,7 @@ class Memory:
         channels: int,
         inferer: Callable[..., Any],
         network: nn.Module,
+        transform: Compose | None = None,
     ) -> None:
         if memory_gb is not None and not memory_gb > 0:
             raise TooLarge(f"memory_gb is {memory_gb}: expected GB above 0, or null for all that the machine has.")
@@ -105,20 +119,34 @@ class Memory:
         self.work = [size.own for size in sizes]
         """Voxels of each scan."""
         self._slabs: set[str] = set()
+        self._pieces: set[str] = set()
+        windows = isinstance(inferer, SlidingWindowInferer)
+        self._streamed = [
+            windows and size.streamed and transform is not None and steps(transform) is not None for size in sizes
+        ]
         if not sizes:
             return
         value_bytes = 1 if min(label_values) >= 0 and max(label_values) < 256 else 4
         needs = [need(size, len(label_values), self._roi(size.seen), value_bytes) for size in sizes]
         self.base = self._base(network, channels, max(sizes, key=lambda size: math.prod(size.seen)))
         self._judge(sizes, needs)
+        took = []
         for number, size in enumerate(sizes):
-            took = self._least(needs, number)
-            if self._whole(needs, number) > self.at_once and isinstance(inferer, SlidingWindowInferer):
+            took.append(self._whole(needs, number))
+            if took[-1] > self.at_once and windows:
                 self._slabs.add(size.file)
-            else:
-                took = self._whole(needs, number)
+                took[-1] = self._with(needs, number, needs[number].slabs)
+            if took[-1] > self.at_once and self._streamed[number]:
+                self._pieces.add(size.file)
+                took[-1] = self._in_pieces(needs[number])
+        for number in range(len(sizes)):
             after = needs[number + 1].reading if number + 1 < len(needs) else 0
-            self.ahead.append(took + SPARE * after <= self.at_once)
+            apart = number + 1 < len(needs) and sizes[number + 1].file in self._pieces
+            self.ahead.append(not apart and took[number] + SPARE * after <= self.at_once)
+
+    def in_pieces(self, file: str) -> bool:
+        """Whether the scan with this first file is read in pieces: its image would not fit."""
+        return file in self._pieces
 
     def in_slabs(self, image: MetaTensor) -> bool:
         """Whether an image ``(C, *spatial)`` as the network sees it is segmented slab by slab.
@@ -160,7 +188,12 @@ class Memory:
 
     def _least(self, needs: Sequence[Need], number: int) -> float:
         way = needs[number].slabs if isinstance(self.inferer, SlidingWindowInferer) else needs[number].whole
-        return self._with(needs, number, way)
+        least = self._with(needs, number, way)
+        return min(least, self._in_pieces(needs[number])) if self._streamed[number] else least
+
+    def _in_pieces(self, need: Need) -> float:
+        """Nothing is being written then, the reading waits for it."""
+        return self.base + SPARE * max(need.pieces, need.mapped)
 
     def _whole(self, needs: Sequence[Need], number: int) -> float:
         return self._with(needs, number, needs[number].whole)
@@ -176,9 +209,10 @@ class Memory:
             return
         lines = []
         for number in large[:LINES]:
+            streamed, of = self._streamed[number], needs[number]
             parts = {
-                "to read and resample it": needs[number].reading,
-                "for a slab of logits and the result": needs[number].slabs,
+                "to read and resample it": of.pieces if streamed else of.reading,
+                "for a slab of logits and the result": of.mapped if streamed else of.slabs,
             }
             what = max(parts, key=parts.__getitem__)
             lines.append(f"{Path(sizes[number].file).name}: {gigabytes(self._least(needs, number))}, "
@@ -191,8 +225,11 @@ class Memory:
             "even slab by slab:\n  "
             + "\n  ".join(lines)
             + f"{rest}\nGive memory_gb {math.ceil(most / 1e8) / 10} on a machine that has it, "
-            "smaller windows (inferer::roi_size), or store these scans with larger voxels."
+            f"smaller windows (inferer::roi_size), or store these scans with larger voxels{self._or_as_nifti(sizes, large)}."
         )
+
+    def _or_as_nifti(self, sizes: Sequence[Size], large: Sequence[int]) -> str:
+        return "" if all(sizes[number].streamed for number in large) else " or as NIfTI, which is read in pieces"
 
 
 class BoundedInferer:
@@ -213,7 +250,9 @@ class BoundedInferer:
         images: list[Any] = [inputs[number] for number in range(len(inputs))] if isinstance(inputs, MetaTensor) else []
         if len(images) == 1 and self.memory.in_slabs(images[0]):
             name = Path(str(images[0].meta["filename_or_obj"])).name
-            return [LogitSlabs(inputs, network, self.inferer, name=name)]  # type: ignore[arg-type] # memory has seen that it has windows
+            slabs = LogitSlabs(inputs, network, self.inferer, name=name)  # type: ignore[arg-type] # memory has seen that it has windows
+            slabs.watchers.append(lambda _: release_pages())
+            return [slabs]
         return self.inferer(inputs, network, *args, **kwargs)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,20 +20,22 @@ VOXELS = 2**18  # of a plane or several that are resampled at once, if a single 
 
 
 class SlabResampling:
-    """The way back from a network's grid to the one before a resampling.
+    """From one grid to another.
 
     Args:
-        operation: what was applied to the image, a ``SpatialResample`` in its ``applied_operations``.
-        image: after it, ``(C, *spatial)``.
+        info: of a ``SpatialResample`` in the operations of an image: how it interpolates.
+        before, shape: spatial, of what comes and of the result.
+        source, target: their affines.
         axis: spatial, along which slabs are cut.
     """
 
-    def __init__(self, operation: Mapping[str, Any], image: MetaTensor, axis: int) -> None:
-        info = operation[TraceKeys.EXTRA_INFO]
-        rank = image.ndim - 1
-        source, target = (to_affine_nd(rank, convert_to_numpy(a)) for a in (image.affine, info["src_affine"]))
-        self.axis, self.before = axis, tuple(int(length) for length in image.shape[1:])
-        self.shape = tuple(int(length) for length in operation[TraceKeys.ORIG_SIZE])
+    def __init__(
+        self, info: Mapping[str, Any], before: Sequence[int], source: Any, shape: Sequence[int], target: Any, axis: int
+    ) -> None:
+        rank = len(before)
+        source, target = (to_affine_nd(rank, convert_to_numpy(a)) for a in (source, target))
+        self.axis, self.before = axis, tuple(int(length) for length in before)
+        self.shape = tuple(int(length) for length in shape)
         self.mapping = np.linalg.solve(
             source.astype(float), target.astype(float)
         )  # voxel of the result to voxel of the image
@@ -47,6 +49,18 @@ class SlabResampling:
         self._transform = AffineTransform(normalized=False, mode=mode, padding_mode=padding, reverse_indexing=True,
                                           align_corners=False if corners == TraceKeys.NONE else corners)  # fmt: skip
         self._dtype = get_torch_dtype_from_string(info["dtype"])
+
+    @classmethod
+    def back(cls, operation: Mapping[str, Any], image: MetaTensor, axis: int) -> SlabResampling:
+        """From a network's grid to the one before a resampling.
+
+        Args:
+            operation: what was applied to the image, a ``SpatialResample`` in its ``applied_operations``.
+            image: after it, ``(C, *spatial)``.
+        """
+        info = operation[TraceKeys.EXTRA_INFO]
+        shape = operation[TraceKeys.ORIG_SIZE]
+        return cls(info, image.shape[1:], image.affine, shape, info["src_affine"], axis)
 
     def __call__(self, slabs: Iterator[Tensor]) -> Iterator[Tensor]:
         """Consecutive slabs ``(K, *spatial)`` of the image's grid to consecutive slabs of the result's, float32."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from ...placeholders import placeholder
 from ..words import plural
 from .itk_image import image_size, is_picture, quiet_itk
-from .nifti import is_nifti, open_nifti, unpacked_bytes
+from .nifti import HELD, is_nifti, is_streamed, open_nifti, unpacked_bytes
 from .opened import TURNED, Opened, ScanFault, files_of, judge, lost_files
 from .other import open_other
 from .plane import turn
@@ -37,9 +37,15 @@ def load_libraries(paths: Iterable[str | Path]) -> None:
         importlib.import_module("PIL.JpegImagePlugin")
 
 
-def held_bytes(path: Path) -> float:
-    """Memory that reading a scan takes for a moment, by its header alone; little of one that will be refused."""
+def held_bytes(path: Path, streamed: bool = False) -> float:
+    """Memory that reading a scan takes for a moment, by its header alone; little of one that will be refused.
+
+    Args:
+        streamed: as of :func:`open_scan`.
+    """
     try:
+        if streamed and is_streamed(path):
+            return HELD
         stored = sum(file.stat().st_size for file in files_of(path))
         if is_nifti(path):
             return stored + unpacked_bytes(path)
@@ -50,8 +56,11 @@ def held_bytes(path: Path) -> float:
         return 0.0
 
 
-def open_scan(path: Path, max_voxels: int) -> Opened:
+def open_scan(path: Path, max_voxels: int, streamed: bool = False) -> Opened:
     """Open a file, or the folder of a DICOM series, by its name; :func:`load_libraries` first, where threads do.
+
+    Args:
+        streamed: of a large NIfTI volume no voxel is kept, they are read again by :attr:`Opened.streamed`.
 
     Raises:
         ScanFault: it is missing, or something lies in its place; it is truncated, damaged, of zero or absurd size; its
@@ -59,8 +68,7 @@ def open_scan(path: Path, max_voxels: int) -> Opened:
     """
     try:
         _judge_presence(path)
-        open_one = open_nifti if is_nifti(path) else open_other
-        scan = open_one(path, max_voxels)
+        scan = open_nifti(path, max_voxels, streamed) if is_nifti(path) else open_other(path, max_voxels)
     except OSError as error:
         raise ScanFault(f"{path.name} cannot be read: {error.strerror or error}.") from error
     judge(scan, path.name)

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from .streamed import StreamedVoxels
+
 AT_ONCE = 2**20  # voxels of a piece
 SAMPLE = 4096  # voxels that tell most images from labels
 NEARLY = 1e-3  # of a whole number: it is that number
@@ -14,12 +16,16 @@ MOST_VALUES = 256  # of a label, whose classes a byte holds
 Counts = dict[float, int]
 
 
-def pieces(voxels: np.ndarray) -> Iterator[np.ndarray]:
+def pieces(voxels: np.ndarray | StreamedVoxels) -> Iterator[np.ndarray]:
     """All voxels in any order, as many at once as :data:`AT_ONCE`.
 
     Shape:
         - voxels: any; gives vectors.
     """
+    if isinstance(voxels, StreamedVoxels):
+        for _, slab in voxels.slabs():
+            yield from pieces(slab)
+        return
     flat = voxels.ravel(order="K")  # no copy of what lies in one piece
     for start in range(0, flat.size, AT_ONCE):
         yield flat[start : start + AT_ONCE]

@@ -10,12 +10,13 @@ import math
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import nibabel
 import numpy as np
 
 from .opened import Opened, ScanFault, by, judge_affine, judge_size, judge_type
+from .streamed import StreamedVoxels
 
 GZIP = b"\x1f\x8b"
 HEADER_BYTES = 544  # of NIfTI-2, with its flag of extensions; NIfTI-1 has 352
@@ -24,6 +25,8 @@ UNITS = {1: ("metre", 1000.0), 3: ("micron", 0.001)}  # of xyzt_units, in mm; al
 ROUNDING = 1e-3  # of a quaternion of length 1
 SAME_MM = 1e-3  # two transforms
 SCALED_BYTES = 16  # a voxel: float64 times the slope, and that with the intercept
+STREAMED = 2**29  # bytes of a volume from which on it may be read in slabs, twice and more, in place of once as a whole
+HELD = 2**28  # bytes of a slab of it and of what is made of that
 
 
 class _AsRead:
@@ -58,15 +61,18 @@ class _Image2(nibabel.Nifti2Image):
     header_class = _Header2
 
 
-def read_nifti(path: Path) -> Any:
+def read_nifti(path: Path, stays_open: bool = False) -> Any:
     """nibabel's image of a file, with the affine as readers use it: in mm, and by the voxel sizes (pixdim) where they
     contradict it, as MONAI does. Its voxels are read later.
+
+    Args:
+        stays_open: for slabs of its voxels, one behind the other.
 
     Raises:
         Exception: of nibabel, of zlib, of the operating system.
     """
     files = {"image": nibabel.FileHolder(str(path))}  # nibabel's own rule of names refuses .Nii.gz
-    return _corrected(_kind(_start(path), path.name).from_file_map(files))
+    return _corrected(_kind(_start(path), path.name).from_file_map(files, keep_file_open=stays_open))
 
 
 def own_header(path: Path) -> Any:
@@ -127,8 +133,11 @@ def is_nifti(path: Path) -> bool:
     return path.name.lower().endswith((".nii", ".nii.gz"))
 
 
-def open_nifti(path: Path, max_voxels: int) -> Opened:
+def open_nifti(path: Path, max_voxels: int, streamed: bool = False) -> Opened:
     """Read a .nii or .nii.gz file.
+
+    Args:
+        streamed: of a large volume no voxel is kept, they are read again by :attr:`Opened.streamed`.
 
     A flipped bit of a .nii.gz is found by its checksum, or unpacks to the same bytes (time and name in the gzip header;
     a run of zeros that is copied from another run of zeros). A .nii has no checksum.
@@ -136,12 +145,11 @@ def open_nifti(path: Path, max_voxels: int) -> Opened:
     Raises:
         ScanFault: truncated, damaged, of no or absurd size, an affine that is singular or not finite.
     """
+    if streamed and is_streamed(path):
+        return _open_streamed(path, max_voxels)
     name, raw = path.name, path.read_bytes()
     sha256 = hashlib.sha256(raw).hexdigest()
-    packed = name.lower().endswith(".gz")
-    if packed != raw.startswith(GZIP):
-        found, expected = ("compressed", ".nii.gz") if raw.startswith(GZIP) else ("not compressed", ".nii")
-        raise ScanFault(f"{name} is {found}, which its name denies: damaged, or to be renamed to {expected}.")
+    packed = _is_packed(raw, name)
     header = _header(_first_bytes(raw, name) if packed else raw[:HEADER_BYTES], name)
     shape = _shape(header)
     judge_size(shape, max_voxels, name)
@@ -149,10 +157,7 @@ def open_nifti(path: Path, max_voxels: int) -> Opened:
     warnings: list[str] = []
     content = gunzip(raw, end, name) if packed else raw
     del raw
-    if len(content) < end:
-        raise ScanFault(f"{name} is truncated: its header promises {end} bytes, it has {len(content)}.")
-    if len(content) > end and not packed:
-        warnings.append(f"bytes after the voxels: {len(content) - end}")
+    _judge_length(len(content), end, packed, name, warnings)
     image = _image(content, name)
     affine, unused = _affine(image, len(shape), name, warnings)
     return Opened(
@@ -164,6 +169,64 @@ def open_nifti(path: Path, max_voxels: int) -> Opened:
         sha256=sha256,
         warnings=warnings,
     )
+
+
+def is_streamed(path: Path) -> bool:
+    """Whether a file holds a volume that is large enough to be read in slabs; not of one whose header is wrong."""
+    with contextlib.suppress(ScanFault, OSError, EOFError, zlib.error):
+        return (
+            is_nifti(path)
+            and len(_shape(_header(_start(path), path.name))) in (3, 4)
+            and unpacked_bytes(path) >= STREAMED
+        )
+    return False
+
+
+def _open_streamed(path: Path, max_voxels: int) -> Opened:
+    """As :func:`open_nifti` does it, of a file that is never in memory as a whole."""
+    name = path.name
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while piece := file.read(PIECE):
+            digest.update(piece)
+    with path.open("rb") as file:
+        packed = _is_packed(file.read(len(GZIP)), name)
+    header = _header(_start(path), name)
+    shape = _shape(header)
+    judge_size(shape, max_voxels, name)
+    end = _end(header, shape, name)
+    warnings: list[str] = []
+    _judge_length(_unpacked_length(path, end) if packed else path.stat().st_size, end, packed, name, warnings)
+    with _header_read(name):
+        files = {"image": nibabel.FileHolder(str(path))}
+        image = _kind(_start(path), name).from_file_map(files, keep_file_open=True)
+    affine, unused = _affine(image, len(shape), name, warnings)
+    channels = [StreamedVoxels(image.dataobj, channel) for channel in range(shape[3] if len(shape) > 3 else 1)]
+    return Opened(
+        voxels=np.broadcast_to(np.zeros((), channels[0].dtype), shape),
+        channels_last=len(shape) > 3,
+        affine=affine,
+        unused=unused,
+        dtype=image.get_data_dtype().name,
+        sha256=digest.hexdigest(),
+        warnings=warnings,
+        streamed=channels,
+    )
+
+
+def _is_packed(start: bytes, name: str) -> bool:
+    packed = name.lower().endswith(".gz")
+    if packed != start.startswith(GZIP):
+        found, expected = ("compressed", ".nii.gz") if start.startswith(GZIP) else ("not compressed", ".nii")
+        raise ScanFault(f"{name} is {found}, which its name denies: damaged, or to be renamed to {expected}.")
+    return packed
+
+
+def _judge_length(length: int, end: int, packed: bool, name: str, warnings: list[str]) -> None:
+    if length < end:
+        raise ScanFault(f"{name} is truncated: its header promises {end} bytes, it has {length}.")
+    if length > end and not packed:
+        warnings.append(f"bytes after the voxels: {length - end}")
 
 
 def unpacked_bytes(path: Path) -> float:
@@ -185,19 +248,32 @@ def gunzip(raw: bytes, limit: int, name: str) -> bytes:
         ScanFault: truncated; damaged; more than ``limit`` and a piece, however large that would become.
     """
     kept, size = io.BytesIO(), 0  # whose bytes are handed over without a copy
-    with _unpacking(raw, name) as stream:
-        while piece := stream.read(PIECE):  # of `limit` at once would take that memory before a byte is there
-            kept.write(piece[: max(limit - size, 0)])
-            size += len(piece)
-            if size > limit + PIECE:
-                raise ScanFault(f"{name} holds more than the {limit} bytes that its header promises: damaged?")
+    for piece in _unpacked(io.BytesIO(raw), limit, name):
+        kept.write(piece[: max(limit - size, 0)])
+        size += len(piece)
     return kept.getvalue()
 
 
+def _unpacked_length(path: Path, limit: int) -> int:
+    """Bytes that a file unpacks to; of more than ``limit``, that many. Raises as :func:`gunzip`, which keeps them."""
+    with path.open("rb") as file:
+        return min(sum(map(len, _unpacked(file, limit, path.name))), limit)
+
+
+def _unpacked(file: BinaryIO, limit: int, name: str) -> Iterator[bytes]:
+    size = 0
+    with _unpacking(file, name) as stream:
+        while piece := stream.read(PIECE):  # of `limit` at once would take that memory before a byte is there
+            size += len(piece)
+            if size > limit + PIECE:
+                raise ScanFault(f"{name} holds more than the {limit} bytes that its header promises: damaged?")
+            yield piece
+
+
 @contextlib.contextmanager
-def _unpacking(raw: bytes, name: str) -> Iterator[gzip.GzipFile]:
+def _unpacking(file: BinaryIO, name: str) -> Iterator[gzip.GzipFile]:
     try:
-        with gzip.GzipFile(fileobj=io.BytesIO(raw)) as stream:
+        with gzip.GzipFile(fileobj=file) as stream:
             yield stream
     except EOFError as error:
         raise ScanFault(f"{name} is truncated.") from error
@@ -220,7 +296,7 @@ def damage(name: str, error: Exception) -> str:
 
 
 def _first_bytes(raw: bytes, name: str) -> bytes:
-    with _unpacking(raw, name) as stream:
+    with _unpacking(io.BytesIO(raw), name) as stream:
         return stream.read(HEADER_BYTES)
 
 
@@ -261,8 +337,14 @@ def _kind(start: bytes, name: str) -> Any:
 
 
 def _image(content: bytes, name: str) -> Any:
-    try:
+    with _header_read(name):
         return _kind(content[:HEADER_BYTES], name).from_stream(io.BytesIO(content))
+
+
+@contextlib.contextmanager
+def _header_read(name: str) -> Iterator[None]:
+    try:
+        yield
     except (nibabel.spatialimages.HeaderDataError, nibabel.filebasedimages.ImageFileError, ValueError) as error:
         raise ScanFault(f"{name} has a header that cannot be read: {error}.") from error
 

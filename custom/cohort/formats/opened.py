@@ -13,6 +13,7 @@ import numpy as np
 
 from ...errors import UserError
 from ...placeholders import placeholder
+from .streamed import StreamedVoxels
 
 SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".png", ".jpg", ".jpeg")
 TEXTS = (".json", ".txt", ".md", ".csv", ".tsv", ".bval", ".bvec")  # that lie beside scans
@@ -29,7 +30,8 @@ class Opened:
     """What was read from a file to its end.
 
     Args:
-        voxels: ``(*spatial)``, or ``(*spatial, C)`` where ``channels_last``; two or three spatial axes.
+        voxels: ``(*spatial)``, or ``(*spatial, C)`` where ``channels_last``; two or three spatial axes. With
+            ``streamed`` only their shape and type are these.
         channels_last: whether the last axis is one of channels.
         affine: 4 x 4, voxel index to RAS, mm, as readers use it.
         dtype: of the file, numpy's name.
@@ -37,6 +39,7 @@ class Opened:
         warnings: what is odd but can be read; what stands before the first colon names the kind.
         unused: of a NIfTI file whose sform and qform differ, the name and the affine of the one that is not used.
         stored: of a scan of two axes, where they run to in the file, ``RA``; its voxels here lie as those of pictures.
+        streamed: of a large volume, where it was asked for, its channels one by one.
     """
 
     voxels: np.ndarray
@@ -47,6 +50,7 @@ class Opened:
     warnings: list[str] = field(default_factory=list)
     unused: tuple[str, np.ndarray] | None = None
     stored: str = ""
+    streamed: list[StreamedVoxels] = field(default_factory=list)
 
     @property
     def shape(self) -> tuple[int, ...]:
