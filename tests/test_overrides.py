@@ -149,6 +149,45 @@ def test_nothing_is_nothing(look, nothing):
     assert kept.config["ema_decay"] == 0.5
 
 
+@pytest.mark.fault("12", "no and off for a switch")
+@pytest.mark.parametrize("no", ["no", "off", "Off", "NO", "false", "False"])
+def test_a_switch_is_read_as_yaml_reads_it(look, no):
+    """``--resume off`` was a text, which Python holds true: the run went on with an earlier one."""
+    config = look(resume=no, shared_scans="yes", **{"train::trainer::resume": no, "train#optimizer#nesterov": no})
+    assert config.resolved("resume") is False
+    assert config.resolved("shared_scans") is True
+    assert config.config["train"]["trainer"]["resume"] is False, "it refers to a switch"
+    assert config.config["train"]["optimizer"]["nesterov"] is False
+
+
+def test_a_word_where_no_switch_stands_is_a_word(look):
+    config = look(amp="off", experiment_name="no", resume="$not @seed")
+    assert (config.resolved("amp"), config.resolved("resume")) == ("off", True)
+    assert config.resolved("experiment_name") == "no"
+
+
+@pytest.mark.fault("12", "no and off for a switch")
+def test_a_switch_that_is_neither_on_nor_off_is_refused(look):
+    with pytest.raises(RuntimeError) as error:
+        look(resume="never", shared_scans="n", fill_nonfinite="on")
+    assert type(error.value.__cause__).__name__ == "ConfigError"
+    assert str(error.value.__cause__).split("\n  ") == [
+        "Switches that are neither on nor off, nothing was started:",
+        "--resume never: expected true or false (or yes, no, on, off)",
+        "--shared_scans n: expected true or false (or yes, no, on, off)",
+    ]
+
+
+@pytest.mark.parametrize("name", ["again", "pictures", "fill_nonfinite"])
+def test_a_switch_of_inference_is_read_so_too(run_bundle, tmp_path, name):
+    (tmp_path / "model.pt").touch()
+    with pytest.raises(RuntimeError) as error:
+        run_bundle(
+            BUNDLE, "run", "configs/inference.yaml", model_file=str(tmp_path / "model.pt"), **{name: "perhaps"}
+        )
+    assert f"--{name} perhaps: expected true or false" in str(error.value.__cause__)
+
+
 def test_a_workflow_made_by_hand_is_not_judged(bundle_cwd, tmp_path):
     bundle_cwd(BUNDLE)
     workflow = ConfigWorkflow("configs/train.yaml", workflow_type="train", logging_file=False, stpes=3)

@@ -24,6 +24,8 @@ TRACKING = tuple(key for s in _TRACKERS.values() for key in s["configs"] if key 
 
 
 PATHS = ("dataset_dir", "data_list", "output_dir", "bundle_root", "model_file", "initial_weights")
+SWITCH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+"""The words of YAML 1.1 for true and false, in any case."""
 
 
 class ConfigError(UserError, ValueError):
@@ -60,13 +62,19 @@ def restore(parser: ConfigParser, overrides: Mapping[str, Any], files: Any = ())
     makes ``::``, be it an override's or written in a config file.
 
     ``--gates false`` reaches MONAI as a text, which Python holds true; so does ``--clip null``, and ``--clip None`` it drops.
+    Where the config files have a boolean, ``no`` and ``off`` are words for one too: ``--resume off`` would resume.
     What is resolved already stays: the config is being resolved at this moment.
+
+    Raises:
+        ConfigError: a text in place of a boolean that is none of :data:`SWITCH`; all of them in one text.
     """
-    written = {} if not files else dict(_texts(ConfigParser.load_config_files(files)))
+    config = ConfigParser.load_config_files(files) if files else {}
+    written = dict(_texts(config))
     given = tuple(name.lstrip("+").replace("#", "::") for name in overrides)
     restored = {name: escaped(text) for name, text in written.items()
                 if escaped(text) != text and not _within(name, given)}  # fmt: skip
     meant = {name: escaped(value) if name in PATHS else _meant(escaped(value)) for name, value in overrides.items()}
+    meant |= _switches(meant, ConfigParser(config))
     restored |= {name.replace("#", "::"): value for name, value in meant.items()
                  if name[0] != "+" and (value is None or value != overrides[name])}  # fmt: skip
     if not restored:
@@ -97,6 +105,25 @@ def _meant(value: Any) -> Any:
     if value.lower() in ("true", "false"):
         return value.lower() == "true"
     return None if value in ("null", "None") else value
+
+
+def _switches(meant: Mapping[str, Any], written: ConfigParser) -> dict[str, bool]:
+    """Those of the overrides that are a text where the config files have a boolean, or refer to one, as booleans."""
+    found, faults = {}, []
+    for name, value in meant.items():
+        if not isinstance(value, str) or value.startswith(("$", "@", "%")):
+            continue
+        own = written.get(name)
+        own = written.get(own[1:]) if isinstance(own, str) and own.startswith("@") else own
+        if not isinstance(own, bool):
+            continue
+        if value.lower() in SWITCH:
+            found[name] = SWITCH[value.lower()]
+        else:
+            faults.append(f"--{name.replace('#', '::')} {value}: expected true or false (or yes, no, on, off)")
+    if faults:
+        raise ConfigError("Switches that are neither on nor off, nothing was started:\n  " + "\n  ".join(faults))
+    return found
 
 
 def escaped(value: Any) -> Any:
