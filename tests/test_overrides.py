@@ -199,6 +199,48 @@ def test_running_outside_of_a_config_is_an_error():
         running()
 
 
+# numbers
+
+
+def test_a_number_with_an_exponent_in_a_config_file_is_a_number(look, tmp_path):
+    """YAML 1.1 takes 1e-3 for a text, which ended in PyTorch: '<=' not supported between 'str' and 'float'."""
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text(
+        "learning_rate: 1e-3\nclip: 1.5E3\nweights: {supervised: 1e0, consistency: {ramp: 5e-1, until: .4e0}}\n"
+        "spacing_mm: [15e-1, 1.5, -1e0]\ntrain::optimizer::weight_decay: +1.e-4\nseed: 1e1\n"
+    )
+    config = look(overlay, seed=3)
+    assert config.resolved("learning_rate") == config._parser.get_parsed_content("train::optimizer::lr") == 0.001
+    assert config.resolved("clip") == 1500.0
+    assert config.resolved("weights") == {"supervised": 1.0, "consistency": {"ramp": 0.5, "until": 0.4}}
+    assert config.resolved("spacing_mm") == [1.5, 1.5, -1.0]
+    assert config.config["train"]["optimizer"]["weight_decay"] == 1e-4
+    assert config.resolved("seed") == 3, "the command line goes before it"
+    assert "  learning_rate = 0.001 (bundle: 0.03)" in config.summary()
+
+
+def test_a_name_that_reads_as_a_number_is_a_name(look, tmp_path):
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text("classes: [background, 1e5]\nchannels: [2e1]\ncache_dir: 1e5\noutput_dir: 1e5\namp: 'off'\n")
+    config = look(overlay)
+    assert (config.resolved("classes"), config.resolved("channels")) == (["background", "1e5"], ["2e1"])
+    assert (config.resolved("cache_dir"), config.resolved("amp")) == ("1e5", "off")
+
+
+def test_a_number_with_an_exponent_in_the_bundle_s_own_file_is_a_number(run_bundle, tmp_path):
+    own = (BUNDLE / "configs/train.yaml").read_text().replace("learning_rate: 0.03", "learning_rate: 3e-2")
+    (tmp_path / "train.yaml").write_text(own)
+    (tmp_path / "metadata.json").write_text((BUNDLE / "configs/metadata.json").read_text())
+    (tmp_path / "look.yaml").write_text(
+        "keep: $__import__('test_overrides').KEPT.append\nrun: [$@keep(@config)]\n"
+    )
+    KEPT.clear()
+    run_bundle(BUNDLE, "run", [str(tmp_path / "train.yaml"), str(tmp_path / "look.yaml")])
+    config = KEPT.pop()
+    assert config.resolved("learning_rate") == 0.03
+    assert not [line for line in config.summary() if "learning_rate" in line], "it is the bundle's own"
+
+
 # paths
 
 

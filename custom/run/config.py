@@ -17,7 +17,7 @@ from monai.utils import ensure_tuple
 from .. import distributed
 from ..errors import show_plainly
 from ..seeds import derive
-from .overrides import TRACKING, callers, judge, judge_paths, overrides_and_files, restore
+from .overrides import TRACKING, callers, judge, judge_paths, numbers, overrides_and_files, restore
 from .process import keep_freed_memory, quiet_known_noise
 
 logger = logging.getLogger(__name__)
@@ -122,6 +122,7 @@ class RunConfig:
         configs = Path(self.files[0]).resolve().parent
         files = [file for file in self.files if Path(file).resolve().parent == configs]
         parser = ConfigParser(ConfigParser.load_config_files(files))
+        parser.update(numbers(parser.get()))
         parser.resolve_macro_and_relative_ids()
         lines = [
             f"  {name} = {_shown(now)} (bundle: {_shown(own)})"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -26,6 +27,10 @@ TRACKING = tuple(key for s in _TRACKERS.values() for key in s["configs"] if key 
 PATHS = ("dataset_dir", "data_list", "output_dir", "bundle_root", "model_file", "initial_weights")
 SWITCH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 """The words of YAML 1.1 for true and false, in any case."""
+EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
+"""Numbers of YAML 1.2 that YAML 1.1, and so PyYAML, may take for texts: 1e-3, 1.5e3."""
+WORDS = (*PATHS, *TRACKING, "cache_dir", "mlflow_uri", "channels", "classes")
+"""Ids whose values are names: 1e5 is one."""
 
 
 class ConfigError(UserError, ValueError):
@@ -62,6 +67,7 @@ def restore(parser: ConfigParser, overrides: Mapping[str, Any], files: Any = ())
     makes ``::``, be it an override's or written in a config file.
 
     ``--gates false`` reaches MONAI as a text, which Python holds true; so does ``--clip null``, and ``--clip None`` it drops.
+    A number with an exponent that a config file has (``learning_rate: 1e-3``) PyYAML takes for a text, see :func:`numbers`.
     Where the config files have a boolean, ``no`` and ``off`` are words for one too: ``--resume off`` would resume.
     What is resolved already stays: the config is being resolved at this moment.
 
@@ -73,6 +79,7 @@ def restore(parser: ConfigParser, overrides: Mapping[str, Any], files: Any = ())
     given = tuple(name.lstrip("+").replace("#", "::") for name in overrides)
     restored = {name: escaped(text) for name, text in written.items()
                 if escaped(text) != text and not _within(name, given)}  # fmt: skip
+    restored |= {name: number for name, number in numbers(parser.get()).items() if not _within(name, given)}
     meant = {name: escaped(value) if name in PATHS else _meant(escaped(value)) for name, value in overrides.items()}
     meant |= _switches(meant, ConfigParser(config))
     restored |= {name.replace("#", "::"): value for name, value in meant.items()
@@ -92,6 +99,12 @@ def _texts(config: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
         if isinstance(value, str):
             yield f"{prefix}{key}", value
         yield from _texts(value, f"{prefix}{key}::")
+
+
+def numbers(config: Mapping[str, Any]) -> dict[str, float]:
+    """Return what a config holds as :data:`EXPONENT`, by id: in lists and dicts too, but for names (:data:`WORDS`)."""
+    found = {name: text for name, text in _texts(config) if EXPONENT.fullmatch(text)}
+    return {name: float(text) for name, text in found.items() if name.partition("::")[0] not in (*WORDS, "_meta_")}
 
 
 def _within(name: str, ids: Sequence[str]) -> bool:
