@@ -17,7 +17,17 @@ from monai.utils import ensure_tuple
 from .. import distributed
 from ..errors import show_plainly
 from ..seeds import derive
-from .overrides import TRACKING, callers, judge, judge_paths, numbers, overrides_and_files, restore
+from .overrides import (
+    TRACKING,
+    begun,
+    callers,
+    judge,
+    judge_files,
+    judge_paths,
+    numbers,
+    overrides_and_files,
+    restore,
+)
 from .process import keep_freed_memory, quiet_known_noise
 
 logger = logging.getLogger(__name__)
@@ -32,7 +42,8 @@ def running() -> RunConfig:
 
     Raises:
         RuntimeError: called from anywhere else.
-        ConfigError: misspelt overrides of the command line, or paths that it reads as something else, all in one text.
+        ConfigError: misspelt overrides of the command line, or ids of config files; paths that the command line reads as
+            something else; switches that are neither on nor off: all of a kind in one text.
     """
     show_plainly()
     parser, arguments = callers()
@@ -41,6 +52,7 @@ def running() -> RunConfig:
     overrides, files = overrides_and_files(arguments) if arguments else ({}, ())
     judge_paths(overrides)
     if files:
+        judge_files(files, {*PROCESS, *RunConfig.NOT_EVERYWHERE, *begun(arguments), "imports"})
         judge(overrides, files)
     restore(parser, overrides, files)
     return RunConfig(parser, files)
