@@ -247,6 +247,7 @@ class DualStreamTrainer(Trainer):
             logger.info("%s: all %d epochs are done, nothing to train.", path.name, done)
         else:
             logger.info("Resumed from %s: epoch %d of %d.", path.name, done + 1, self.state.max_epochs)
+            output.goes_on()
 
     def data_digest(self) -> dict[str, str]:
         """SHA-256 of what each part of the cohort holds, names and voxels."""
