@@ -42,8 +42,8 @@ def running() -> RunConfig:
 
     Raises:
         RuntimeError: called from anywhere else.
-        ConfigError: misspelt overrides of the command line, or ids of config files; paths that the command line reads as
-            something else; switches that are neither on nor off: all of a kind in one text.
+        ConfigError: misspelt overrides of the command line, or ids of config files; paths that the command line reads
+            as something else; switches that are neither on nor off: all of a kind in one text.
     """
     show_plainly()
     parser, arguments = callers()
@@ -107,6 +107,16 @@ class RunConfig:
         keep_freed_memory()
         for line in self.summary():
             logger.info("%s", line)
+
+    def rounding(self) -> str:
+        """Return what to say where a training takes other steps than ``steps``, as its epochs are whole; else nothing."""
+        steps, each = self.resolved("steps"), self.resolved("epoch_steps")
+        if steps is None or each is None or self._parser.get("train::trainer::max_epochs") is None:
+            return ""
+        epochs = self._parser.get_parsed_content("train::trainer::max_epochs")
+        if epochs * each == steps:
+            return ""
+        return f"This run takes {epochs * each} steps, not {steps}: {epochs} whole epochs of {each}."
 
     def settings(self) -> dict[str, Any]:
         """Return the plain values of the top level, resolved: what a user may change, no component, no program."""

@@ -94,6 +94,8 @@ class Output:
             if self.config is not None:
                 write_bundle(self.folder / "bundle", self.config)
                 logger.info("All settings of this run: %s", self.folder / "bundle/configs/train.yaml")
+                if line := self.config.rounding():
+                    logger.info("%s", line)
             self.models.mkdir(parents=True, exist_ok=True)
         for tracker in self.trackers:
             tracker.begin(self.rows)

@@ -74,7 +74,7 @@ def restore(parser: ConfigParser, overrides: Mapping[str, Any], files: Any = ())
     makes ``::``, be it an override's or written in a config file.
 
     ``--gates false`` reaches MONAI as a text, which Python holds true; so does ``--clip null``, and ``--clip None`` it drops.
-    A number with an exponent that a config file has (``learning_rate: 1e-3``) PyYAML takes for a text, see :func:`numbers`.
+    A number with an exponent in a config file (``learning_rate: 1e-3``) PyYAML takes for a text, see :func:`numbers`.
     Where the config files have a boolean, ``no`` and ``off`` are words for one too: ``--resume off`` would resume.
     What is resolved already stays: the config is being resolved at this moment.
 
@@ -174,8 +174,10 @@ def judge(overrides: Mapping[str, Any], files: Any) -> None:
 
 
 def judge_files(files: Any, free: Collection[str] = ()) -> None:
-    """Refuse each id of a config file behind the first one that is without effect: the files before it do not have it, nor
-    does ``train.yaml`` beside the first, no component takes it, and nothing in the whole config refers to it.
+    """Refuse each id of a config file behind the first one that is without effect.
+
+    The files before it do not have it, nor does ``train.yaml`` beside the first, no component takes it, and nothing in
+    the whole config refers to it.
 
     Args:
         files: as MONAI's ``run`` gets them.
