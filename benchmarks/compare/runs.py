@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from custom.evaluation.case_report import BOUNDARY, CONTRAST, COUNTS
+from custom.evaluation.case_report import BOUNDARY, CONTRAST, COUNTS, LABEL
 from custom.evaluation.case_table import read_cases
 from custom.files import write_text
 from custom.study.side_by_side import Late
@@ -194,7 +194,7 @@ def row(job: Job, folder: Path) -> dict[str, Any]:
 
 def _compact(case: Mapping[str, Any]) -> dict[str, Any]:
     """A case with what is compared, rounded; a number that is not there is null."""
-    names = ("case", "patient", *COUNTS, "hd95_mm_mean", BOUNDARY, CONTRAST)
+    names = ("case", "patient", *COUNTS, "hd95_mm_mean", BOUNDARY, CONTRAST, LABEL)
     kept = {k: v for k, v in case.items() if k in names or k.startswith("dice_")}
     return {k: (None if math.isnan(v) else round(v, 5)) if isinstance(v, float) else v for k, v in kept.items()}
 
