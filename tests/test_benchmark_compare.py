@@ -91,6 +91,34 @@ def test_a_training_that_was_killed_in_its_last_files_is_done_again(bench, lost)
     assert (folder / lost).is_file()
 
 
+@pytest.mark.parametrize(
+    ("changed", "go_on"), [("ema_decay: 0.25", ["--continue"]), ("bundle: low_confidence", []), ("published: true", [])]
+)
+def test_a_finished_run_of_other_settings_is_no_row_of_the_job(bench, capsys, changed, go_on):
+    """The row would say what sizes.yaml says now of what was trained before."""
+    assert bench("--bundles", "slow") == 0
+    folder, written = bench.folder / "output/screen_phantom_2d_slow_seed0", bench.sizes.read_text()
+    path = bench.folder / "rows/screen_phantom_2d_slow_seed0.json"
+    path.unlink()
+    assert bench("--bundles", "slow") == 0
+    assert [call[1] for call in bench.calls] == ["training", "run"], "the same settings: only the row is made"
+    path.unlink()
+    if changed.startswith("ema_decay"):
+        bench.sizes.write_text(written.replace("ema_decay: 0.5", changed))
+    elif changed.startswith("bundle"):
+        bench.sizes.write_text(written.replace("bundle: mean_teacher", changed))
+    else:
+        bench.sizes.write_text(written.replace("slow: {", f"slow: {{{changed}, "))
+    capsys.readouterr()
+    assert bench("--bundles", "slow", *go_on) == 0
+    said = f"screen_phantom_2d_slow_seed0: {folder} holds a run of other settings, which is set aside: written with "
+    assert said in capsys.readouterr().out
+    assert [call[1:] for call in bench.calls[2:]] == [("training", False), ("run", None)]
+    assert (folder / "earlier/001/bundle/models/model.pt").exists()
+    (found,) = read_rows(bench.folder / "rows")
+    assert found["overrides"]["ema_decay"] == (0.25 if changed.startswith("ema_decay") else 0.5)
+
+
 def test_a_command_that_fails_is_reported_and_the_others_go_on(bench, monkeypatch, capsys):
     def fails(bundle, *_):
         raise RuntimeError(f"training ended with 1: {bundle}")

@@ -349,3 +349,15 @@ def test_slices_lie_across_the_thick_axis(tmp_path, orientation, affine, spacing
 def test_names_of_classes_under_which_results_would_be_told_twice_are_refused(names):
     with pytest.raises(CohortError, match=r"expected different names, none of them 'mean', as which results are told"):
         Check(**{**TASK, "classes": ["background", *names]}, label_values=[0, 1, 2])
+
+
+@pytest.mark.parametrize("name", ["t1/gd", "t1\\gd", "/", ""])
+def test_a_channel_that_cannot_be_the_name_of_a_file_is_refused(name):
+    """Networks that read one modality are written as models/CHANNEL.pt, hours after the scans were checked."""
+    with pytest.raises(CohortError) as error:
+        Check(**{**TASK, "channels": ["flair", name]})
+    assert str(error.value) == (
+        f"channels {['flair', name]}: {name!r} cannot be the name of a file, which a network that reads one channel has, "
+        "and a folder of images: expected names without / and \\. Rename the channel, in the data list too"
+    )
+    Check(**{**TASK, "channels": ["flair", "t1 (gd), 3.0 T"], "classes": ["background", "scar/no-reflow"]})

@@ -128,6 +128,24 @@ def test_a_dice_in_one_table_alone_is_refused():
         paired_difference(rows([0.6, math.nan, 0.0]), rows([0.5, 0.0, math.nan]))
 
 
+def test_other_labels_are_refused_and_named():
+    """A label that was corrected between two evaluations gave a verdict: a network was better than itself."""
+    old, new = ([{**row, "label_sha256": f"{kind}{i // 2}"} for i, row in enumerate(rows([0.5] * 4))] for kind in "ab")
+    text = (
+        r"^the labels are others in one of the two tables for c2, c3: they were not scored against the same labels. "
+        r"Evaluate both again, on the same list$"
+    )
+    with pytest.raises(ValueError, match=text):
+        paired_difference([*old[:2], *new[2:]], old)
+    with pytest.raises(ValueError, match=text):
+        comparison(old, [*old[:2], *new[2:]], ["A", "B"], "hd95_mm_mean")
+    assert paired_difference(old, old).mean == 0
+    for absent in (rows([0.4] * 4), [{**row, "label_sha256": ""} for row in old]):
+        assert paired_difference(absent, new).cases == paired_difference(new, absent).cases == 4, "an earlier version"
+    fewer = [{**row, "dice_B": 0.5} for row in new]
+    assert paired_difference(old, fewer, "dice_A").cases == 4, "of a task with other classes"
+
+
 def test_a_distance_that_one_lacks_is_left_out():
     ours, baseline = rows([0.5] * 2, distances=[3.0, math.nan]), rows([0.5] * 2, distances=[4.0, 7.0])
     difference = paired_difference(ours, baseline, "hd95_mm_A")

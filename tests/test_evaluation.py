@@ -1,4 +1,5 @@
 import csv
+import hashlib
 import json
 import math
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 from custom.evaluation.bootstrap import bootstrap_interval
-from custom.evaluation.case_report import NOT_GIVEN, CaseReport, CaseTextError, faults_of
+from custom.evaluation.case_report import NOT_GIVEN, CaseReport, CaseTextError, faults_of, label_digest
 from custom.evaluation.case_table import read_cases
 from custom.evaluation.metrics import COMPAT_RULE
 
@@ -52,15 +53,22 @@ def test_table_has_a_row_per_case_in_closed_form(tmp_path):
     metrics = ["dice", "jaccard", "hd95_mm", "asd_mm"]
     hard = ["boundary_dice", "contrast"]
     counts = ["missed_A", "missed_B", "missed", "false_alarms_A", "false_alarms_B", "false_alarms"]
-    assert head == ["case", "patient", *(f"{m}_{c}" for m in metrics for c in ("A", "B", "mean")), *hard, *counts]
-    assert rows[0] == ["p1_ED", "p1", *["1.0"] * 6, *["0.0"] * 6, "1.0", "", *"000000"]  # no picture: no contrast
+    assert head == [
+        "case",
+        "patient",
+        *(f"{m}_{c}" for m in metrics for c in ("A", "B", "mean")),
+        *hard,
+        *counts,
+        "label_sha256",
+    ]
+    assert rows[0][:-1] == ["p1_ED", "p1", *["1.0"] * 6, *["0.0"] * 6, "1.0", "", *"000000"]  # no picture: no contrast
     numbers = [2 / 3, 1, (2 / 3 + 1) / 2, 1 / 2, 1, 3 / 4, 1.8, 0, 0.9, 0, 0, 0]
     assert [float(cell) for cell in rows[1][2:14]] == pytest.approx(numbers)
-    assert (float(rows[1][14]), rows[1][15:]) == (
+    assert (float(rows[1][14]), rows[1][15:-1]) == (
         pytest.approx((2 / 3 + 1) / 2),
         ["", *"000000"],
     )  # all within the band
-    assert rows[2] == [
+    assert rows[2][:-1] == [
         "p2_ED",
         "p2",
         *["0.0", "", "0.0"] * 2,
@@ -69,6 +77,20 @@ def test_table_has_a_row_per_case_in_closed_form(tmp_path):
         "",
         *"101000",
     ]  # A was missed: no distance, an empty cell
+
+
+def test_a_label_has_one_digest_whatever_its_type_and_the_order_of_the_classes(tmp_path):
+    small_report().write(tmp_path, "test")
+    first, second, third = [row["label_sha256"] for row in read_cases(tmp_path / "test.csv")]
+    assert first == second != third
+    content = b"(1, 4)" + np.array([[1, 0, 2, 0]], dtype="<u2").tobytes()
+    label = np.array([[1, 0, 2, 0]])
+    assert label_digest(label, "AB") == hashlib.sha256(content).hexdigest()[:16]
+    for same in (label.astype(np.uint8), np.asfortranarray(label), np.array([[1, 9, 0, 9, 2, 9, 0, 9]])[:, ::2]):
+        assert label_digest(same, "AB") == label_digest(label, "AB")
+    assert label_digest(np.array([[2, 0, 1, 0]]), "BA") == label_digest(label, "AB")
+    assert label_digest(label.T, "AB") != label_digest(label, "AB")
+    assert label_digest(np.array([[True, False]]), "A") == label_digest(np.array([[1, 0]]), "A")
 
 
 def test_second_table_counts_as_published_tables_do(tmp_path):

@@ -69,6 +69,13 @@ def titles(figure: Any) -> list[str]:
     return [axis.get_title() for axis in figure.axes if axis.get_title()]
 
 
+def test_a_class_with_a_slash_in_its_name_has_its_curve(tmp_path):
+    figure = figure_of(
+        tmp_path, *[{f"val/teacher/dice_{name}": 0.5 + 0.1 * i for name in ("mean", "scar/no-reflow")} for i in (1, 2)]
+    )
+    assert legend_of(panel(figure, "validation Dice")) == ["teacher: mean", "teacher: scar/no-reflow"]
+
+
 def test_learning_curves_are_written_and_are_a_picture(tmp_path):
     learning_curves(write_metrics(tmp_path / "metrics.csv"), tmp_path / "curves.png")
     picture = read_png(tmp_path / "curves.png")

@@ -14,8 +14,8 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from custom.cohort.data_list import list_path
 from custom.files import under
 from custom.run.bundle import _local_values
-from custom.run.config import running
-from custom.run.overrides import ConfigError, judge_paths, restore
+from custom.run.config import PROCESS, RunConfig, running
+from custom.run.overrides import ConfigError, judge_files, judge_paths, restore
 
 BUNDLE = ROOT / "bundles/mean_teacher"
 KEPT: list[Any] = []  # configs that the runs below append to
@@ -124,12 +124,71 @@ def test_a_config_file_that_an_args_file_names_is_what_overrides_are_judged_by(r
     assert MISSPELT["stpes"] in str(error.value.__cause__)
 
 
-def test_keys_of_an_overlay_are_new_ids_and_not_judged(look, tmp_path):
-    (tmp_path / "more.yaml").write_text("stpes: 3\nmine: {a: 1}\n")
-    assert look(tmp_path / "more.yaml").config["stpes"] == 3
+# config files behind the first
+
+
+def refused_files(look: Callable[..., Any], *overlays: Path, **overrides: Any) -> list[str]:
+    with pytest.raises(RuntimeError) as error:
+        look(*overlays, **overrides)
+    cause = error.value.__cause__
+    assert type(cause).__name__ == "ConfigError"
+    first, *lines = str(cause).split("\n  ")
+    assert first == "Misspelt ids in config files, nothing was started:"
+    return lines
+
+
+@pytest.mark.fault("12", "misspelt ids of a further config file")
+def test_a_misspelt_id_of_a_further_config_file_is_refused_with_the_nearest_name(look, tmp_path):
+    first, second = tmp_path / "task.yaml", tmp_path / "more.yaml"
+    first.write_text("stpes: 3\nseed: 1\ntrain::epocks: 3\n")
+    second.write_text("wieghts: {supervised: 1.0}\n+chanels: [t1]\nsteps: 5\n_meta_: {version: '9'}\n")
+    with pytest.warns(UserWarning, match="Can't merge entry"):
+        lines = refused_files(look, first, second)
+    assert lines == [
+        f"{first}: stpes: the config has no such id (did you mean 'steps'?)",
+        f"{first}: train::epocks: the config has no such id (did you mean 'train::preprocessing'?)",
+        f"{second}: wieghts: the config has no such id (did you mean 'weights'?)",
+        f"{second}: chanels: the config has no such id (did you mean 'channels'?)",
+    ]
+
+
+def test_new_ids_of_a_further_config_file_that_something_refers_to_pass(look, tmp_path):
+    (tmp_path / "more.yaml").write_text(
+        "mine: {a: 1}\nhalf: 0.5\nlearning_rate: $@half * @mine::a\ntrain::extra: {_target_: scripts.networks.UNet}\n"
+        "other: '@train#extra'\nvalidate::handlers: ['@other']\nimports: [$import math]\ninitialize: []\nrun_name: a\n"
+        "train::optimizer::maximize: true\nweights::consistency::from: 0.3\n+train::handlers: []\n"
+    )
+    config = look(tmp_path / "more.yaml")
+    assert config.resolved("learning_rate") == 0.5
     assert look(tmp_path / "more.yaml", **{"mine::a": 2}).config["mine"] == {"a": 2}
     (line,) = refusal(look, tmp_path / "more.yaml", **{"mine::b": 2})
     assert line.startswith("--mine::b: the config has no such id")
+
+
+def test_an_id_that_the_run_begins_with_passes(run_bundle, tmp_path):
+    (tmp_path / "more.yaml").write_text("keep: $__import__('test_overrides').KEPT.append\nmine: [$@keep(@config)]\n")
+    KEPT.clear()
+    files = ["configs/train.yaml", str(tmp_path / "more.yaml")]
+    run_bundle(BUNDLE, "mine", files)
+    (tmp_path / "args.yaml").write_text("run_id: mine\n")
+    run_bundle(BUNDLE, None, files, args_file=str(tmp_path / "args.yaml"))
+    assert len(KEPT) == 2
+
+
+OURS = sorted(
+    path for path in ROOT.glob("bundles/*/configs/*.yaml") if path.name not in ("train.yaml", "inference.yaml")
+)
+TASKS = sorted((ROOT / "custom/tasks").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("bundle", sorted(path.name for path in (ROOT / "bundles").iterdir()))
+def test_every_config_file_of_ours_passes_behind_train_and_every_task_behind_inference(bundle):
+    configs = ROOT / "bundles" / bundle / "configs"
+    free = {*PROCESS, *RunConfig.NOT_EVERYWHERE}
+    for overlay in [*(path for path in OURS if path.parent == configs), *TASKS]:
+        judge_files([str(configs / "train.yaml"), str(overlay)], free)
+    for task in TASKS:
+        judge_files(f"{configs / 'inference.yaml'},{task}", free)
 
 
 def test_inference_is_judged_too(run_bundle, tmp_path):
@@ -149,6 +208,43 @@ def test_nothing_is_nothing(look, nothing):
     assert kept.config["ema_decay"] == 0.5
 
 
+@pytest.mark.fault("12", "no and off for a switch")
+@pytest.mark.parametrize("no", ["no", "off", "Off", "NO", "false", "False"])
+def test_a_switch_is_read_as_yaml_reads_it(look, no):
+    """``--resume off`` was a text, which Python holds true: the run went on with an earlier one."""
+    config = look(resume=no, shared_scans="yes", **{"train::trainer::resume": no, "train#optimizer#nesterov": no})
+    assert config.resolved("resume") is False
+    assert config.resolved("shared_scans") is True
+    assert config.config["train"]["trainer"]["resume"] is False, "it refers to a switch"
+    assert config.config["train"]["optimizer"]["nesterov"] is False
+
+
+def test_a_word_where_no_switch_stands_is_a_word(look):
+    config = look(amp="off", experiment_name="no", resume="$not @seed")
+    assert (config.resolved("amp"), config.resolved("resume")) == ("off", True)
+    assert config.resolved("experiment_name") == "no"
+
+
+@pytest.mark.fault("12", "no and off for a switch")
+def test_a_switch_that_is_neither_on_nor_off_is_refused(look):
+    with pytest.raises(RuntimeError) as error:
+        look(resume="never", shared_scans="n", fill_nonfinite="on")
+    assert type(error.value.__cause__).__name__ == "ConfigError"
+    assert str(error.value.__cause__).split("\n  ") == [
+        "Switches that are neither on nor off, nothing was started:",
+        "--resume never: expected true or false (or yes, no, on, off)",
+        "--shared_scans n: expected true or false (or yes, no, on, off)",
+    ]
+
+
+@pytest.mark.parametrize("name", ["again", "pictures", "fill_nonfinite"])
+def test_a_switch_of_inference_is_read_so_too(run_bundle, tmp_path, name):
+    (tmp_path / "model.pt").touch()
+    with pytest.raises(RuntimeError) as error:
+        run_bundle(BUNDLE, "run", "configs/inference.yaml", model_file=str(tmp_path / "model.pt"), **{name: "perhaps"})
+    assert f"--{name} perhaps: expected true or false" in str(error.value.__cause__)
+
+
 def test_a_workflow_made_by_hand_is_not_judged(bundle_cwd, tmp_path):
     bundle_cwd(BUNDLE)
     workflow = ConfigWorkflow("configs/train.yaml", workflow_type="train", logging_file=False, stpes=3)
@@ -158,6 +254,46 @@ def test_a_workflow_made_by_hand_is_not_judged(bundle_cwd, tmp_path):
 def test_running_outside_of_a_config_is_an_error():
     with pytest.raises(RuntimeError, match="no ConfigParser is evaluating it"):
         running()
+
+
+# numbers
+
+
+def test_a_number_with_an_exponent_in_a_config_file_is_a_number(look, tmp_path):
+    """YAML 1.1 takes 1e-3 for a text, which ended in PyTorch: '<=' not supported between 'str' and 'float'."""
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text(
+        "learning_rate: 1e-3\nclip: 1.5E3\nweights: {supervised: 1e0, consistency: {ramp: 5e-1, until: .4e0}}\n"
+        "spacing_mm: [15e-1, 1.5, -1e0]\ntrain::optimizer::weight_decay: +1.e-4\nseed: 1e1\n"
+    )
+    config = look(overlay, seed=3)
+    assert config.resolved("learning_rate") == config._parser.get_parsed_content("train::optimizer::lr") == 0.001
+    assert config.resolved("clip") == 1500.0
+    assert config.resolved("weights") == {"supervised": 1.0, "consistency": {"ramp": 0.5, "until": 0.4}}
+    assert config.resolved("spacing_mm") == [1.5, 1.5, -1.0]
+    assert config.config["train"]["optimizer"]["weight_decay"] == 1e-4
+    assert config.resolved("seed") == 3, "the command line goes before it"
+    assert "  learning_rate = 0.001 (bundle: 0.03)" in config.summary()
+
+
+def test_a_name_that_reads_as_a_number_is_a_name(look, tmp_path):
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text("classes: [background, 1e5]\nchannels: [2e1]\ncache_dir: 1e5\noutput_dir: 1e5\namp: 'off'\n")
+    config = look(overlay)
+    assert (config.resolved("classes"), config.resolved("channels")) == (["background", "1e5"], ["2e1"])
+    assert (config.resolved("cache_dir"), config.resolved("amp")) == ("1e5", "off")
+
+
+def test_a_number_with_an_exponent_in_the_bundle_s_own_file_is_a_number(run_bundle, tmp_path):
+    own = (BUNDLE / "configs/train.yaml").read_text().replace("learning_rate: 0.03", "learning_rate: 3e-2")
+    (tmp_path / "train.yaml").write_text(own)
+    (tmp_path / "metadata.json").write_text((BUNDLE / "configs/metadata.json").read_text())
+    (tmp_path / "look.yaml").write_text("keep: $__import__('test_overrides').KEPT.append\nrun: [$@keep(@config)]\n")
+    KEPT.clear()
+    run_bundle(BUNDLE, "run", [str(tmp_path / "train.yaml"), str(tmp_path / "look.yaml")])
+    config = KEPT.pop()
+    assert config.resolved("learning_rate") == 0.03
+    assert not [line for line in config.summary() if "learning_rate" in line], "it is the bundle's own"
 
 
 # paths

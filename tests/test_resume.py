@@ -150,6 +150,57 @@ def test_resume_in_an_empty_folder_starts_and_says_so(tmp_path, caplog):
     assert "starting from the first epoch" in caplog.text
 
 
+@pytest.mark.fault("17", "a finished run without its checkpoints, resumed")
+def test_a_resume_without_a_checkpoint_moves_a_finished_run_aside(copy, caplog):
+    """It overwrote the finished bundle, epoch by epoch, and left the old evaluation beside it."""
+    _, folder = copy("mean_teacher")
+    for path in folder.glob("last_*.pt"):
+        path.unlink()
+    (folder / "evaluation/test").mkdir(parents=True)
+    (folder / "evaluation/test/model.csv").write_text("case\n")
+    served = (folder / "bundle/models/model.pt").read_bytes()
+    with caplog.at_level(logging.INFO):
+        tiny.trainer("mean_teacher", folder, epochs=1, resume=True).run()
+    aside = folder / "earlier/001"
+    assert f"{folder} holds an earlier run without a checkpoint: moved to {aside} (--resume true goes on" in caplog.text
+    assert f"No checkpoint in {folder}: starting from the first epoch." in caplog.text
+    assert (aside / "bundle/models/model.pt").read_bytes() == served
+    assert {"bundle", "evaluation", "metrics.csv"} <= {path.name for path in aside.iterdir()}
+    assert not (folder / "evaluation").exists()
+    assert len((folder / "metrics.csv").read_text().splitlines()) == 2, "a header and one epoch"
+
+
+def test_a_start_that_was_killed_before_its_first_checkpoint_goes_on_in_its_place(tmp_path):
+    trainer = tiny.trainer("supervised", tmp_path, epochs=1)
+    trainer.method.after_step = _die
+    with pytest.raises(Killed):
+        trainer.run()
+    (tmp_path / "mlflow.json").write_text("{}")
+    tiny.trainer("supervised", tmp_path, epochs=1, resume=True).run()
+    assert (tmp_path / "mlflow.json").exists(), "the same run of MLflow"
+    assert not (tmp_path / "earlier").exists()
+
+
+def _die(progress):
+    raise Killed
+
+
+@pytest.mark.fault("2", "evaluated half-way, then resumed")
+def test_an_evaluation_made_half_way_is_moved_aside_when_the_run_goes_on(tmp_path, caplog):
+    """It would lie beside weights that it is not of."""
+    tiny.trainer("supervised", tmp_path, epochs=1).run()
+    (tmp_path / "evaluation/test").mkdir(parents=True)
+    tiny.trainer("supervised", tmp_path, epochs=1, resume=True).run()
+    assert (tmp_path / "evaluation/test").exists(), "all epochs are done: of the same weights"
+    with caplog.at_level(logging.INFO):
+        tiny.trainer("supervised", tmp_path, epochs=2, resume=True).run()
+    aside = tmp_path / "earlier/001"
+    assert f"{tmp_path} was evaluated before its end: moved to {aside} (evaluate again at the end" in caplog.text
+    assert [path.name for path in aside.iterdir()] == ["evaluation"]
+    assert not (tmp_path / "evaluation").exists()
+    assert (tmp_path / "last_0002.pt").exists()
+
+
 @pytest.mark.fault("2b", "newest cut, resumed")
 def test_an_unreadable_newest_checkpoint_costs_one_epoch(copy, caplog):
     reference, broken = copy("mean_teacher")

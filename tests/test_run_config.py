@@ -12,6 +12,7 @@ from run_config import BUNDLE, config_of
 
 from custom.run import checkpoint
 from custom.run.config import RunConfig
+from custom.run.output import Output
 
 # what a resumed run may not change
 
@@ -117,6 +118,26 @@ def test_a_run_of_the_bundle_as_it_is_says_so_in_one_line(bundle_cwd):
     files = ["configs/train.yaml", "configs/evaluate.yaml"]  # an overlay of the bundle's own is the bundle's own
     config = RunConfig(ConfigParser(ConfigParser.load_config_files(files)), files)
     assert config.summary() == ["Settings: all as in configs/train.yaml and configs/evaluate.yaml."]
+
+
+@pytest.mark.parametrize(
+    ("steps", "each", "more", "line"),
+    [(4, 3, {}, "This run takes 6 steps, not 4: 2 whole epochs of 3."), (6, 3, {}, ""),
+     (600, 30, {"train::trainer::max_epochs": 2}, "This run takes 60 steps, not 600: 2 whole epochs of 30.")],
+)  # fmt: skip
+def test_a_length_that_is_no_whole_epochs_is_told(steps, each, more, line):
+    assert config_of(steps=steps, epoch_steps=each, **more).rounding() == line
+
+
+def test_the_log_of_a_run_says_so_at_its_start(tmp_path, caplog):
+    with caplog.at_level("INFO"):
+        Output(tmp_path, config_of(steps=4, epoch_steps=3)).begin()
+    assert "This run takes 6 steps, not 4: 2 whole epochs of 3." in caplog.messages
+
+
+def test_a_config_without_a_training_has_no_length():
+    assert RunConfig(ConfigParser({"steps": 4, "epoch_steps": 3})).rounding() == ""
+    assert RunConfig(ConfigParser({})).rounding() == ""
 
 
 def test_a_workflow_made_by_hand_has_no_files_to_compare_with():

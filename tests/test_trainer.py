@@ -84,6 +84,28 @@ def test_a_term_lives_in_its_window_and_its_stream_is_drawn_there_only():
     assert [epoch for _, epoch, *_ in toy.seen] == [1] * 5 + [2] * 5 + [3] * 5 + [4] * 5
 
 
+def test_short_epochs_draw_every_item_before_any_is_drawn_again():
+    """Four epochs of 6 patches of 12 items: each item once in the first two, and once in the others."""
+    trainer = tiny.trainer("mean_teacher", epochs=4, epoch_steps=3, unlabelled=12, labelled=12, validation=1)
+    seen = {"labelled": [], "unlabelled": []}
+    for name, cases in seen.items():
+        stream = getattr(trainer, name)
+        stream.draw = _kept(stream.draw, cases)
+    trainer.run()
+    for cases in seen.values():
+        assert len(cases) == 24
+        assert len(set(cases[:12])) == len(set(cases[12:])) == 12
+
+
+def _kept(draw, cases):
+    def kept(*args):
+        batch = draw(*args)
+        cases.extend(batch.cases)
+        return batch
+
+    return kept
+
+
 def test_a_branch_without_gradient_is_not_stepped_decay_included():
     toy = Toy()
     before = weights_of(toy.two)

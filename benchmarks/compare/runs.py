@@ -7,7 +7,7 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from custom.evaluation.case_report import BOUNDARY, CONTRAST, COUNTS
+from custom.evaluation.case_report import BOUNDARY, CONTRAST, COUNTS, LABEL
 from custom.evaluation.case_table import read_cases
 from custom.files import write_text
 from custom.study.side_by_side import Late
@@ -23,7 +23,8 @@ from custom.study.side_by_side import Late
 ROOT = Path(__file__).resolve().parents[2]
 SIZES = ROOT / "benchmarks/sizes.yaml"
 MEMORY = 0.6  # of the free memory, for the scans of all runs side by side
-DONE = ("bundle/run.json", "cost.json")  # the last files of a training and of its call
+CONFIG = "bundle/configs/train.yaml"  # what a training ran with
+DONE = (CONFIG, "bundle/run.json", "cost.json")  # the two last: the last files of a training and of its call
 QUIET = "ignore:parsing config_file"  # of MONAI
 VARIANT = ("bundle", "overrides", "published", "times", "baseline", "tasks")
 
@@ -99,7 +100,8 @@ def read_sizes(path: Path = SIZES) -> dict[str, Any]:
 
 
 def run(job: Job, lists: Path, folder: Path, start: Start, go_on: bool, at_once: int = 1) -> dict[str, Any]:
-    """Train and evaluate what is not done yet; return the row.
+    """Train and evaluate what is not done yet; return the row. A finished run of other settings than the job's is said,
+    set aside by the training, and done anew.
 
     Args:
         lists: folder of the data lists.
@@ -119,8 +121,12 @@ def run(job: Job, lists: Path, folder: Path, start: Start, go_on: bool, at_once:
         overrides |= {"cache_dir": folder.parent / "cache", "memory_share": round(MEMORY / at_once, 3)}
     overlay = ["configs/published.yaml"] if job.published else []
     files = ["configs/train.yaml", *overlay, f"scripts/tasks/{job.task}.yaml"]
-    if not all((folder / name).exists() for name in DONE):
-        resume = go_on and any(folder.glob("last_*.pt"))
+    finished = all((folder / name).exists() for name in DONE)
+    # what is not finished the training judges itself, before it goes on
+    if others := differences(job, folder, files) if finished else []:
+        print(f"{job}: {folder} holds a run of other settings, which is set aside: {others[0]}", flush=True)
+    if others or not finished:
+        resume = go_on and not others and any(folder.glob("last_*.pt"))
         earlier = json.loads((folder / "cost.json").read_text()) if resume and (folder / "cost.json").exists() else {}
         try:
             peak_mb = _command(job.bundle, "training", files, {**overrides, "resume": resume}, folder, start)
@@ -131,6 +137,26 @@ def run(job: Job, lists: Path, folder: Path, start: Start, go_on: bool, at_once:
     if not (folder / "evaluation/test/summary.json").exists():
         _command(job.bundle, "run", [*files, "configs/evaluate.yaml"], overrides, folder, start)
     return row(job, folder)
+
+
+def differences(job: Job, folder: Path, files: Sequence[str]) -> list[str]:
+    """Return in which settings a folder's run is not the one of the job.
+
+    Args:
+        job: what is to be run.
+        folder: of the run.
+        files: the config files of the job, as seen from its bundle.
+    """
+    from monai.bundle import ConfigParser  # takes seconds, and most calls have no such folder
+
+    from custom.run import checkpoint
+    from custom.run.config import RunConfig
+
+    bundle = ROOT / "bundles" / job.bundle
+    now = ConfigParser(ConfigParser.load_config_files([str(bundle / name) for name in files]))
+    now.update({**job.overrides, "seed": job.seed})
+    made = ConfigParser(ConfigParser.load_config_file(str(folder / CONFIG)))
+    return checkpoint.differences(RunConfig(made).config, RunConfig(now).config, RunConfig.FREE)
 
 
 def _keep_cost(folder: Path, peak_mb: int, earlier: Mapping[str, Any]) -> None:
@@ -168,7 +194,7 @@ def row(job: Job, folder: Path) -> dict[str, Any]:
 
 def _compact(case: Mapping[str, Any]) -> dict[str, Any]:
     """A case with what is compared, rounded; a number that is not there is null."""
-    names = ("case", "patient", *COUNTS, "hd95_mm_mean", BOUNDARY, CONTRAST)
+    names = ("case", "patient", *COUNTS, "hd95_mm_mean", BOUNDARY, CONTRAST, LABEL)
     kept = {k: v for k, v in case.items() if k in names or k.startswith("dice_")}
     return {k: (None if math.isnan(v) else round(v, 5)) if isinstance(v, float) else v for k, v in kept.items()}
 

@@ -112,7 +112,8 @@ class Check:
         workers: threads that read; by default one a core, at most four.
 
     Raises:
-        CohortError: not as many label values as classes, one twice, or one that is no whole number as files hold it.
+        CohortError: not as many label values as classes, one twice, or one that is no whole number as files hold it;
+            names of classes under which results would be told twice; a channel that cannot be the name of a file.
     """
 
     def __init__(
@@ -144,6 +145,12 @@ class Check:
             raise CohortError(
                 f"classes {list(classes)}: expected different names, none of them 'mean', as which results are told. To make "
                 "two label values one class, remap the labels"
+            )
+        if parted := [name for name in channels if not name or "/" in name or "\\" in name]:
+            raise CohortError(
+                f"channels {list(channels)}: {parted[0]!r} cannot be the name of a file, which a network that reads one "
+                "channel has, and a folder of images: expected names without / and \\. Rename the channel, in the data "
+                "list too"
             )
         if any(value % 1 or abs(value) > EXACT for value in values):
             raise CohortError(f"label_values {list(values)}: expected whole numbers from {-EXACT} to {EXACT}")

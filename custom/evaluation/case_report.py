@@ -12,6 +12,7 @@ What one evaluation does::
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import math
@@ -31,7 +32,9 @@ from .calibration import Calibration
 from .hardness import REACH, boundary_dice, contrast, lowest_quartile
 from .metrics import COMPAT_RULE, ClassScore, case_scores
 
-Row = dict[str, Any]  # case, patient, group_*: str; counts: int; every other column a float, NaN where not measured
+Row = dict[
+    str, Any
+]  # case, patient, group_*, label_sha256: str; counts: int; every other column a float, NaN where not measured
 
 OVERLAPS = ("dice", "jaccard")
 DISTANCES = ("hd95_mm", "asd_mm")
@@ -39,6 +42,7 @@ STRICT = (*OVERLAPS, *DISTANCES)  # fields of ClassScore and beginnings of colum
 COMPAT = ("dice", "jaccard", "hd95_voxels", "asd_voxels")  # of CompatScore
 COUNTS = {"missed": "missed", "false_alarms": "false_alarm"}  # columns and the field of ClassScore that they count
 BOUNDARY, CONTRAST = "boundary_dice", "contrast"  # columns of :mod:`.hardness`
+LABEL = "label_sha256"  # column of :func:`label_digest`; tables of earlier versions lack it
 TITLES = {"dice": "Dice", "jaccard": "Jaccard", "hd95_mm": "HD95, {unit}", "asd_mm": "ASD, {unit}",
           "hd95_voxels": "HD95, voxels", "asd_voxels": "ASD, voxels", BOUNDARY: "Boundary Dice"}  # fmt: skip
 FAULTS = {"missed": "Missed", "false_alarms": "False alarms"}  # titles of COUNTS
@@ -120,7 +124,7 @@ class CaseReport:
             cells |= {f"{field}_mean": math.nan for field in DISTANCES}
         for column, of in counts.items():
             cells |= {f"{column}_{name}": count for name, count in of.items()} | {column: sum(of.values())}
-        self.rows.append({**who, **groups, **cells})
+        self.rows.append({**who, **groups, **cells, LABEL: label_digest(label, self.classes)})
         self.compat_rows.append({**who, **_cells({k: score.compat for k, score in scores.items()}, COMPAT)})
         self._cases.add(case)
         return scores
@@ -178,12 +182,30 @@ class CaseReport:
         summary = {**self.summary(), "unit": unit}
         who = ["case", "patient"]
         counts = [f"{column}{end}" for column in COUNTS for end in (*(f"_{name}" for name in self.classes), "")]
-        columns = [*who, *_attributes(self.rows), *_columns(self.classes, STRICT), BOUNDARY, CONTRAST, *counts]
+        columns = [*who, *_attributes(self.rows), *_columns(self.classes, STRICT), BOUNDARY, CONTRAST, *counts, LABEL]
         write_text(folder / f"{name}.csv", _csv_text(self.rows, columns))
         write_text(folder / f"{name}.compat.csv", _csv_text(self.compat_rows, [*who, *_columns(self.classes, COMPAT)]))
         write_text(folder / f"{name}.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
         write_text(folder / f"{name}.md", markdown_text(name, summary))
         return summary
+
+
+def label_digest(label: NDArray[Any], classes: Sequence[str]) -> str:
+    """Return the first 16 hexadecimal digits of the SHA-256 over the shape and the voxels of a label.
+
+    By it two tables tell whether they were scored against the same labels. Classes are counted
+    in the order of their names: another order in the task makes no other label.
+
+    Args:
+        label: class indices ``(*spatial)``, 0 to ``len(classes)``.
+        classes: names of the foreground classes, as in :class:`CaseReport`.
+    """
+    places = np.zeros(len(classes) + 1, dtype="<u2")
+    places[1:] = [1 + sorted(classes).index(name) for name in classes]
+    state = hashlib.sha256(str(label.shape).encode())
+    whole = label.astype(np.uint8) if label.dtype == bool else label
+    state.update(np.ascontiguousarray(places[whole]))
+    return state.hexdigest()[:16]
 
 
 def markdown_text(name: str, summary: Mapping[str, Any]) -> str:

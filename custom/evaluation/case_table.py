@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .case_report import COUNTS, GROUP, Row
+from .case_report import COUNTS, GROUP, LABEL, Row
 from .earlier import TOGETHER, rows_of_today
 
 _NAMES_SHOWN = 10
@@ -19,8 +19,8 @@ def read_cases(csv_path: Path | str) -> list[Row]:
     """Read a per-case table that :meth:`.case_report.CaseReport.write` wrote.
 
     Returns:
-        A dict a case: ``case``, ``patient`` and every ``group_...`` strings, the counts (``missed``, ``false_alarms``, and
-        those of each class) ints, every other column a float (an empty cell is NaN).
+        A dict a case: ``case``, ``patient``, ``label_sha256`` and every ``group_...`` strings, the counts (``missed``,
+        ``false_alarms``, and those of each class) ints, every other column a float (an empty cell is NaN).
 
     Raises:
         ValueError: not such a table, a cell that is no number, no case, or a case twice; the text names the file.
@@ -89,7 +89,7 @@ def _read_row(raw: dict[str, str], where: str) -> Row:
     for column, cell in raw.items():
         if column is None or cell is None:
             raise ValueError(f"{where}: the number of cells differs from the header's")
-        text = column in ("case", "patient") or column.startswith(GROUP)
+        text = column in ("case", "patient", LABEL) or column.startswith(GROUP)
         row[column] = cell if text else _number(cell, column, where)
     for column in filter(_is_count, row):
         if not (row[column] >= 0 and row[column] == int(row[column])):

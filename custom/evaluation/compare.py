@@ -18,13 +18,14 @@ from numpy.typing import NDArray
 
 from .. import markdown
 from .bootstrap import bootstrap_interval
-from .case_report import BOUNDARY, DISTANCES, FAULTS, Row, class_counts, fault_texts
+from .case_report import BOUNDARY, DISTANCES, FAULTS, LABEL, Row, class_counts, fault_texts
 from .case_table import by_case, classes_of, listed
 
 FEW_PATIENTS = 6  # all of six sharing a sign has p = 2 / 2**6 = 0.031 in the two-sided sign test; all of five, 0.062
 _OTHERS = (BOUNDARY, "hd95_mm_mean", "asd_mm_mean")  # measures that no verdict judges
 _TITLES = {"hd95_mm": "HD95", "asd_mm": "ASD", "jaccard": "Jaccard"}  # of columns, by what stands before the class
 UNLABELLED = " The runs differ in the unlabelled scans alone: these {}."
+_OTHER_LABELS = "they were not scored against the same labels. Evaluate both again, on the same list"
 _NAMES_SHOWN = 10
 _ROUNDING = 1e-12  # a smaller difference is one of rounding
 
@@ -65,20 +66,19 @@ def paired_difference(ours: Sequence[Row], baseline: Sequence[Row], metric: str 
         metric: a column, "dice_mean" or another.
 
     Raises:
-        ValueError: the sets of cases differ, a case belongs to different patients or has a Dice in one table alone, the
-            metric is unknown, or no case has a difference.
+        ValueError: the sets of cases differ, a case belongs to different patients, has another label in one table or a
+            Dice in one alone, the metric is unknown, or no case has a difference.
     """
     mine, theirs = by_case(ours, "ours"), by_case(baseline, "the baseline")
     _check_same_cases(mine, theirs)
     for name, rows in (("ours", ours), ("the baseline", baseline)):
         _check_metric(rows, metric, name)
     cases = sorted(mine)
+    if others := _labelled_otherwise(mine, theirs):
+        raise ValueError(f"the labels are others in one of the two tables for {listed(others)}: {_OTHER_LABELS}")
     one_sided = [case for case in cases if math.isnan(mine[case][metric]) != math.isnan(theirs[case][metric])]
     if one_sided and _is_dice(metric):
-        raise ValueError(
-            f"{metric} is in one of the two tables alone for {listed(one_sided)}: they were not scored against the same "
-            "labels. Evaluate both again, on the same list"
-        )
+        raise ValueError(f"{metric} is in one of the two tables alone for {listed(one_sided)}: {_OTHER_LABELS}")
     values = np.array([case_difference(mine[case], theirs[case], metric) for case in cases])
     known = ~np.isnan(values)
     if not known.any():
@@ -95,6 +95,15 @@ def paired_difference(ours: Sequence[Row], baseline: Sequence[Row], metric: str 
         metric=metric,
         dropped=tuple(case for case, keep in zip(cases, known, strict=True) if not keep),
     )
+
+
+def _labelled_otherwise(mine: Mapping[str, Row], theirs: Mapping[str, Row]) -> list[str]:
+    """The cases whose labels differ; none where the classes do, or where a table of an earlier version does not say."""
+    first = next(iter(mine))
+    if {*classes_of([mine[first]])} != {*classes_of([theirs[first]])}:
+        return []
+    found = {case: (mine[case].get(LABEL), theirs[case].get(LABEL)) for case in sorted(mine)}
+    return [case for case, (one, other) in found.items() if one and other and one != other]
 
 
 def case_difference(ours: Row, baseline: Row, metric: str = "dice_mean") -> float:

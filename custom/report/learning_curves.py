@@ -124,7 +124,7 @@ def _networks(columns: Columns) -> dict[str, list[str]]:
     """Dice columns of each validated network: its mean first, then its classes."""
     networks: dict[str, list[str]] = {}
     for name in columns:
-        parts = name.split("/")
+        parts = name.split("/", 2)
         measured = len(parts) == 3 and parts[0] == "val" and parts[2].startswith("dice_")
         if measured and np.isfinite(columns[name]).any():
             networks.setdefault(parts[1], []).append(name)
@@ -139,7 +139,7 @@ def _draw_validation(axis: Any, columns: Columns, networks: dict[str, list[str]]
     dashes: dict[str, Any] = {}
     for network, colour in zip(networks, LINE_COLOURS * len(networks), strict=False):
         for name in networks[network]:
-            metric = name.rsplit("/", 1)[1].removeprefix("dice_")
+            metric = name.split("/", 2)[2].removeprefix("dice_")
             known = np.isfinite(columns[name])
             style: dict[str, Any] = {"linewidth": 2.6, "marker": "o", "markersize": 3.5, "zorder": 3}
             if metric != "mean":

@@ -121,6 +121,11 @@ def _storage(tensor: torch.Tensor) -> dict[int, int]:
 # Reading
 
 
+def exist(folder: Path) -> bool:
+    """Whether there is a checkpoint, readable or not."""
+    return bool(_checkpoints(folder))
+
+
 def newest(folder: Path) -> tuple[dict[str, Any], Path] | None:
     """The newest checkpoint that can be read, on the CPU, and its path; None where there is none at all.
 

@@ -17,7 +17,17 @@ from monai.utils import ensure_tuple
 from .. import distributed
 from ..errors import show_plainly
 from ..seeds import derive
-from .overrides import TRACKING, callers, judge, judge_paths, overrides_and_files, restore
+from .overrides import (
+    TRACKING,
+    begun,
+    callers,
+    judge,
+    judge_files,
+    judge_paths,
+    numbers,
+    overrides_and_files,
+    restore,
+)
 from .process import keep_freed_memory, quiet_known_noise
 
 logger = logging.getLogger(__name__)
@@ -32,7 +42,8 @@ def running() -> RunConfig:
 
     Raises:
         RuntimeError: called from anywhere else.
-        ConfigError: misspelt overrides of the command line, or paths that it reads as something else, all in one text.
+        ConfigError: misspelt overrides of the command line, or ids of config files; paths that the command line reads
+            as something else; switches that are neither on nor off: all of a kind in one text.
     """
     show_plainly()
     parser, arguments = callers()
@@ -41,6 +52,7 @@ def running() -> RunConfig:
     overrides, files = overrides_and_files(arguments) if arguments else ({}, ())
     judge_paths(overrides)
     if files:
+        judge_files(files, {*PROCESS, *RunConfig.NOT_EVERYWHERE, *begun(arguments), "imports"})
         judge(overrides, files)
     restore(parser, overrides, files)
     return RunConfig(parser, files)
@@ -96,6 +108,16 @@ class RunConfig:
         for line in self.summary():
             logger.info("%s", line)
 
+    def rounding(self) -> str:
+        """Return what to say where a training takes other steps than ``steps``, as its epochs are whole; else nothing."""
+        steps, each = self.resolved("steps"), self.resolved("epoch_steps")
+        if steps is None or each is None or self._parser.get("train::trainer::max_epochs") is None:
+            return ""
+        epochs = self._parser.get_parsed_content("train::trainer::max_epochs")
+        if epochs * each == steps:
+            return ""
+        return f"This run takes {epochs * each} steps, not {steps}: {epochs} whole epochs of {each}."
+
     def settings(self) -> dict[str, Any]:
         """Return the plain values of the top level, resolved: what a user may change, no component, no program."""
         plain = [name for name, value in self.config.items() if _is_plain(value)]
@@ -122,6 +144,7 @@ class RunConfig:
         configs = Path(self.files[0]).resolve().parent
         files = [file for file in self.files if Path(file).resolve().parent == configs]
         parser = ConfigParser(ConfigParser.load_config_files(files))
+        parser.update(numbers(parser.get()))
         parser.resolve_macro_and_relative_ids()
         lines = [
             f"  {name} = {_shown(now)} (bundle: {_shown(own)})"

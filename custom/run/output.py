@@ -35,6 +35,12 @@ _RUN_FILES = (
     "last_*.pt", "metrics.csv", "learning_curves.png", "validation.png", "tensorboard", "mlflow.json", "bundle",
     "evaluation",
 )  # fmt: skip
+_TRAINED = (
+    "metrics.csv",
+    "evaluation",
+    "bundle/run.json",
+    "bundle/models/*.pt",
+)  # what only a training that ran leaves
 FORMATS = {"bf16": "bfloat16", "fp16": "float16", "off": "float32"}
 
 
@@ -42,7 +48,7 @@ class Output:
     """A run's folder, written by rank 0: ``last_NNNN.pt``, ``metrics.csv``, ``bundle/``, and what its trackers write.
 
     Nothing is touched before :meth:`open`. A new run in a folder that holds an earlier one moves that one to
-    ``earlier/NNN``; nothing is overwritten in place.
+    ``earlier/NNN``, and so does a resume that finds no checkpoint to go on from; nothing is overwritten in place.
 
     Args:
         folder: the run's ``output_dir``, absolute or below ``root``.
@@ -71,8 +77,16 @@ class Output:
             for folder in (self.folder, self.models, self.models.parent / "configs"):
                 sweep(folder)
             if not resume:
-                self._set_earlier_run_aside()
+                self._set_aside(_RUN_FILES, "holds an earlier run", "--resume true goes on with it instead")
+            elif not checkpoint.exist(self.folder) and any(self._found(_TRAINED)):
+                why = "--resume true goes on from one, so this run begins anew"
+                self._set_aside(_RUN_FILES, "holds an earlier run without a checkpoint", why)
         distributed.barrier()
+
+    def goes_on(self) -> None:
+        """A resume was accepted and has epochs left: an evaluation, of other weights than it will have, goes aside."""
+        if self._writes:
+            self._set_aside(("evaluation",), "was evaluated before its end", "evaluate again at the end of this run")
 
     def begin(self) -> None:
         """The run is on its way: a new one, or one whose resume was accepted. A refused one touches nothing."""
@@ -80,6 +94,8 @@ class Output:
             if self.config is not None:
                 write_bundle(self.folder / "bundle", self.config)
                 logger.info("All settings of this run: %s", self.folder / "bundle/configs/train.yaml")
+                if line := self.config.rounding():
+                    logger.info("%s", line)
             self.models.mkdir(parents=True, exist_ok=True)
         for tracker in self.trackers:
             tracker.begin(self.rows)
@@ -94,12 +110,16 @@ class Output:
             for tracker in self.trackers:
                 tracker.close()
 
-    def _set_earlier_run_aside(self) -> None:
-        found = [path for pattern in _RUN_FILES for path in sorted(self.folder.glob(pattern))]
+    def _found(self, patterns: Sequence[str]) -> list[Path]:
+        return [path for pattern in patterns for path in sorted(self.folder.glob(pattern))]
+
+    def _set_aside(self, patterns: Sequence[str], what: str, instead: str) -> None:
+        found = self._found(patterns)
         if not found:
             return
         start = str(self.config.resolved("initial_weights") or "") if self.config is not None else ""
-        if start and self.config is not None and under(self.config.bundle_root, start).is_relative_to(self.folder):
+        weights = under(self.config.bundle_root, start) if start and self.config is not None else None
+        if weights is not None and any(weights.is_relative_to(path) for path in found):
             raise CheckpointError(
                 f"initial_weights {start} lie in the output_dir of this run, whose earlier files would be moved aside. "
                 "Choose another --output_dir."
@@ -109,7 +129,7 @@ class Output:
         aside.mkdir(parents=True)
         for path in found:
             shutil.move(str(path), str(aside / path.name))
-        logger.info("%s holds an earlier run: moved to %s (--resume true goes on with it instead).", self.folder, aside)
+        logger.info("%s %s: moved to %s (%s).", self.folder, what, aside, instead)
 
     # checkpoints
 

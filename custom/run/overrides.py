@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from pydoc import locate
 from types import FrameType
@@ -13,7 +14,8 @@ from typing import Any
 
 from monai.bundle import ComponentLocator, ConfigComponent, ConfigParser
 from monai.bundle import run as monai_run
-from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
+from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS, merge_kv
+from monai.utils import ensure_tuple
 
 from ..errors import UserError, nearest
 from ..methods.schedule import TermWeights
@@ -24,10 +26,16 @@ TRACKING = tuple(key for s in _TRACKERS.values() for key in s["configs"] if key 
 
 
 PATHS = ("dataset_dir", "data_list", "output_dir", "bundle_root", "model_file", "initial_weights")
+SWITCH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+"""The words of YAML 1.1 for true and false, in any case."""
+EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
+"""Numbers of YAML 1.2 that YAML 1.1, and so PyYAML, may take for texts: 1e-3, 1.5e3."""
+WORDS = (*PATHS, *TRACKING, "cache_dir", "mlflow_uri", "channels", "classes")
+"""Ids whose values are names: 1e5 is one."""
 
 
 class ConfigError(UserError, ValueError):
-    """An override that names nothing."""
+    """A setting, of the command line or of a config file, that names nothing or has no such value."""
 
 
 def callers() -> tuple[ConfigParser | None, dict[str, Any]]:
@@ -55,18 +63,32 @@ def overrides_and_files(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], A
     return {k: v for k, v in {**defaults, **arguments.get("override", {})}.items() if k not in own}, files
 
 
+def begun(arguments: Mapping[str, Any]) -> set[str]:
+    """Return the ids that ``monai.bundle.run`` begins with, by its arguments and its args file."""
+    defaults = dict(ConfigParser.load_config_file(arguments["args_file"])) if arguments.get("args_file") else {}
+    return {str(arguments.get(name) or defaults.get(name)) for name in ("run_id", "init_id", "final_id")}
+
+
 def restore(parser: ConfigParser, overrides: Mapping[str, Any], files: Any = ()) -> None:
     """Give values back what they lose on the way: booleans and nothing of overrides, and each ``#`` of a text, of which MONAI
     makes ``::``, be it an override's or written in a config file.
 
     ``--gates false`` reaches MONAI as a text, which Python holds true; so does ``--clip null``, and ``--clip None`` it drops.
+    A number with an exponent in a config file (``learning_rate: 1e-3``) PyYAML takes for a text, see :func:`numbers`.
+    Where the config files have a boolean, ``no`` and ``off`` are words for one too: ``--resume off`` would resume.
     What is resolved already stays: the config is being resolved at this moment.
+
+    Raises:
+        ConfigError: a text in place of a boolean that is none of :data:`SWITCH`; all of them in one text.
     """
-    written = {} if not files else dict(_texts(ConfigParser.load_config_files(files)))
-    given = tuple(name.lstrip("+").replace("#", "::") for name in overrides)
+    config = ConfigParser.load_config_files(files) if files else {}
+    written = dict(_texts(config))
+    given = tuple(map(_id, overrides))
     restored = {name: escaped(text) for name, text in written.items()
                 if escaped(text) != text and not _within(name, given)}  # fmt: skip
+    restored |= {name: number for name, number in numbers(parser.get()).items() if not _within(name, given)}
     meant = {name: escaped(value) if name in PATHS else _meant(escaped(value)) for name, value in overrides.items()}
+    meant |= _switches(meant, ConfigParser(config))
     restored |= {name.replace("#", "::"): value for name, value in meant.items()
                  if name[0] != "+" and (value is None or value != overrides[name])}  # fmt: skip
     if not restored:
@@ -86,6 +108,17 @@ def _texts(config: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
         yield from _texts(value, f"{prefix}{key}::")
 
 
+def numbers(config: Mapping[str, Any]) -> dict[str, float]:
+    """Return what a config holds as :data:`EXPONENT`, by id: in lists and dicts too, but for names (:data:`WORDS`)."""
+    found = {name: text for name, text in _texts(config) if EXPONENT.fullmatch(text)}
+    return {name: float(text) for name, text in found.items() if name.partition("::")[0] not in (*WORDS, "_meta_")}
+
+
+def _id(key: str) -> str:
+    """An id of a config as ``--+train#handlers`` or a file writes it."""
+    return key.lstrip("+").replace("#", "::")
+
+
 def _within(name: str, ids: Sequence[str]) -> bool:
     return any(name == other or name.startswith(f"{other}::") for other in ids)
 
@@ -97,6 +130,25 @@ def _meant(value: Any) -> Any:
     if value.lower() in ("true", "false"):
         return value.lower() == "true"
     return None if value in ("null", "None") else value
+
+
+def _switches(meant: Mapping[str, Any], written: ConfigParser) -> dict[str, bool]:
+    """Those of the overrides that are a text where the config files have a boolean, or refer to one, as booleans."""
+    found, faults = {}, []
+    for name, value in meant.items():
+        if not isinstance(value, str) or value.startswith(("$", "@", "%")):
+            continue
+        own = written.get(name)
+        own = written.get(own[1:]) if isinstance(own, str) and own.startswith("@") else own
+        if not isinstance(own, bool):
+            continue
+        if value.lower() in SWITCH:
+            found[name] = SWITCH[value.lower()]
+        else:
+            faults.append(f"--{name.replace('#', '::')} {value}: expected true or false (or yes, no, on, off)")
+    if faults:
+        raise ConfigError("Switches that are neither on nor off, nothing was started:\n  " + "\n  ".join(faults))
+    return found
 
 
 def escaped(value: Any) -> Any:
@@ -116,21 +168,71 @@ def judge(overrides: Mapping[str, Any], files: Any) -> None:
     Raises:
         ConfigError: all of them in one text, each with the nearest name.
     """
-    written = ConfigParser(ConfigParser.load_config_files(files))
-    known = list(_ids(written.get()))
+    faults = [f"--{fault}" for fault in _misspelt(overrides, ConfigParser.load_config_files(files))]
+    if faults:
+        raise ConfigError("Misspelt overrides, nothing was started:\n  " + "\n  ".join(faults))
+
+
+def judge_files(files: Any, free: Collection[str] = ()) -> None:
+    """Refuse each id of a config file behind the first one that is without effect.
+
+    The files before it do not have it, nor does ``train.yaml`` beside the first, no component takes it, and nothing in
+    the whole config refers to it.
+
+    Args:
+        files: as MONAI's ``run`` gets them.
+        free: ids of the top level that may be there without use.
+
+    Raises:
+        ConfigError: all of them in one text, each with its file and the nearest name.
+    """
+    first, *further = _apart(files)
+    train = (
+        Path(first).parent / "train.yaml"
+    )  # a file of scripts/tasks is made for it, and goes behind inference.yaml too
+    before = ConfigParser({**(ConfigParser.load_config_file(str(train)) if train.is_file() else {}),
+                           **ConfigParser.load_config_file(first)})  # fmt: skip
+    whole = str(ConfigParser.load_config_files([first, *further])).replace("#", "::")
+    referred = {name.strip(":") for name in re.findall(r"[@%]([\w:]+)", whole)}
     faults = []
-    for key in overrides:
-        name = key.lstrip("+").replace("#", "::")
+    for file in further:
+        own = ConfigParser.load_config_file(file)
+        new = [name for name in own if _id(name).partition("::")[0] not in free and not _is_used(_id(name), referred)]
+        faults += [f"{file}: {fault}" for fault in _misspelt(new, before.get())]
+        for name, value in own.items():
+            merge_kv(before, name, value)
+    if faults:
+        raise ConfigError("Misspelt ids in config files, nothing was started:\n  " + "\n  ".join(faults))
+
+
+def _is_used(name: str, referred: Collection[str]) -> bool:
+    """Whether a reference leads to an id, to what it is a part of, or to a part of it."""
+    return any(_within(name, [other]) or _within(other, [name]) for other in referred)
+
+
+def _apart(files: Any) -> list[str]:
+    """Config files as MONAI takes them apart."""
+    if isinstance(files, str) and not Path(files).is_file() and "," in files:
+        return files.split(",")
+    return [str(file) for file in ensure_tuple(files)]
+
+
+def _misspelt(names: Iterable[str], config: dict[str, Any]) -> list[str]:
+    """What is wrong with each of the ids that is neither in a config nor an argument that a component there takes."""
+    written = ConfigParser(config)
+    known = list(_ids(config))
+    faults = []
+    for key in names:
+        name = _id(key)
         if name in known or name in TRACKING or name.startswith("_meta_"):
             continue
         parent, _, leaf = name.rpartition("::")
         arguments = set(TermWeights.KEYS) if parent.startswith("weights::") else _arguments_of(written.get(parent))
         if not parent or arguments is None:
-            faults.append(f"--{name}: the config has no such id{nearest(name, known)}")
+            faults.append(f"{name}: the config has no such id{nearest(name, known)}")
         elif leaf not in arguments and "*" not in arguments:
-            faults.append(f"--{name}: {parent} takes no argument {leaf!r}{nearest(leaf, arguments)}")
-    if faults:
-        raise ConfigError("Misspelt overrides, nothing was started:\n  " + "\n  ".join(faults))
+            faults.append(f"{name}: {parent} takes no argument {leaf!r}{nearest(leaf, arguments)}")
+    return faults
 
 
 def judge_paths(overrides: Mapping[str, Any], typed: Sequence[str] | None = None) -> None:

@@ -18,9 +18,10 @@ from .mixing import CutMix
 class Stream:
     """Random patches of a bank, batch by batch.
 
-    The items of an epoch follow random permutations of the item table: every item is seen before any is repeated. A
-    patch lies anywhere in the item with equal probability or, with probability ``foreground``, round a voxel of a class
-    drawn among those of the item. Every random number follows from ``(seed, epoch, rank, name)``.
+    The items of a run follow random permutations of the item table, one after another across the ends of epochs: every
+    item is seen before any is repeated, however short an epoch is. A patch lies anywhere in the item with equal
+    probability or, with probability ``foreground``, round a voxel of a class drawn among those of the item. The
+    permutations follow from ``(seed, rank, name)``, every other random number from ``(seed, epoch, rank, name)``.
 
     Args:
         bank: where patches are cut from.
@@ -62,12 +63,18 @@ class Stream:
         self.seed, self.name, self.device, self.mixing = seed, name, torch.device(device), mixing
         self.rank = distributed.rank() if rank is None else rank
         self.field = self.augmentation.field(self.patch)
+        self._kept = -1, torch.zeros(0, dtype=torch.long)
         self.start(0)
 
-    def start(self, epoch: int) -> None:
-        """Begin an epoch: what it draws is a function of seed, epoch, rank and name alone."""
+    def start(self, epoch: int, drawn: int = 0) -> None:
+        """Begin an epoch: what it draws is a function of seed, epoch, rank, name and ``drawn`` alone.
+
+        Args:
+            epoch: seeds what is random but for the order of the items.
+            drawn: batches of all epochs before this one, behind which the order goes on.
+        """
         self.generator = Generator().manual_seed(derive(self.seed, epoch, self.rank, self.name))
-        self._queue = torch.zeros(0, dtype=torch.long)
+        self._position = drawn * self.batch
 
     def draw(self, strong_views: int = 0) -> Batch:
         """The next batch, on ``device``: image float32, label int64 (which every loss wants, so converted once).
@@ -112,11 +119,16 @@ class Stream:
 
     def _next_items(self) -> Tensor:
         """``(batch,)`` rows of the item table, from as many permutations as it takes."""
-        while len(self._queue) < self.batch:
-            more = torch.randperm(len(self.bank.items), generator=self.generator)
-            self._queue = torch.cat([self._queue, more])
-        items, self._queue = self._queue[: self.batch], self._queue[self.batch :]
-        return items
+        places = [divmod(self._position + i, len(self.bank.items)) for i in range(self.batch)]
+        self._position += self.batch
+        return torch.stack([self._permutation(number)[place] for number, place in places])
+
+    def _permutation(self, number: int) -> Tensor:
+        """The rows of the item table in the order in which they are drawn for the ``number``-th time, from 0 on."""
+        if self._kept[0] != number:
+            generator = Generator().manual_seed(derive(self.seed, "order", number, self.rank, self.name))
+            self._kept = number, torch.randperm(len(self.bank.items), generator=generator)
+        return self._kept[1]
 
     def _centres(self, items: Tensor) -> Tensor:
         """``(batch, D)`` voxels. As many numbers are drawn whichever way a centre is chosen."""

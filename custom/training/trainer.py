@@ -247,6 +247,7 @@ class DualStreamTrainer(Trainer):
             logger.info("%s: all %d epochs are done, nothing to train.", path.name, done)
         else:
             logger.info("Resumed from %s: epoch %d of %d.", path.name, done + 1, self.state.max_epochs)
+            output.goes_on()
 
     def data_digest(self) -> dict[str, str]:
         """SHA-256 of what each part of the cohort holds, names and voxels."""
@@ -260,12 +261,14 @@ class DualStreamTrainer(Trainer):
     # an epoch
 
     def _start_epoch(self) -> None:
-        """Seed everything from (seed, epoch, rank): resume at an epoch's start is exact without saved generators."""
+        """Seed everything from (seed, epoch, rank): resume at an epoch's start is exact without saved generators. The
+        order of the items goes on where the epochs before, as they are all of one length, have left it."""
         epoch, rank = self.state.epoch, distributed.rank()
+        drawn = (epoch - 1) * self.state.epoch_length
         torch.manual_seed(derive(self.seed, epoch, rank, "network"))
-        self.labelled.start(epoch)
+        self.labelled.start(epoch, drawn)
         if self.unlabelled is not None:
-            self.unlabelled.start(epoch)
+            self.unlabelled.start(epoch, drawn)
         if self.statistics is not None:
             self.statistics.forget()
         self._epoch_means = Means()
