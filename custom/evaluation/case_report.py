@@ -32,9 +32,8 @@ from .calibration import Calibration
 from .hardness import REACH, boundary_dice, contrast, lowest_quartile
 from .metrics import COMPAT_RULE, ClassScore, case_scores
 
-Row = dict[
-    str, Any
-]  # case, patient, group_*, label_sha256: str; counts: int; every other column a float, NaN where not measured
+# case, patient, group_*, label_sha256: str; counts: int; every other column a float, NaN where not measured
+Row = dict[str, Any]
 
 OVERLAPS = ("dice", "jaccard")
 DISTANCES = ("hd95_mm", "asd_mm")
@@ -204,7 +203,7 @@ def label_digest(label: NDArray[Any], classes: Sequence[str]) -> str:
     places[1:] = [1 + sorted(classes).index(name) for name in classes]
     state = hashlib.sha256(str(label.shape).encode())
     whole = label.astype(np.uint8) if label.dtype == bool else label
-    state.update(np.ascontiguousarray(places[whole]))
+    state.update(np.ascontiguousarray(places[whole]).data)
     return state.hexdigest()[:16]
 
 
