@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -40,9 +40,9 @@ class AheadDataLoader(DataLoader):
                 coming, number = coming if early else thread.submit(next, batches, END), number + 1
 
 
-def collate(batch: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def collate(batch: Sequence[Any]) -> Any:
     """MONAI's ``list_data_collate``, but of a single entry an image is a view: it may be as large as memory."""
-    if len(batch) != 1:
+    if len(batch) != 1 or not isinstance(batch[0], Mapping):
         return list_data_collate(batch)
     images = {key: value for key, value in batch[0].items() if isinstance(value, MetaTensor)}
     small = {key: MetaTensor(torch.empty(1)).copy_meta_from(image) for key, image in images.items()}
