@@ -156,7 +156,7 @@ def dims(*shape: int) -> bytes:
         ((5, -5, 5), "has the size 5x-5x5"),
         ((), "has the size of no axis"),
         ((60,), "has the size 60, expected two or three axes"),
-        ((5, 4, 3, 1, 2), "has the size 5x4x3x1x2, expected two or three axes"),
+        ((5, 4, 1, 1, 3), "has the size 5x4x1x1x3, expected two or three axes"),
         ((5, 4, 4), "is truncated: its header promises 512 bytes, it has 472"),
     ],
 )
