@@ -28,7 +28,7 @@ class Facts:
 
     Args:
         sha256: of the bytes; of a series, over its files in the order of their names.
-        voxels: SHA-256 of shape and values as float32, first axis fastest: equal for a copy that was renamed or compressed anew.
+        voxels: SHA-256 of shape and values as float32: equal for a copy that was renamed or compressed anew.
         shape: D voxels, D = 2 or 3.
         channels: of the file: 3 for colour; the length of a fourth axis of a NIfTI file.
         spacing_mm: D sizes of a voxel, mm, as readers use them.
@@ -113,7 +113,7 @@ def _digest_and_range(
     digest = hashlib.sha256(repr(shape).encode())
     low, high, nonfinite = math.inf, -math.inf, 0
     for slab in (slab for channel in channels for slab in _slabs(channel)):
-        digest.update(np.ascontiguousarray(slab.T, dtype="<f4").data)
+        digest.update(np.ascontiguousarray(slab, dtype="<f4").data)
         for piece in pieces(slab):
             good = finite(piece)
             nonfinite += piece.size - good.size
@@ -123,12 +123,15 @@ def _digest_and_range(
 
 
 def _slabs(channel: np.ndarray | StreamedVoxels) -> Iterator[np.ndarray]:
-    """Along the last axis, as most files have their voxels."""
+    """Along the first axis; of what is streamed along the last one, as its file has the voxels, with the first axis last.
+
+    The digest of an image that fits must stay what it was: by it a study knows the images that its trainings have seen.
+    """
     if isinstance(channel, StreamedVoxels):
-        yield from (slab for _, slab in channel.slabs())
+        yield from (slab.T for _, slab in channel.slabs())
         return
-    planes = max(AT_ONCE * channel.shape[-1] // max(channel.size, 1), 1)
-    yield from (channel[..., start : start + planes] for start in range(0, channel.shape[-1], planes))
+    rows = max(AT_ONCE * len(channel) // max(channel.size, 1), 1)
+    yield from (channel[start : start + rows] for start in range(0, len(channel), rows))
 
 
 def _percentiles(channel: np.ndarray | StreamedVoxels) -> Vector:
