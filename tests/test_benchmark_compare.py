@@ -8,11 +8,11 @@ import stat
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
 from benchmark_fixtures import lines_of, row
+from waiting import until
 
 from benchmarks.compare import __main__ as command
 from benchmarks.compare import runs
@@ -303,14 +303,16 @@ def test_revision_marks_files_that_differ_from_the_commit(tmp_path, monkeypatch)
 
 
 WRITES = """
-import os, pathlib, sys, time
+import os, pathlib, sys
+sys.path.insert(0, sys.argv[4])
+from waiting import until
 folder, seed = pathlib.Path(sys.argv[1]), int(sys.argv[2])
 (folder / "new").write_text(str(os.getpid()))
 (folder / "new").rename(folder / "begun")
 names = [f"screen_phantom_2d_supervised_seed{k}" for k in sys.argv[3].split()]
-while not all((folder.parent / name / "begun").exists() for name in names): time.sleep(0.01)
+until(lambda: all((folder.parent / name / "begun").exists() for name in names))
 if seed == 13: print("a fault"); sys.exit(3)
-if seed == 99: time.sleep(60)
+if seed == 99: until(lambda: False)
 (folder / "dice").write_text(str(seed / 10))
 """
 
@@ -324,7 +326,7 @@ def together(tmp_path, monkeypatch):
     def command_of(bundle, run_id, files, overrides, folder, start):
         memory.append((overrides.get("memory_share"), overrides.get("cache_dir")))
         if run_id == "training":
-            said = [str(folder), str(overrides["seed"]), " ".join(map(str, waits_for))]
+            said = [str(folder), str(overrides["seed"]), " ".join(map(str, waits_for)), str(ROOT / "tests")]
             code, peak_mb = start([sys.executable, "-c", WRITES, *said], folder, folder / "log.txt")
             if code:
                 raise RuntimeError(f"training ended with {code}")
@@ -411,8 +413,7 @@ def test_a_signal_ends_all_runs_and_keeps_what_is_done(together, tmp_path, capsy
     begun = tmp_path / "output/screen_phantom_2d_supervised_seed99/begun"
 
     def send():
-        while not begun.exists():
-            time.sleep(0.02)
+        until(begun.exists)
         os.kill(os.getpid(), number)
 
     sender = threading.Thread(target=send)

@@ -9,7 +9,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import nibabel as nib
@@ -19,7 +18,9 @@ import torch
 from conftest import ROOT, TINY
 from monai.transforms import Compose, EnsureChannelFirstd, Flipd, LoadImaged, ScaleIntensityRanged
 from test_resume import assert_same_state
+from waiting import until
 
+from custom.cohort.record import settled
 from custom.stream import cache as cache_module
 from custom.stream import identity
 from custom.stream import storage as storage_module
@@ -161,7 +162,7 @@ def test_a_file_of_the_same_size_and_time_of_writing_is_noticed(cases, tmp_path)
     nib.save(nib.load(raw), tmp_path / "scans/a.nii")
     case = {**cases[0], "image": str(tmp_path / "scans/a.nii")}
     os.utime(case["image"], (1e9, 1e9))
-    time.sleep(0.05)  # a tick of the clock of files
+    until(lambda: settled(case["image"]))
     Bank([case], reading(), storage=on_disk(tmp_path)).load()
     assert case["image"] in (tmp_path / "cache/contents.jsonl").read_text(encoding="utf-8")
     content = bytearray(Path(case["image"]).read_bytes())
@@ -329,7 +330,7 @@ def test_another_process_knows_the_same_transform(cases):
 
 def test_torn_lines_of_contents_are_as_if_they_were_not_there(cases, tmp_path, monkeypatch):
     """And a file that was written a moment ago is not trusted not to be written again."""
-    time.sleep(0.05)  # a tick of the clock of files
+    until(lambda: all(settled(case[key]) for case in cases for key in KEYS))
     with monkeypatch.context() as young:
         young.setattr(identity, "settled", lambda _: None)
         Bank(cases[:1], reading(), storage=on_disk(tmp_path)).load()

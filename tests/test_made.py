@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ import torch
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from scan_files import write_nifti
+from waiting import until
 
 from custom.errors import UserError
 from custom.inference.made import FILE, Made
@@ -230,8 +230,7 @@ def test_a_killed_inference_goes_on_with_the_scans_that_are_missing(finished, ru
     options = [text for name, value in settings.items() for text in (f"--{name}", str(value))]
     command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", "configs/inference.yaml", *options]
     with (tmp_path / "log").open("wb") as log, subprocess.Popen(command, cwd=bundle, stdout=log, stderr=log) as child:
-        while child.poll() is None and len(list((tmp_path / "out").glob("[!.]*_pred.*"))) < 2:
-            time.sleep(0.001)
+        until(lambda: len(list((tmp_path / "out").glob("[!.]*_pred.*"))) >= 2, child, log=tmp_path / "log")
         child.send_signal(signal.SIGKILL)
     done = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("[!.]*_pred.*")}
     assert 2 <= len(done) < total, (tmp_path / "log").read_text()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import torch
 from ignite.engine import Engine
 from monai.data import Dataset, MetaTensor
 from scan_files import write_nifti
+from waiting import until
 
 from custom.errors import UserError
 from custom.files import FileError
@@ -21,12 +20,6 @@ from custom.inference.ahead import AheadDataLoader
 from custom.inference.saving import SavePredictiond
 
 SHAPE = (6, 5, 4)
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.005)
 
 
 def test_batches_come_in_order_read_by_one_thread_and_one_ahead():
@@ -39,7 +32,7 @@ def test_batches_come_in_order_read_by_one_thread_and_one_ahead():
 
     for number, batch in enumerate(AheadDataLoader(Dataset(list(range(5)), reading), batch_size=1, num_workers=0)):
         assert batch.tolist() == [number]
-        wait_for(lambda now=number: len(read) >= min(now + 2, 5))
+        until(lambda now=number: len(read) >= min(now + 2, 5))
         assert read == list(range(min(number + 2, 5)))  # this one and the next
     assert threads == {"reading_0"}
     assert len(AheadDataLoader(Dataset([1, 2, 3]), batch_size=1, num_workers=0)) == 3

@@ -10,7 +10,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ import pytest
 from cohort_files import write_list
 from conftest import ROOT
 from scan_files import VOXELS, picture, write_itk, write_nifti, write_series
+from waiting import until
 
 from custom import code
 from custom.cohort import record as record_module
@@ -96,8 +96,8 @@ def test_as_many_files_are_read_at_once_as_fit_in_memory(tmp_path, monkeypatch):
 
     def noting(path: str, **more: bool) -> Facts:
         running.append(path)
-        time.sleep(0.02)
         most.append(len(running))
+        until(lambda: max(most) >= expected)
         running.remove(path)
         return read(path, **more)
 
@@ -286,7 +286,7 @@ def test_a_file_that_is_written_on_and_on_is_read_and_not_recorded(tmp_path, see
     waited: list[float] = []
     monkeypatch.setattr(record_module, "TICK_S", 1000.0)
     monkeypatch.setattr(record_module, "COARSE_TICK_S", 1000.0)
-    monkeypatch.setattr(time, "sleep", waited.append)
+    monkeypatch.setattr("time.sleep", waited.append)
     files = volumes(tmp_path, 1)
     for _ in range(2):
         assert isinstance(Record(tmp_path / "record.json").facts(files)[files[0]], Facts)

@@ -8,8 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 RUN = [sys.executable, "-m", "torch.distributed.run"]
@@ -67,11 +66,3 @@ def end(*agents: subprocess.Popen) -> None:
     for agent in agents:
         if agent.poll() is None:
             lose(agent)
-
-
-def wait_for(there: Callable[[], bool], log: Path, *agents: subprocess.Popen, seconds: float = 120.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not there():
-        assert time.monotonic() < deadline, log.read_text(encoding="utf-8")[-3000:]
-        assert all(agent.poll() is None for agent in agents), log.read_text(encoding="utf-8")[-3000:]
-        time.sleep(0.01)

@@ -13,7 +13,6 @@ import json
 import re
 import socket
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ import pytest
 import requests
 from annotation_fixtures import MODEL
 from annotation_server import ROOT, Server
+from waiting import until
 
 TOKEN = "only-annotators-know-this"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
@@ -457,13 +457,7 @@ def test_what_was_sent_and_made_is_not_left_on_the_disk(guarded: Guarded) -> Non
     image = (guarded.server.studies / "p003.nii.gz").read_bytes()
     assert guarded("PUT", "/datastore/?image=another", **sent("x.nii.gz", image, "file")).status_code == 200
     assert guarded("POST", "/infer/NAME?image=p003&output=image", **params(result_extension=".nrrd")).status_code == 200
-    left: set[Path] = set()
-    for _ in range(1000):  # the server removes what it sent after the client has all of it
-        left = {*guarded.tmp.rglob("*")} - before
-        if not left:
-            break
-        time.sleep(0.01)
-    assert not left
+    until(lambda: {*guarded.tmp.rglob("*")} <= before)  # it removes what it sent after the client has all of it
 
 
 def test_a_label_in_another_form_takes_the_place_of_the_first(server: Server) -> None:

@@ -12,7 +12,8 @@ import pytest
 import torch
 from conftest import ROOT, TINY
 from test_resume import assert_same_state
-from torchrun import end, free_port, lose, of_two_machines, one_machine, pid_of_rank, start, wait_for
+from torchrun import end, free_port, lose, of_two_machines, one_machine, pid_of_rank, start
+from waiting import until
 
 LONG = {**TINY, "steps": 80, "epoch_steps": 20, "resume": "true"}
 
@@ -69,7 +70,7 @@ def test_a_killed_rank_restarts_the_group_which_ends_with_the_weights_of_an_unbr
     out = tmp_path / "killed"
     group = train(one_machine(2, 1), out, phantoms)
     try:
-        wait_for((out / "last_0002.pt").exists, out / "log", group)
+        until((out / "last_0002.pt").exists, group, log=out / "log")
         os.kill(pid_of_rank(1, group.pid), signal.SIGKILL)
         assert group.wait(300) == 0, (out / "log").read_text(encoding="utf-8")[-3000:]
     finally:
@@ -92,7 +93,7 @@ def test_a_lost_machine_costs_an_epoch_and_no_weight(tmp_path, phantoms, straigh
 
     machines = both()
     try:
-        wait_for((out / "last_0002.pt").exists, out / "log1", *machines)
+        until((out / "last_0002.pt").exists, *machines, log=out / "log1")
         lose(machines[0])
         assert machines[1].wait(120) != 0
         machines = both()

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
-from torchrun import end, free_port, lose, of_two_machines, start, wait_for
+from torchrun import end, free_port, lose, of_two_machines, start
+from waiting import until
 
 EPOCHS = 6
 
@@ -67,7 +68,7 @@ def check(folder: Path) -> None:
 def test_a_lost_machine_ends_the_run_which_goes_on_when_all_are_started_again(tmp_path):
     agents, _ = machines(tmp_path)
     try:
-        wait_for((tmp_path / "epoch2").exists, tmp_path / "log0", *agents)
+        until((tmp_path / "epoch2").exists, *agents, log=tmp_path / "log0")
         lose(agents[0])
         assert agents[1].wait(120) != 0, "no machine waits for ever for one that is gone"
         assert not (tmp_path / f"epoch{EPOCHS}").exists()
@@ -87,7 +88,7 @@ def test_a_lost_machine_ends_the_run_which_goes_on_when_all_are_started_again(tm
 def test_a_machine_that_comes_back_is_waited_for(tmp_path):
     agents, commands = machines(tmp_path, restarts=1)
     try:
-        wait_for((tmp_path / "epoch2").exists, tmp_path / "log0", *agents)
+        until((tmp_path / "epoch2").exists, *agents, log=tmp_path / "log0")
         lose(agents[1])
         agents[1] = start(commands[1], tmp_path, tmp_path / "log1")
         assert [agent.wait(180) for agent in agents] == [0, 0], (tmp_path / "log0").read_text(encoding="utf-8")[-3000:]

@@ -19,6 +19,7 @@ from custom.study.state import State
 from custom.study.trainings import Trainings, final_name, fold_name, trainings
 
 LABELLED, UNLABELLED, SIDE = 6, 4, 24
+BETTER = {"supervised": 0.5, "mean_teacher": 0.75}  # shares of a square that the bundles find
 TASK = {
     "classes": ["background", "spot"],
     "label_values": [0, 5],

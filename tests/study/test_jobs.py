@@ -8,21 +8,25 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import ROOT
 from PIL import Image
+from waiting import until
 
 from custom.study import jobs as module
 from custom.study.jobs import Job, Runner, Stopped, lengths, whole_epochs
 
 # In the place of scripts.study.commands: leaves the files that the commands leave.
-STANDIN = """
-import json, sys, time
+STANDIN = (
+    f"TESTS = {str(ROOT / 'tests')!r}"
+    + """
+import json, sys
 from pathlib import Path
+sys.path.insert(0, TESTS)
+from waiting import until
 for command in json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")):
     o = command["overrides"]
     out = Path(o["output_dir"])
@@ -32,9 +36,9 @@ for command in json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")):
         print("a fault: found 13, expected 12"); sys.exit(3)
     if o.get("seed") == 7 and command["run_id"] == "training":  # runs until it was told of
         (out / "metrics.csv").write_text("epoch,step,loss\\n1,2,0.5\\n2,4,0.4\\n"); (out / "last_0002.pt").touch()
-        while not (out / "told").exists(): time.sleep(0.01)
+        until((out / "told").exists)
     if o.get("seed") == 99:
-        (out / "last_0001.pt").touch(); time.sleep(60)
+        (out / "last_0001.pt").touch(); until(lambda: False)
     if command["run_id"] == "training":
         (out / "bundle").mkdir(exist_ok=True); (out / "bundle/run.json").write_text("{}")
     elif "model_file" in o:
@@ -42,6 +46,7 @@ for command in json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")):
     else:
         (out / "evaluation/test").mkdir(parents=True, exist_ok=True); (out / "evaluation/test/summary.json").write_text("{}")
 """
+)
 
 
 @pytest.fixture
@@ -157,8 +162,7 @@ def test_a_stopped_training_goes_on_from_its_checkpoint(study):
     checkpoint = study / "runs/long/last_0001.pt"
 
     def stop() -> None:
-        while not checkpoint.exists():
-            time.sleep(0.01)
+        until(checkpoint.exists)
         runner.stop()
 
     thread = threading.Thread(target=stop)
@@ -186,9 +190,7 @@ def test_ctrl_c_ends_the_trainings_and_says_so(study):
             print("stopped")
         """
     child = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, text=True)
-    while not (study / "runs/long/last_0001.pt").exists():
-        time.sleep(0.05)
-        assert child.poll() is None
+    until((study / "runs/long/last_0001.pt").exists, child)
     child.send_signal(signal.SIGINT)
     assert child.communicate(timeout=60)[0].strip() == "stopped"
 

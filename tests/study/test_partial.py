@@ -6,14 +6,12 @@ import math
 import shutil
 
 import pytest
-from finished import study
+from finished import BETTER, study
 from page_fixtures import words
 
 from custom.evaluation.compare import Difference
 from custom.study import labels_worth, verdict
 from custom.study.state import State
-
-BETTER = {"supervised": 0.5, "mean_teacher": 0.75}
 
 
 @pytest.mark.usefixtures("few_pictures")

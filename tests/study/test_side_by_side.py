@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from waiting import FOR_LONG, until
 
 from custom import cores
 from custom.cores import Share
@@ -26,10 +27,12 @@ def python(code: str) -> list[str]:
 def waiting_for(folder: Path, count: int) -> str:
     """A command that says it is there, then waits until so many are."""
     return f"""
-        import os, pathlib, time
+        import os, pathlib, sys
+        sys.path.insert(0, {str(ROOT / "tests")!r})
+        from waiting import until
         here = pathlib.Path({str(folder)!r})
         (here / f"{{os.getpid()}}.there").touch()
-        while len(list(here.glob("*.there"))) < {count}: time.sleep(0.01)
+        until(lambda: len(list(here.glob("*.there"))) >= {count})
         print(os.environ.get("OMP_NUM_THREADS"), sorted(os.sched_getaffinity(0)))
         """
 
@@ -75,7 +78,7 @@ def test_no_pool_of_nothing():
 
 def test_no_more_at_a_time_than_asked_for_and_begun_in_order(tmp_path):
     begun, running, most = [], [0], [0]
-    lock = threading.Lock()
+    lock, two = threading.Lock(), threading.Barrier(2, timeout=60)
 
     def task(number):
         def do(share):
@@ -83,7 +86,7 @@ def test_no_more_at_a_time_than_asked_for_and_begun_in_order(tmp_path):
                 begun.append(number)
                 running[0] += 1
                 most[0] = max(most[0], running[0])
-            time.sleep(0.02)
+            two.wait()
             with lock:
                 running[0] -= 1
 
@@ -118,17 +121,17 @@ def test_a_command_tells_its_largest_memory(tmp_path, log):
     assert peak_mb > 100  # the system counts what this process held when it started the command, too
 
 
-DEAF = """
-import pathlib, signal, sys, time
+DEAF = f"""
+import pathlib, signal, sys
 signal.signal(15, signal.SIG_IGN)
 pathlib.Path("there").touch()
-time.sleep(60)
+{FOR_LONG}
 """
 ENDS_WELL = DEAF.replace("signal.SIG_IGN", "lambda *_: sys.exit(0)")
-SLEEPS = DEAF.replace("signal.signal(15, signal.SIG_IGN)", "")
+WAITS_LONG = DEAF.replace("signal.signal(15, signal.SIG_IGN)", "")
 
 
-@pytest.mark.parametrize("code", [SLEEPS, DEAF], ids=["listens", "is deaf"])
+@pytest.mark.parametrize("code", [WAITS_LONG, DEAF], ids=["listens", "is deaf"])
 def test_a_command_is_ended_at_its_deadline(tmp_path, log, monkeypatch, code):
     monkeypatch.setattr(side_by_side, "GRACE_S", 0.1)
     with Pool(1) as pool, pytest.raises(Late, match="stopped; so far ") as caught:
@@ -139,19 +142,17 @@ def test_a_command_is_ended_at_its_deadline(tmp_path, log, monkeypatch, code):
 def test_a_command_that_ends_well_when_asked_to_is_done(tmp_path, log):
     with Pool(1) as pool:
         future = pool.submit(lambda share: pool.command(python(ENDS_WELL), share, tmp_path, log))
-        while not (tmp_path / "there").exists():
-            time.sleep(0.01)
+        until((tmp_path / "there").exists)
         pool.stop()
         assert future.result()[0] == 0
 
 
-@pytest.mark.parametrize("code", [SLEEPS, DEAF], ids=["listens", "is deaf"])
+@pytest.mark.parametrize("code", [WAITS_LONG, DEAF], ids=["listens", "is deaf"])
 def test_a_stop_ends_all_and_begins_no_other(tmp_path, log, monkeypatch, code):
     monkeypatch.setattr(side_by_side, "GRACE_S", 0.1)
     with Pool(1) as pool:
         futures = [pool.submit(lambda share: pool.command(python(code), share, tmp_path, log)) for _ in range(3)]
-        while not (tmp_path / "there").exists():
-            time.sleep(0.01)
+        until((tmp_path / "there").exists)
         pool.stop()
         assert [type(future.exception()) for future in futures] == [Stopped] * 3
     assert log.read_text(encoding="utf-8").count("On all cores") == 1
@@ -161,9 +162,8 @@ def test_an_error_in_the_block_ends_the_commands(tmp_path, log):
     def broken():
         with Pool(1) as pool:
             for _ in range(2):
-                futures.append(pool.submit(lambda share: pool.command(python(SLEEPS), share, tmp_path, log)))
-            while not (tmp_path / "there").exists():
-                time.sleep(0.01)
+                futures.append(pool.submit(lambda share: pool.command(python(WAITS_LONG), share, tmp_path, log)))
+            until((tmp_path / "there").exists)
             raise ZeroDivisionError
 
     futures = []
@@ -178,7 +178,7 @@ import pathlib, signal, sys
 signal.signal(signal.SIGHUP, {hangup})
 sys.path.insert(0, {root!r})
 from custom.study.side_by_side import Pool, Stopped
-code = "import os, pathlib, time; pathlib.Path(str(os.getpid()) + '.pid').touch(); time.sleep(60)"
+code = "import os, pathlib; pathlib.Path(str(os.getpid()) + '.pid').touch(); {waits}"
 with Pool(2) as pool:
     do = lambda share: pool.command([sys.executable, "-c", code], share, ".", pathlib.Path("log"))
     futures = [pool.submit(do) for _ in range(4)]
@@ -187,16 +187,15 @@ with Pool(2) as pool:
 
 
 def interrupted(folder: Path, hangup: str = "signal.SIG_DFL") -> subprocess.Popen[str]:
-    code = INTERRUPTED.format(root=str(ROOT), hangup=hangup)
+    code = INTERRUPTED.format(root=str(ROOT), hangup=hangup, waits=FOR_LONG)
     return subprocess.Popen(python(code), cwd=folder, stdout=subprocess.PIPE, text=True)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_every_command(tmp_path, number):
     with interrupted(tmp_path) as caller:
-        while len(pids := [int(file.stem) for file in tmp_path.glob("*.pid")]) < 2:
-            assert caller.poll() is None
-            time.sleep(0.02)
+        until(lambda: len(list(tmp_path.glob("*.pid"))) == 2, caller)
+        pids = [int(file.stem) for file in tmp_path.glob("*.pid")]
         caller.send_signal(number)
         said, _ = caller.communicate(timeout=60)
     assert said.strip() == f"{['Stopped'] * 4} {int(number)}"
@@ -205,12 +204,8 @@ def test_a_signal_ends_every_command(tmp_path, number):
 
 def test_under_nohup_a_closed_terminal_ends_nothing(tmp_path):
     with interrupted(tmp_path, "signal.SIG_IGN") as caller:
-        while len(list(tmp_path.glob("*.pid"))) < 2:
-            assert caller.poll() is None
-            time.sleep(0.02)
+        until(lambda: len(list(tmp_path.glob("*.pid"))) == 2, caller)
         caller.send_signal(signal.SIGHUP)
-        time.sleep(3 * side_by_side.LOOK_S)
-        assert caller.poll() is None
         caller.send_signal(signal.SIGTERM)
         said, _ = caller.communicate(timeout=60)
     assert said.strip() == f"{['Stopped'] * 4} {int(signal.SIGTERM)}"
@@ -218,11 +213,11 @@ def test_under_nohup_a_closed_terminal_ends_nothing(tmp_path):
 
 # Runs the commands of a study, of which each would take a minute, by a bundle of MONAI that only waits.
 WAITS = """
-import os, pathlib, sys, time, types
+import os, pathlib, sys, types
 sys.path.insert(0, {root!r})
 def run(**_):
     pathlib.Path(str(os.getpid()) + ".pid").touch()
-    time.sleep(60)
+    {waits}
 from custom.study import commands
 sys.modules["monai"], sys.modules["monai.bundle"] = types.ModuleType("monai"), types.SimpleNamespace(run=run)
 commands.LOOK_S = 0.05
@@ -247,19 +242,13 @@ def runs(pid: int) -> bool:
 
 
 def test_a_training_ends_with_the_process_that_started_it_also_where_that_one_is_killed(tmp_path):
-    (tmp_path / "waits.py").write_text(WAITS.format(root=str(ROOT)))
+    (tmp_path / "waits.py").write_text(WAITS.format(root=str(ROOT), waits=FOR_LONG))
     (tmp_path / "commands.json").write_text('[{"run_id": "training", "config_file": ["a"], "overrides": {}}]')
     with subprocess.Popen(python(KILLED.format(root=str(ROOT))), cwd=tmp_path) as caller:
-        while not (pids := [int(file.stem) for file in tmp_path.glob("*.pid")]):
-            assert caller.poll() is None, (tmp_path / "log").read_text()
-            time.sleep(0.02)
-        time.sleep(0.2)
-        assert runs(pids[0])
+        (pid,) = until(lambda: [int(file.stem) for file in tmp_path.glob("*.pid")], caller)
+        assert runs(pid)
         caller.kill()
-    end = time.monotonic() + 20
-    while runs(pids[0]) and time.monotonic() < end:
-        time.sleep(0.02)
-    assert not runs(pids[0])
+    until(lambda: not runs(pid), seconds=20)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
