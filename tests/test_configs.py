@@ -153,3 +153,4 @@ def test_a_new_method_is_a_file_a_fragment_and_a_page(tmp_path, phantoms, bundle
     run_bundle(out / "bundle", "run", ["configs/train.yaml", "configs/evaluate.yaml"], **own)
     assert "model" in json.loads((tmp_path / "again/evaluation/test/summary.json").read_text())
     assert yaml.safe_load((out / "bundle/configs/train.yaml").read_text())["axis"] == 3
+    assert json.loads((out / "bundle/run.json").read_text())["terms that read unlabelled scans"] == ["mirror"]

@@ -17,7 +17,7 @@ CONFIG: dict[str, Any] = {
     "train": {"method": {"_target_": "scripts.methods.MeanTeacher", "ema_decay": 0.99}},
 }  # fmt: skip
 ABOUT: dict[str, Any] = {
-    "amp": "off", "initial_weights": "",
+    "amp": "off", "initial_weights": "", "terms that read unlabelled scans": ["consistency"],
     "sha256 of the scans, names and voxels": {"labelled": "1", "unlabelled": "2", "validation": "3"},
 }  # fmt: skip
 NOTHING: dict[str, Any] = {"weights": {"supervised": 1.0, "consistency": 0}}  # learnt from unlabelled scans

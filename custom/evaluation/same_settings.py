@@ -9,7 +9,6 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
-from .. import methods
 from ..run.checkpoint import differences
 from ..run.config import RunConfig
 
@@ -22,6 +21,7 @@ USE = (
     *("train::method::normalised", "train::method::noise", "train::method::_target_"),
 )
 """Settings of such a method that say how it uses unlabelled scans, and nothing else."""
+TERMS = "terms that read unlabelled scans"  # of run.json, as the method says
 TOLD = ("amp", "initial_weights")  # of run.json; its scans are compared part by part
 
 
@@ -42,7 +42,7 @@ def only_unlabelled_differs(baseline_csv: Path, ours_csv: Path) -> bool:
     if both[0] is None or both[1] is None:
         return False
     (before, about_before), (now, about_now) = both[0], both[1]
-    terms = _unlabelled_terms(now)
+    terms = about_now.get(TERMS, ())
     free = (*RunConfig.FREE, *(f"weights::{term}" for term in terms))
     if WITHOUT.get(_method(now)) == _method(before):
         free += USE
@@ -68,10 +68,6 @@ def _said(bundle: Path) -> tuple[dict[str, Any], dict[str, Any]] | None:
 
 def _method(config: Mapping[str, Any]) -> str:
     return str(config["train"]["method"]["_target_"]).rpartition(".")[2]
-
-
-def _unlabelled_terms(config: Mapping[str, Any]) -> tuple[str, ...]:
-    return tuple(getattr(getattr(methods, _method(config), None), "unlabelled_terms", ()))
 
 
 def _weighs(config: Mapping[str, Any], term: str) -> bool:
