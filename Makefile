@@ -9,7 +9,7 @@ PYTEST = $(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadsc
 
 .PHONY: demo study test test-all faults bundles release annotate studies annotate-env clean
 
-demo: $(VENV)/run.stamp  ## train both bundles on the phantom and compare them: demo/
+demo: $(VENV)/run.stamp  ## train two bundles on the phantom and compare them: demo/
 	$(VENV)/bin/python -m benchmarks.demo
 
 test: $(VENV)/dev.stamp  ## lint, types, tests

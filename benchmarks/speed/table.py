@@ -9,12 +9,13 @@ from statistics import median
 from typing import Any
 
 from custom import markdown
+from custom.report.palette import BLUE, DARK_GREY, GREEN, GREY, ORANGE, PURPLE, SKY, YELLOW
 from custom.report.plots import save_png
 
 from .phases import PHASES
 
 EPOCH, VALIDATED = 50, 500  # steps that one logging, and one validation, of a run go with
-COLOURS = ("#999999", "#0072b2", "#56b4e9", "#cc79a7", "#009e73", "#e69f00", "#555555", "#f0e442")
+COLOURS = (GREY, BLUE, SKY, PURPLE, GREEN, ORANGE, DARK_GREY, YELLOW)
 
 
 @dataclass

@@ -280,7 +280,7 @@ class ContrastiveMutual(Method):
     def begin(self) -> None:
         """Weights to start from may be another modality's: each network reads its own all the same."""
         for m, (network, average) in enumerate(zip(self.networks, self.averages, strict=True)):
-            network.get_buffer("channel").fill_(m)
+            network.read(m)  # type: ignore[operator]
             average.copy(network)  # type: ignore[operator]
 
     def after_validation(self, scores: Mapping[str, float], progress: Progress) -> None:

@@ -42,6 +42,11 @@ class OneChannel(nn.Module):
         return torch.cat([torch.zeros_like(maps[:, :1]), maps], dim=1)
 
     @torch.jit.ignore
+    def read(self, channel: int) -> None:
+        """Read this channel from now on, whatever loaded weights said."""
+        self.channel.fill_(channel)
+
+    @torch.jit.ignore
     def probabilities(self, logits: Tensor) -> Tensor:
         """Each foreground class is a sigmoid of its own; background is what they leave of 1. Shapes as the logits."""
         maps = logits[:, 1:].sigmoid()

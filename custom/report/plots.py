@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ..evaluation.metrics import dice
 from ..evaluation.slices import slice_to_show, upright
 from ..files import write_atomically
-from .palette import CLASS_COLOURS
+from .palette import CLASS_COLOURS, GREY
 
 _BAR_LENGTHS_MM = (1, 2, 5, 10, 20, 50, 100)
 
@@ -259,9 +259,7 @@ def legend(figure: Any, class_names: Sequence[str], reference: bool = True) -> N
         for i, name in enumerate(class_names)
     ]
     if reference:
-        handles.append(
-            Line2D([], [], color="#777777", linewidth=1, linestyle="--", label="reference, over a prediction")
-        )
+        handles.append(Line2D([], [], color=GREY, linewidth=1, linestyle="--", label="reference, over a prediction"))
     columns = legend_columns([str(handle.get_label()) for handle in handles], figure.get_figwidth())
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=9, frameon=False)
 

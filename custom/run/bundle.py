@@ -20,7 +20,6 @@ from .overrides import TRACKING, escaped
 CONFIGS = ("train.yaml", "inference.yaml", "evaluate.yaml", "multi_gpu_train.yaml")
 # What inference.yaml says differently; every other id that both files have follows the run.
 _OWN_OF_INFERENCE = ("dataset_dir", "output_dir", "data", "check")
-OF_THE_MACHINE = ("device", "workers", "memory_share", "cache_dir", "mlflow_uri")
 OF_ALL_BUNDLES = "study"  # the room of custom/ that trains several bundles: none carries it
 _MAY_GO = RunConfig.NOT_EVERYWHERE  # ids that the task of a run may leave without use
 

@@ -41,7 +41,8 @@ class ConfigError(UserError, ValueError):
 def callers() -> tuple[ConfigParser | None, dict[str, Any]]:
     """Return the parser that resolves a config at this moment, and the arguments of ``monai.bundle.run`` above it.
 
-    MONAI hands what a config calls neither of the two, so they are looked for on the call stack: here and nowhere else.
+    MONAI hands what a config calls neither of the two, so they are looked for on the call stack. A released bundle looks there
+    once more, in a line of its configs (``distribution.assemble``), before it can import anything of its own.
     Without ``run`` on it (a workflow made by hand) the arguments are empty.
     """
     parser, frame = None, inspect.currentframe()
