@@ -49,12 +49,12 @@ def truth(folder: Path, labels: Path) -> list[str]:
     task = yaml.safe_load((folder / TASK).read_text(encoding="utf-8"))
     hidden = {stem(path): path for path in sorted(labels.iterdir()) if is_image(path)}
     dice = {
-        bundle: _dices(folder / RUNS / final_name(bundle) / "label_maps", hidden, task["label_values"])
+        bundle: dices(folder / RUNS / final_name(bundle) / "label_maps", hidden, task["label_values"])
         for bundle in (settings.baseline, settings.method)
     }
     names = sorted(name for name in dice[settings.method] if math.isfinite(dice[settings.method][name]))
     ours, theirs = (np.array([dice[b][n] for n in names]) for b in (settings.method, settings.baseline))
-    patients = _patients(settings)
+    patients = patients_of(settings)
     low, high = bootstrap_interval(ours - theirs, [patients[name] for name in names])
     tables = [read_cases(folder / f"work/scores/{bundle}.csv") for bundle in (settings.baseline, settings.method)]
     said = paired_difference(tables[1], tables[0])
@@ -82,7 +82,7 @@ def truth(folder: Path, labels: Path) -> list[str]:
     ]
 
 
-def _dices(folder: Path, hidden: dict[str, Path], values: Sequence[int]) -> dict[str, float]:
+def dices(folder: Path, hidden: dict[str, Path], values: Sequence[int]) -> dict[str, float]:
     """Mean Dice of each scan with a map and a hidden label."""
     found = {}
     for name, label in hidden.items():
@@ -97,7 +97,7 @@ def _dices(folder: Path, hidden: dict[str, Path], values: Sequence[int]) -> dict
     return found
 
 
-def _patients(settings: study.Settings) -> dict[str, str]:
+def patients_of(settings: study.Settings) -> dict[str, str]:
     images = settings.images if isinstance(settings.images, str) else {k: Path(v) for k, v in settings.images.items()}
     labels = Path(settings.labels) if settings.labels else None
     scans = cohort_of(Path(images) if isinstance(images, str) else images, labels, settings.patient).scans

@@ -329,21 +329,9 @@ def _worth(state: State, parts: Sequence[Part]) -> Worth:
     baseline, method = state.settings.baseline, state.settings.method
     if not state.settings.half:
         return Worth(reason="This was left out: it takes trainings with half of the labels (half: true in study.yaml).")
-    curves = {}
-    for bundle, phrase in zip(state.bundles, state.phrases, strict=True):
-        points = [
-            labels_worth.Point(len(patients), row["patient"], row["dice_mean"])
-            for part in parts
-            for kind, patients in (("", part.train), ("half", part.half))
-            if (part.can_halve or not kind)
-            # the curves are of the same patients
-            and all(state.scored(part, each, kind) for each in (baseline, method))
-            for row in read_cases(state.table(part, bundle, kind))
-        ]
-        found = labels_worth.fit(points)
-        if isinstance(found, labels_worth.NoCurve):
-            return Worth(reason=f"Nothing can be said: {found.reason}.")
-        curves[phrase] = (found, points)
+    curves = curves_of(state, parts)
+    if isinstance(curves, labels_worth.NoCurve):
+        return Worth(reason=f"Nothing can be said: {curves.reason}.")
     (before, _), (ours, points) = curves.values()
     now = max(point.labelled for point in points)
     lines = []
@@ -363,6 +351,29 @@ def _worth(state: State, parts: Sequence[Part]) -> Worth:
             f"In labels' worth: {told} (95 % interval {_count(value.low)} to {_count(value.high)}){_guess(value)}."
         )
     return Worth(lines, _curve_chart(curves, now + MORE[-1]))
+
+
+def curves_of(
+    state: State, parts: Sequence[Part]
+) -> dict[str, tuple[labels_worth.Curve, list[labels_worth.Point]]] | labels_worth.NoCurve:
+    """Return for baseline and method, by what the page calls them, the curve over numbers of labels and its points.
+
+    Both curves are of the same patients: those whom all trainings of a part judged.
+    """
+    curves = {}
+    for bundle, phrase in zip(state.bundles, state.phrases, strict=True):
+        points = [
+            labels_worth.Point(len(patients), row["patient"], row["dice_mean"])
+            for part in parts
+            for kind, patients in (("", part.train), ("half", part.half))
+            if (part.can_halve or not kind) and all(state.scored(part, each, kind) for each in state.bundles)
+            for row in read_cases(state.table(part, bundle, kind))
+        ]
+        found = labels_worth.fit(points)
+        if isinstance(found, labels_worth.NoCurve):
+            return found
+        curves[phrase] = (found, points)
+    return curves
 
 
 def _points(amount: labels_worth.Amount) -> str:
