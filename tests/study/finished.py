@@ -86,7 +86,10 @@ def record(bundle: Path, weights: Mapping[str, float], seed: int = 0) -> None:
     config = {"seed": seed, "weights": weights, "train": {"method": {"_target_": "scripts.methods.MeanTeacher"}}}
     (bundle / "configs/train.yaml").write_text(yaml.safe_dump(config))
     scans = {"labelled": "1", "validation": "2"}
-    about = {"amp": "off", "initial_weights": "", "sha256 of the scans, names and voxels": scans}
+    about = {
+        "amp": "off", "initial_weights": "", "terms that read unlabelled scans": ["consistency"],
+        "sha256 of the scans, names and voxels": scans,
+    }  # fmt: skip
     (bundle / "run.json").write_text(json.dumps(about))
 
 
@@ -141,6 +144,7 @@ def _final(state: State, bundle: str, share: float) -> None:
 
 
 __all__ = [
+    "BETTER",
     "LABELLED",
     "UNLABELLED",
     "Trainings",
