@@ -296,7 +296,7 @@ def _named(metric: str, unit: str) -> _Named:
     return _Named(metric)
 
 
-def _told(difference: Difference, unit: str) -> tuple[str, float, float, int]:
+def _in_own_unit(difference: Difference, unit: str) -> tuple[str, float, float, int]:
     """``HD95 +1.00 pixels``; the bounds of its interval in that unit, and their decimals."""
     title, unit, scale, digits = _named(difference.metric, unit)
     mean, low, high = (round(scale * x, digits) + 0.0 for x in (difference.mean, difference.low, difference.high))
@@ -305,7 +305,7 @@ def _told(difference: Difference, unit: str) -> tuple[str, float, float, int]:
 
 def _other(difference: Difference, unit: str) -> str:
     """A measure that is not judged: its difference, interval, p and number of cases."""
-    amount, low, high, digits = _told(difference, unit)
+    amount, low, high, digits = _in_own_unit(difference, unit)
     interval = "no interval" if math.isnan(low) else f"95 % interval {low:.{digits}f} to {high:.{digits}f}"
     p = "no patient differs" if math.isnan(difference.p) else f"p {_p_text(difference.p)}"
     return f"{amount} ({interval}, {p}, {_cases(difference.cases)})"
@@ -321,7 +321,7 @@ def _amount(difference: Difference, unit: str) -> str:
         basis = _basis(_points(difference.low), _points(difference.high), difference.patients)
         of = "" if difference.metric == "dice_mean" else f" of {difference.metric.removeprefix('dice_')}"
         return f"{_points(difference.mean):+.1f} Dice points{of} ({basis})"
-    amount, low, high, digits = _told(difference, unit)
+    amount, low, high, digits = _in_own_unit(difference, unit)
     return f"{amount} ({_basis(low, high, difference.patients, digits)})"
 
 

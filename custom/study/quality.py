@@ -163,9 +163,9 @@ def predict(held_out: Sequence[Scan], unlabelled: Sequence[Scan]) -> Quality:
     held = _held_out(_chosen, features, dice, patients)
     least = float(features[:, 0].min())
     found = [scan for scan in unlabelled if not scan.nothing_found]
-    told = [scan for scan in found if scan.agreement >= least]
-    values = MODELS[model](features, dice, patients)(_features(told))
-    predicted |= {scan.name: float(value) for scan, value in zip(told, values, strict=True)}
+    within = [scan for scan in found if scan.agreement >= least]
+    values = MODELS[model](features, dice, patients)(_features(within))
+    predicted |= {scan.name: float(value) for scan, value in zip(within, values, strict=True)}
     quality = Quality(
         predicted,
         first=_order(unlabelled, predicted),
