@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from .. import markdown
 from .bootstrap import bootstrap_interval
 from .case_report import BOUNDARY, DISTANCES, FAULTS, LABEL, Row, class_counts, fault_texts
-from .case_table import by_case, classes_of, listed
+from .case_table import by_case, classes_of, names_text
 
 FEW_PATIENTS = 6  # all of six sharing a sign has p = 2 / 2**6 = 0.031 in the two-sided sign test; all of five, 0.062
 _OTHERS = (BOUNDARY, "hd95_mm_mean", "asd_mm_mean")  # measures that no verdict judges
@@ -75,10 +75,10 @@ def paired_difference(ours: Sequence[Row], baseline: Sequence[Row], metric: str 
         _check_metric(rows, metric, name)
     cases = sorted(mine)
     if others := _labelled_otherwise(mine, theirs):
-        raise ValueError(f"the labels are others in one of the two tables for {listed(others)}: {_OTHER_LABELS}")
+        raise ValueError(f"the labels are others in one of the two tables for {names_text(others)}: {_OTHER_LABELS}")
     one_sided = [case for case in cases if math.isnan(mine[case][metric]) != math.isnan(theirs[case][metric])]
     if one_sided and _is_dice(metric):
-        raise ValueError(f"{metric} is in one of the two tables alone for {listed(one_sided)}: {_OTHER_LABELS}")
+        raise ValueError(f"{metric} is in one of the two tables alone for {names_text(one_sided)}: {_OTHER_LABELS}")
     values = np.array([case_difference(mine[case], theirs[case], metric) for case in cases])
     known = ~np.isnan(values)
     if not known.any():
@@ -226,7 +226,7 @@ def comparison(
     ]
     if difference.dropped:
         why = "whose label lacks the structure" if _is_dice(metric) else "without a number in one or both"
-        lines.append(f"Left out, {why}: {listed(difference.dropped)}.")
+        lines.append(f"Left out, {why}: {names_text(difference.dropped)}.")
     if not _is_dice(metric):
         return "\n".join(lines)
     lines += [verdict(difference, names, unlabelled), *beside_dice(baseline, ours, names, difference, unit)]
@@ -372,12 +372,12 @@ def _mean(values: Sequence[float]) -> str:
 
 def _check_same_cases(ours: dict[str, Row], baseline: dict[str, Row]) -> None:
     only = {"only ours": ours.keys() - baseline.keys(), "only the baseline": baseline.keys() - ours.keys()}
-    faults = [f"{whose} has {listed(sorted(names))}" for whose, names in only.items() if names]
+    faults = [f"{whose} has {names_text(sorted(names))}" for whose, names in only.items() if names]
     if faults:
         raise ValueError(f"the two tables hold different cases: {'; '.join(faults)}. Score both on the same ones")
     moved = sorted(case for case in ours if ours[case]["patient"] != baseline[case]["patient"])
     if moved:
-        raise ValueError(f"the two tables give different patients to {listed(moved)}")
+        raise ValueError(f"the two tables give different patients to {names_text(moved)}")
 
 
 def _check_metric(rows: Sequence[Row], metric: str, where: str) -> None:
