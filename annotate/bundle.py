@@ -29,7 +29,7 @@ from custom.errors import UserError
 from custom.inference.state_dict import WeightsError, load
 from custom.networks.probabilities import Probabilities, probabilities_of
 
-from .form import unfit
+from .form import image_fault
 
 logger = logging.getLogger(__name__)
 
@@ -210,7 +210,7 @@ class Served:
         found = self._read.facts([file])[file]
         if not isinstance(found, Facts):
             raise UnfitScan(str(found)) from found
-        if fault := unfit(Case("studies", image.name, image.name, {"": file}, ""), self, {file: found}):
+        if fault := image_fault(Case("studies", image.name, image.name, {"": file}, ""), self, {file: found}):
             raise UnfitScan(fault)
 
     def _network(self, weights: str | Path | None) -> nn.Module:

@@ -30,7 +30,7 @@ class Form(Protocol):
         ...
 
 
-def unfit(case: Case, form: Form, facts: Mapping[str, Facts], values: Sequence[int] = ()) -> str:
+def image_fault(case: Case, form: Form, facts: Mapping[str, Facts], values: Sequence[int] = ()) -> str:
     """What is wrong with an image, and its label where there is one, in the words of the cohort check; empty where nothing is.
 
     Args:

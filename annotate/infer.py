@@ -14,7 +14,7 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from annotate.bundle import Served
 from annotate.uploads import turned
 from annotate.versions import Versions
-from custom.cohort.formats.exif import orientation
+from custom.cohort.formats.exif import exif_orientation
 from custom.cohort.formats.itk_image import is_picture
 from custom.errors import UserError
 
@@ -73,7 +73,7 @@ class BundleInfer(InferTask):
             TurnedPicture: a picture that viewers show in another way than 3D Slicer.
         """
         image = Path(request["image"])
-        if (picture := is_picture(image)) and orientation(image) != 1:
+        if (picture := is_picture(image)) and exif_orientation(image) != 1:
             raise TurnedPicture(turned(image))
         suffix = request.get("result_extension") or (".png" if picture else ".nii.gz")
         if suffix not in RESULTS:

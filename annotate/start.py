@@ -24,7 +24,7 @@ import yaml
 from annotate import study
 from annotate.models import ROOT, StartError, expanded, install, judge_model, judge_source, model_name, recommended
 from annotate.uploads import turned
-from custom.cohort.formats.exif import orientation
+from custom.cohort.formats.exif import exif_orientation
 from custom.errors import MissingPackages, show_plainly
 from custom.files import typed
 
@@ -102,7 +102,7 @@ def judge_studies(studies: Path) -> list[Path]:
         raise StartError(
             f"--studies {studies} cannot be written: labels are kept below it. Make it writable, or copy the images"
         )
-    if odd := [image for image in images if image.name.endswith(PICTURES) and orientation(image) != 1]:
+    if odd := [image for image in images if image.name.endswith(PICTURES) and exif_orientation(image) != 1]:
         raise StartError(f"--studies {studies}: {len(odd)} of {len(images)} pictures are not upright; {turned(odd[0])}")
     return images
 

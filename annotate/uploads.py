@@ -15,7 +15,7 @@ from custom.cohort.formats.itk_image import is_picture, quiet_itk, read_image
 from custom.cohort.label_formats import OF_FILES, OF_PICTURES, smallest
 from custom.cohort.reader import is_nifti
 
-from .form import Form, unfit
+from .form import Form, image_fault
 from .requests_check import BadRequest, judge_names
 
 MAX_VOXELS = 2**29  # of an upload; 1 GiB as int16
@@ -71,7 +71,7 @@ def _renumber(label: Path, values: Sequence[int]) -> None:
 
 def _judge(case: Case, form: Form, facts: dict[str, Facts], values: Sequence[int] = ()) -> None:
     faults = [turned(Path(file)) for file, found in facts.items() if found.turned]
-    if faults := [*faults, *filter(None, [unfit(case, form, facts, values)])]:
+    if faults := [*faults, *filter(None, [image_fault(case, form, facts, values)])]:
         raise BadRequest("; ".join(faults))
 
 

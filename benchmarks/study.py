@@ -62,12 +62,12 @@ def truth(folder: Path, labels: Path) -> list[str]:
     serving = ours if json.loads((folder / "bundle/run.json").read_text()) == json.loads(
         (folder / RUNS / final_name(settings.method) / "bundle/run.json").read_text()
     ) else theirs  # fmt: skip
-    told = [k for k, name in enumerate(names) if math.isfinite(predicted.get(name, math.nan))]
-    errors = [abs(predicted[names[k]] - serving[k]) for k in told]
+    with_figure = [k for k, name in enumerate(names) if math.isfinite(predicted.get(name, math.nan))]
+    errors = [abs(predicted[names[k]] - serving[k]) for k in with_figure]
     ranked = [k for k, name in enumerate(names) if math.isfinite(agreement.get(name, math.nan))]
     x, y = np.array([agreement[names[k]] for k in ranked]), serving[ranked]
     # both guesses are judged on the scans that have a figure
-    same = np.isin(ranked, told) if told else np.full(len(ranked), True)
+    same = np.isin(ranked, with_figure) if with_figure else np.full(len(ranked), True)
     best = np.abs(np.polyval(np.polyfit(x[same], y[same], 1), x[same]) - y[same]).mean()
     naive = np.abs(y[same] - np.median(y[same])).mean()
     return [
@@ -75,7 +75,7 @@ def truth(folder: Path, labels: Path) -> list[str]:
         f"{100 * said.mean:+.1f} ({100 * said.low:.1f} to {100 * said.high:.1f})",
         f"{100 * (ours - theirs).mean():+.1f} ({100 * low:.1f} to {100 * high:.1f})",
         str(len(names)),
-        f"{100 * float(np.mean(errors)):.1f} ({len(told)} scans)" if errors else "none told",
+        f"{100 * float(np.mean(errors)):.1f} ({len(with_figure)} scans)" if errors else "none told",
         f"{100 * best:.1f}",
         f"{100 * naive:.1f}",
         f"{_spearman(x, y):.2f}",

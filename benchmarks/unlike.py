@@ -35,7 +35,7 @@ from custom.networks.probabilities import softmax
 DISTANCES = ("cosine", "Euclid")
 
 
-class Scan(NamedTuple):
+class SeenScan(NamedTuple):
     """What a network makes of a scan."""
 
     patient: str
@@ -71,7 +71,7 @@ class Coarsest:
         return found
 
 
-def scans(run: Path) -> tuple[list[Scan], list[Scan]]:
+def scans(run: Path) -> tuple[list[SeenScan], list[SeenScan]]:
     """The labelled and the test scans of a run, as its network sees them.
 
     Raises:
@@ -91,20 +91,20 @@ def scans(run: Path) -> tuple[list[Scan], list[Scan]]:
     read, infer = parser.get_parsed_content("preprocessing"), parser.get_parsed_content("inferer")
     lists = json.loads(Path(parser.get_parsed_content("data_list")).read_text(encoding="utf-8"))
 
-    def see(entry: dict[str, Any]) -> Scan:
+    def see(entry: dict[str, Any]) -> SeenScan:
         found = read({"image": entry["image"], "label": entry["label"]})
         with torch.no_grad():
             logits = infer(found["image"].as_tensor()[None].float(), network)[0]
         made, label = logits.argmax(0), found["label"].as_tensor()[0]
         pairs = [(made == c, label == c) for c in range(1, len(logits)) if (label == c).any()]
         dice = mean_of_known(float(2 * (a & b).sum() / (a.sum() + b.sum())) for a, b in pairs)
-        return Scan(str(entry["patient"]), coarsest.take(), confidence(logits, softmax), dice)
+        return SeenScan(str(entry["patient"]), coarsest.take(), confidence(logits, softmax), dice)
 
     return [see(entry) for entry in lists["labelled"]], [see(entry) for entry in lists["test"] if "label" in entry]
 
 
 def distances(
-    kind: str, labelled: Sequence[Scan], test: Sequence[Scan]
+    kind: str, labelled: Sequence[SeenScan], test: Sequence[SeenScan]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Of each labelled and of each test scan to the nearest labelled scan of another patient."""
     everyone = np.array([scan.features for scan in (*labelled, *test)])

@@ -152,7 +152,7 @@ def _folds(folder: Path, method: str, final: Mapping[str, Any]) -> int:
     """
     pooled = read_cases(folder / SCORED / f"{method}.csv")
     left = {row["patient"] for row in pooled}
-    told = {row["case"]: str(row["dice_mean"]) for row in pooled}
+    pooled_dice = {row["case"]: str(row["dice_mean"]) for row in pooled}
     numbers = sorted(int(found[1]) for path in (folder / RUNS).iterdir()
                      if (found := re.fullmatch(rf"fold(\d+)_{method}", path.name)) and (path / TRAINED).is_file())  # fmt: skip
     count = 0
@@ -161,7 +161,7 @@ def _folds(folder: Path, method: str, final: Mapping[str, Any]) -> int:
         judges = {entry["patient"] for entry in json.loads(fold["data"])["test"]}
         table = folder / RUNS / f"fold{number}_{method}" / SCORES / "model.csv"
         rows = read_cases(table) if table.is_file() else []
-        if any(told.get(row["case"]) != str(row["dice_mean"]) for row in rows):
+        if any(pooled_dice.get(row["case"]) != str(row["dice_mean"]) for row in rows):
             continue  # judged anew since the page was written
         if judges and judges <= left and all(fold[key] == final[key] for key in ALIKE):
             left -= judges

@@ -120,7 +120,7 @@ def test_each_ablation_of_the_docs_has_its_terms_and_numbers_of_its_own(bundle, 
             epochs = list(csv.DictReader(file))
         computed = [column.removeprefix("term/") for column in epochs[0] if column.startswith("term/")]
         assert sorted(computed) == sorted(terms.split(", ")), name
-        told = [[epoch[c] for c in epochs[0] if c.startswith(("term/", "watch/"))] for epoch in epochs]
-        found[name] = told, served(out)
+        series = [[epoch[c] for c in epochs[0] if c.startswith(("term/", "watch/"))] for epoch in epochs]
+        found[name] = series, served(out)
     alike = [(a, b) for a in found for b in found if a < b and found[a] == found[b]]
     assert alike == [], "these compute the same"

@@ -18,7 +18,7 @@ from custom.training.advice import terms_at_zero
 from custom.training.unlabelled import ANSWERS, TEACHERS, empty_teacher, weak_terms
 
 
-def told(values: list[float | None], epochs: int) -> str | None:
+def advice_of(values: list[float | None], epochs: int) -> str | None:
     """The advice on a term with these values; None in an epoch that did not compute it."""
     rows = [{"epoch": i, "term/other": 0.5, **({} if value is None else {"term/ranked": value})}
             for i, value in enumerate(values, 1)]  # fmt: skip
@@ -43,11 +43,11 @@ def told(values: list[float | None], epochs: int) -> str | None:
     ],
 )
 def test_a_term_that_stays_at_0_is_told_from_half_of_the_run_on_and_at_its_end(values, epochs, speaks):
-    assert (told(values, epochs) is not None) == speaks
+    assert (advice_of(values, epochs) is not None) == speaks
 
 
 def test_the_sentence_names_the_term_its_epochs_and_where_to_look():
-    assert told([None, 0.0, 0.0, None], 4) == (
+    assert advice_of([None, 0.0, 0.0, None], 4) == (
         "The term ranked was 0 in every epoch that computed it (2 to 3): it trains nothing. Look at what is watched in "
         "learning_curves.png: nothing may pass a threshold, or no batch hold what the term compares. If that is meant "
         "to be so, --weights::ranked 0 saves its time."

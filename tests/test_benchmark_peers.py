@@ -208,8 +208,8 @@ def test_steps_fill_what_the_start_leaves_of_the_budget():
     assert pace.steps(74.9, "supervised") == 126  # 129.8, in whole epochs of 6, a twentieth
     assert pace.steps(26.6, "supervised") == 32
     assert pace.steps(11, "supervised") == 2
-    told = r"A budget of 10 s is too small for supervised: its start takes 10 s, a step 0.5 s. Allow at least 20 s"
-    with pytest.raises(cohort.PeersError, match=told):
+    message = r"A budget of 10 s is too small for supervised: its start takes 10 s, a step 0.5 s. Allow at least 20 s"
+    with pytest.raises(cohort.PeersError, match=message):
         pace.steps(10, "supervised")
 
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.unlike import Coarsest, Scan, distances, scans
+from benchmarks.unlike import Coarsest, SeenScan, distances, scans
 from custom.errors import UserError
 from custom.networks import UNet
 
 
 def scan(patient, *features):
-    return Scan(patient, np.array(features, float), 0.9, 0.8)
+    return SeenScan(patient, np.array(features, float), 0.9, 0.8)
 
 
 def test_the_nearest_labelled_scan_is_of_another_patient():

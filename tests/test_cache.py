@@ -433,10 +433,10 @@ def test_what_a_patch_is_cut_from_is_asked_for_before_and_no_more(cases, tmp_pat
     # of slices the last one of the last scan; else rows 3 - 2 to 3 + 2 of the first scan's first axis
     scan = bank._scan(2 if slices else 0)
     (image, label) = asked[str(scan.path)]
-    told = scan.told["arrays"]
+    arrays = scan.header["arrays"]
     voxels, classes = scan.voxels()
     first, last = (voxels[-1, 0], classes[-1]) if slices else (voxels[0, 1:5], classes[1:5])
-    begin = {name: scan.told["start"] + told[name][1] for name in ("image", "label")}
+    begin = {name: scan.header["start"] + arrays[name][1] for name in ("image", "label")}
     assert image == (begin["image"] + 2 * first.storage_offset() - 2 * voxels.storage_offset(), 2 * first.numel())
     assert label == (begin["label"] + last.storage_offset() - classes.storage_offset(), last.numel())
 

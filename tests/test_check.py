@@ -16,7 +16,7 @@ from custom.cohort.check import Check, Report
 from custom.cohort.errors import CohortError
 from custom.cohort.facts import Facts
 from custom.cohort.grids import difference, times
-from custom.cohort.words import number, span, value_list
+from custom.cohort.words import span, value_list, value_text
 
 TASK = {"channels": ["image"], "classes": ["background", "tumour"], "dimensions": 3}
 
@@ -117,7 +117,7 @@ def test_pictures_differ_in_shape_alone():
 def test_numbers_as_a_reader_writes_them():
     assert times((1, 20, 3)) == "1x20x3"
     assert times((1.3671875, 2.0)) == "1.367x2.0"
-    assert [number(value) for value in (3.0, -1.0, 1.5, 1000000.0)] == ["3", "-1", "1.5", "1000000"]
+    assert [value_text(value) for value in (3.0, -1.0, 1.5, 1000000.0)] == ["3", "-1", "1.5", "1000000"]
     assert value_list([0, 1.5, 255]) == "0, 1.5, 255"
     assert value_list(range(8)) == "0, 1, 2, 3, 4, 5, 6, 7"
     assert value_list(range(64)) == "0, 1, 2, 3, 4, 5, 6, ..., 63"

@@ -191,7 +191,7 @@ def test_a_large_image_is_read_in_slabs_and_its_facts_are_the_same(tmp_path, mon
 def test_damage_of_a_large_image_is_found_as_that_of_a_small_one(tmp_path):
     file = write_nifti(tmp_path / "a.nii.gz", np.random.default_rng(0).integers(0, 200, (9, 8, 70)).astype(np.int16))
     good = file.read_bytes()
-    for content, told in (
+    for content, message in (
         (good[:-200], "a.nii.gz is truncated."),
         (good[:-8] + b"1234" + good[-4:], "a.nii.gz is damaged: its checksum does not match."),
         (
@@ -208,7 +208,7 @@ def test_damage_of_a_large_image_is_found_as_that_of_a_small_one(tmp_path):
         ),
     ):
         file.write_bytes(content)
-        with pytest.raises(ScanFault, match="^" + re.escape(told)):
+        with pytest.raises(ScanFault, match="^" + re.escape(message)):
             read(file, label=False)
     file = tmp_path / "b.nii"
     file.write_bytes(gzip.decompress(good)[:-7])

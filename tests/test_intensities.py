@@ -17,7 +17,7 @@ from monai.data import MetaTensor
 from monai.transforms import ScaleIntensityRange, ScaleIntensityRangePercentiles
 from tiny import trainer
 
-from custom.cohort.intensities import FILE, Intensities, IntensityError, measure, nonsense, seen, unlike
+from custom.cohort.intensities import FILE, Intensities, IntensityError, measure, nonsense, outside_training, seen
 from custom.inference.intensities import IntensityCheck
 from custom.stream.bank import Bank
 
@@ -54,8 +54,10 @@ def test_the_record_is_the_range_over_the_cases_of_each_channel():
 
 def test_scans_like_those_of_training_are_not_named():
     for seed in range(5):
-        assert nonsense(of(PICTURE(picture(seed))), TRAINED) == unlike(of(PICTURE(picture(seed))), TRAINED) == ""
-    assert unlike(of(PICTURE(picture(9, black=0.35))), TRAINED) == ""
+        assert (
+            nonsense(of(PICTURE(picture(seed))), TRAINED) == outside_training(of(PICTURE(picture(seed))), TRAINED) == ""
+        )
+    assert outside_training(of(PICTURE(picture(9, black=0.35))), TRAINED) == ""
 
 
 @pytest.mark.fault(
@@ -88,14 +90,14 @@ def test_a_scan_of_few_bright_voxels_is_unlike_and_not_nonsense():
     """Percentiles of the whole are 0 in it; scaled by the others it is read."""
     sparse = of(torch.nn.functional.pad(torch.ones(1, 20), (0, 9980)))
     assert nonsense(sparse, TRAINED) == ""
-    assert unlike(sparse, TRAINED) == (
+    assert outside_training(sparse, TRAINED) == (
         "image: highest value 1, in training 0.776 to 0.855; image: mean 0.002, in training 0.272 to 0.329; image: standard "
         "deviation 0.0447, in training 0.205 to 0.237"
     )
 
 
 def test_without_a_record_only_what_no_network_can_read_is_refused():
-    assert nonsense(of(PICTURE(picture(0) * 16)), {}) == unlike(of(PICTURE(picture(0) * 257)), {}) == ""
+    assert nonsense(of(PICTURE(picture(0) * 16)), {}) == outside_training(of(PICTURE(picture(0) * 257)), {}) == ""
     assert nonsense(of(PICTURE(picture(0, black=0.02) * 257)), {}) == (
         f"image has its highest value in 98% of all voxels after preprocessing. {LIKE}"
     )
@@ -105,7 +107,9 @@ def test_without_a_record_only_what_no_network_can_read_is_refused():
 def test_a_usual_scan_scaled_by_percentiles_is_not_named():
     scale = ScaleIntensityRangePercentiles(0.5, 99.5, 0.0, 1.0, clip=True)
     record = seen([of(scale(picture(seed))) for seed in range(3)])
-    assert nonsense(of(scale(picture(4) * 1000)), record) == unlike(of(scale(picture(4) * 1000)), record) == ""
+    assert (
+        nonsense(of(scale(picture(4) * 1000)), record) == outside_training(of(scale(picture(4) * 1000)), record) == ""
+    )
 
 
 @pytest.mark.fault("32", "greys turned round, and a value far outside around a scan, squeezed by percentiles")

@@ -74,7 +74,7 @@ def folder(tmp_path) -> Folder:
     return Folder(tmp_path)
 
 
-def told(caplog: pytest.LogCaptureFixture) -> list[str]:
+def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [r.getMessage() for r in caplog.records if r.name == "custom.inference.made"]
 
 
@@ -85,7 +85,7 @@ def test_only_what_is_missing_is_segmented(folder, caplog):
     with caplog.at_level(logging.INFO):
         assert folder.run() == ["p3"]
         assert folder.run() == []
-    assert told(caplog) == [f"Predictions: {n} of 3 scans segmented already and kept." for n in (2, 3)]
+    assert logged(caplog) == [f"Predictions: {n} of 3 scans segmented already and kept." for n in (2, 3)]
     assert {name: folder.path(name).stat().st_mtime_ns for name in kept} == kept
 
 
@@ -97,7 +97,7 @@ def test_what_else_is_noted_of_a_prediction_is_kept_with_it_and_one_without_is_m
         made, names = folder.begin(notes=["confidence"])
     assert names == ["p3"]
     assert made.noted == {folder.path("p1"): {"confidence": 0.9}, folder.path("p2"): {"confidence": None}}
-    assert told(caplog) == [
+    assert logged(caplog) == [
         "Predictions: 2 of 3 scans segmented already and kept; made anew: 1 without its confidence."
     ]
     made.close()
@@ -118,7 +118,7 @@ def test_what_was_made_otherwise_is_made_anew_and_one_line_says_why(folder, capl
     with caplog.at_level(logging.INFO):
         assert folder.run() == ["p1", "p2", "p3"]
         assert folder.run() == []
-    assert told(caplog) == [
+    assert logged(caplog) == [
         f"Predictions: made anew: 3 {reason}.",
         "Predictions: 3 of 3 scans segmented already and kept.",
     ]

@@ -13,10 +13,10 @@ import pytest
 from conftest import ROOT
 from hospital import BY_PATIENT, SPLIT, fill, hospital, made, patients_of, who, write_json
 
-from custom.cohort.__main__ import main
+from custom.cohort.__main__ import main, parser_of_make
 from custom.cohort.data_list import read, record_path
 from custom.cohort.errors import CohortError
-from custom.cohort.make import make, parser, read_attributes
+from custom.cohort.make import make, read_attributes
 
 
 def command(folder: Path, *more: str, out: str = "a.json") -> Path:
@@ -316,6 +316,6 @@ def test_the_commands_of_the_page_on_data_are_such():
     lines = re.findall(r"^ +python -m custom.cohort make (.*)$", page.read_text(encoding="utf-8"), re.M)
     assert lines
     for line in lines:
-        options = parser().parse_args(shlex.split(line))
+        options = parser_of_make().parse_args(shlex.split(line))
         assert re.compile(options.patient).groups == 1
         assert options.out.suffix == ".json"

@@ -24,7 +24,7 @@ import yaml
 from conftest import BUNDLES, ROOT, TINY, without_figures
 from monai.bundle import ConfigParser
 
-from custom.cohort.make import parser
+from custom.cohort.__main__ import parser_of_make
 
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *(bundle / "docs/README.md" for bundle in BUNDLES)]
 OF_PROGRAMS = (
@@ -188,7 +188,7 @@ def configs() -> list[ConfigParser]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_override_and_link_exists(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    of_make = parser()._option_string_actions
+    of_make = parser_of_make()._option_string_actions
     for key in re.findall(r"`--([\w:]+)", text):
         key = re.sub("^(weights::\\w+)::(value|ramp|from|until)$", r"\1", key)
         known = any(key in config for config in configs()) or key in OF_PROGRAMS or f"--{key}" in of_make

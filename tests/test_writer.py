@@ -289,10 +289,10 @@ def test_the_name_of_a_prediction(tmp_path, path, name):
 
 @pytest.mark.parametrize("name", ["pred.nii", "pred.nii.gz"])
 def test_the_digest_that_is_told_before_a_file_has_its_name_is_the_files(tmp_path, name):
-    image, told = write_nifti(tmp_path / "p01.nii.gz", VOXELS), []
-    writer = GridWriter([0, 1], lambda path, sha256: told.append((path.exists(), path.name, sha256)))
+    image, reported = write_nifti(tmp_path / "p01.nii.gz", VOXELS), []
+    writer = GridWriter([0, 1], lambda path, sha256: reported.append((path.exists(), path.name, sha256)))
     writer.set_data_array(torch.from_numpy(VOXELS > 0)[None])
     writer.set_metadata({"filename_or_obj": str(image), "spatial_shape": VOXELS.shape})
     writer.write(str(tmp_path / name))
-    assert told == [(False, name, hashlib.sha256((tmp_path / name).read_bytes()).hexdigest())]
+    assert reported == [(False, name, hashlib.sha256((tmp_path / name).read_bytes()).hexdigest())]
     np.testing.assert_array_equal(np.asarray(nib.load(tmp_path / name).dataobj), VOXELS > 0)

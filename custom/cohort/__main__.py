@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ from .data_list import PARTS
 from .errors import CohortError
 from .facts import Facts
 from .formats.itk_image import is_picture
-from .json_files import raw_text
+from .json_files import raw_text, read_split
 from .record import Record
 from .words import plural
 
@@ -32,7 +33,63 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("arguments", nargs=argparse.REMAINDER)
     options = parser.parse_args(arguments)
     show_plainly()
-    {"make": make.main, "check": check}[options.command](options.arguments)
+    {"make": make_list, "check": check}[options.command](options.arguments)
+
+
+def make_list(arguments: Sequence[str] | None = None) -> None:
+    """``python -m custom.cohort make ...``, without the word ``make``.
+
+    Raises:
+        CohortError: of :func:`.make.make`, and of what the options name.
+    """
+    options = parser_of_make().parse_args(arguments)
+    paths = make.make(
+        make.folders(options.images),
+        options.labels,
+        options.out,
+        options.patient,
+        read_split(options.split) if options.split else None,
+        options.labelled,
+        options.validation,
+        options.test,
+        options.seed,
+        options.folds,
+        make.read_attributes(options.attributes) if options.attributes else None,
+    )
+    print("\n".join(map(make.summary, paths)))
+
+
+def _number(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a number >= 0, got {text!r}")
+    return int(text)
+
+
+def _number_or_percent(text: str) -> int | str:
+    if re.fullmatch(r"\d+(\.\d+)?%", text):
+        return text
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a number >= 0, or a percentage such as 10%, got {text!r}")
+    return int(text)
+
+
+def parser_of_make() -> argparse.ArgumentParser:
+    """The options of ``python -m custom.cohort make``."""
+    parser = argparse.ArgumentParser(prog="python -m custom.cohort make", description=make.__doc__)
+    parser.add_argument("--images", nargs="+", required=True, help="a folder; or NAME=FOLDER for each modality")
+    parser.add_argument("--labels", type=typed, required=True, help="folder; a label has the name of its image")
+    parser.add_argument("--out", type=typed, required=True, help="the list to write, JSON")
+    parser.add_argument("--patient", default=r"^(.*)$", help="regular expression; its first group is the patient")
+    parser.add_argument("--split", type=typed, help="JSON with the patients under train, val, test (or under 'split')")
+    parser.add_argument("--labelled", type=_number_or_percent, default=0,
+                        help="patients, or '10%%' of those for training; 0: all that have a label")  # fmt: skip
+    parser.add_argument("--validation", type=_number, default=0, help="patients")
+    parser.add_argument("--test", type=_number, default=0, help="patients")
+    parser.add_argument("--seed", type=_number, default=0, help="of the drawing")
+    parser.add_argument("--folds", type=_number, default=0, help="write as many lists, for cross-validation")
+    parser.add_argument("--attributes", type=typed,
+                        help="of patients: CSV with a column 'patient', or JSON {\"diagnosis\": {\"p01\": \"DCM\"}}")  # fmt: skip
+    return parser
 
 
 def check(arguments: Sequence[str] | None = None) -> None:

@@ -13,7 +13,7 @@ from .facts import Facts
 from .formats.itk_image import is_picture
 from .formats.nifti import is_nifti
 from .grids import along, as_seen, difference, one_by_other_transform, orientation, times
-from .words import number, plural, span, value_list
+from .words import plural, span, value_list, value_text
 
 TRAINING = ("labelled", "unlabelled")
 FORM = {2: "picture", 3: "volume"}
@@ -229,7 +229,7 @@ class Task:
         expected = f"the task names {span(self.values)}" if self.values else "labels are whole numbers from 0"
         most = max(LIKE_AN_IMAGE, len(self.values), self.named)
         if found.values is None or len(found.values) > most:
-            between = f"between {number(found.low)} and {number(found.high)}"
+            between = f"between {value_text(found.low)} and {value_text(found.high)}"
             return f"{name} has more than {most} different values {between}, {expected}. Is it the image?"
         values = [value for value, _ in found.values]
         wrong = [v for v in values if (v not in self.values if self.values else v < 0 or v % 1)]

@@ -19,11 +19,11 @@ from .facts import Facts, ScanFault
 from .formats.itk_image import is_picture
 from .formats.plane import AS_PICTURES
 from .grids import BODY_AXES, along
-from .label_formats import EXACT, OF_PICTURES, smallest, unfit
+from .label_formats import EXACT, OF_PICTURES, no_format_fits, smallest
 from .names import case_names, first_file, stem
 from .overlaps import judge_list
 from .record import Record
-from .words import first_names, number, plural
+from .words import first_names, plural, value_text
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ OF_A_TASK = ("channels", "classes", "label_values", "dimensions", "slices", "ori
              "fill_nonfinite", "shared_scans", "missing_channels", "modalities_alone")  # fmt: skip
 
 
-class Settings(Protocol):
+class RunSettings(Protocol):
     """The config of a run, see :class:`~..run.config.RunConfig`."""
 
     @property
@@ -208,7 +208,7 @@ class Check:
         report.faults.update(self._list(entries, parts))
         pictures = any(is_picture(file) for case in judged for file in case.files.values())
         if pictures and self.task.values and smallest(self.task.values, OF_PICTURES) is None:
-            report.faults["The task"].append(unfit(self.task.values, OF_PICTURES))
+            report.faults["The task"].append(no_format_fits(self.task.values, OF_PICTURES))
         for case in judged:
             broken = [file for file in case.paths() if isinstance(found.get(file), ScanFault)]
             damaged = [("Files that cannot be read", f"{case.kind(file)}{found[file]}") for file in broken]
@@ -271,8 +271,8 @@ class Check:
         a, b = ("training" if c.part in TRAINING else c.part for c in (case, other))
         if a != b:
             return f"Remove it from {b} or from {a}" if case.patient != other.patient else ""
-        listed = file == copy == next(iter(case.files.values())) == next(iter(other.files.values()))
-        if case.part != other.part and not listed and not self.shared_scans:
+        same_file = file == copy == next(iter(case.files.values())) == next(iter(other.files.values()))
+        if case.part != other.part and not same_file and not self.shared_scans:
             return "Remove one entry, or set shared_scans to true"
         return ""
 
@@ -302,7 +302,7 @@ class Check:
                     report.odd[text.split(":")[0]].append((str(case), f"{case.called(file)}: {text}"))
                 if scan and file != case.label and scan.low == scan.high:
                     report.odd["blank"].append(
-                        (str(case), f"{case.called(file)} is blank: it is {number(scan.low)} all over")
+                        (str(case), f"{case.called(file)} is blank: it is {value_text(scan.low)} all over")
                     )
                 if scan and scan.nonfinite and file != case.label and self.task.fill_nonfinite:
                     report.odd["nonfinite"].append((str(case), f"{nonfinite(Path(file).name, scan)}, filled when read"))
@@ -353,11 +353,11 @@ class Check:
         if part == "labelled" and values and "Labels" not in report.faults:
             for value in [v for v in self.task.values[1:] if not any(v in found for found in values.values())]:
                 name = self.names.get(value, "")
-                report.odd[f"class {value}"].append(
-                    ("labelled", f"no scan has the class {number(value)} {name}".rstrip() + ": it cannot be learnt"))  # fmt: skip
+                named = f"{value_text(value)} {name}".rstrip()
+                report.odd[f"class {value}"].append(("labelled", f"no scan has the class {named}: it cannot be learnt"))
 
 
-def of_run(config: Settings, **task: Any) -> Check:
+def of_run(config: RunSettings, **task: Any) -> Check:
     """Make the check of a run, or of an inference, from the ids of its config.
 
     Args:

@@ -52,9 +52,9 @@ class Intensities:
     brightest: float
 
 
-Case = Mapping[str, Intensities]
+CaseIntensities = Mapping[str, Intensities]
 """By channel; without those that the case lacks."""
-Record = Mapping[str, Mapping[str, tuple[float, float]]]
+IntensityRecord = Mapping[str, Mapping[str, tuple[float, float]]]
 """By channel and name of :class:`Intensities`, the smallest and the largest of all cases in training."""
 
 
@@ -103,7 +103,7 @@ def _mean_and_deviation(values: Tensor) -> tuple[Tensor, Tensor]:
     return mean, (squares / values.numel()).sqrt()
 
 
-def seen(cases: Sequence[Case]) -> dict[str, dict[str, tuple[float, float]]]:
+def seen(cases: Sequence[CaseIntensities]) -> dict[str, dict[str, tuple[float, float]]]:
     """The range of each number over the cases of a training."""
     found: dict[str, dict[str, list[float]]] = {}
     for case in cases:
@@ -114,13 +114,13 @@ def seen(cases: Sequence[Case]) -> dict[str, dict[str, tuple[float, float]]]:
     return {c: {name: (min(values), max(values)) for name, values in named.items()} for c, named in found.items()}
 
 
-def load(models: Path) -> Record:
+def load(models: Path) -> IntensityRecord:
     """The record beside weights; an empty one where there is none."""
     path = models / FILE
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
-def nonsense(case: Case, record: Record) -> str:
+def nonsense(case: CaseIntensities, record: IntensityRecord) -> str:
     """Why a network would see nothing that means anything, with a remedy; empty where it may."""
     for channel, now in case.items():
         if not now.finite:
@@ -163,7 +163,7 @@ def _extent(trained: Mapping[str, tuple[float, float]]) -> tuple[float, float, f
     return low[0], high[1], max(high[0] - low[1], 0.0)
 
 
-def unlike(case: Case, record: Record) -> str:
+def outside_training(case: CaseIntensities, record: IntensityRecord) -> str:
     """What of a case lies outside of what training had, in words; empty where nothing does."""
     found = []
     for channel in case.keys() & record.keys():
@@ -178,11 +178,11 @@ def unlike(case: Case, record: Record) -> str:
     return "; ".join(sorted(found))
 
 
-def told(odd: Mapping[str, str], total: int) -> str:
+def odd_summary(odd: Mapping[str, str], total: int) -> str:
     """One line for all cases that are odd: how many, the first few in full, of the others the names.
 
     Args:
-        odd: what :func:`unlike` or :func:`nonsense` says, by the case's name.
+        odd: what :func:`outside_training` or :func:`nonsense` says, by the case's name.
         total: how many cases there are.
     """
     names = [f"{name} ({text})" if k < IN_FULL else name for k, (name, text) in enumerate(odd.items())]

@@ -24,7 +24,7 @@ def smallest(values: Sequence[int], kinds: Sequence[type[np.integer]]) -> np.dty
     return None
 
 
-def unfit(values: Sequence[int], kinds: Sequence[type[np.integer]]) -> str:
+def no_format_fits(values: Sequence[int], kinds: Sequence[type[np.integer]]) -> str:
     """Why no format holds the values, and what to do."""
     low, high = min(np.iinfo(kind).min for kind in kinds), max(np.iinfo(kind).max for kind in kinds)
     remedy = "; or save pictures and labels as NIfTI" if kinds is OF_PICTURES else ""

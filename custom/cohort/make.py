@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +15,7 @@ from .errors import CohortError
 from .fingerprint import describe, fingerprint, image_files
 from .found import patients as patients_of
 from .found import scans_of
-from .json_files import json_object, read_split, text_of
+from .json_files import json_object, text_of
 from .record import Record
 from .split import FoundScan, ScansByPatient, draw, fold, given, parts_of
 from .words import plural, some
@@ -174,7 +172,7 @@ def _groups(content: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-# The command line
+# What the command line names
 
 
 def read_attributes(file: Path) -> dict[str, dict[str, Any]]:
@@ -216,55 +214,3 @@ def folders(words: Sequence[str]) -> Path | dict[str, Path]:
     if wrong or len({name for name, _, _ in named}) < len(named):
         raise CohortError(f"--images takes one folder, or NAME=FOLDER for each modality, got {' '.join(words)}")
     return {name: typed(folder) for name, _, folder in named}
-
-
-def _number(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"expected a number >= 0, got {text!r}")
-    return int(text)
-
-
-def _number_or_percent(text: str) -> int | str:
-    if re.fullmatch(r"\d+(\.\d+)?%", text):
-        return text
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"expected a number >= 0, or a percentage such as 10%, got {text!r}")
-    return int(text)
-
-
-def parser() -> argparse.ArgumentParser:
-    """The options of ``python -m custom.cohort make``."""
-    parser = argparse.ArgumentParser(prog="python -m custom.cohort make", description=__doc__)
-    parser.add_argument("--images", nargs="+", required=True, help="a folder; or NAME=FOLDER for each modality")
-    parser.add_argument("--labels", type=typed, required=True, help="folder; a label has the name of its image")
-    parser.add_argument("--out", type=typed, required=True, help="the list to write, JSON")
-    parser.add_argument("--patient", default=r"^(.*)$", help="regular expression; its first group is the patient")
-    parser.add_argument("--split", type=typed, help="JSON with the patients under train, val, test (or under 'split')")
-    parser.add_argument("--labelled", type=_number_or_percent, default=0,
-                        help="patients, or '10%%' of those for training; 0: all that have a label")  # fmt: skip
-    parser.add_argument("--validation", type=_number, default=0, help="patients")
-    parser.add_argument("--test", type=_number, default=0, help="patients")
-    parser.add_argument("--seed", type=_number, default=0, help="of the drawing")
-    parser.add_argument("--folds", type=_number, default=0, help="write as many lists, for cross-validation")
-    parser.add_argument("--attributes", type=typed,
-                        help="of patients: CSV with a column 'patient', or JSON {\"diagnosis\": {\"p01\": \"DCM\"}}")  # fmt: skip
-    return parser
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """``python -m custom.cohort make ...``, without the word ``make``."""
-    options = parser().parse_args(arguments)
-    paths = make(
-        folders(options.images),
-        options.labels,
-        options.out,
-        options.patient,
-        read_split(options.split) if options.split else None,
-        options.labelled,
-        options.validation,
-        options.test,
-        options.seed,
-        options.folds,
-        read_attributes(options.attributes) if options.attributes else None,
-    )
-    print("\n".join(map(summary, paths)))

@@ -79,7 +79,7 @@ def streamed(path: Path) -> list[StreamedVoxels]:
     Raises:
         ScanFault: it cannot be read.
     """
-    with told(path):
+    with as_scan_fault(path):
         file = read_nifti(path, stays_open=True).dataobj
         return [StreamedVoxels(file, channel) for channel in range(file.shape[3] if len(file.shape) > 3 else 1)]
 
@@ -91,13 +91,13 @@ def _nifti(path: Path, voxels: bool = True) -> tuple[np.ndarray, dict]:
     reader.filenames = [str(path)]  # its own read knows neither units nor rounded quaternions
     if not voxels:
         reader._get_array_data = lambda image, _: np.empty((*image.shape[:3], 0))  # type: ignore[method-assign]
-    with told(path):
+    with as_scan_fault(path):
         return reader.get_data(read_nifti(path))
 
 
 @contextlib.contextmanager
-def told(path: Path) -> Iterator[None]:
-    """Says of what nibabel and zlib raise that a file cannot be read."""
+def as_scan_fault(path: Path) -> Iterator[None]:
+    """What nibabel and zlib raise becomes a ScanFault: the file cannot be read."""
     try:
         yield
     except (ScanFault, MemoryError):

@@ -55,7 +55,7 @@ class Record:
         self.path = None if path is None else Path(path)
         self._files: dict[str, Any] = _load(self.path) if self.path and not again else {}
         self._facts: dict[str, Facts] = {}
-        self._told = False
+        self._failure_logged = False
 
     def facts(
         self, paths: Sequence[str], workers: int | None = None, labels: Collection[str] = ()
@@ -128,9 +128,9 @@ class Record:
                 files = {**_load(self.path), **self._files}
                 write_text(self.path, json.dumps({"reader": reader(), "files": files}))
         except FileError as error:
-            if not self._told:
+            if not self._failure_logged:
                 logger.info("What was read is not recorded, the next check reads every scan again: %s", error)
-            self._told = True
+            self._failure_logged = True
 
 
 def reader() -> str:

@@ -13,7 +13,7 @@ def plural(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def number(value: float) -> str:
+def value_text(value: float) -> str:
     """A label's value without a needless fraction: ``3``, ``1.5``; a fraction is never rounded away."""
     text = f"{value:g}"
     return str(int(value)) if value % 1 == 0 else text if float(text) % 1 else repr(float(value))
@@ -22,7 +22,7 @@ def number(value: float) -> str:
 def value_list(values: Sequence[float]) -> str:
     """``0, 1, 3``; of many the first and the last."""
     few = values if len(values) <= SHOWN else [*values[: SHOWN - 1], values[-1]]
-    texts = list(map(number, few))
+    texts = list(map(value_text, few))
     return ", ".join(texts if few is values else [*texts[:-1], "...", texts[-1]])
 
 

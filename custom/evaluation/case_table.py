@@ -42,7 +42,7 @@ def read_cases(csv_path: Path | str) -> list[Row]:
     return [{key: int(value) if _is_count(key) else value for key, value in row.items()} for row in rows]
 
 
-def unit_of(csv_paths: Sequence[Path | str]) -> str:
+def distance_unit(csv_paths: Sequence[Path | str]) -> str:
     """Return the unit of distances of tables of cases, by the ``.json`` beside each; ``mm`` where there is none.
 
     Raises:
@@ -65,11 +65,11 @@ def by_case(rows: Sequence[Row], where: str) -> dict[str, Row]:
     cases = {row["case"]: row for row in rows}
     if len(cases) != len(rows):
         names = [row["case"] for row in rows]
-        raise ValueError(f"{where}: twice in the table: {listed(sorted({n for n in names if names.count(n) > 1}))}")
+        raise ValueError(f"{where}: twice in the table: {names_text(sorted({n for n in names if names.count(n) > 1}))}")
     return cases
 
 
-def listed(names: Sequence[str]) -> str:
+def names_text(names: Sequence[str]) -> str:
     """Return names for a sentence: the first ten, and how many more."""
     more = len(names) - _NAMES_SHOWN
     return ", ".join(names[:_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")

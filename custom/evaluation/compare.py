@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from .. import markdown
 from .bootstrap import bootstrap_interval
 from .case_report import BOUNDARY, DISTANCES, FAULTS, LABEL, Row, class_counts, fault_texts
-from .case_table import by_case, classes_of, listed
+from .case_table import by_case, classes_of, names_text
 
 FEW_PATIENTS = 6  # all of six sharing a sign has p = 2 / 2**6 = 0.031 in the two-sided sign test; all of five, 0.062
 _OTHERS = (BOUNDARY, "hd95_mm_mean", "asd_mm_mean")  # measures that no verdict judges
@@ -75,10 +75,10 @@ def paired_difference(ours: Sequence[Row], baseline: Sequence[Row], metric: str 
         _check_metric(rows, metric, name)
     cases = sorted(mine)
     if others := _labelled_otherwise(mine, theirs):
-        raise ValueError(f"the labels are others in one of the two tables for {listed(others)}: {_OTHER_LABELS}")
+        raise ValueError(f"the labels are others in one of the two tables for {names_text(others)}: {_OTHER_LABELS}")
     one_sided = [case for case in cases if math.isnan(mine[case][metric]) != math.isnan(theirs[case][metric])]
     if one_sided and _is_dice(metric):
-        raise ValueError(f"{metric} is in one of the two tables alone for {listed(one_sided)}: {_OTHER_LABELS}")
+        raise ValueError(f"{metric} is in one of the two tables alone for {names_text(one_sided)}: {_OTHER_LABELS}")
     values = np.array([case_difference(mine[case], theirs[case], metric) for case in cases])
     known = ~np.isnan(values)
     if not known.any():
@@ -226,7 +226,7 @@ def comparison(
     ]
     if difference.dropped:
         why = "whose label lacks the structure" if _is_dice(metric) else "without a number in one or both"
-        lines.append(f"Left out, {why}: {listed(difference.dropped)}.")
+        lines.append(f"Left out, {why}: {names_text(difference.dropped)}.")
     if not _is_dice(metric):
         return "\n".join(lines)
     lines += [verdict(difference, names, unlabelled), *beside_dice(baseline, ours, names, difference, unit)]
@@ -296,7 +296,7 @@ def _named(metric: str, unit: str) -> _Named:
     return _Named(metric)
 
 
-def _told(difference: Difference, unit: str) -> tuple[str, float, float, int]:
+def _in_own_unit(difference: Difference, unit: str) -> tuple[str, float, float, int]:
     """``HD95 +1.00 pixels``; the bounds of its interval in that unit, and their decimals."""
     title, unit, scale, digits = _named(difference.metric, unit)
     mean, low, high = (round(scale * x, digits) + 0.0 for x in (difference.mean, difference.low, difference.high))
@@ -305,7 +305,7 @@ def _told(difference: Difference, unit: str) -> tuple[str, float, float, int]:
 
 def _other(difference: Difference, unit: str) -> str:
     """A measure that is not judged: its difference, interval, p and number of cases."""
-    amount, low, high, digits = _told(difference, unit)
+    amount, low, high, digits = _in_own_unit(difference, unit)
     interval = "no interval" if math.isnan(low) else f"95 % interval {low:.{digits}f} to {high:.{digits}f}"
     p = "no patient differs" if math.isnan(difference.p) else f"p {_p_text(difference.p)}"
     return f"{amount} ({interval}, {p}, {_cases(difference.cases)})"
@@ -321,7 +321,7 @@ def _amount(difference: Difference, unit: str) -> str:
         basis = _basis(_points(difference.low), _points(difference.high), difference.patients)
         of = "" if difference.metric == "dice_mean" else f" of {difference.metric.removeprefix('dice_')}"
         return f"{_points(difference.mean):+.1f} Dice points{of} ({basis})"
-    amount, low, high, digits = _told(difference, unit)
+    amount, low, high, digits = _in_own_unit(difference, unit)
     return f"{amount} ({_basis(low, high, difference.patients, digits)})"
 
 
@@ -372,12 +372,12 @@ def _mean(values: Sequence[float]) -> str:
 
 def _check_same_cases(ours: dict[str, Row], baseline: dict[str, Row]) -> None:
     only = {"only ours": ours.keys() - baseline.keys(), "only the baseline": baseline.keys() - ours.keys()}
-    faults = [f"{whose} has {listed(sorted(names))}" for whose, names in only.items() if names]
+    faults = [f"{whose} has {names_text(sorted(names))}" for whose, names in only.items() if names]
     if faults:
         raise ValueError(f"the two tables hold different cases: {'; '.join(faults)}. Score both on the same ones")
     moved = sorted(case for case in ours if ours[case]["patient"] != baseline[case]["patient"])
     if moved:
-        raise ValueError(f"the two tables give different patients to {listed(moved)}")
+        raise ValueError(f"the two tables give different patients to {names_text(moved)}")
 
 
 def _check_metric(rows: Sequence[Row], metric: str, where: str) -> None:

@@ -22,7 +22,7 @@ USE = (
 )
 """Settings of such a method that say how it uses unlabelled scans, and nothing else."""
 TERMS = "terms that read unlabelled scans"  # of run.json, as the method says
-TOLD = ("amp", "initial_weights")  # of run.json; its scans are compared part by part
+COMPARED = ("amp", "initial_weights")  # of run.json; its scans are compared part by part
 
 
 def only_unlabelled_differs(baseline_csv: Path, ours_csv: Path) -> bool:
@@ -49,7 +49,7 @@ def only_unlabelled_differs(baseline_csv: Path, ours_csv: Path) -> bool:
     return (
         not differences(before, now, free)
         and all(
-            name in about and about[name] == about_now[name] for name in TOLD for about in (about_before, about_now)
+            name in about and about[name] == about_now[name] for name in COMPARED for about in (about_before, about_now)
         )
         and all(_scans(about_before, part) == _scans(about_now, part) for part in ("labelled", "validation"))
         and not any(_weighs(before, term) for term in terms)

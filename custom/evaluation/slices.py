@@ -50,7 +50,7 @@ class ShownSlices:
         i = len(self._cases)
         self._cases.append(case)
         for name, array in (("image", picture), ("label", label[index]), ("pred", pred[index])):
-            self._arrays[f"{name}_{i}"] = np.ascontiguousarray(upright(array, 2, axis_codes)).astype(np.uint8)
+            self._arrays[f"{name}_{i}"] = np.ascontiguousarray(for_display(array, 2, axis_codes)).astype(np.uint8)
         self._arrays[f"spacing_{i}"] = np.array(spacing_mm[:2], dtype=float)
 
     def write(self, path: Path) -> None:
@@ -82,6 +82,6 @@ def slice_to_show(label: NDArray[Any], predictions: dict[str, NDArray[Any]]) -> 
     return (slice(None), slice(None), label.shape[-1] // 2)
 
 
-def upright(array: NDArray[Any], spatial_axes: int, axis_codes: str) -> NDArray[Any]:
+def for_display(array: NDArray[Any], spatial_axes: int, axis_codes: str) -> NDArray[Any]:
     """Flips the two axes of the picture where they point to the right, the front or the head of the patient."""
     return np.flip(array, tuple(i - spatial_axes for i, code in enumerate(axis_codes[:2]) if code in "RAS"))

@@ -24,7 +24,7 @@ from torch import Tensor
 from ..cohort.formats.counts import finite
 from ..cohort.formats.streamed import StreamedVoxels
 from ..cohort.mapped import mapped, release_pages
-from ..cohort.reader import HeaderReader, ScanReader, streamed, told
+from ..cohort.reader import HeaderReader, ScanReader, as_scan_fault, streamed
 from ..cohort.scaling import ScalePercentilesd, scale_range_in_place
 from ..files import under
 from .saving import SavePredictiond
@@ -130,7 +130,7 @@ def read_in_pieces(entry: Mapping[str, Any], transform: Compose, folder: Path) -
     voxels = mapped((len(channels), *image.shape[1:]), folder, files[0].name)
     filling = {file: _filling(file) if _reader(task.load).fill_nonfinite else None for file in files}
     for into, (file, channel) in zip(voxels, channels, strict=True):
-        with told(file):
+        with as_scan_fault(file):
             tiles, done = layout.tiles(channel, filling[file]), 0
             for tile in resampling(tiles) if resampling else tiles:
                 into[done : done + tile.shape[1]] = tile[0].numpy()
@@ -158,7 +158,7 @@ def _filling(file: Path) -> float | None:
     darkest, all_finite, channels = math.inf, True, streamed(file)
     if channels[0].dtype.kind != "f":
         return None
-    with told(file):
+    with as_scan_fault(file):
         for values in (slab.ravel(order="K") for channel in channels for _, slab in channel.slabs()):
             good = finite(values)
             all_finite = all_finite and good.size == values.size

@@ -12,7 +12,7 @@ from ignite.engine import Engine, Events
 from monai.data import MetaTensor
 from torch import Tensor
 
-from ..cohort.intensities import IntensityError, load, measure, nonsense, told, unlike
+from ..cohort.intensities import IntensityError, load, measure, nonsense, odd_summary, outside_training
 from ..cohort.names import stem
 from ..cohort.words import plural
 
@@ -39,7 +39,7 @@ class IntensityCheck:
         path, self.skip = Path(weights), skip
         self.record, self.channels = load(path if path.is_dir() else path.parent), list(channels)
         self._seen: dict[str, str] = {}  # what is odd of each case, by its name; empty where nothing is
-        self._told: dict[str, str] = {}
+        self._reported: dict[str, str] = {}
         self._refused: dict[str, str] = {}  # why the network did not see a case, by its name
 
     def attach(self, engine: Engine) -> None:
@@ -87,9 +87,9 @@ class IntensityCheck:
 
     def _tell(self) -> None:
         odd = {name: text for name, text in self._seen.items() if text}
-        if odd and odd != self._told:
-            logger.warning("Intensities: %s", told(odd, len(self._seen)))
-        self._told = odd
+        if odd and odd != self._reported:
+            logger.warning("Intensities: %s", odd_summary(odd, len(self._seen)))
+        self._reported = odd
 
     def judge(self, image: Tensor, channels: Sequence[str], name: str) -> str:
         """What is unlike training in an image ``(C, *spatial)`` with these C channels; empty where nothing is.
@@ -100,7 +100,7 @@ class IntensityCheck:
         case = measure(torch.as_tensor(image), channels)
         if fault := nonsense(case, self.record):
             raise IntensityError(f"case {name}: {fault}.")
-        return unlike(case, self.record)
+        return outside_training(case, self.record)
 
     def _names(self, batch: Mapping[str, Any], number: int) -> list[str]:
         """Of the channels that the case has."""

@@ -144,10 +144,10 @@ class Made:
 
     def _say(self, total: int, why: Mapping[str, int]) -> None:
         anew = ", ".join(f"{count} {reason}" for reason, count in why.items())
-        told = [f"{len(self.kept)} of {plural(total, 'scan')} segmented already and kept"] if self.kept else []
-        told += [f"made anew: {anew}"] if anew else []
-        if told:
-            logger.info("Predictions: %s.", "; ".join(told))
+        parts = [f"{len(self.kept)} of {plural(total, 'scan')} segmented already and kept"] if self.kept else []
+        parts += [f"made anew: {anew}"] if anew else []
+        if parts:
+            logger.info("Predictions: %s.", "; ".join(parts))
 
     def _weights(self, entry: Mapping[str, Any]) -> str:
         """Their digest; empty where nothing reads the entry, which the network's own handler says."""

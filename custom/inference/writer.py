@@ -18,12 +18,12 @@ from monai.data.utils import to_affine_nd
 from monai.utils import convert_to_numpy
 from PIL import Image
 
-from ..cohort.formats.exif import as_stored, exif_of, orientation
+from ..cohort.formats.exif import as_stored, exif_of, exif_orientation
 from ..cohort.formats.itk_image import is_picture
 from ..cohort.formats.nifti import is_nifti, own_header
 from ..cohort.formats.opened import by
 from ..cohort.formats.plane import STORED, turn
-from ..cohort.label_formats import OF_FILES, OF_PICTURES, smallest, unfit
+from ..cohort.label_formats import OF_FILES, OF_PICTURES, no_format_fits, smallest
 from ..cohort.names import SUFFIXES, stem
 from ..cohort.words import span, value_list
 from ..errors import UserError
@@ -127,7 +127,7 @@ class GridWriter(ImageWriter):
     def _whole(self, values: np.ndarray, name: str, kinds: Sequence[type[np.integer]]) -> np.ndarray:
         """The values in the task's number format."""
         if (kind := smallest(self.label_values, kinds)) is None:
-            raise ValuesError(f"a prediction for {name}: {unfit(self.label_values, kinds)}")
+            raise ValuesError(f"a prediction for {name}: {no_format_fits(self.label_values, kinds)}")
         found, unknown = np.empty(values.shape, kind), set[float]()
         rows = max(AT_ONCE * len(values) // max(values.size, 1), 1)
         for start in range(0, len(values), rows):  # whole copies of a large volume would take more than its network
@@ -181,7 +181,7 @@ class GridWriter(ImageWriter):
             raise GridError(
                 f"a picture has two axes, found {by(self.data_obj.shape)} voxels; set output_ext to .nii.gz"
             )
-        turn = orientation(source)
+        turn = exif_orientation(source)
         rows = np.ascontiguousarray(as_stored(np.asarray(self.data_obj).T, turn))
         return lambda file: Image.fromarray(rows).save(file, "PNG", exif=exif_of(turn))
 

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..evaluation.case_table import read_cases, unit_of
+from ..evaluation.case_table import distance_unit, read_cases
 from ..evaluation.compare import comparison
 from ..files import typed
 from . import compare_report, write_report
@@ -49,7 +49,8 @@ def _compare(baseline: Path, ours: Path, names: tuple[str, str], metric: str, ht
     from ..evaluation.same_settings import only_unlabelled_differs  # brings MONAI, which importing the report does not
 
     unlabelled = only_unlabelled_differs(baseline, ours)
-    print(comparison(read_cases(baseline), read_cases(ours), names, metric, unit_of([baseline, ours]), unlabelled))
+    tables = read_cases(baseline), read_cases(ours)
+    print(comparison(*tables, names, metric, distance_unit([baseline, ours]), unlabelled))
     for path, name in zip((baseline, ours), names, strict=True):
         for note in notes(path, name):
             print(note)

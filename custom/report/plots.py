@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..evaluation.metrics import dice
-from ..evaluation.slices import slice_to_show, upright
+from ..evaluation.slices import for_display, slice_to_show
 from ..files import write_atomically
 from .palette import CLASS_COLOURS, GREY
 
@@ -60,8 +60,8 @@ def case_pictures(
     image, label = np.asarray(image), np.asarray(label)
     predictions = {name: np.asarray(pred) for name, pred in predictions.items()}
     _check_case(image, label, predictions, spacing_mm)
-    image, label = upright(image, label.ndim, axis_codes), upright(label, label.ndim, axis_codes)
-    predictions = {name: upright(pred, label.ndim, axis_codes) for name, pred in predictions.items()}
+    image, label = for_display(image, label.ndim, axis_codes), for_display(label, label.ndim, axis_codes)
+    predictions = {name: for_display(pred, label.ndim, axis_codes) for name, pred in predictions.items()}
     shown = slice_to_show(label, predictions)
     masks = [label[shown], *(pred[shown] for pred in predictions.values())]
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..cohort.formats import open_scan
-from ..evaluation.slices import slice_to_show, upright
+from ..evaluation.slices import for_display, slice_to_show
 from .plots import draw_contours, legend, legend_columns, pixels, save_png, show
 
 MOST = 2**31  # voxels of a scan
@@ -53,7 +53,7 @@ def preview(image: Path, mask: NDArray[np.uint8], title: str) -> Preview:
     scan = open_scan(image, MOST)
     voxels = np.moveaxis(scan.voxels, -1, 0) if scan.channels_last else scan.voxels[None]
     codes = "".join(aff2axcodes(scan.affine)) if mask.ndim == 3 else "LPS"
-    voxels, mask = upright(voxels, mask.ndim, codes), upright(mask, mask.ndim, codes)
+    voxels, mask = for_display(voxels, mask.ndim, codes), for_display(mask, mask.ndim, codes)
     shown = slice_to_show(mask, {})
     step = scan.spacing_mm
     return Preview(title, pixels(voxels, mask, shown), mask[shown], step[1] / step[0])

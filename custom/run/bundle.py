@@ -14,7 +14,7 @@ from ruamel.yaml import YAML, RoundTripRepresenter
 
 from ..cohort.data_list import list_path
 from ..files import under, write_text
-from .config import PROCESS, RunConfig, references, without_idle
+from .config import PROCESS, RunConfig, referred_ids, without_idle
 from .overrides import TRACKING, escaped
 
 CONFIGS = ("train.yaml", "inference.yaml", "evaluate.yaml", "multi_gpu_train.yaml")
@@ -56,7 +56,7 @@ def _of_inference(text: str, merged: Mapping[str, Any]) -> dict[str, Any]:
     """``inference.yaml`` with the run's values, and with the run's ids that only these refer to."""
     inference = yaml.safe_load(text)
     inference |= {k: merged[k] for k in inference if k in merged and k not in _OWN_OF_INFERENCE}
-    inference |= {k: merged[k] for k in sorted(references(inference) - set(inference)) if k in merged}
+    inference |= {k: merged[k] for k in sorted(referred_ids(inference) - set(inference)) if k in merged}
     return without_idle(inference, (*_MAY_GO, "patch"))
 
 

@@ -21,10 +21,10 @@ from .overrides import (
     TRACKING,
     begun,
     callers,
+    exponent_numbers,
     judge,
     judge_files,
     judge_paths,
-    numbers,
     overrides_and_files,
     restore,
 )
@@ -144,7 +144,7 @@ class RunConfig:
         configs = Path(self.files[0]).resolve().parent
         files = [file for file in self.files if Path(file).resolve().parent == configs]
         parser = ConfigParser(ConfigParser.load_config_files(files))
-        parser.update(numbers(parser.get()))
+        parser.update(exponent_numbers(parser.get()))
         parser.resolve_macro_and_relative_ids()
         lines = [
             f"  {name} = {_shown(now)} (bundle: {_shown(own)})"
@@ -194,11 +194,11 @@ def _shown(value: Any) -> str:
 
 def without_idle(config: dict[str, Any], names: Collection[str]) -> dict[str, Any]:
     """Return ``config`` without those of ``names`` that nothing in it refers to."""
-    referred = references(config)
+    referred = referred_ids(config)
     return {name: value for name, value in config.items() if name not in names or name in referred}
 
 
-def references(value: Any) -> set[str]:
+def referred_ids(value: Any) -> set[str]:
     """Return the top-level ids that a part of a config refers to."""
     return set(re.findall(r"@(\w+)", str(value)))
 

@@ -17,6 +17,7 @@ import yaml
 from ignite.engine import Engine
 
 from .. import distributed
+from ..cohort.names import first_file, stem
 from ..errors import UserError
 from ..files import write_text
 from .config import RunConfig
@@ -283,8 +284,6 @@ def _task(data_list: str) -> str:
 
 def _cohort(engine: Any) -> dict[str, int]:
     """Count the scans that a trainer learns from, and their patients."""
-    from ..cohort.names import first_file, stem
-
     found = {}
     for part in ("labelled", "unlabelled"):
         if hasattr(engine, part):

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from .. import distributed
-from ..cohort.intensities import FILE, Record
+from ..cohort.intensities import FILE, IntensityRecord
 from ..files import sweep, under, write_atomically, write_text
 from . import checkpoint
 from .bundle import write_bundle
@@ -100,7 +100,7 @@ class Output:
         for tracker in self.trackers:
             tracker.begin(self.rows)
 
-    def keep_intensities(self, record: Record) -> None:
+    def keep_intensities(self, record: IntensityRecord) -> None:
         """What the networks see in training goes beside their weights, for whoever uses them."""
         if self._writes:
             write_text(self.models / FILE, json.dumps(record, indent=2) + "\n")

@@ -75,7 +75,7 @@ def restore(parser: ConfigParser, overrides: Mapping[str, Any], files: Any = ())
     makes ``::``, be it an override's or written in a config file.
 
     ``--gates false`` reaches MONAI as a text, which Python holds true; so does ``--clip null``, and ``--clip None`` it drops.
-    A number with an exponent in a config file (``learning_rate: 1e-3``) PyYAML takes for a text, see :func:`numbers`.
+    A number with an exponent in a config file (``learning_rate: 1e-3``) PyYAML takes for a text, see :func:`exponent_numbers`.
     Where the config files have a boolean, ``no`` and ``off`` are words for one too: ``--resume off`` would resume.
     What is resolved already stays: the config is being resolved at this moment.
 
@@ -87,7 +87,7 @@ def restore(parser: ConfigParser, overrides: Mapping[str, Any], files: Any = ())
     given = tuple(map(_id, overrides))
     restored = {name: escaped(text) for name, text in written.items()
                 if escaped(text) != text and not _within(name, given)}  # fmt: skip
-    restored |= {name: number for name, number in numbers(parser.get()).items() if not _within(name, given)}
+    restored |= {name: number for name, number in exponent_numbers(parser.get()).items() if not _within(name, given)}
     meant = {name: escaped(value) if name in PATHS else _meant(escaped(value)) for name, value in overrides.items()}
     meant |= _switches(meant, ConfigParser(config))
     restored |= {name.replace("#", "::"): value for name, value in meant.items()
@@ -109,7 +109,7 @@ def _texts(config: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
         yield from _texts(value, f"{prefix}{key}::")
 
 
-def numbers(config: Mapping[str, Any]) -> dict[str, float]:
+def exponent_numbers(config: Mapping[str, Any]) -> dict[str, float]:
     """Return what a config holds as :data:`EXPONENT`, by id: in lists and dicts too, but for names (:data:`WORDS`)."""
     found = {name: text for name, text in _texts(config) if EXPONENT.fullmatch(text)}
     return {name: float(text) for name, text in found.items() if name.partition("::")[0] not in (*WORDS, "_meta_")}

@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 SUFFIX = ".scan"
 MAGIC = b"scan 1"
-FIRST = re.compile(MAGIC + rb" (\d{10}) (\d{10}) (\d{10}) (\d{15}) *\n")  # lengths and checksums: description, voxels
+FIRST = re.compile(MAGIC + rb" (\d{10}) (\d{10}) (\d{10}) (\d{15}) *\n")  # lengths and checksums: header, voxels
 FIRST_LINE = 64  # bytes
 ALIGNED = 64  # bytes: where an array may begin
 KINDS = {"image": np.float16, "label": np.uint8, "rows": np.int32, "positions": np.int32}
@@ -88,7 +88,7 @@ class Cache:
         """
         path = self.path(key)
         try:
-            return OnDisk(path, description(path), again)
+            return OnDisk(path, read_header(path), again)
         except FileNotFoundError:
             return None
         except (Damaged, OSError) as error:
@@ -103,7 +103,7 @@ class Cache:
         """
         path = self.path(key)
         write(path, scan)
-        return OnDisk(path, description(path), again)
+        return OnDisk(path, read_header(path), again)
 
 
 @dataclass
@@ -115,29 +115,29 @@ class OnDisk:
     """
 
     path: Path
-    told: dict[str, Any]
+    header: dict[str, Any]
     again: Callable[[], Scan]
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return tuple(self.told["arrays"]["image"][0])
+        return tuple(self.header["arrays"]["image"][0])
 
     @functools.cached_property
     def present(self) -> Tensor:
-        return torch.tensor(self.told["present"], dtype=torch.bool)
+        return torch.tensor(self.header["present"], dtype=torch.bool)
 
     @property
     def spacing_mm(self) -> tuple[float, ...] | None:
-        return None if self.told["spacing_mm"] is None else tuple(self.told["spacing_mm"])
+        return None if self.header["spacing_mm"] is None else tuple(self.header["spacing_mm"])
 
     @functools.cached_property
     def intensities(self) -> dict[str, Intensities]:
-        return {name: Intensities(**known) for name, known in self.told["intensities"].items()}
+        return {name: Intensities(**known) for name, known in self.header["intensities"].items()}
 
     @functools.cached_property
     def foreground(self) -> Foreground:
         arrays = self._arrays()
-        table: Foreground = [{} for _ in range(self.told["items"])]
+        table: Foreground = [{} for _ in range(self.header["items"])]
         rows = arrays["rows"].tolist()
         parts = arrays["positions"].clone().split([count for _, _, count in rows])
         for (item, kind, _), part in zip(rows, parts, strict=True):
@@ -147,7 +147,7 @@ class OnDisk:
     @property
     def bytes(self) -> int:
         return sum(
-            _bytes(name, shape) for name, (shape, _) in self.told["arrays"].items() if name in ("image", "label")
+            _bytes(name, shape) for name, (shape, _) in self.header["arrays"].items() if name in ("image", "label")
         )
 
     def voxels(self) -> tuple[Tensor, Tensor | None]:
@@ -166,7 +166,7 @@ class OnDisk:
             descriptor = os.open(self.path, os.O_RDONLY)
             try:
                 for name in ("image", "label"):
-                    if name in self.told["arrays"]:
+                    if name in self.header["arrays"]:
                         for start, length in self._spans(name, plane, box):
                             os.posix_fadvise(descriptor, start, length, os.POSIX_FADV_WILLNEED)
             finally:
@@ -174,8 +174,8 @@ class OnDisk:
 
     def _spans(self, name: str, plane: int, box: Sequence[slice]) -> list[tuple[int, int]]:
         """Where in the file what is read of an array lies: starts and lengths in bytes."""
-        shape, first = self.told["arrays"][name]
-        size, first = np.dtype(KINDS[name]).itemsize, self.told["start"] + first
+        shape, first = self.header["arrays"][name]
+        size, first = np.dtype(KINDS[name]).itemsize, self.header["start"] + first
         if plane >= 0:
             each = math.prod(shape[1:]) * size
             return [(first + plane * each, each)]
@@ -185,7 +185,7 @@ class OnDisk:
         return [(first + channel * volume + box[0].start * row, length) for channel in range(channels)]
 
     def digest(self) -> str:
-        return str(self.told["digest"])
+        return str(self.header["digest"])
 
     def in_memory(self) -> Scan:
         """A copy that needs no file."""
@@ -195,21 +195,21 @@ class OnDisk:
 
     def _arrays(self) -> dict[str, Tensor]:
         try:
-            return mapped(self.path, self.told)
+            return map_arrays(self.path, self.header)
         except (Damaged, OSError, ValueError) as error:
             logger.warning("%s %s and is made anew.", self.path, "is gone" if isinstance(error, OSError) else error)
         scan = self.again()
         if scan.digest() != self.digest():
             raise CacheError(f"{self.path}: the scan that it held is another since this run has begun. Start it again")
         write(self.path, scan)
-        return mapped(self.path, self.told)
+        return map_arrays(self.path, self.header)
 
 
 # ---- a file ----------------------------------------------------------------------------------------------------------
 
 
 def write(path: Path, scan: Scan) -> None:
-    """A first line, a description in JSON, and the arrays as they lie in memory.
+    """A first line, a header in JSON, and the arrays as they lie in memory.
 
     Uncompressed, so that a patch is read without what lies around it: formats of packed chunks give a quarter of the
     patches a second, or far fewer (docs/scale.md).
@@ -227,11 +227,11 @@ def write(path: Path, scan: Scan) -> None:
         end += array.nbytes + gap
     for block in blocks:
         checksum = zlib.crc32(block, checksum)
-    told = {
+    header = {
         "arrays": places, "items": len(scan.foreground), "present": scan.present.tolist(), "spacing_mm": scan.spacing_mm,
         "intensities": {name: asdict(known) for name, known in scan.intensities.items()}, "digest": scan.digest(),
     }  # fmt: skip
-    text = json.dumps(told).encode()
+    text = json.dumps(header).encode()
     text += b" " * (-len(text) % ALIGNED)
     first = b"%s %010d %010d %010d %015d" % (MAGIC, len(text), zlib.crc32(text), checksum, end)
 
@@ -245,7 +245,7 @@ def write(path: Path, scan: Scan) -> None:
     _seal(path, checksum)
 
 
-def description(path: Path) -> dict[str, Any]:
+def read_header(path: Path) -> dict[str, Any]:
     """What a file says of its arrays, once it is known to be whole.
 
     Raises:
@@ -273,7 +273,7 @@ def description(path: Path) -> dict[str, Any]:
     return {**json.loads(text), "start": start, "size": start + size, "written": path.stat().st_mtime_ns}
 
 
-def mapped(path: Path, told: dict[str, Any]) -> dict[str, Tensor]:
+def map_arrays(path: Path, header: dict[str, Any]) -> dict[str, Tensor]:
     """The arrays of a file, read when they are used.
 
     Raises:
@@ -281,14 +281,14 @@ def mapped(path: Path, told: dict[str, Any]) -> dict[str, Tensor]:
         OSError: it is not there.
     """
     stat = path.stat()
-    if (stat.st_size, stat.st_mtime_ns) != (told["size"], told["written"]):
-        now = description(path)  # copied, perhaps
-        if now["digest"] != told["digest"]:
+    if (stat.st_size, stat.st_mtime_ns) != (header["size"], header["written"]):
+        now = read_header(path)  # copied, perhaps
+        if now["digest"] != header["digest"]:
             raise Damaged("holds another scan")
-        told["written"] = now["written"]
-    everything = np.memmap(path, np.uint8, "c", told["start"])  # "c": torch warns of memory that cannot be written
+        header["written"] = now["written"]
+    everything = np.memmap(path, np.uint8, "c", header["start"])  # "c": torch warns of memory that cannot be written
     arrays = {}
-    for name, (shape, start) in told["arrays"].items():
+    for name, (shape, start) in header["arrays"].items():
         count = _bytes(name, shape)
         arrays[name] = torch.from_numpy(everything[start : start + count].view(KINDS[name]).reshape(shape))
     return arrays

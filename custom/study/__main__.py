@@ -20,6 +20,7 @@ from typing import Any
 
 import yaml
 
+from ..cohort.make import folders
 from ..errors import show_plainly
 from ..files import typed, write_text
 from ..run.folder import RunFolder
@@ -129,7 +130,7 @@ def _asked(options: argparse.Namespace, folder: Path) -> Asked:
             known = sorted(path.name for path in BUNDLES.iterdir() if path.is_dir())
             raise StudyError(f"there is no bundle {name}. There are {', '.join(known)}")
     if options.images or there is None:
-        images, labels = _folders(options.images), options.labels
+        images, labels = folders(options.images), options.labels
     else:
         kept = there.images
         images = {name: Path(path) for name, path in kept.items()} if isinstance(kept, Mapping) else Path(kept)
@@ -167,7 +168,7 @@ def _change(unused: Sequence[str], file: Path) -> str:
 def _unused(options: argparse.Namespace, settings: Settings) -> list[str]:
     """Options that were given and that the plan there is does not follow."""
     scans = []
-    if options.images and plain(_folders(options.images)) != settings.images:
+    if options.images and plain(folders(options.images)) != settings.images:
         scans.append(f"--images {shlex.join(options.images)}")
     if options.labels and str(options.labels.resolve()) != settings.labels:
         scans.append(f"--labels {shlex.quote(str(options.labels))}")
@@ -180,12 +181,6 @@ def _unused(options: argparse.Namespace, settings: Settings) -> list[str]:
         for name in ("budget", "patient", "baseline", "jobs", "seed")
         if (value := getattr(options, name)) not in (None, getattr(settings, name))
     ]
-
-
-def _folders(words: Sequence[str]) -> Path | dict[str, Path]:
-    from ..cohort.make import folders
-
-    return folders(words)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -73,7 +73,7 @@ def _same(row: Mapping[str, Any], now: Mapping[str, Any], keys: Sequence[str]) -
 
 
 def _line(row: dict[str, Any], now: dict[str, Any], phrases: tuple[str, str]) -> str:
-    told = (
+    earlier = (
         f"Before, with {row['labelled']} labelled patients ({row['steps']} steps): Dice {row['with']:.3f} {phrases[1]}, "
         f"{row['without']:.3f} {phrases[0]}."
     )
@@ -82,7 +82,7 @@ def _line(row: dict[str, Any], now: dict[str, Any], phrases: tuple[str, str]) ->
     repaired = sum(case in judged for case in same) - len(both_times)
     patients = [now["dice"][case][0] for case in both_times]
     if len(set(patients)) < 2:
-        return f"{told} Other patients judged then, so the two are not compared patient by patient."
+        return f"{earlier} Other patients judged then, so the two are not compared patient by patient."
     gains = [
         f"{_gain([now['dice'][case][k] - row['dice'][case][k] for case in both_times], patients)} {phrase}"
         for k, phrase in ((2, phrases[1]), (1, phrases[0]))
@@ -93,7 +93,7 @@ def _line(row: dict[str, Any], now: dict[str, Any], phrases: tuple[str, str]) ->
     steps = f" and {now['steps']} steps" if now["steps"] != row["steps"] else ""
     but = f" ({plural(repaired, 'scan')} left out, whose label was corrected since)" if repaired else ""
     who = f"the {len(set(patients))} patients who judged both times{but}"
-    return f"{told} With {cause}{steps}, on {who}: {' and '.join(gains)}{few}."
+    return f"{earlier} With {cause}{steps}, on {who}: {' and '.join(gains)}{few}."
 
 
 def _gain(differences: list[float], patients: list[str]) -> str:

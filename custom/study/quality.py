@@ -27,7 +27,7 @@ Fit = Callable[[Features, Values, Patients], Predict]
 
 
 @dataclass(frozen=True)
-class Scan:
+class ScanFeatures:
     """What is known of a scan without opening its label; and, of one that was held out, how good the label map is.
 
     Args:
@@ -61,7 +61,7 @@ class Quality:
         predicted: Dice in [0, 1] by the scan's name; NaN where nothing was found, and where there is no figure.
         first: all names, what to correct first first: scans in which nothing was found, then those beyond, then by
             predicted Dice, then by agreement, then by name.
-        nothing_found: names of those scans (:attr:`Scan.nothing_found`), in alphabetical order.
+        nothing_found: names of those scans (:attr:`ScanFeatures.nothing_found`), in alphabetical order.
         beyond: names of the scans on which the networks agree less than on every labelled one, in alphabetical order:
             how good such a label map is was never seen.
         scans, patients: how many labelled ones that rests on.
@@ -125,7 +125,7 @@ def _pair(a: NDArray[np.int64], b: NDArray[np.int64], classes: int) -> float:
     return mean_of_known(2 * joint[c, c] / both[c] for c in range(1, classes) if both[c])
 
 
-def predict(held_out: Sequence[Scan], unlabelled: Sequence[Scan]) -> Quality:
+def predict(held_out: Sequence[ScanFeatures], unlabelled: Sequence[ScanFeatures]) -> Quality:
     """Predict the Dice of scans without a label from agreement and confidence.
 
     The model is the one of three with the smallest mean absolute error on patients that it was not fitted to: the mean
@@ -163,9 +163,9 @@ def predict(held_out: Sequence[Scan], unlabelled: Sequence[Scan]) -> Quality:
     held = _held_out(_chosen, features, dice, patients)
     least = float(features[:, 0].min())
     found = [scan for scan in unlabelled if not scan.nothing_found]
-    told = [scan for scan in found if scan.agreement >= least]
-    values = MODELS[model](features, dice, patients)(_features(told))
-    predicted |= {scan.name: float(value) for scan, value in zip(told, values, strict=True)}
+    within = [scan for scan in found if scan.agreement >= least]
+    values = MODELS[model](features, dice, patients)(_features(within))
+    predicted |= {scan.name: float(value) for scan, value in zip(within, values, strict=True)}
     quality = Quality(
         predicted,
         first=_order(unlabelled, predicted),
@@ -190,7 +190,7 @@ def _too_few(patients: int, without: int) -> str:
     )
 
 
-def _check(scans: Sequence[Scan], kind: str) -> None:
+def _check(scans: Sequence[ScanFeatures], kind: str) -> None:
     twice = [name for name, times in Counter(scan.name for scan in scans).items() if times > 1]
     faults = [f"{name}: twice among the {kind} scans; expected once" for name in twice]
     for scan in scans:
@@ -202,12 +202,12 @@ def _check(scans: Sequence[Scan], kind: str) -> None:
         raise ValueError("quality cannot be predicted:\n  " + "\n  ".join(faults))
 
 
-def _features(scans: Sequence[Scan]) -> Features:
+def _features(scans: Sequence[ScanFeatures]) -> Features:
     return np.array([(scan.agreement, scan.confidence) for scan in scans], dtype=float).reshape(-1, 2)
 
 
-def _order(scans: Sequence[Scan], predicted: Mapping[str, float]) -> tuple[str, ...]:
-    def key(scan: Scan) -> tuple[bool, float, float, str]:
+def _order(scans: Sequence[ScanFeatures], predicted: Mapping[str, float]) -> tuple[str, ...]:
+    def key(scan: ScanFeatures) -> tuple[bool, float, float, str]:
         if scan.nothing_found:
             return False, 0.0, 0.0, scan.name
         value = predicted[scan.name]

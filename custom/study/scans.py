@@ -114,7 +114,7 @@ def _mapped(state: State, runs: tuple[str, str], name: str) -> bool:
     )
 
 
-def _held_out(state: State, parts: Sequence[Part], both: pair.Pair, serving: str) -> list[quality.Scan]:
+def _held_out(state: State, parts: Sequence[Part], both: pair.Pair, serving: str) -> list[quality.ScanFeatures]:
     bundles = (state.settings.baseline, state.settings.method)
     rows = both.ours if serving == state.settings.method else both.baseline
     dice = {row["case"]: row for row in rows}
@@ -126,15 +126,15 @@ def _held_out(state: State, parts: Sequence[Part], both: pair.Pair, serving: str
             if row is None or not _mapped(state, runs, name):
                 continue
             agreement, sure = _features(state, runs, name, bundles.index(serving))
-            found.append(quality.Scan(name, agreement, sure, row["patient"], row["dice_mean"]))
+            found.append(quality.ScanFeatures(name, agreement, sure, row["patient"], row["dice_mean"]))
     return found
 
 
-def _later(state: State, serving: str) -> list[quality.Scan]:
+def _later(state: State, serving: str) -> list[quality.ScanFeatures]:
     bundles = (state.settings.baseline, state.settings.method)
     runs = (final_name(bundles[0]), final_name(bundles[1]))
     names = [scan.name for scan in state.trainings.unlabelled if _mapped(state, runs, scan.name)]
-    return [quality.Scan(name, *_features(state, runs, name, bundles.index(serving))) for name in names]
+    return [quality.ScanFeatures(name, *_features(state, runs, name, bundles.index(serving))) for name in names]
 
 
 def _segmented(folder: Path) -> list[str]:

@@ -66,8 +66,8 @@ def write(state: State) -> Path:
     }
     both = pair.Pair(*(read_evaluated(tables[b], n) for b, n in zip(tables, state.names, strict=True)))
     warnings = _warnings(state, parts)
-    told = [_trained(state), *warnings, *_left_out(state)]
-    pair.compare_report(tables[baseline], tables[method], state.names, state.folder / "compare.html", told)
+    to_read_first = [_trained(state), *warnings, *_left_out(state)]
+    pair.compare_report(tables[baseline], tables[method], state.names, state.folder / "compare.html", to_read_first)
     serving = method if both.dice.mean >= 0 else baseline
     scans = unlabelled(state, parts, both, serving)
     write_scores(state, both, scans)
@@ -131,8 +131,8 @@ def _sentence(state: State, both: pair.Pair) -> str:
     sign, amount, basis = judgement(both.dice)
     without, with_ = (number(mean, 3).text for mean in both.means("dice_mean"))
     if not state.only_unlabelled:
-        told = f"{compared(both.dice, (baseline, method))} Dice {with_} of {method}, {without} of {baseline}."
-        return f"{told}{CAUSE_UNKNOWN}" if sign else told
+        sentence = f"{compared(both.dice, (baseline, method))} Dice {with_} of {method}, {without} of {baseline}."
+        return f"{sentence}{CAUSE_UNKNOWN}" if sign else sentence
     if sign:
         how = "helped" if sign > 0 else "harmed"
         return f"The unlabelled scans {how}: Dice {with_} with them, {without} without, a difference of {amount} ({basis})."
@@ -225,10 +225,10 @@ def _how_long(state: State, parts: Sequence[Part]) -> str:
         f"{minutes(longer)} against {minutes(ours)}" if math.isfinite(longer + ours) else "in a time that is not known"
     )
     equal = abs(longer - ours) <= AS_LONG * ours
-    told = f"{baseline} trained {'as long in time' if equal else 'longer or shorter'} ({steps} steps, {times})"
+    text = f"{baseline} trained {'as long in time' if equal else 'longer or shorter'} ({steps} steps, {times})"
     if steps < settings.steps:
-        told += f", with fewer steps than the {settings.steps} of the verdict (steps_at_equal_time in study.yaml)"
-    return told
+        text += f", with fewer steps than the {settings.steps} of the verdict (steps_at_equal_time in study.yaml)"
+    return text
 
 
 def _seconds(run: Path) -> float:
@@ -344,11 +344,11 @@ def _worth(state: State, parts: Sequence[Part]) -> Worth:
     value = labels_worth.worth(ours, before, now)
     if math.isfinite(value.value):
         one, other = (f"{now} labelled patients", f"{value.value:.0f}")
-        told = f"{method} with {one} does as well as {baseline} with {other}"
+        equivalent = f"{method} with {one} does as well as {baseline} with {other}"
         if state.only_unlabelled:
-            told = f"{one} with the unlabelled scans do as well as {other} without"
+            equivalent = f"{one} with the unlabelled scans do as well as {other} without"
         lines.append(
-            f"In labels' worth: {told} (95 % interval {_count(value.low)} to {_count(value.high)}){_guess(value)}."
+            f"In labels' worth: {equivalent} (95 % interval {_count(value.low)} to {_count(value.high)}){_guess(value)}."
         )
     return Worth(lines, _curve_chart(curves, now + MORE[-1]))
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from .. import distributed
-from ..cohort.intensities import Intensities, nonsense, seen, told, unlike
+from ..cohort.intensities import Intensities, nonsense, odd_summary, outside_training, seen
 from ..cohort.overlaps import refuse_overlaps
 from ..methods import Method
 from ..methods.batch import Batch
@@ -230,9 +230,9 @@ class DualStreamTrainer(Trainer):
         record = seen(list(known.values()))
         judging = dict(_intensities(self.validator.dataset)) if self.validator is not None else {}
         found = {name: nonsense(scan, {}) for name, scan in known.items()}
-        found |= {name: nonsense(scan, record) or unlike(scan, record) for name, scan in judging.items()}
+        found |= {name: nonsense(scan, record) or outside_training(scan, record) for name, scan in judging.items()}
         if odd := {name: text for name, text in found.items() if text}:
-            logger.warning("Intensities: %s", told(odd, len(found)))
+            logger.warning("Intensities: %s", odd_summary(odd, len(found)))
         return record
 
     def _resume(self, output: Output) -> None:

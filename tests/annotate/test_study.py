@@ -98,14 +98,14 @@ def test_a_label_of_two_files_is_copied_with_both(folder):
     assert (folder / "images/labels/final/c.raw").read_text() == "repaired"
 
 
-@pytest.mark.parametrize(("spoil", "told"), [
+@pytest.mark.parametrize(("spoil", "message"), [
     (lambda study: (study / "study.yaml").unlink(), "is no study: it has no study.yaml. Plan one"),
     (lambda study: (study / "scores.csv").unlink(), "is not done: it has no bundle or no scores. Go on"),
     (lambda study: write(study, Settings({"t1": "/a", "t2": "/b"}, "/l", "^(.*)$")), "are not files of one folder"),
 ])  # fmt: skip
-def test_what_cannot_be_annotated_is_told(folder, spoil, told):
+def test_what_cannot_be_annotated_is_told(folder, spoil, message):
     spoil(folder / "study")
-    with pytest.raises(StartError, match=told):
+    with pytest.raises(StartError, match=message):
         read(folder / "study")
 
 

@@ -103,8 +103,8 @@ def test_the_card_is_of_what_was_trained_whatever_the_study_plans_since(study):
 
 def test_figures_of_folds_that_were_trained_otherwise_than_the_bundle_are_refused(study):
     trained(study, "fold3_mean_teacher", PATIENTS[:2], PATIENTS[2:3], steps=9)
-    told = r"the figures of its page are not of folds with the settings of its bundle, which were changed since\. Go on with"
-    with pytest.raises(CardError, match=told):
+    message = r"the figures of its page are not of folds with the settings of its bundle, which were changed since\. Go on with"
+    with pytest.raises(CardError, match=message):
         from_study.card_of(study, "heart", "Hearts", "CC0-1.0")
     (study / "work/scores/supervised.json").unlink()
     with pytest.raises(CardError, match=r"scores/supervised\.json does not exist\. Let the study write its page"):

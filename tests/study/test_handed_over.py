@@ -92,8 +92,8 @@ def test_predictions_stay_where_the_last_network_failed(tmp_path):
     failed = State(tmp_path, made.settings, made.task, made.trainings, {"final_mean_teacher": "out of memory"})
     text = words(verdict.write(failed).read_text(encoding="utf-8"))
     assert len(list((tmp_path / "predictions").glob("*_pred.nii.gz"))) == UNLABELLED
-    told = "The unlabelled scans are not segmented yet: predictions/ that are there are of an earlier page."
-    assert told in text
+    line = "The unlabelled scans are not segmented yet: predictions/ that are there are of an earlier page."
+    assert line in text
     assert "predictions/ (of every" not in text
 
 

@@ -10,7 +10,7 @@ from finished import study
 from page_fixtures import words
 
 from custom.study import handed_over, scans, verdict
-from custom.study.quality import Scan
+from custom.study.quality import ScanFeatures
 
 
 @pytest.mark.usefixtures("few_pictures")
@@ -24,7 +24,7 @@ def test_where_the_networks_agree_less_than_on_any_labelled_scan_there_is_no_fig
 ):
     """They agree by 16 / 20 on p08_a, 14 / 17 on p06_a, 16 / 19 on p07_a, and find nothing on p09_a."""
     at = np.linspace(least, least + 0.08, 9)
-    known = [Scan(f"s{i}", a, 0.9, f"p{i}", a) for i, a in enumerate(at)]
+    known = [ScanFeatures(f"s{i}", a, 0.9, f"p{i}", a) for i, a in enumerate(at)]
     monkeypatch.setattr(scans, "_held_out", lambda *_: known)
     titles = []
     preview = handed_over.preview.preview
@@ -41,7 +41,7 @@ def test_where_the_networks_agree_less_than_on_any_labelled_scan_there_is_no_fig
 
 @pytest.mark.usefixtures("few_pictures")
 def test_where_no_figure_is_predicted_such_scans_are_marked_too(tmp_path, monkeypatch):
-    known = [Scan(f"s{i}", 0.81, 0.9, f"p{i}", dice) for i, dice in enumerate((0.5, 0.6, 0.8, 0.9))]
+    known = [ScanFeatures(f"s{i}", 0.81, 0.9, f"p{i}", dice) for i, dice in enumerate((0.5, 0.6, 0.8, 0.9))]
     monkeypatch.setattr(scans, "_held_out", lambda *_: known)
     text = words(verdict.write(study(tmp_path, {"supervised": 0.5, "mean_teacher": 0.75})).read_text(encoding="utf-8"))
     assert "So no figure is predicted here" in text

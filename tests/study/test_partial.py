@@ -28,8 +28,8 @@ def test_scores_of_a_job_that_began_anew_and_failed_are_not_told(tmp_path):
 @pytest.mark.usefixtures("few_pictures")
 def test_where_one_part_judges_the_page_says_how_many_of_the_labelled_patients_do(tmp_path):
     text = words(verdict.write(study(tmp_path, BETTER, folds=1)).read_text(encoding="utf-8"))
-    told = "2 of 6 labelled patients judged, each by networks that had not seen any scan of"
-    assert f"{told} theirs (1 fold of 1)." in text
+    judged = "2 of 6 labelled patients judged, each by networks that had not seen any scan of"
+    assert f"{judged} theirs (1 fold of 1)." in text
     assert "Every scan that judged" in text
     assert "Every labelled scan" not in text
 

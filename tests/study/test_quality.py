@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 
 from custom.study import quality
-from custom.study.quality import FEWEST, MODELS, Scan, agreement, pool_adjacent_violators, predict
+from custom.study.quality import FEWEST, MODELS, ScanFeatures, agreement, pool_adjacent_violators, predict
 
 
 def held_out(agreements, dices, confidences=None, patients=None):
     count = len(agreements)
     patients, confidences = patients or [f"p{i}" for i in range(count)], confidences or [0.9] * count
     rows = zip(agreements, confidences, patients, dices, strict=True)
-    return [Scan(f"s{i}", a, c, p, d) for i, (a, c, p, d) in enumerate(rows)]
+    return [ScanFeatures(f"s{i}", a, c, p, d) for i, (a, c, p, d) in enumerate(rows)]
 
 
 def new(*agreements):
-    return [Scan(f"u{i}", a, 0.9) for i, a in enumerate(agreements)]
+    return [ScanFeatures(f"u{i}", a, 0.9) for i, a in enumerate(agreements)]
 
 
 # Agreement
@@ -117,14 +117,14 @@ def test_without_a_figure_for_any_scan_those_beyond_are_known_all_the_same():
 def test_confidence_is_used_where_agreement_says_nothing():
     confidences = [0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
     scans = held_out([0.8] * 6, [0.4, 0.5, 0.6, 0.7, 0.8, 0.9], confidences)
-    found = predict(scans, [Scan("sure", 0.8, 1.0), Scan("unsure", 0.8, 0.5)])
+    found = predict(scans, [ScanFeatures("sure", 0.8, 1.0), ScanFeatures("unsure", 0.8, 0.5)])
     assert found.model == "line"
     assert found.predicted["sure"] - found.predicted["unsure"] == pytest.approx(6 / 7 * 0.5)
 
 
 def test_a_prediction_that_is_not_worth_a_figure_makes_no_order(monkeypatch):
     scans = held_out([0.8] * 6, [0.4, 0.5, 0.6, 0.7, 0.8, 0.9], [0.5, 0.6, 0.7, 0.8, 0.9, 1.0])
-    later = [Scan("sure", 0.8, 1.0), Scan("unsure", 0.81, 0.5)]
+    later = [ScanFeatures("sure", 0.8, 1.0), ScanFeatures("unsure", 0.81, 0.5)]
     assert predict(scans, later).first == ("unsure", "sure")
     monkeypatch.setattr(quality.Quality, "useful", property(lambda self: False))
     assert predict(scans, later).first == ("sure", "unsure"), "by what the page says: how far the networks agree"
@@ -187,8 +187,8 @@ def test_with_three_patients_there_is_an_order_and_no_figure():
 
 def test_where_nothing_was_found_there_is_a_mark_and_no_figure():
     at = np.linspace(0.5, 0.9, 9)
-    not_by_the_one_that_serves = Scan("x", 0.0, math.nan)
-    empty = [Scan("z", math.nan, 1.0), Scan("y", math.nan, math.nan), not_by_the_one_that_serves]
+    not_by_the_one_that_serves = ScanFeatures("x", 0.0, math.nan)
+    empty = [ScanFeatures("z", math.nan, 1.0), ScanFeatures("y", math.nan, math.nan), not_by_the_one_that_serves]
     found = predict(held_out(at, at), [*new(0.9, 0.5), *empty])
     assert found.nothing_found == ("x", "y", "z")
     assert found.first == ("x", "y", "z", "u1", "u0")
@@ -205,7 +205,7 @@ def test_scans_without_a_dice_or_in_which_nothing_was_found_teach_nothing():
 
 
 def test_equal_predictions_are_in_the_order_of_names():
-    found = predict(held_out([0.8] * 4, [0.7] * 4), [Scan(name, 0.8, 0.9) for name in "cab"])
+    found = predict(held_out([0.8] * 4, [0.7] * 4), [ScanFeatures(name, 0.8, 0.9) for name in "cab"])
     assert found.first == ("a", "b", "c")
 
 
@@ -215,7 +215,7 @@ def test_nothing_to_predict_and_nothing_to_learn_from():
 
 
 def test_all_that_is_no_number_in_its_range_is_told_at_once():
-    scans = [Scan("a", 1.5, 0.5), Scan("b", 0.5, math.inf), Scan("b", 0.5, 0.5, dice=-1.0)]
+    scans = [ScanFeatures("a", 1.5, 0.5), ScanFeatures("b", 0.5, math.inf), ScanFeatures("b", 0.5, 0.5, dice=-1.0)]
     with pytest.raises(ValueError, match="quality") as caught:
         predict(scans, [])
     assert str(caught.value) == (

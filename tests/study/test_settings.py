@@ -33,7 +33,7 @@ def test_each_setting_says_what_it_is(tmp_path):
     assert "steps: 600 " in text
 
 
-@pytest.mark.parametrize(("old", "new", "told"), [
+@pytest.mark.parametrize(("old", "new", "message"), [
     ("steps: 600", "step: 600", r"step is no setting \(did you mean 'steps'\?\)"),
     ("steps: 600", "steps: many", "steps is 'many'; expected a whole number >= 1"),
     ("half: true", "half: 2", "half is 2; expected true or false"),
@@ -48,10 +48,10 @@ def test_each_setting_says_what_it_is(tmp_path):
     ("overrides: {}", "overrides: {mean_techer: {ema_decay: 0.9}}",
      r"overrides: there is no bundle 'mean_techer' \(did you mean 'mean_teacher'\?\); there are bcp, "),
 ])  # fmt: skip
-def test_a_wrong_change_is_told_by_name(tmp_path, old, new, told):
+def test_a_wrong_change_is_told_by_name(tmp_path, old, new, message):
     path = write(tmp_path, SETTINGS)
     path.write_text(path.read_text(encoding="utf-8").replace(old, new))
-    with pytest.raises(StudyError, match=told):
+    with pytest.raises(StudyError, match=message):
         read(tmp_path)
 
 

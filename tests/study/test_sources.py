@@ -67,8 +67,8 @@ def test_a_folder_a_modality(tmp_path):
 
 
 def test_a_label_without_an_image_is_told_with_the_nearest_image_that_has_none():
-    told = unmatched(["P01", "p02_mask", "zebra"], ["p01", "p02", "p03"])
-    assert told == ("3 labels without an image, not used: P01, p02_mask (did you mean 'p02'?), zebra. Letter case or blanks "
+    text = unmatched(["P01", "p02_mask", "zebra"], ["p01", "p02", "p03"])
+    assert text == ("3 labels without an image, not used: P01, p02_mask (did you mean 'p02'?), zebra. Letter case or blanks "
                     "alone differ in P01 and p01: give both one name")  # fmt: skip
 
 

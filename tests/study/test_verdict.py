@@ -240,12 +240,12 @@ def test_only_pages_of_the_same_bundles_and_task_are_compared_and_corrected_labe
     verdict.write(made)
     path = tmp_path / "work/history.json"
     (now,) = json.loads(path.read_text(encoding="utf-8"))
-    for change, told in (({"labels": "others"}, 1), ({"labels": "others", "method": "unimatch"}, 0),
+    for change, count in (({"labels": "others"}, 1), ({"labels": "others", "method": "unimatch"}, 0),
                          ({"labels": "others", "task": "another"}, 0), ({}, 0)):  # fmt: skip
         path.write_text(json.dumps([{**now, **change}]))
         text = words(verdict.write(made).read_text(encoding="utf-8"))
-        assert text.count("Before, with 6 labelled patients") == told, change
-        assert text.count("With labels corrected, on the 6 patients who judged both times") == told, change
+        assert text.count("Before, with 6 labelled patients") == count, change
+        assert text.count("With labels corrected, on the 6 patients who judged both times") == count, change
         assert len(json.loads(path.read_text(encoding="utf-8"))) == (2 if change else 1)
 
 
@@ -334,17 +334,17 @@ def test_folds_that_failed_are_named_and_those_that_are_done_are_told(tmp_path):
 
 @pytest.mark.usefixtures("few_pictures")
 def test_the_page_of_both_bundles_has_the_warnings_of_the_verdict(tmp_path, monkeypatch):
-    told: list[list[str]] = []
-    monkeypatch.setattr(verdict.pair, "compare_report", lambda *given: told.append(given[4]))
+    warnings: list[list[str]] = []
+    monkeypatch.setattr(verdict.pair, "compare_report", lambda *given: warnings.append(given[4]))
     made = study(tmp_path, BETTER)
     shutil.rmtree(made.runs / "fold2_mean_teacher")
     (made.runs / "fold3_mean_teacher/job").mkdir()
     (made.runs / "fold3_mean_teacher/job/settings.json").write_text("{}")
     made.failed = {"fold2_mean_teacher": "it ended with 1"}
     text = words(verdict.write(made).read_text(encoding="utf-8"))
-    (short,) = (line for line in told[0] if line.startswith("These are short trainings, of 400 steps"))
+    (short,) = (line for line in warnings[0] if line.startswith("These are short trainings, of 400 steps"))
     assert f"Mind: {short}" in text
-    assert told[0] == [
+    assert warnings[0] == [
         "Of a study: supervised and mean_teacher, 400 steps each, each patient judged by networks of a fold (1 fold of 3).",
         short, "Not in these figures, as it failed: fold2_mean_teacher: it ended with 1",
         "Not in these figures, as they were made under other settings, labels or images, and not run again yet: "
@@ -353,7 +353,7 @@ def test_the_page_of_both_bundles_has_the_warnings_of_the_verdict(tmp_path, monk
     differ_in_unlabelled_alone(made)
     now = State(tmp_path, made.settings, made.task, made.trainings)
     verdict.write(now)
-    assert "supervised (without the unlabelled scans) and mean_teacher (with the unlabelled scans)" in told[1][0]
+    assert "supervised (without the unlabelled scans) and mean_teacher (with the unlabelled scans)" in warnings[1][0]
 
 
 @pytest.mark.usefixtures("few_pictures")

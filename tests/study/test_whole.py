@@ -61,16 +61,16 @@ def test_two_folders_become_a_page_and_a_second_call_does_nothing_again(folders,
     assert f"{jobs} of {jobs} trainings are done already." in second.stdout
 
 
-@pytest.mark.parametrize(("spoil", "told"), [
+@pytest.mark.parametrize(("spoil", "message"), [
     (lambda images, labels: [path.unlink() for path in labels.iterdir()], "no images in"),
     (lambda images, labels: [path.unlink() for path in sorted(labels.iterdir())[1:]], "1 labelled patient found: one must train"),
     (lambda images, labels: [path.rename(path.with_name(f"other_{path.name}")) for path in labels.iterdir()],
      "no label in"),
 ])  # fmt: skip
-def test_scans_that_no_study_can_be_made_of_are_told_in_words_before_anything_runs(folders, tmp_path, spoil, told):
+def test_scans_that_no_study_can_be_made_of_are_told_in_words_before_anything_runs(folders, tmp_path, spoil, message):
     images, labels = folders
     spoil(images, labels)
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         main([str(word) for word in (tmp_path / "out", "--images", images, "--labels", labels)])
     assert not (tmp_path / "out/work/probe").exists()
 
@@ -122,8 +122,8 @@ def test_make_study_hands_on_what_a_shell_or_make_would_eat(tmp_path):
     (tmp_path / "run.stamp").touch()
     given = [f"{name}={value}" for name, value in said.items()]
     command = ["make", "-n", "-o", f"{tmp_path}/run.stamp", "study", f"VENV={tmp_path}", *given]
-    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    (line,) = (line for line in told.splitlines() if "-m custom.study" in line)
+    printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    (line,) = (line for line in printed.splitlines() if "-m custom.study" in line)
     options = [
         "--images",
         said["IMAGES"],
@@ -145,7 +145,7 @@ def test_options_that_a_plan_does_not_follow_are_named(tmp_path, capsys):
     again = [str(tmp_path), "--budget", "10m", "--seed", "3"]
     file = tmp_path / "study.yaml"
     both, blank = f"Change {file}, or plan", tmp_path / "it's new"
-    for words, told, change in (
+    for words, unused, change in (
         (again, "", ""), ([*again, "--methods", "unimatch"], "--methods unimatch", both),
         ([str(tmp_path), "--budget", "20m", "--seed", "4"], "--budget 1200s, --seed 4", f"For --seed 4 change {file}, or plan"),
         ([str(tmp_path), "--budget", "2h", "--seed", "3"], "--budget 7200s", "Plan"),
@@ -157,7 +157,7 @@ def test_options_that_a_plan_does_not_follow_are_named(tmp_path, capsys):
     ):  # fmt: skip
         with pytest.raises(UserError, match="none"):
             main(words)
-        command = f"python -m custom.study plan {shlex.quote(str(tmp_path))} {told.replace(', --', ' --')}"
-        line = f"Not used, as the study is planned already: {told}. {change} it again: {command}\n"
+        command = f"python -m custom.study plan {shlex.quote(str(tmp_path))} {unused.replace(', --', ' --')}"
+        line = f"Not used, as the study is planned already: {unused}. {change} it again: {command}\n"
         found = capsys.readouterr().out
-        assert found.startswith(line) if told else not found
+        assert found.startswith(line) if unused else not found

@@ -16,7 +16,7 @@ TURNS = {2: (False, (1,)), 3: (False, (0, 1)), 4: (False, (0,)), 5: (True, ()), 
 IN_PNG = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")  # without one of them Pillow need not decode it
 
 
-def orientation(path: Path) -> int:
+def exif_orientation(path: Path) -> int:
     """The EXIF orientation of a PNG or JPEG: 1 as it is stored, 2 to 8 turned or mirrored; 1 where it says nothing valid."""
     try:
         if path.suffix.lower() == ".png":

@@ -123,10 +123,10 @@ def _alike(
     expected = values(frames[0])
     other = next((v for f in frames if not np.allclose(v := values(f), expected, rtol=ALIKE, atol=1e-6)), None)
     if other is not None:
-        raise ScanFault(f"{name} has slices {how}, {_told(expected)} and {_told(other)} {unit}{_MIXED}")
+        raise ScanFault(f"{name} has slices {how}, {_numbers_text(expected)} and {_numbers_text(other)} {unit}{_MIXED}")
 
 
-def _told(numbers: Sequence[float]) -> str:
+def _numbers_text(numbers: Sequence[float]) -> str:
     return ", ".join(f"{number:.6g}" for number in numbers).join("()" if len(numbers) > 1 else ("", ""))
 
 

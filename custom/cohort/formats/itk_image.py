@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .exif import orientation, upright
+from .exif import exif_orientation, upright
 from .frames import Frame, Stack, frames_of, stacked
 from .opened import ScanFault
 from .units import unit_of
@@ -82,7 +82,7 @@ def read_image(path: Path) -> Any:
         image.GetMetaDataDictionary()[REMARKS] = "\n".join(remarks)
     if is_picture(path):  # a resolution for printing (dpi) is no size: a picture and its label would lie apart
         image.SetSpacing([1.0] * image.GetImageDimension())
-        if (turn := orientation(path)) != 1:
+        if (turn := exif_orientation(path)) != 1:
             pixels = np.ascontiguousarray(upright(itk.array_view_from_image(image), turn))
             image = itk.image_from_array(pixels, is_vector=pixels.ndim > image.GetImageDimension())
     return image

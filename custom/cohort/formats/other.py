@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .exif import orientation
+from .exif import exif_orientation
 from .frames import UNEVEN
 from .itk_image import image_data, image_size, is_dicom, is_picture, read_image, remarks_of, unevenness
 from .nifti import damage, gunzip
@@ -49,7 +49,7 @@ def open_other(path: Path, max_voxels: int) -> Opened:
         dtype=array.dtype.name,
         sha256=digest.hexdigest(),
     )
-    if is_picture(path) and (turn := orientation(path)) != 1:
+    if is_picture(path) and (turn := exif_orientation(path)) != 1:
         scan.warnings.append(
             f"{TURNED}: stored with EXIF orientation {turn}, read upright, as viewers show it; its label must be upright too"
         )
