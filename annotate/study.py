@@ -39,8 +39,8 @@ class Study:
 
     @property
     def name(self) -> str:
-        """Of the model in the work folder, by the weights: after a further study it is another one, which begins with that
-        study's, and what was trained on the earlier one stays beside it."""
+        """The model's name in the work folder, by its weights: after a further study it is a new one, which begins with
+        that study's weights, and what was trained on the earlier one stays beside it."""
         return f"study_{hashlib.sha256((self.bundle / 'models/model.pt').read_bytes()).hexdigest()[:8]}"
 
 

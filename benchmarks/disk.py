@@ -62,7 +62,7 @@ class Store:
 
     @property
     def megabytes(self) -> float:
-        """Of a volume on disk, the mean; NaN in memory."""
+        """The mean size of a volume on disk; NaN in memory."""
         if not self.places:
             return math.nan
         return sum(path.stat().st_size for place in self.places for path in _files(place)) / len(self.places) / 1e6
@@ -178,7 +178,7 @@ def rate(
 
 
 def measure(count: int, rounds: int, seconds: float, folder: Path) -> dict[str, list[float]]:
-    """By what is read from: megabytes a volume, then the median of the rounds of each patch size, from memory and from disk."""
+    """Megabytes a volume of each store, then the median of the rounds by patch size, from memory and from disk."""
     scans = volumes(count)
     found = stores(scans, folder)
     columns = [(patch, forget) for forget in (False, True) for patch in PATCHES]

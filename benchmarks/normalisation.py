@@ -50,9 +50,9 @@ class Row(NamedTuple):
     as_trained: float
     estimated: float
     seconds: float
-    """of one estimation"""
+    """seconds of one estimation"""
     share: float
-    """of the time that training takes between two validations; NaN where the run has no two"""
+    """the estimation's share of the training time between two validations; NaN where the run has no two"""
 
 
 def measure(given: Path) -> list[Row]:

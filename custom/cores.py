@@ -25,7 +25,7 @@ class Share:
     threads: int | None
 
     def environment(self) -> dict[str, str]:
-        """For the process, beside what it inherits."""
+        """Variables of the process's environment, in addition to what it inherits."""
         return {} if self.threads is None else {"OMP_NUM_THREADS": str(self.threads), "OMP_WAIT_POLICY": "passive"}
 
     def hold(self, pid: int) -> None:

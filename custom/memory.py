@@ -39,7 +39,7 @@ def _groups() -> list[tuple[Path, Path, str]]:
 
 
 def _used(file: Path, files: str) -> float:
-    """Without the files that are kept in memory, which give way."""
+    """Bytes in use, without the files that are kept in memory, which give way."""
     kept = re.search(rf"^{files} (\d+)$", _text(file.with_name("memory.stat")), re.MULTILINE)
     return _number(file, 0.0) - (int(kept[1]) if kept else 0)
 

@@ -57,7 +57,7 @@ def evicted(name: str) -> str:
 
 
 def _nowhere(path: Path) -> str:
-    """Of the first link in a path, the path itself included, that cannot be followed."""
+    """What to say of the first link in a path, the path itself included, that cannot be followed."""
     link = next((p for p in [*reversed(path.parents), path] if os.path.islink(p) and not os.path.exists(p)), None)
     if link is None:
         return ""

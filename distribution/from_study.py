@@ -193,7 +193,7 @@ def _split(folds: int, seed: int) -> str:
 
 
 def _commit() -> str:
-    """Of the code that is passed on; :data:`UNKNOWN` where there is no git, or no clone."""
+    """The commit of the code that is passed on; :data:`UNKNOWN` where there is no git, or no clone."""
     try:
         return runs.git("rev-parse", "HEAD")
     except (OSError, subprocess.CalledProcessError):

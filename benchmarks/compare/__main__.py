@@ -103,7 +103,7 @@ class Runs:
 
 
 def runs_at_once(jobs: int) -> int:
-    """By the machine: one for each :data:`CORES_A_RUN` cores, on a GPU one, of ``jobs`` in all."""
+    """How many of ``jobs`` runs to do at once: one for each :data:`CORES_A_RUN` cores, on a GPU one."""
     most = max(1, min(cores.count() // CORES_A_RUN, jobs))
     if most > 1:
         import torch

@@ -193,7 +193,7 @@ class Task:
         )
 
     def _resampling(self, case: Case, images: Mapping[str | int, Facts]) -> str:
-        """Of a case's first image: the others share its grid."""
+        """What is wrong with resampling a case's first image, whose grid the others share; empty where nothing is."""
         found = next(iter(images.values()), None)
         if found is None or self.spacing_mm is None:
             return ""

@@ -185,7 +185,7 @@ class Check:
         return {part: len(entries) for part, entries in parts.items()}
 
     def sizes(self, entries: Sequence[Mapping]) -> list[resampling.Size]:
-        """Of each scan that was called with before; nothing of one that was not."""
+        """The size of each scan that was judged before; others are left out."""
         sizes = []
         for case in self._cases("unlabelled", list(map(_entry, entries))):
             if known := [facts for file in case.files.values() if (facts := self.record.known(file))]:

@@ -131,7 +131,7 @@ def _spread(rows: Sequence[Sequence[float]] | Sequence[float], digits: int = 4) 
 
 
 def _intensities(images: Sequence[Mapping[str, Facts]]) -> dict[str, dict[str, float]]:
-    """Per channel: a row (low, p0.5, median, p99.5, high) for each scan, then over scans."""
+    """Intensities of each channel: a row (low, p0.5, median, p99.5, high) for each scan, summed up over scans."""
     fullest = sorted(images, key=len, reverse=True)  # a scan that lacks a modality does not order the channels
     found: dict[str, dict[str, float]] = {}
     for modality in dict.fromkeys(name for image in fullest for name in image):

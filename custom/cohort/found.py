@@ -79,7 +79,7 @@ def unmatched(labels: Sequence[str], images: Sequence[str]) -> str:
 
 
 def _nearest(label: str, images: Sequence[str]) -> str:
-    """Of ``p01_mask`` it is ``p01``, however long the end."""
+    """The image that a label's name suggests, for error texts: ``p01`` for ``p01_mask``, however long the end."""
     begun = max((name for name in images if label.startswith(name)), key=len, default="")
     return f" (did you mean '{begun}'?)" if begun else nearest(label, images)
 

@@ -81,8 +81,8 @@ class Steps:
 
 
 def steps(transform: Compose) -> Steps | None:
-    """Of a task's preprocessing; None of one that cannot be done in pieces: other than loading, turning, at most one resampling
-    and scaling, in this order, by the transforms that :class:`Steps` names."""
+    """The steps of a task's preprocessing; None where it cannot be done in pieces, being other than loading, turning,
+    at most one resampling and scaling, in this order, by the transforms that :class:`Steps` names."""
     load, *others = [step for step in transform.flatten().transforms if "image" in getattr(step, "keys", ["image"])]
     order = [next((k for k, kind in enumerate(KINDS) if isinstance(step, kind)), -1) for step in others]
     if not isinstance(load, LoadImaged) or not _as_tasks(load):

@@ -1,4 +1,4 @@
-"""Before a network sees a case: are its intensities like those of training?"""
+"""Are a case's intensities like those of training? Asked before a network sees it."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ class IntensityCheck:
         return unlike(case, self.record)
 
     def _names(self, batch: Mapping[str, Any], number: int) -> list[str]:
-        """Of the channels that the case has."""
+        """The names of the channels that the case has."""
         if "modality" in batch and len(batch["image"][number]) == 1:
             return [batch["modality"][number]]
         if "present" in batch:

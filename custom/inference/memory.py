@@ -61,7 +61,7 @@ class Need:
 
 
 def need(size: Size, classes: int, roi: Sequence[int], value_bytes: int = 1) -> Need:
-    """Of a scan on a network of so many classes with windows of ``roi`` voxels."""
+    """What a scan needs on a network of that many classes with windows of ``roi`` voxels."""
     own, seen, c, k = size.own, math.prod(size.seen), size.channels, classes
     resampled = own != seen
     image = 4 * c * seen
@@ -199,7 +199,7 @@ class Memory:
         return self._with(needs, number, needs[number].whole)
 
     def _with(self, needs: Sequence[Need], number: int, way: float) -> float:
-        """With the scan before, which is being written."""
+        """Bytes together with those of the scan before, which is being written."""
         before = needs[number - 1].writing if number else 0
         return self.base + before + SPARE * max(needs[number].reading, way)
 

@@ -45,8 +45,8 @@ class SavePredictiond(SaveImaged):
         self._writing: Future[None] | None = None
 
     def path_of(self, image: str | Path) -> Path:
-        """Of the prediction for an image's file. A modality in the postfix (``second_pred``) is not said twice: the image
-        ``p01_second.nii.gz`` has one name, whether it was asked for by its modality or not."""
+        """The path of the prediction for an image's file. A modality in the postfix (``second_pred``) is not repeated:
+        that of ``p01_second.nii.gz`` has one name, whether it was asked for by its modality or not."""
         case = case_name({"filename_or_obj": str(image)})["subject"].removesuffix(".nii.gz")
         modality, _, pred = self.postfix.rpartition("_")
         # in a folder of the modality p01 and p01_second may be two scans

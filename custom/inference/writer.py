@@ -144,7 +144,7 @@ class GridWriter(ImageWriter):
         return found
 
     def _turn_back(self) -> None:
-        """To the order of voxels of the image's file, which has two axes."""
+        """Bring the data into the order of voxels of the image's file, where that has two axes."""
         if self.data_obj.ndim == 2 and STORED in self.meta:
             stored = np.asarray(convert_to_numpy(self.meta[STORED]))
             self.data_obj = turn(stored).back(np.asarray(self.data_obj))

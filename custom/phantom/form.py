@@ -34,7 +34,7 @@ class Patient:
 
 @dataclass(frozen=True)
 class Scanner:
-    """From where to where exposures differ; each range is drawn from evenly."""
+    """The ranges in which exposures differ; values are drawn evenly from each."""
 
     sequences: Mapping[str, float]  # name: share of the patients
     texture: tuple[float, float] = (0.03, 0.1)

@@ -76,7 +76,7 @@ class Bank(Dataset):
 
     @property
     def names(self) -> list[str]:
-        """Of the cases, readable and unique: the image file's, after the patient's where that is not part of it."""
+        """Readable, unique names of the cases: the image file's, after the patient's where that is not part of it."""
         return self.cases.names
 
     @property
@@ -117,7 +117,7 @@ class Bank(Dataset):
         return self._scan(case).spacing_mm
 
     def intensities(self, case: int) -> dict[str, Intensities]:
-        """Of each channel that the case has, as the transform left them; channels without a name by their number."""
+        """Intensities of each channel that the case has, as the transform left them; unnamed ones by their number."""
         return self._scan(case).intensities
 
     def foreground(self, item: int) -> dict[int, Tensor]:

@@ -1,4 +1,4 @@
-"""From the files of a case to compact tensors: the transforms run, and what they give is judged."""
+"""Makes compact tensors from the files of a case: the transforms run, and what they give is judged."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ def _trainings(folder: Path, settings: Settings, planned: bool) -> Trainings:
 
 
 def _seconds(folder: Path) -> float:
-    """Of all calls before this one."""
+    """Seconds of all calls before this one."""
     try:
         return float((folder / SECONDS).read_text(encoding="utf-8"))
     except (OSError, ValueError):  # none yet, or an unreadable one: no reason to withhold a page

@@ -97,8 +97,8 @@ def cohort_of(images: Path | Mapping[str, Path], labels: Path | None, patient: s
 
 
 def _corrected(source: Source, images: Path | Mapping[str, Path]) -> Source:
-    """With the labels that MONAI Label keeps below the images in place of those of the user's folder: not where one is still the
-    copy that annotation made, as the label in the folder may have been repaired, or taken out, since.
+    """The source with the labels that MONAI Label keeps below the images in place of the user's, except where one is
+    still the copy that annotation made: the user's label may have been repaired, or taken out, since.
 
     Raises:
         CohortError: two of one name.

@@ -138,8 +138,8 @@ def read(folder: Path) -> Settings:
 
 
 def copies(images: Path) -> dict[str, str]:
-    """By the name of the file, the :func:`digest` that each label had when annotation copied it to :data:`CORRECTED`: one that
-    has it still was corrected by nobody. Nothing where none was copied, or where the list is damaged.
+    """The :func:`digest` that each label had when annotation copied it to :data:`CORRECTED`, by file name: a label that
+    still has it was corrected by nobody. Empty where none was copied, or where the list is damaged.
 
     Args:
         images: folder of the study's images.

@@ -176,7 +176,7 @@ def _name(path: Path, ending: str) -> str:
 
 
 def _channel_names(kinds: tuple[str, ...]) -> tuple[str, ...]:
-    """Of one channel ``image``; a number tells namesakes apart."""
+    """Names of the channels: ``image`` for a single one; a number tells namesakes apart."""
     if len(kinds) == 1:
         return ("image",)
     return tuple(f"{kind} {k + 1}" if kinds.count(kind) > 1 else kind for k, kind in enumerate(kinds))

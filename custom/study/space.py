@@ -109,7 +109,7 @@ def check_disk(folder: Path, needed: float) -> str:
 
 
 def memory_line(jobs: int, bytes_each: float) -> str:
-    """Of trainings side by side."""
+    """A line on the memory that trainings side by side take."""
     return f"at most {_size(jobs * bytes_each)} of the {_size(physical_memory())} of memory"
 
 

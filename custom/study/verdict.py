@@ -232,7 +232,7 @@ def _how_long(state: State, parts: Sequence[Part]) -> str:
 
 
 def _seconds(run: Path) -> float:
-    """Of all epochs of a run; NaN where it does not say."""
+    """Seconds of all epochs of a run; NaN where it does not say."""
     try:
         with (run / "metrics.csv").open(newline="", encoding="utf-8") as file:
             return math.fsum(float(row["seconds"]) for row in csv.DictReader(file))

@@ -32,7 +32,7 @@ def pieces(voxels: np.ndarray | StreamedVoxels) -> Iterator[np.ndarray]:
 
 
 def finite(piece: np.ndarray) -> np.ndarray:
-    """Of a vector those that are neither NaN nor infinite."""
+    """The values of a vector that are neither NaN nor infinite."""
     return piece if piece.dtype.kind != "f" else piece[np.isfinite(piece)]
 
 

@@ -118,7 +118,7 @@ def _enum(kind: str, name: str) -> Any:
 
 
 def _stack(files: list[str], headers: list[Any], name: str) -> Stack | None:
-    """Of the frames of one DICOM file or of several with a frame each; None of a single frame, and of other files."""
+    """The stack of a DICOM file's frames, or of several files with one each; None for one frame and for other files."""
     counts = [_size(header)[2] if len(_size(header)) > 2 else 1 for header in headers]
     if len(files) == 1:
         several = counts and counts[0] > 1

@@ -30,8 +30,8 @@ HELD = 2**28  # bytes of a slab of it and of what is made of that
 
 
 class _AsRead:
-    """Of a header: a quaternion that rounding made longer than 1 is one of length 1, lengths are in mm, and axes of one voxel
-    behind that of channels are none."""
+    """Changes to a header as it is read: a quaternion that rounding made longer than 1 gets length 1, lengths are in
+    mm, and axes of one voxel after that of the channels are dropped."""
 
     @classmethod
     def from_fileobj(cls, *arguments: Any, **options: Any) -> Any:
@@ -113,8 +113,9 @@ def drop_axes(header: Any) -> None:
 
 
 def _corrected(image: Any) -> Any:
-    """By its voxel sizes where its affine contradicts them, as MONAI does. MONAI's own rule compares as many columns as the file
-    has axes, and the fourth holds the origin: one volume would be read otherwise with an axis of channels than without."""
+    """The image, placed by its voxel sizes where its affine contradicts them, as MONAI does. MONAI's own rule compares
+    as many columns as the file has axes, and the fourth holds the origin: with an axis of channels a volume would be
+    read otherwise than without."""
     axes = int(image.header["dim"][0])
     if axes > 4:  # as MONAI
         return image
@@ -183,7 +184,7 @@ def is_streamed(path: Path) -> bool:
 
 
 def _open_streamed(path: Path, max_voxels: int) -> Opened:
-    """As :func:`open_nifti` does it, of a file that is never in memory as a whole."""
+    """What :func:`open_nifti` does, for a file that is never in memory as a whole."""
     name = path.name
     with path.open("rb") as file:
         digest = hashlib.sha256()
