@@ -151,7 +151,7 @@ def test_a_quarter_turn_between_unlike_parities_is_interpolated_half_way():
 
 @pytest.mark.parametrize("degrees", [30, -75, 140])
 def test_a_ramp_turns_with_the_angle(degrees):
-    """Of image(x, y) = x a turn sees x cos - y sin, at anisotropic patches too: linear, so interpolation is exact."""
+    """A turn of image(x, y) = x shows x cos - y sin, in anisotropic patches too: linear, so interpolation is exact."""
     patch = (8, 21)
     augmentation = Augmentation([Turn(degrees)])
     field = augmentation.field(patch)
@@ -259,7 +259,7 @@ def test_noise_has_the_standard_deviation_drawn():
 
 @pytest.mark.parametrize("dims", [2, 3])
 def test_blur_is_a_gaussian_and_keeps_the_mean(dims):
-    """Of a single voxel: neighbours in the ratio exp(-1 / (2 sigma^2)); a constant stays constant up to the edge."""
+    """A blurred voxel has neighbours in the ratio exp(-1 / (2 sigma^2)); a constant stays constant up to the edge."""
     image = torch.zeros(1, 1, *[15] * dims)
     centre = (0, 0, *[7] * dims)
     image[centre] = 1

@@ -215,7 +215,7 @@ def test_a_variant_may_be_longer_and_as_published():
 
 
 def test_a_published_form_trains_with_its_overlay(tmp_path, monkeypatch):
-    """Before the task's file: the grid and the length are the task's."""
+    """The overlay comes before the task's file: the grid and the length are the task's."""
     asked = []
     monkeypatch.setattr(runs, "_command", lambda bundle, run_id, files, *_: asked.append(files) or 1)
     monkeypatch.setattr(runs, "row", lambda job, folder: {})
@@ -448,7 +448,7 @@ def test_what_is_no_number_of_runs_is_refused(text, capsys):
 
 @pytest.mark.slow
 def test_real_runs_side_by_side_have_the_results_of_one_after_the_other(tmp_path, phantoms, monkeypatch):
-    """With as many threads: of another number sums are rounded otherwise."""
+    """The number of threads is the same: with another one sums are rounded differently."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     (tmp_path / "sizes.yaml").write_text(f"sizes:\n  screen:\n    phantom_2d: {{{TINY}}}\n")
     found = []

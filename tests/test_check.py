@@ -22,7 +22,7 @@ TASK = {"channels": ["image"], "classes": ["background", "tumour"], "dimensions"
 
 
 def facts(content: str, values: Sequence[tuple[float, int]] | None = None, **other: object) -> Facts:
-    """Of a good volume of 8 x 8 x 4 voxels of 1 x 1 x 2 mm, whose voxels are told apart by ``content``."""
+    """Facts of a good volume of 8 x 8 x 4 voxels of 1 x 1 x 2 mm, told from others by ``content``."""
     spacing = (1.0, 1.0, 2.0)
     good = Facts(
         sha256=content, voxels=content, shape=(8, 8, 4), channels=1, spacing_mm=spacing, affine=rows(np.diag([*spacing, 1])),

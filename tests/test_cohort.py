@@ -113,7 +113,7 @@ def test_a_case_named_as_an_expression_stays_a_string(tmp_path, monkeypatch):
 
 @pytest.mark.fault("12", "a case named as an expression")
 def test_a_case_named_as_an_expression_stays_a_string_in_a_bundle(tmp_path, monkeypatch, bundle_cwd):
-    """Through MONAI's parser, which evaluates such strings where they stand in a config."""
+    """MONAI's parser evaluates such strings where they stand in a config."""
     from monai.bundle import ConfigParser
 
     bundle_cwd(ROOT / "bundles/supervised")
@@ -246,7 +246,7 @@ def test_a_patient_may_be_labelled_and_unlabelled_but_not_a_scan(tmp_path):
 
 
 def test_lists_in_memory_without_patients_are_judged_too(tmp_path):
-    """As MONAI Label gives them; patients that nobody named are not one patient."""
+    """MONAI Label gives such lists; patients that nobody named are not one patient."""
     label = scan(tmp_path, "a")["label"]
     a, b = ({"image": str(tmp_path / scan(tmp_path, name)["image"]), "label": str(tmp_path / label)} for name in "ab")
     assert judge_list({"labelled": [a], "validation": [b]}) == []

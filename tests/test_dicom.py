@@ -39,7 +39,7 @@ def both(path: Path) -> tuple[Facts, MetaTensor]:
 
 
 def refused(path: Path) -> str:
-    """In the same words by the check and by training."""
+    """The fault's text, which is the same in the check and in training."""
     text = fault(path)
     with pytest.raises(ScanFault) as error:
         loaded(path)
@@ -305,7 +305,7 @@ def test_pixels_of_1_mm_that_a_header_gives_are_no_warning(tmp_path):
 
 @pytest.mark.parametrize("compressed", [False, True])
 def test_an_icon_with_pixels_of_its_own_does_not_end_the_header(tmp_path, monkeypatch, compressed):
-    """In items of undefined length, as many scanners write them."""
+    """Items have an undefined length, as many scanners write them."""
     encode = dicom_files._element
 
     def encoded(key: str, value: Any, explicit: bool) -> bytes:

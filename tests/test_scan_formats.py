@@ -316,7 +316,7 @@ def test_threads_that_come_first_to_itk_leave_the_working_folder_alone(tmp_path)
 
 
 def test_a_picture_with_bytes_behind_its_end_is_read_and_a_truncated_one_with_a_thumbnail_is_not(tmp_path):
-    """As telephones write them."""
+    """Telephones write such files."""
     pixels = np.random.default_rng(0).integers(0, 255, (64, 64), np.uint8)
     file = tmp_path / "a.jpg"
     Image.fromarray(pixels).save(file)

@@ -77,7 +77,7 @@ def test_a_percentage_is_of_all_training_patients_rounded_down_but_one_at_least(
 
 
 def test_a_labelled_patient_s_scans_without_a_label_are_unlabelled(tmp_path):
-    """As in cine MRI, where two phases of many have one. Such a patient cannot evaluate: no scan would be left out."""
+    """Cine MRI has them: two phases of many have a label. Such a patient cannot evaluate: no scan would be left out."""
     folders = hospital(tmp_path, patients=3, unlabelled=0)
     (folders[1] / "p0_ES.nii").unlink()
     parts = made(*folders, tmp_path / "a.json", BY_PATIENT, validation=1, test=1)

@@ -31,7 +31,7 @@ def loaded(path: Path) -> MetaTensor:
 
 
 def predict(image: Path, out: Path, resample: Any = (1.0, 1.0, -1), suffix: str = ".nii.gz") -> Path:
-    """As inference.yaml does: load, resample, "network", back to the image's grid, write. Returns what was written."""
+    """Infer as inference.yaml does: load, resample, "network", back to the image's grid. Returns what was written."""
     load = LoadImaged(keys="image", reader=ScanReader, ensure_channel_first=True)
     before = Compose([load, Spacingd(keys="image", pixdim=resample, mode="bilinear")] if resample else [load])
     save = SaveImaged(keys="pred", output_dir=out, output_postfix="pred", output_ext=suffix, separate_folder=False,

@@ -35,7 +35,7 @@ class Fragment:
     optimizer: str = ""
     """The optimiser, without the parameters and the rate; empty: SGD with Nesterov momentum."""
     lr_schedule: str = ""
-    """The schedule of the rate; empty: polynomial decay by step."""
+    """The learning-rate schedule; empty: polynomial decay by step."""
     example: str = "acdc"
     """The task file that the header's command names."""
     unlabelled: bool = True

@@ -126,7 +126,7 @@ def test_a_nifti_of_two_axes_becomes_nrrd_with_its_voxel_sizes(bundle: Path, tmp
 
 @pytest.mark.fault("34", "a NIfTI of two axes: NRRD with its voxel sizes, no PNG")
 def test_png_of_an_image_that_is_no_picture_is_refused(annotate_python: Path) -> None:
-    """Before anything is computed: the task needs no bundle to say so."""
+    """Refused before anything is computed: the task needs no bundle to say so."""
     script = """
 from annotate.infer import BundleInfer
 try:

@@ -253,7 +253,7 @@ def test_a_model_has_a_plain_name(model: str, name: str) -> None:
 
 
 def test_a_tilde_in_a_model_is_the_home_folder(studies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As ``make annotate MODEL=~/task.yaml`` and ``--model=~/bundle`` leave it."""
+    """``make annotate MODEL=~/task.yaml`` and ``--model=~/bundle`` leave the tilde as it is."""
     monkeypatch.setenv("HOME", str(tmp_path))
     shutil.copy(TASK, tmp_path / "heart.yaml")
     _, name = prepare(studies, "mean_teacher:~/heart.yaml", tmp_path / "work")
