@@ -69,7 +69,7 @@ _starting = threading.Lock()
 
 # ---- what a request says -------------------------------------------------------------------------------------------
 def query(**rules: Rule) -> Any:
-    """A dependency: the query's parameters, none but these."""
+    """A dependency: the query's parameters, no others than these."""
 
     def read(request: Request) -> dict[str, str]:
         return check.checked(dict(request.query_params), rules, "query")

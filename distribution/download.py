@@ -7,8 +7,8 @@
 The archive is fetched into a file ``.part``, goes on where it broke off, and is compared with its published SHA-256
 before it is opened. It is then judged as a whole (:mod:`.archive`), unpacked aside, its weights read with
 ``weights_only=True`` (:mod:`.contents`), and renamed at the end (:mod:`.install`). A refused archive leaves nothing.
-The same version again does nothing; a newer one replaces the whole folder but ``data`` and ``eval``; an older one comes
-only when ``--version`` asks for it.
+The same version again does nothing; a newer one replaces the whole folder except ``data`` and ``eval``; an older one
+comes only when ``--version`` asks for it.
 
 What the hash proves: that from ``SHA256SUMS`` beside the archive proves that the archive came over whole, and is the one
 that its publisher listed. Who can change the one file on the server can change the other too, so it does not prove who

@@ -142,7 +142,7 @@ def _numbered(path: Path) -> Iterator[Path]:
 
 
 def _files(bundle: Path) -> list[Path]:
-    """All files but the record, the user's folders and what Python leaves."""
+    """All files except the record, the user's folders and what Python leaves."""
     paths = sorted(p for p in bundle.rglob("*") if p.is_symlink() or not p.is_dir())
     return [
         path

@@ -273,7 +273,7 @@ FAULTS = {
     "40": "a result that does not fit in memory on the scan's own grid",
     "41": "a header that says nothing of its orientation",
     "42": "values that are rounded, or read otherwise than they are stored",
-    "43": "modalities of one scan that are on one grid but for their headers",
+    "43": "modalities of one scan that are on one grid except by their headers",
     "44": "preprocessed scans on disk that are damaged, gone or of other files",
     "45": "kill -9 in an inference, then the same command",
     "46": "a scan whose logits do not fit in the memory that is allowed",

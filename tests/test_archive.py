@@ -58,7 +58,7 @@ def entry(name: str, *, mode: int = 0, flags: int = 0, system: int = 3) -> zipfi
 
 
 def good_with(*more: tuple[zipfile.ZipInfo | str, bytes]):
-    """An archive that would be accepted, but for these entries."""
+    """An archive that would be accepted without these entries."""
 
     def make(path: Path) -> None:
         pack(path, files("0.2.0"))

@@ -82,7 +82,7 @@ def copy_images(phantom: Path, folder: Path, count: int) -> Path:
     return folder
 
 
-# Every pair but one: two networks, each for one modality, need two channels (that is refused: test_contrastive_mutual.py).
+# Every pair except one: two networks, each for one modality, need two channels (refused: test_contrastive_mutual.py).
 FORMS = [(bundle, task) for bundle in BUNDLES for task in TASKS if task.stem.startswith("phantom")
          and (bundle.name != "contrastive_mutual" or task.stem == "phantom_two_channels")]  # fmt: skip
 # Not slow: every form once, and a network of its own in another dimension.

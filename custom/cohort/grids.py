@@ -44,7 +44,7 @@ def difference(found: Facts, expected: Facts, pictures: bool = False) -> str:
 
 
 def one_place(mine: NDArray, theirs: NDArray, axes: int) -> bool:
-    """Whether two 4 x 4 affines, voxel index to mm, are one in their first axes but for the rounding of headers, as
+    """Whether two 4 x 4 affines, voxel index to mm, agree in their first axes up to the rounding of headers, as
     :func:`difference` judges."""
     steps = [affine[:3, :axes] for affine in (mine, theirs)]
     lengths = [np.linalg.norm(step, axis=0) for step in steps]

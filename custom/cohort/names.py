@@ -119,7 +119,7 @@ def scans_in(folder: Path) -> dict[str, Path]:
     """The scans of a folder by their names without suffix, in the order of those; a letter and its mark are one (NFC).
 
     Raises:
-        CohortError: it cannot be read; files that differ in nothing but their suffix, whose results would overwrite each other.
+        CohortError: it cannot be read; files that differ only in suffix, whose results would overwrite each other.
     """
     found: dict[str, list[Path]] = {}
     for path in visible(folder):

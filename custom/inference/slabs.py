@@ -23,7 +23,7 @@ class LogitSlabs:
 
     Windows, their order along that axis, weights and sums are the inferer's, which has no way to give up what is done: its
     buffers (``buffer_steps``) end in a tensor of the whole, MONAI's mergers know no weights. Along the first axis the logits are
-    those of the inferer, along another one but for the order of the sums.
+    those of the inferer; along another one they are too, except for the order of the sums.
 
     Args:
         image: ``(1, C, *spatial)``, on the device of the network.
@@ -33,7 +33,7 @@ class LogitSlabs:
         name: of the scan, in lines that say how far it is.
 
     Shape:
-        - slabs: ``(K, *spatial)`` but for ``axis``, whose length differs.
+        - slabs: ``(K, *spatial)`` except for ``axis``, whose length differs.
     """
 
     ndim = 0  # with item(): how MONAI's decollate_batch takes a thing for one that it leaves as it is

@@ -61,7 +61,7 @@ def find(bundle_root: str | Path, name: str = "model.pt") -> str:
 
 
 def trained_alike(root: str | Path, path: str | Path, config: RunConfig) -> Path:
-    """The absolute path of weights that were trained under the settings of this inference, but for its windows.
+    """The absolute path of weights that were trained under the settings of this inference, except for its windows.
 
     Args:
         root: of the bundle.

@@ -170,7 +170,7 @@ class GridWriter(ImageWriter):
 
         def packed(
             file: BinaryIO,
-        ) -> None:  # as nibabel.save does, but for the time: the same voxels are the same bytes
+        ) -> None:  # as nibabel.save does, except for the time: the same voxels are the same bytes
             with gzip.GzipFile("", "wb", compresslevel=1, fileobj=file, mtime=0) as stream:
                 image.to_stream(stream)
 

@@ -55,7 +55,7 @@ CINE = Scanner(
     ghost=(0.04, 0.2),
     noise=(0.01, 0.07),
 )
-"""One sequence, whose contrast, noise and artefacts have no kinds, but degrees: what a few patients lack, others are near to."""
+"""One sequence, whose contrast, noise and artefacts vary by degrees: what a few patients lack, others nearly have."""
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ class Output:
         root: the bundle's root.
 
     Attributes:
-        trackers: follow the run, in this order; empty on all ranks but 0.
+        trackers: follow the run, in this order; empty on all ranks except 0.
     """
 
     def __init__(self, folder: str | Path, config: RunConfig | None = None, root: str | Path = ".") -> None:

@@ -109,7 +109,7 @@ def _texts(config: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
 
 
 def numbers(config: Mapping[str, Any]) -> dict[str, float]:
-    """Return what a config holds as :data:`EXPONENT`, by id: in lists and dicts too, but for names (:data:`WORDS`)."""
+    """Return what a config holds as :data:`EXPONENT`, by id: in lists and dicts too, except names (:data:`WORDS`)."""
     found = {name: text for name, text in _texts(config) if EXPONENT.fullmatch(text)}
     return {name: float(text) for name, text in found.items() if name.partition("::")[0] not in (*WORDS, "_meta_")}
 

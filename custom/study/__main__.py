@@ -150,7 +150,7 @@ def _planned(settings: Settings, name: str) -> Any:
 
 
 def _classes(folder: Path) -> list[str]:
-    """Names of the classes but the background's, of the task that there is."""
+    """Names of the classes of the existing task, except the background's."""
     path = folder / TASK
     return list(map(str, yaml.safe_load(path.read_text(encoding="utf-8"))["classes"][1:])) if path.is_file() else []
 

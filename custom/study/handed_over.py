@@ -86,8 +86,8 @@ def hand_over(state: State, scans: Scans, serving: str) -> str:
 
 
 def _replace_bundle(trained: Path, out: Path) -> None:
-    """The bundle of a run in the place of an earlier one, all but the folders that are its user's; of the one that is there
-    already what is missing.
+    """Put the bundle of a run in the place of an earlier one, except the folders that are its user's; where it is there
+    already, add what is missing.
 
     ``run.json`` goes first and comes last: a bundle that is half there has none.
     """

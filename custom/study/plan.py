@@ -49,7 +49,7 @@ class Asked:
         images, labels: see :func:`.sources.find`.
         budget: seconds for the whole study.
         patient: regular expression; empty: proposed from the names.
-        classes: names of the label values but the background's, in their order; empty: those of ``dataset.json``.
+        classes: names of the label values except the background's, in their order; empty: those of ``dataset.json``.
         baseline, method: bundles.
         others: further bundles, told beside the method.
         jobs: trainings side by side; 0: by the machine.

@@ -39,7 +39,7 @@ class State:
 
     @cached_property
     def only_unlabelled(self) -> bool:
-        """Whether the runs of every part say that the two differ in nothing but the use of the unlabelled scans."""
+        """Whether the runs of every part say that the two differ only in the use of the unlabelled scans."""
         from ..evaluation.same_settings import only_unlabelled_differs  # brings MONAI, which the other steps do without
 
         return all(only_unlabelled_differs(*(self.table(part, of) for of in self.bundles)) for part in self.parts)

@@ -37,8 +37,8 @@ def finite(piece: np.ndarray) -> np.ndarray:
 
 
 def whole(voxels: np.ndarray) -> np.ndarray:
-    """A label's voxels, as whole numbers where all are whole but for rounding (1.0000001, or 127 times 1/127), and as few as a
-    label has; all others stay as they are. Not for images, of which small values would be lost.
+    """A label's voxels as whole numbers, where all are whole up to rounding (1.0000001, or 127 times 1/127) and as few
+    as a label has; all others stay as they are. Not for images, whose small values would be lost.
 
     Shape:
         - voxels: any; returns the same.

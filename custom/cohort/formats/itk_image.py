@@ -1,4 +1,4 @@
-"""Images of all formats but NIfTI, as ITK reads them; DICOM is one series or file, whole and evenly spaced."""
+"""Images of all formats except NIfTI, as ITK reads them; DICOM is one series or file, whole and evenly spaced."""
 
 from __future__ import annotations
 

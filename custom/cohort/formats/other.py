@@ -1,4 +1,4 @@
-"""All formats but NIfTI: what ITK does not look at (checksums, ends of files) is verified here, then ITK reads."""
+"""All formats except NIfTI: what ITK does not look at (checksums, ends of files) is verified here, then ITK reads."""
 
 from __future__ import annotations
 
