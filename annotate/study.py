@@ -48,13 +48,13 @@ def read(folder: Path) -> Study:
     """Read a study whose page is written.
 
     Raises:
-        StartError: it is no study, has no page yet, or its modalities lie in several folders, which MONAI Label cannot show.
+        StartError: it is not a study, has no page yet, or its modalities lie in several folders, which MONAI Label cannot show.
     """
     folder = folder.expanduser().resolve()
     scores, bundle = folder / "scores.csv", folder / "bundle"
     if not (folder / plan.FILE).is_file():
         raise StartError(
-            f"--study {folder} is no study: it has no study.yaml. Plan one: python -m custom.study {folder}"
+            f"--study {folder} is not a study: it has no study.yaml. Plan one: python -m custom.study {folder}"
         )
     if not (scores.is_file() and bundle.is_dir()):
         raise StartError(

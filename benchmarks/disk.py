@@ -125,7 +125,7 @@ def _persistent(scans: Sequence[Tensor], folder: Path) -> Store:
     from monai.data import PersistentDataset
     from monai.transforms import Transform
 
-    class Load(Transform):  # of what is no Transform the answer is not kept
+    class Load(Transform):  # the answer of what is not a Transform is not kept
         def __call__(self, case: dict[str, int]) -> dict[str, Tensor]:
             return {"image": scans[case["number"]]}
 

@@ -45,7 +45,7 @@ def _used(file: Path, files: str) -> float:
 
 
 def _number(file: Path, otherwise: float = math.inf) -> float:
-    """Also where there is none: no such file, or ``max``."""
+    """The number in a file, or ``otherwise`` where there is none: no such file, or ``max``."""
     try:
         return float(_text(file).strip().replace("max", "inf"))
     except ValueError:

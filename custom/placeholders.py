@@ -10,7 +10,7 @@ from pathlib import Path
 
 FETCH_ANNEX = "fetch it with `datalad get` (or `git annex get`)"
 HERE = "put the file itself there"
-ANNEX = re.compile(rb"""[^\n\0{"',]{0,4096}?/annex/objects/""")  # a list that names such paths is no pointer
+ANNEX = re.compile(rb"""[^\n\0{"',]{0,4096}?/annex/objects/""")  # a list that names such paths is not a pointer
 # What a file begins with that holds no content of its own, and what it is, with the remedy.
 BEGINNINGS = (
     (
@@ -51,7 +51,7 @@ def placeholder(path: str | Path) -> str:
 
 
 def evicted(name: str) -> str:
-    """The file for which iCloud keeps a hidden stand-in of this name; empty where it is none."""
+    """The file for which iCloud keeps a hidden stand-in of this name; empty where it is not one."""
     found = ICLOUD.fullmatch(name)
     return found[1] if found else ""
 

@@ -61,7 +61,7 @@ def download(name: str, source: str, folder: Path, version: Version | None = Non
             other fault of the server, the archive or the disk. An earlier bundle is untouched then.
     """
     if not re.fullmatch(r"\w+", name, re.ASCII):
-        raise SourceError(f"{name!r} is no name of a bundle: letters, digits and '_'.")
+        raise SourceError(f"{name!r} is not the name of a bundle: letters, digits and '_'.")
     with RunFolder(folder, option="to"):
         place = Place(folder, name)
         place.repair()
@@ -160,7 +160,7 @@ def _version(text: str) -> Version:
     try:
         return Version(text)
     except InvalidVersion:
-        raise argparse.ArgumentTypeError(f"{text} is no version such as 0.1.0") from None
+        raise argparse.ArgumentTypeError(f"{text} is not a version such as 0.1.0") from None
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ def card_of(folder: Path, task: str, data: str, licence: str, **given: str) -> C
         given: ``version``, ``source``, ``attribution``, ``intended_use``, ``not_tested_on``; empty is not given.
 
     Raises:
-        StudyError: ``folder`` is no study.
+        StudyError: ``folder`` is not a study.
         CardError: its page was not written yet, or its folds were trained anew since; a task that is no word.
     """
     if not re.fullmatch(r"[A-Za-z]\w*", task):

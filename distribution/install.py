@@ -69,7 +69,7 @@ class Place:
             return version_of(self.bundle)
         except UserError as error:
             raise InstallError(
-                f"{self.bundle} is there but is no bundle ({error}) Move it away, or choose another folder with --to."
+                f"{self.bundle} is there but is not a bundle ({error}) Move it away, or choose another folder with --to."
             ) from error
 
     def install(self, sha256: str, url: str) -> None:

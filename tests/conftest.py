@@ -236,7 +236,7 @@ FAULTS = {
     "5d": "label grid differs from image grid",
     "5e": "zero size, or a header that promises too much",
     "5f": "NaN voxels",
-    "5g": "label values that are no class",
+    "5g": "label values that no class has",
     "5h": "empty label",
     "5i": "DICOM whose frames differ",
     "5j": "two answers in one NIfTI header",

@@ -352,7 +352,7 @@ def test_an_empty_batch_stays_empty():
         (lambda: Rotate(axes=(1, 1)), "two axes of a plane"),
         (lambda: Scale(1.2, 0.8), "must be ordered and above 0, got low 1.2 and high 0.8"),
         (lambda: Gamma(0, 1), "above 0"),
-        (lambda: Augmentation(["flip"]), "'flip' is no part of an augmentation"),  # type: ignore[list-item]
+        (lambda: Augmentation(["flip"]), "'flip' is not a part of an augmentation"),  # type: ignore[list-item]
         (lambda: Augmentation([], strong=[Flip()]), "Flip in strong: both views share the geometry"),  # type: ignore[list-item]
         (
             lambda: Augmentation([Scale(0.5, 1)])(torch.rand(1, 1, 9, 9), None, (9, 9), generator()),

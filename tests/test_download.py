@@ -91,7 +91,7 @@ def test_what_is_not_there_is_named_with_what_is(dist, to):
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "", "a b", "ä"])
 def test_a_name_cannot_lead_elsewhere(name, dist, to):
-    with pytest.raises(UserError, match="is no name of a bundle"):
+    with pytest.raises(UserError, match="is not the name of a bundle"):
         download(name, dist.as_uri(), to)
     assert not to.exists()
 

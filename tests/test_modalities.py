@@ -431,4 +431,6 @@ def test_a_folder_between_the_scans_of_a_modality_is_named(tmp_path, caplog):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     images_alone(tmp_path, NAMES)
-    assert caplog.messages == [f"Not read in {tmp_path / 'flair'}, no image and no folder of a DICOM series: p2"]
+    assert caplog.messages == [
+        f"Not read in {tmp_path / 'flair'}, neither an image nor the folder of a DICOM series: p2"
+    ]

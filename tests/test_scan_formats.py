@@ -213,7 +213,7 @@ def test_dicom_that_leaves_its_orientation_or_its_greys_to_the_reader_is_a_warni
         "DICOM without orientation: a header has no ImageOrientationPatient; slices are read as axial, LPS",
     )
     assert warnings("c", **{"0028|0004 CS": "MONOCHROME1"}) == (
-        "MONOCHROME1: low values are bright; the greys are read turned round, bright is high",
+        "MONOCHROME1: low values are bright; the greys are read inverted, bright is high",
     )
 
 
@@ -254,7 +254,7 @@ def test_a_truncated_slice_is_named(tmp_path, cut):
     raw = file.read_bytes()
     file.write_bytes(raw[:cut] if cut < 0 else raw[: len(raw) * cut // 100])
     assert fault(tmp_path / "p01") == (
-        "p01 has DICOM files that are truncated or no images: 1.2.3.4_7.dcm. Copy them again, or move what holds no picture (a "
+        "p01 has DICOM files that are truncated or not images: 1.2.3.4_7.dcm. Copy them again, or move what holds no picture (a "
         "report, a presentation state) out of the folder."
     )
 
@@ -266,7 +266,7 @@ def test_a_report_among_slices_is_to_be_moved_out(tmp_path):
     report = {**dict.fromkeys(pixels), "0020|000E UI": "9.9.9"}
     dicom(folder / "report.dcm", VOXELS[:, :, 0], report, kind="1.2.840.10008.5.1.4.1.1.88.11")
     assert fault(folder) == (
-        "p01 has DICOM files that are truncated or no images: report.dcm. Copy them again, or move what holds no picture (a "
+        "p01 has DICOM files that are truncated or not images: report.dcm. Copy them again, or move what holds no picture (a "
         "report, a presentation state) out of the folder."
     )
 

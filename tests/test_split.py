@@ -114,7 +114,7 @@ def test_a_split_of_training_patients_gives_its_last_to_test_and_those_before_to
     [
         ({"patient": r"^(q\d)"}, r"--patient '\^\(q\\\\d\)' does not match, or .* p0_ED, .*, \.\.\. \(16 in all\)$"),
         ({"patient": "^p"}, "has no group in brackets that does: p0_ED"),
-        ({"patient": "(p"}, r"--patient '\(p' is no regular expression: missing \)"),
+        ({"patient": "(p"}, r"--patient '\(p' is not a regular expression: missing \)"),
         ({"labelled": 4, "validation": 1, "test": 1}, "asked for 4 labelled patients; 3 of 6 for training have a label"),
         ({"validation": 3, "test": 3}, "asked for 3 validation and 3 test patients; 5 of 8 patients have all labels"),
         ({"split": SPLIT, "labelled": 4}, "asked for 4 labelled patients; 3 of 4 for training have a label"),

@@ -223,7 +223,7 @@ def test_values_that_a_file_cannot_hold_are_refused(tmp_path):
             flat * 0,
             [-1, 0],
             ".png",
-            r"for a.png: label_values -1..0: PNG, as which .* holds whole numbers from 0 to 65535",
+            r"for a.png: label_values -1..0: PNG, in which .* holds whole numbers from 0 to 65535",
         ),
     ):
         with pytest.raises(RuntimeError, match=text):

@@ -83,7 +83,7 @@ def read_sizes(path: Path = SIZES) -> dict[str, Any]:
     """Read ``sizes`` (name: ``{task: overrides}``) and ``variants`` (name: ``bundle`` and any other of :data:`VARIANT`).
 
     Raises:
-        ValueError: no such file, or a key that is none of these; the text names it.
+        ValueError: no such file, or a key that is not one of these; the text names it.
     """
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     found = content.get("sizes") if isinstance(content, dict) else None

@@ -18,7 +18,7 @@ from .words import number, plural, span, value_list
 TRAINING = ("labelled", "unlabelled")
 FORM = {2: "picture", 3: "volume"}
 LIKE_AN_IMAGE = 64  # different values of a label, and more than the task names: is it the image?
-THICK = 1.5  # times the distance of the slices: more along another axis is no accident of a nearly cubic voxel
+THICK = 1.5  # times the distance of the slices: more along another axis is not an accident of nearly cubic voxels
 
 
 @dataclass(frozen=True)

@@ -112,7 +112,7 @@ class Check:
         workers: threads that read; by default one a core, at most four.
 
     Raises:
-        CohortError: not as many label values as classes, one twice, or one that is no whole number as files hold it;
+        CohortError: not as many label values as classes, one twice, or one that is not a whole number that files can hold;
             names of classes under which results would be told twice; a channel that cannot be the name of a file.
     """
 
@@ -143,8 +143,8 @@ class Check:
             )
         if len(set(classes)) != len(classes) or "mean" in classes[1:]:
             raise CohortError(
-                f"classes {list(classes)}: expected different names, none of them 'mean', as which results are told. To make "
-                "two label values one class, remap the labels"
+                f"classes {list(classes)}: expected different names, none of them 'mean', under which results are reported. "
+                "To make two label values one class, remap the labels"
             )
         if parted := [name for name in channels if not name or "/" in name or "\\" in name]:
             raise CohortError(
@@ -292,7 +292,7 @@ class Check:
             if fault := self.task.result(case, images):
                 report.odd["results"].append((str(case), f"no evaluation can score it here: {fault}"))
 
-    # ---- what is no fault -------------------------------------------------------------------------------------------
+    # ---- what is not a fault -----------------------------------------------------------------------------------------
 
     def _oddities(self, report: Report) -> None:
         for case in report.cases:

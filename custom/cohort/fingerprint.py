@@ -97,7 +97,7 @@ def _facts(parts: Mapping[str, Sequence[Mapping[str, Any]]], record: Record) -> 
 
 
 def _outliers(facts: Mapping[str, Facts], modality: Mapping[str, str], owner: Mapping[str, str]) -> list[str]:
-    """Images that are no picture among pictures, or have other channels than most of their modality."""
+    """Images that are not pictures among pictures, or have other channels than most of their modality."""
     shapes = {file: (modality[file], len(fact.shape), fact.channels) for file, fact in facts.items()}
     usual_dimensions = _most(dimensions for _, dimensions, _ in shapes.values())
     counts: dict[str, list[int]] = {}

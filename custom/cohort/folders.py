@@ -74,11 +74,13 @@ def _folder(folder: str | Path, root: str | Path) -> Path:
 
 
 def _scans(folder: Path) -> dict[str, Path]:
-    """The scans of a folder by their names without suffix; nothing of a folder that does not exist."""
+    """The scans of a folder by their names without suffix; nothing for a folder that does not exist."""
     if not folder.is_dir():
         return {}
     if names := strays(folder):
-        logger.warning("Not read in %s, no image and no folder of a DICOM series: %s", folder, ", ".join(names))
+        logger.warning(
+            "Not read in %s, neither an image nor the folder of a DICOM series: %s", folder, ", ".join(names)
+        )
     return scans_in(folder)
 
 

@@ -91,7 +91,7 @@ def as_seen(scan: Facts, wanted: str) -> Facts:
 
 
 def along(code: str) -> str:
-    """The axis of the body that an end belongs to: ``left-right`` of ``L`` and of ``R``; empty of any other letter."""
+    """The axis of the body that an end belongs to: ``left-right`` of ``L`` and of ``R``; empty for any other letter."""
     return next((axis for ends, axis in BODY_AXES.items() if code in ends), "")
 
 

@@ -149,8 +149,8 @@ def _nonsense(now: Intensities, trained: Mapping[str, tuple[float, float]] | Non
     least, most = trained["median"]
     if max(least - now.median, now.median - most) > AWAY * (high - low):
         return (
-            f"has a median of {now.median:.3g} after preprocessing, in training {least:.3g} to {most:.3g}: its greys are turned "
-            "round, or what surrounds it has a value far below or above all others"
+            f"has a median of {now.median:.3g} after preprocessing, in training {least:.3g} to {most:.3g}: its greys are "
+            "inverted, or what surrounds it has a value far below or above all others"
         )
     if now.high - now.low < FLAT * contrast:
         return f"runs from {now.low:.3g} to {now.high:.3g} after preprocessing, in training over no less than {contrast:.3g}"

@@ -29,7 +29,7 @@ from .grids import one_place
 class ScanReader(ImageReader):
     """Reads a file, the folder of a DICOM series, or several, of any kinds, that become the channels of one image.
 
-    Pictures (PNG, JPEG) have voxels of size 1: a resolution that is meant for printing (dpi) is no size, and an image
+    Pictures (PNG, JPEG) have voxels of size 1: a resolution meant for printing (dpi) is not a size, and an image
     would lie apart from its label. A folder with several series is refused, where MONAI's reader takes the first. All other
     scans of two axes are turned as pictures lie, :mod:`.formats.plane`; ``stored_affine`` in the metadata is their file's.
 

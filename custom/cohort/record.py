@@ -181,7 +181,7 @@ def signature(path: str) -> str | None:
 
 
 def settled(path: str) -> str | None:
-    """The :func:`signature` of a scan that another writing would change; None of one that was written a moment ago, or is
+    """The :func:`signature` of a scan that another writing would change; None for one that was written a moment ago, or is
     missing."""
     digest, wait = _signature(path)
     return None if wait else digest
@@ -201,14 +201,14 @@ def _signature(path: str) -> tuple[str | None, float]:
 
 
 def _wait_s(now: int, at: int) -> float:
-    """Seconds until a time of a file, in ns, is a tick ago; 0 of one that lies more than a tick ahead, as clocks differ."""
+    """Seconds until a time of a file, in ns, is a tick ago; 0 for one more than a tick ahead, as clocks differ."""
     tick = COARSE_TICK_S if at % 10**9 == 0 else TICK_S
     age = (now - at) / 1e9
     return tick - age if abs(age) < tick else 0.0
 
 
 def _settled(paths: Sequence[str]) -> dict[str, str | None]:
-    """The signatures of files, those just written a tick later; None of one that is missing or is written on and on."""
+    """The signatures of files, those just written a tick later; None for one that is missing or is written on and on."""
     found = {path: _signature(path) for path in paths}
     young = [path for path, (_, wait) in found.items() if wait]
     if young:

@@ -75,10 +75,10 @@ def paired_difference(ours: Sequence[Row], baseline: Sequence[Row], metric: str 
         _check_metric(rows, metric, name)
     cases = sorted(mine)
     if others := _labelled_otherwise(mine, theirs):
-        raise ValueError(f"the labels are others in one of the two tables for {listed(others)}: {_OTHER_LABELS}")
+        raise ValueError(f"the labels differ between the two tables for {listed(others)}: {_OTHER_LABELS}")
     one_sided = [case for case in cases if math.isnan(mine[case][metric]) != math.isnan(theirs[case][metric])]
     if one_sided and _is_dice(metric):
-        raise ValueError(f"{metric} is in one of the two tables alone for {listed(one_sided)}: {_OTHER_LABELS}")
+        raise ValueError(f"{metric} is in only one of the two tables for {listed(one_sided)}: {_OTHER_LABELS}")
     values = np.array([case_difference(mine[case], theirs[case], metric) for case in cases])
     known = ~np.isnan(values)
     if not known.any():

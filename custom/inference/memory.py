@@ -171,7 +171,7 @@ class Memory:
     def _base(self, network: nn.Module, channels: int, largest: Size) -> float:
         """What the process has before it reads a scan, and what the network takes of a batch of windows."""
         if not self.given:
-            return 0.0  # as the check of scans reckons: the machine's memory is no sharp bound
+            return 0.0  # as the check of scans reckons: the machine's memory is not a sharp bound
         return_freed_memory()
         before = resident_bytes()
         if not isinstance(self.inferer, SlidingWindowInferer):

@@ -38,7 +38,7 @@ OUTPUT = "eval"  # below the bundle: where the configs' own output_dir is
 
 
 class NoWeights(UserError, FileNotFoundError):
-    """There is no trained network where one is expected."""
+    """No trained network is where one is expected."""
 
 
 def find(bundle_root: str | Path, name: str = "model.pt") -> str:

@@ -44,7 +44,7 @@ class GridError(UserError, ValueError):
 
 
 class ValuesError(UserError, ValueError):
-    """A prediction has values that are no class, or that its file cannot hold."""
+    """A prediction has values that no class has, or that its file cannot hold."""
 
 
 class GridWriter(ImageWriter):
@@ -71,7 +71,7 @@ class GridWriter(ImageWriter):
 
     Raises:
         GridError: the shape or the affine is not the image's; more than one channel.
-        ValuesError: a value that is none of ``label_values``; no format holds them all.
+        ValuesError: a value that is not one of ``label_values``; no format holds them all.
         FileError: the file cannot be written; an earlier one stays.
     """
 
@@ -211,7 +211,7 @@ class _Digested(io.RawIOBase):
 
 
 def named(filename: str | Path, source: str | Path) -> Path:
-    """The path of what is written for an image: ``.png`` becomes ``.nii.gz`` where the image is no picture."""
+    """The path of what is written for an image: ``.png`` becomes ``.nii.gz`` where the image is not a picture."""
     path = Path(filename)
     if path.suffix.lower() == ".png" and not is_picture(source):
         return path.with_name(path.name[: -len(".png")] + ".nii.gz")

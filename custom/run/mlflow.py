@@ -46,7 +46,7 @@ class MLflow:
         run_name: None: one that no other run has.
 
     Raises:
-        TrackingError: a path, or a ``file:`` address, which MLflow takes no more.
+        TrackingError: a path, or a ``file:`` address, which MLflow no longer takes.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class MLflow:
     ) -> None:
         if "://" not in uri or uri.startswith("file:"):
             raise TrackingError(
-                f"mlflow_uri {uri!r} is no address: expected sqlite:////absolute/path.db, or a server http://host:port"
+                f"mlflow_uri {uri!r} is not an address: expected sqlite:////absolute/path.db, or a server http://host:port"
             )
         self.uri, self.config, self.output = uri, config, output
         self.experiment, self.run_name = experiment or config.bundle_root.name, run_name
@@ -139,7 +139,7 @@ class MLflow:
         return client
 
     def _recorded(self, client: Any) -> str:
-        """The run that this folder's run has at this address; empty where there is none, or none any more."""
+        """The run that this folder's run has at this address; empty where there is none, or no longer one."""
         from mlflow.exceptions import MlflowException
 
         record = self.output.folder / "mlflow.json"
@@ -241,7 +241,7 @@ class _Server:
             return False
         started = time.monotonic()
         try:
-            import mlflow.tracking  # noqa: F401  (seconds that are no hanging)
+            import mlflow.tracking  # noqa: F401  (takes seconds, which is not hanging)
 
             started = time.monotonic()
             act()

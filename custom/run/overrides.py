@@ -22,7 +22,7 @@ from ..methods.schedule import TermWeights
 
 _TRACKERS: dict[str, dict[str, Any]] = DEFAULT_EXP_MGMT_SETTINGS
 TRACKING = tuple(key for s in _TRACKERS.values() for key in s["configs"] if key not in s["handlers_id"])
-"""Settings that ``--tracking`` brings with it; its handlers (trainer, validator, evaluator) are no ids of a config."""
+"""Settings that ``--tracking`` brings with it; its handlers (trainer, validator, evaluator) are not ids of a config."""
 
 
 PATHS = ("dataset_dir", "data_list", "output_dir", "bundle_root", "model_file", "initial_weights")
@@ -79,7 +79,7 @@ def restore(parser: ConfigParser, overrides: Mapping[str, Any], files: Any = ())
     What is resolved already stays: the config is being resolved at this moment.
 
     Raises:
-        ConfigError: a text in place of a boolean that is none of :data:`SWITCH`; all of them in one text.
+        ConfigError: a text in place of a boolean that is not one of :data:`SWITCH`; all of them in one text.
     """
     config = ConfigParser.load_config_files(files) if files else {}
     written = dict(_texts(config))
@@ -283,7 +283,7 @@ def _ids(config: Any, prefix: str = "") -> Iterator[str]:
 
 
 def _arguments_of(component: Any) -> set[str] | None:
-    """Return the arguments that a component takes (``*``: any); None where it is none."""
+    """Return the arguments that a component takes (``*``: any); None where it is not a component."""
     if not ConfigComponent.is_instantiable(component):
         return None
     target: Any = locate(str(ConfigComponent(component, locator=ComponentLocator()).resolve_module_name()))

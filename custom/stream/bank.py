@@ -113,7 +113,7 @@ class Bank(Dataset):
         return self._scan(case).shape[1 if plane < 0 else 2 :]
 
     def spacing_mm(self, case: int) -> tuple[float, ...] | None:
-        """Length of a voxel along each axis as the transform left it; None of PNG and JPEG, and without an affine."""
+        """Length of a voxel along each axis as the transform left it; None for PNG and JPEG, and without an affine."""
         return self._scan(case).spacing_mm
 
     def intensities(self, case: int) -> dict[str, Intensities]:

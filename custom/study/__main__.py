@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def tell(text: str) -> None:
-    """A line for the user, at once also where the output is no terminal."""
+    """Print a line for the user, at once even where the output is not a terminal."""
     print(text, flush=True)
 
 

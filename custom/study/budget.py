@@ -213,5 +213,5 @@ def seconds(text: str) -> float:
     """
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
     if not found:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time: write 90s, 150m or 2h")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time: write 90s, 150m or 2h")
     return float(found[1]) * {"s": 1, "m": 60, "h": 3600, "": 60}[found[2]]

@@ -229,7 +229,7 @@ class Runner:
         log = folder / "log.txt"
         code, _ = self._pool.command(command, share, BUNDLES / job.bundle, log)
         if code:
-            # scans that inference refuses, as it says at its end, are no reason to do without the others
+            # inference refuses some scans, as it says at its end: the others are still worth having
             if self.done(job):
                 self.tell(f"note: {job.title or job.name}: {_last_line(log)}")
                 return

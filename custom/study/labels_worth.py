@@ -53,7 +53,7 @@ class Amount:
 
 @dataclass(frozen=True)
 class NoCurve:
-    """Why there is none."""
+    """Why there is no curve."""
 
     reason: str
 

@@ -51,7 +51,7 @@ class Asked:
         patient: regular expression; empty: proposed from the names.
         classes: names of the label values except the background's, in their order; empty: those of ``dataset.json``.
         baseline, method: bundles.
-        others: further bundles, told beside the method.
+        others: further bundles, reported beside the method.
         jobs: trainings side by side; 0: by the machine.
         seed: of everything random.
     """
@@ -135,7 +135,7 @@ def plan(folder: Path, asked: Asked, tell: Callable[[str], None] = print) -> Set
         CohortError: files that cannot be used, all of them in one report.
     """
     start = time.monotonic()
-    shutil.rmtree(folder / PROBE, ignore_errors=True)  # of a plan that was stopped: times of a half are none
+    shutil.rmtree(folder / PROBE, ignore_errors=True)  # of a plan that was stopped: half a probe tells no times
     (folder / WORK).mkdir(parents=True, exist_ok=True)
     cohort = cohort_of(asked.images, asked.labels, asked.patient)
     for note in cohort.source.notes:
@@ -394,7 +394,7 @@ def _page(
             f"{baseline} and {method} with all labels: the bundle, and the unlabelled scans segmented"]  # fmt: skip
     if settings.others:
         runs.append(
-            f"{settings.folds} x {', '.join(settings.others)}, {settings.steps} steps each: told beside {method}"
+            f"{settings.folds} x {', '.join(settings.others)}, {settings.steps} steps each: reported beside {method}"
         )
     if settings.half:
         runs.append(f"{settings.folds} x {baseline} and {method} with half of the labelled patients")

@@ -102,8 +102,8 @@ def check_disk(folder: Path, needed: float) -> str:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise StudyError(
-            f"The study will take about {_size(needed)} on disk, {_size(free)} are free in {folder}. Free some, or let the study "
-            "lie elsewhere"
+            f"The study will take about {_size(needed)} on disk, {_size(free)} are free in {folder}. Free some, or put the study "
+            "elsewhere"
         )
     return f"about {_size(needed)} on disk, where {_size(free)} are free"
 

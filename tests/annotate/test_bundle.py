@@ -138,7 +138,7 @@ except ValueError as error:
         [annotate_python, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120, check=True
     )
     assert done.stdout.strip() == (
-        "UnknownForm result_extension is '.png', but p01.nii.gz is no picture, and a PNG holds no voxel sizes. Leave it out"
+        "UnknownForm result_extension is '.png', but p01.nii.gz is not a picture, and a PNG holds no voxel sizes. Leave it out"
     )
 
 

@@ -78,7 +78,7 @@ ANY = nifti(np.zeros((4, 4, 4), np.uint8))
 PATH = r"expected a plain name"
 KEPT = r"no scan is overwritten"
 TRAIN, INFER, SAVE = "/train/NAME", "/infer/NAME?image=p000", "/datastore/label?image=p000"
-NO_ROUTE = r"is nothing that this server does"
+NO_ROUTE = r"is not something that this server does"
 
 ATTACKS = [
     # a value that is executed, and all other ways to it
@@ -158,9 +158,9 @@ ATTACKS = [
     ("a password", "POST", "/auth/token", {"data": {"username": "a", "password": "b"}}, 404, NO_ROUTE),
     ("the list of requests", "GET", "/openapi.json", {}, 404, NO_ROUTE),
     # what is no request at all
-    ("no JSON", "POST", TRAIN, {"data": "{max_epochs: 1"}, 400, "body is no JSON"),
+    ("no JSON", "POST", TRAIN, {"data": "{max_epochs: 1"}, 400, "body is not JSON"),
     ("a list", "POST", TRAIN, {"json": [1]}, 400, r"found \[1\], expected a JSON object"),
-    ("brackets without end", "POST", TRAIN, {"data": "[" * 60_000}, 400, "body is no JSON"),
+    ("brackets without end", "POST", TRAIN, {"data": "[" * 60_000}, 400, "body is not JSON"),
     ("parameters without end", "POST", TRAIN, {"data": " " * 70_000}, 413, "expected a few"),
     ("a field without end", "POST", INFER, {**params(client_id="x" * 70_000), "files": {"x": None}}, 400, ""),
     ("a form that is none", "PUT", SAVE,
@@ -263,7 +263,8 @@ def test_segments_that_would_become_other_classes_are_refused(guarded: Guarded) 
     answer = save([*right[:2], "Segment_3"])
     assert answer.status_code == 400
     assert (
-        "voxels of 1 segment whose name is no class: 'Segment_3' (number 3); expected right" in answer.json()["detail"]
+        "voxels of 1 segment whose name is not a class: 'Segment_3' (number 3); expected right"
+        in answer.json()["detail"]
     )
     assert save(right).json() == {"image": "p001", "label": "p001"}
     assert guarded("GET", "/datastore/label?label=p001&tag=final").content == label

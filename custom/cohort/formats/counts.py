@@ -49,7 +49,7 @@ def whole(voxels: np.ndarray) -> np.ndarray:
 
 
 def values_of(voxels: np.ndarray) -> Counts | None:
-    """The different finite values, as :func:`whole` has them, and how many voxels have each; None of more than
+    """The different finite values, as :func:`whole` has them, and how many voxels have each; None for more than
     :data:`MOST_VALUES`."""
     rounded = _rounded(voxels)
     return _counts(voxels) if rounded is None else rounded

@@ -310,7 +310,7 @@ def _header(start: bytes, name: str) -> Any:
                 return header
     if len(start) < nibabel.Nifti1Header.template_dtype.itemsize:
         raise ScanFault(f"{name} is truncated: it ends in its header.")
-    raise ScanFault(f"{name} is no NIfTI file, or damaged: its header is of no known version.")
+    raise ScanFault(f"{name} is not a NIfTI file, or is damaged: its header is of no known version.")
 
 
 def _shape(header: Any) -> list[int]:
