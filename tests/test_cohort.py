@@ -126,7 +126,7 @@ def test_a_case_named_as_an_expression_stays_a_string_in_a_bundle(tmp_path, monk
     assert not (tmp_path / "ran").exists()
 
 
-# what is no data list
+# what is not a data list
 
 
 def test_a_list_that_does_not_exist_says_which_and_what_to_give(tmp_path):

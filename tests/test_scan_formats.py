@@ -156,7 +156,7 @@ def test_lengths_are_in_mm_whatever_the_unit(tmp_path, unit, mm):
         )
 
 
-@pytest.mark.fault("39", "units that are no length, and of which there are two")
+@pytest.mark.fault("39", "units that are not lengths, and headers with two of them")
 @pytest.mark.parametrize(("units", "said"), [('"inch" "inch" "inch"', "inch"), ('"um" "um" "mm"', "um, mm")])
 def test_a_unit_that_is_not_known_is_refused_by_the_check_and_by_the_reader(tmp_path, units, said):
     file = nrrd(tmp_path / "a.nrrd", *DIRECTIONS, f"space units: {units}")

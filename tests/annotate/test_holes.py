@@ -104,7 +104,7 @@ ATTACKS = [
     ("replacing the weights", "PUT", "/model/NAME", sent("model.pt", b"weights", "file"), 404, NO_ROUTE),
     ("removing the weights", "DELETE", "/model/NAME", {}, 404, NO_ROUTE),
     ("fetching the weights", "GET", "/model/NAME", {}, 404, NO_ROUTE),
-    # images that are none of the study
+    # images that are not the study's
     ("an absolute path as image", "POST", "/infer/NAME?image=/etc/passwd", {}, 400, PATH),
     ("a path upwards as image", "POST", "/infer/NAME?image=../work/main.py", {}, 400, PATH),
     ("an image among the parameters", "POST", INFER, params(image="/etc/passwd"), 400, "'image' is not known"),
@@ -130,7 +130,7 @@ ATTACKS = [
     ("an image whose file is a path", "PUT", "/datastore/image", sent("../../p000.nii.gz", ANY, "file"), 409, KEPT),
     ("another scan under a name", "PUT", "/datastore/image?image=p000", sent("x.nii.gz", ANY, "file"), 409, KEPT),
     ("the old address of an upload", "PUT", "/datastore/?image=p000", sent("x.nii.gz", ANY, "file"), 409, KEPT),
-    # files that are no scans
+    # files that are not scans
     ("a program as image", "PUT", "/datastore/image?image=new", sent("x.svs", b"x", "file"), 400, "is the file 'x.svs'"),
     ("noise as image", "PUT", "/datastore/image?image=new", sent("x.nii.gz", b"noise" * 99, "file"), 400, "is not compressed"),
     ("half an image", "PUT", "/datastore/image?image=new", sent("x.nii.gz", ANY[:40], "file"), 400, "is truncated"),
@@ -157,7 +157,7 @@ ATTACKS = [
     ("a file of the package", "GET", "/static/../app.py", {}, 404, NO_ROUTE),
     ("a password", "POST", "/auth/token", {"data": {"username": "a", "password": "b"}}, 404, NO_ROUTE),
     ("the list of requests", "GET", "/openapi.json", {}, 404, NO_ROUTE),
-    # what is no request at all
+    # what is not a request at all
     ("no JSON", "POST", TRAIN, {"data": "{max_epochs: 1"}, 400, "body is not JSON"),
     ("a list", "POST", TRAIN, {"json": [1]}, 400, r"found \[1\], expected a JSON object"),
     ("brackets without end", "POST", TRAIN, {"data": "[" * 60_000}, 400, "body is not JSON"),
