@@ -17,8 +17,8 @@ MEMINFO = Path("/proc/meminfo")
 
 
 def physical_memory() -> float:
-    """What this process may have, bytes: of the machine, or less where a container or a batch job is limited; infinite where
-    it is not told."""
+    """Bytes that this process may have: the machine's, or fewer where a container or a batch job is limited; infinite where
+    that is not known."""
     try:
         machine: float = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
@@ -27,7 +27,7 @@ def physical_memory() -> float:
 
 
 def free_memory() -> float:
-    """What this process may still take, bytes; where it is not told, all of :func:`physical_memory`."""
+    """Bytes that this process may still take; where that is not known, all of :func:`physical_memory`."""
     found = re.search(r"^MemAvailable:\s*(\d+) kB", _text(MEMINFO), re.MULTILINE)
     machine = int(found[1]) * 1024 if found else math.inf
     left = [_number(limit) - _used(used, files) for limit, used, files in _groups()]

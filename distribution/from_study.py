@@ -145,7 +145,7 @@ def _trained(run: Path) -> dict[str, Any]:
 
 def _folds(folder: Path, method: str, final: Mapping[str, Any]) -> int:
     """How many networks judged for the figures: runs of folds with the settings of the bundle, whose patients are together those
-    of the pooled table. Folds of an earlier division may lie behind them.
+    of the pooled table. Folds of an earlier division may lie there still.
 
     Raises:
         CardError: they are not.
@@ -175,7 +175,7 @@ def _folds(folder: Path, method: str, final: Mapping[str, Any]) -> int:
 
 
 def _judged(folds: int, planned: Settings) -> str:
-    """How the figures came about, in words that go on behind the number of scans."""
+    """How the figures came about, in words that follow the number of scans."""
     if folds == 1:
         how = "held out: judged by a network of the same settings that had not seen them"
     else:

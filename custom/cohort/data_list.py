@@ -46,8 +46,8 @@ def list_path(data_list: str | Path, dataset_dir: str | Path = "data", root: str
 
 
 def listed(data_list: str | Path, dataset_dir: str | Path = "data", root: str | Path = ".") -> dict[str, list[dict]]:
-    """All parts of a list, not judged; none where the list is not there (scans that arrive in memory have none), nor of
-    a phantom, whose scans are drawn, no two alike."""
+    """All parts of a list, not judged; empty where there is no list (as for scans that arrive in memory), and for a
+    phantom, whose scans are drawn, no two alike."""
     path = list_path(data_list, dataset_dir, root)
     return load(path) if path.is_file() and not str(data_list).startswith("phantom:") else {}
 

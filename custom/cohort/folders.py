@@ -33,7 +33,7 @@ def images_alone(
 
     Returns:
         ``{"image": {modality: path}, "modality": modality}`` for each case (the path alone where one file holds all
-        channels), those of one modality behind one another.
+        channels), those of one modality one after another.
 
     Raises:
         CohortError: an unknown modality; a file in place of the folder; no image; two of one name.

@@ -58,7 +58,7 @@ def one_by_other_transform(found: Facts, expected: Facts) -> bool:
 
 
 def _placed(scan: Facts) -> list[Facts]:
-    """The scan as placed by the transform that is used, and as placed by the other one."""
+    """The scan as placed by the transform that is used, and by the other one where there is one."""
     if scan.unused is None:
         return [scan]
     affine = scan.unused[1]

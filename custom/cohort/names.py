@@ -51,7 +51,7 @@ def case_names(entries: Sequence[Mapping[str, Any]], channels: Sequence[str] = (
 
 
 def _says(name: str, patient: str) -> bool:
-    """Whether a patient stands in a name as a word: no letter or digit of English goes on before or behind it."""
+    """Whether a patient stands in a name as a word: no letter or digit of English comes right before or after it."""
     start = name.find(patient)
     while start >= 0:
         around = name[max(start - 1, 0) : start] + name[start + len(patient) :][:1]

@@ -44,7 +44,7 @@ class Record:
 
     The file is replaced as a whole, once a minute while files are read. What other processes recorded meanwhile is kept:
     each adds to what is there, one after the other. A record that cannot be read is made anew; one that cannot be written
-    is said once and stops nothing.
+    is reported once and stops nothing.
 
     Args:
         path: of the record; None keeps it in memory alone.

@@ -1,4 +1,4 @@
-"""Evaluations of before missed structures and false alarms were told apart.
+"""Evaluations from before missed structures and false alarms were told apart.
 
 They have ``failures``, the sum of both, and in them a false alarm has Dice 0. Where there was none they hold what an evaluation
 holds today; else their Dice is another measure, and the networks must be scored again.

@@ -82,7 +82,7 @@ class Memory:
     """Decides how each scan is segmented, and whether the next one is read meanwhile.
 
     With a bound of the user's own the process hands freed memory back, and one batch of windows goes through the network
-    first: what that takes nobody else knows.
+    first, to find out what that takes.
 
     Args:
         memory_gb: of the whole process, GB (1e9 bytes); None: what the machine, or its container, has; what of it is free now

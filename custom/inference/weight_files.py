@@ -198,7 +198,7 @@ def load_weights(network: nn.Module, path: Path) -> None:
     """Load a file of weights.
 
     Raises:
-        WeightsError: they are damaged or none, or do not fit the network; see :mod:`.state_dict`.
+        WeightsError: they are damaged, are not weights, or do not fit the network; see :mod:`.state_dict`.
         NoWeights: something lies in their place.
     """
     refuse_placeholder(path)

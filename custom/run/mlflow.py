@@ -35,7 +35,7 @@ class MLflow:
 
     A row is sent once its epoch is in a checkpoint. What cannot be sent is kept and tried again at the next epoch;
     ``metrics.csv`` is complete whatever happens. ``mlflow.json`` in the run's folder names the run: one that is resumed
-    goes on in it, behind the last row that MLflow has, and sends what an outage kept back, even after the last epoch.
+    goes on in it, after the last row that MLflow has, and sends what an outage kept back, even after the last epoch.
     A run that ends by an error is FAILED; one that is killed stays RUNNING.
 
     Args:
@@ -214,7 +214,7 @@ def without_monais(handlers: Sequence[Any]) -> list[Any]:
 
 
 class _Server:
-    """A server that may not answer: each outage is said once, and costs seconds, however long it lasts.
+    """A server that may not answer: each outage is reported once, and costs seconds, however long it lasts.
 
     One that refuses is asked each time. One that hangs costs MLflow's timeout: it is left alone for six times as long,
     and twice as long after each further time.
@@ -231,7 +231,7 @@ class _Server:
         """Whether it worked.
 
         Args:
-            last: there is no other time: ask even one that hung just now.
+            last: there will be no other time: ask even one that hung just now.
         """
         # a server that is down must cost seconds, not the minutes that MLflow retries by default
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")

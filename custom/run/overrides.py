@@ -70,11 +70,12 @@ def begun(arguments: Mapping[str, Any]) -> set[str]:
 
 
 def restore(parser: ConfigParser, overrides: Mapping[str, Any], files: Any = ()) -> None:
-    """Give values back what they lose on the way: booleans and nothing of overrides, and each ``#`` of a text, of which MONAI
-    makes ``::``, be it an override's or written in a config file.
+    """Give values back what they lose on the way: booleans and null in overrides, and each ``#`` of a text, in overrides and
+    config files alike, which MONAI turns into ``::``.
 
-    ``--gates false`` reaches MONAI as a text, which Python holds true; so does ``--clip null``, and ``--clip None`` it drops.
-    A number with an exponent in a config file (``learning_rate: 1e-3``) PyYAML takes for a text, see :func:`numbers`.
+    ``--gates false`` reaches MONAI as a text, which Python holds true; so does ``--clip null``, and MONAI drops
+    ``--clip None``. PyYAML takes a number with an exponent in a config file (``learning_rate: 1e-3``) for a text, see
+    :func:`numbers`.
     Where the config files have a boolean, ``no`` and ``off`` are words for one too: ``--resume off`` would resume.
     What is resolved already stays: the config is being resolved at this moment.
 
@@ -174,7 +175,7 @@ def judge(overrides: Mapping[str, Any], files: Any) -> None:
 
 
 def judge_files(files: Any, free: Collection[str] = ()) -> None:
-    """Refuse each id of a config file behind the first one that is without effect.
+    """Refuse each id of a config file after the first one that is without effect.
 
     The files before it do not have it, nor does ``train.yaml`` beside the first, no component takes it, and nothing in
     the whole config refers to it.
@@ -189,7 +190,7 @@ def judge_files(files: Any, free: Collection[str] = ()) -> None:
     first, *further = _apart(files)
     train = (
         Path(first).parent / "train.yaml"
-    )  # a file of scripts/tasks is made for it, and goes behind inference.yaml too
+    )  # a file of scripts/tasks is made for it, and goes after inference.yaml too
     before = ConfigParser({**(ConfigParser.load_config_file(str(train)) if train.is_file() else {}),
                            **ConfigParser.load_config_file(first)})  # fmt: skip
     whole = str(ConfigParser.load_config_files([first, *further])).replace("#", "::")
@@ -236,8 +237,8 @@ def _misspelt(names: Iterable[str], config: dict[str, Any]) -> list[str]:
 
 
 def judge_paths(overrides: Mapping[str, Any], typed: Sequence[str] | None = None) -> None:
-    """Refuse a path that the command line has made another thing of: python-fire reads each value as Python, so that a
-    folder ``2024`` is a number, and what follows a ``#`` in ``runs#2`` a comment, which is lost (python-fire#452).
+    """Refuse a path that the command line has turned into something else: python-fire reads each value as Python, so that
+    a folder ``2024`` is a number, and what follows a ``#`` in ``runs#2`` a comment, which is lost (python-fire#452).
 
     Args:
         typed: the words of the command line; by default this process's.
@@ -266,7 +267,7 @@ def judge_paths(overrides: Mapping[str, Any], typed: Sequence[str] | None = None
 
 
 def _written(name: str, words: Sequence[str]) -> str | None:
-    """What stands behind ``--name`` on a command line, the last time; None where it is not there."""
+    """What last follows ``--name`` on a command line; None where it is not there."""
     found = None
     for word, after in itertools.zip_longest(words, words[1:]):
         option, equals, value = word.partition("=")

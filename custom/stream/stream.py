@@ -71,7 +71,7 @@ class Stream:
 
         Args:
             epoch: seeds what is random, except the order of the items.
-            drawn: batches of all epochs before this one, behind which the order goes on.
+            drawn: batches of all epochs before this one, after which the order goes on.
         """
         self.generator = Generator().manual_seed(derive(self.seed, epoch, self.rank, self.name))
         self._position = drawn * self.batch

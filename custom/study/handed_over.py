@@ -155,7 +155,7 @@ def digests(out: Path) -> dict[str, str]:
 
 
 def _place(aside: Path, inside: Path) -> Path:
-    """Where a file is set aside: with a number behind its name where another one is there."""
+    """Where a file is set aside: with a number after its name where another one is there."""
     for folder in inside.parent.parts:
         aside = _free(aside / folder, lambda path: os.path.lexists(path) and not path.is_dir())
     aside.mkdir(parents=True, exist_ok=True)

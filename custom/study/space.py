@@ -46,14 +46,14 @@ def on_disk(folder: Path) -> int:
 
 
 def memory_of(probed: Probed, voxels: float) -> float:
-    """Bytes of a training at most, whose patches and scans have ``voxels`` times as many voxels as the probe's."""
+    """The most bytes of a training whose patches and scans have ``voxels`` times as many voxels as the probe's."""
     return probed.imports + voxels * (probed.peak - probed.imports)
 
 
 def rooms_in_memory(
     probed: Probed, voxels: Mapping[float, float], jobs: int, memory: float | None = None
 ) -> dict[float, float]:
-    """Those of the grids that so many trainings side by side have the memory for.
+    """The grids for which there is memory with that many trainings side by side.
 
     Args:
         voxels: of a training patch by room, the probe's the fewest.

@@ -74,7 +74,7 @@ class State:
         return found
 
     def scan_of_case(self, case: str) -> str:
-        """The name of a scan that the tables of cases call so: without the channel that nnU-Net writes behind it."""
+        """The name of a scan that the tables of cases call so: without the channel that nnU-Net writes after it."""
         file = first_file(self.judges[case])
         return self.scan_names.get(file, stem(file))
 

@@ -89,13 +89,13 @@ def read_image(path: Path) -> Any:
 
 
 def _own(path: Path) -> Path:
-    """The file itself of a link to a .mhd, which names another file beside it."""
+    """The file that a link to a .mhd leads to: a .mhd names another file beside it."""
     return path.resolve() if path.suffix.lower() == ".mhd" else path
 
 
 def _stand_in(header: Any, name: str) -> Any:
-    """The type of numbers to read a file as where ITK's Python has no image of its own one, found before ITK does: its text is
-    three thousand characters long, and it imports to write it. None for all other files.
+    """The type of numbers to read a file as, where ITK's Python has no image of the file's own type. Found out before ITK
+    does, whose error text is three thousand characters long and takes imports. None for all other files.
 
     Raises:
         ScanFault: more numbers a voxel than an image has here.

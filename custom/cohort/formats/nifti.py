@@ -25,7 +25,7 @@ UNITS = {1: ("metre", 1000.0), 3: ("micron", 0.001)}  # of xyzt_units, in mm; al
 ROUNDING = 1e-3  # of a quaternion of length 1
 SAME_MM = 1e-3  # two transforms
 SCALED_BYTES = 16  # a voxel: float64 times the slope, and that with the intercept
-STREAMED = 2**29  # bytes of a volume from which on it may be read in slabs, twice and more, in place of once as a whole
+STREAMED = 2**29  # bytes from which on a volume may be read in slabs, twice or more, instead of once as a whole
 HELD = 2**28  # bytes of a slab of it and of what is made of that
 
 
@@ -66,7 +66,7 @@ def read_nifti(path: Path, stays_open: bool = False) -> Any:
     contradict it, as MONAI does. Its voxels are read later.
 
     Args:
-        stays_open: for slabs of its voxels, one behind the other.
+        stays_open: for slabs of its voxels, one after the other.
 
     Raises:
         Exception: of nibabel, of zlib, of the operating system.
@@ -105,7 +105,7 @@ def shorten_quaternion(header: Any) -> None:
 
 
 def drop_axes(header: Any) -> None:
-    """Forget axes of length 1 behind the fourth: a scan with one of time and one of vectors, of one each, is one volume."""
+    """Forget axes of length 1 after the fourth: a scan with one of time and one of vectors, of one each, is one volume."""
     axes = int(header["dim"][0])
     while 4 < axes <= 7 and header["dim"][axes] == 1:
         axes -= 1
