@@ -48,7 +48,8 @@ def read(folder: Path) -> Study:
     """Read a study whose page is written.
 
     Raises:
-        StartError: it is not a study, has no page yet, or its modalities lie in several folders, which MONAI Label cannot show.
+        StartError: it is not a study, has no page yet, or its modalities lie in several folders, which MONAI Label
+            cannot show.
     """
     folder = folder.expanduser().resolve()
     scores, bundle = folder / "scores.csv", folder / "bundle"

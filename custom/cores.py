@@ -56,8 +56,8 @@ def shares(processes: int) -> list[Share]:
     """The cores of this process dealt out to that many: neighbouring ones to the same process, as evenly as possible.
 
     One process gets them all, as it has them. Each of several computes with as many threads as there are cores for each, and
-    no more than OMP_NUM_THREADS says. None is held to its cores where the system cannot do that, where there are fewer cores
-    than processes, or where a container may use only a part of the time of many cores.
+    no more than OMP_NUM_THREADS says. None is held to its cores where the system cannot do that, where there are fewer
+    cores than processes, or where a container may use only a part of the time of many cores.
 
     Raises:
         ValueError: not at least one process.

@@ -17,8 +17,8 @@ MEMINFO = Path("/proc/meminfo")
 
 
 def physical_memory() -> float:
-    """Bytes that this process may have: the machine's, or fewer where a container or a batch job is limited; infinite where
-    that is not known."""
+    """Bytes that this process may have: the machine's, or fewer where a container or a batch job is limited; infinite
+    where that is not known."""
     try:
         machine: float = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):

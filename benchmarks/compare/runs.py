@@ -167,7 +167,7 @@ def _keep_cost(folder: Path, peak_mb: int, earlier: Mapping[str, Any]) -> None:
 
 
 def row(job: Job, folder: Path) -> dict[str, Any]:
-    """What a finished run was and found, except its machine; ``networks`` and ``cases`` by the names of weights' files."""
+    """What a finished run was and found, except its machine; ``networks`` and ``cases`` by the file of weights."""
     cost = json.loads((folder / "cost.json").read_text())
     about = json.loads((folder / "bundle/run.json").read_text())
     test = folder / "evaluation/test"

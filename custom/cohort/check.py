@@ -112,8 +112,8 @@ class Check:
         workers: threads that read; by default one a core, at most four.
 
     Raises:
-        CohortError: not as many label values as classes, one twice, or one that is not a whole number that files can hold;
-            names of classes under which results would be told twice; a channel that cannot be the name of a file.
+        CohortError: not as many label values as classes, one twice, or one that is not a whole number that files can
+            hold; names of classes under which results would be told twice; a channel that cannot be the name of a file.
     """
 
     def __init__(
@@ -256,7 +256,7 @@ class Check:
                     seen[known[file].voxels].append((case, file))
 
     def _compare(self, case: Case, file: str, others: Sequence[tuple[Case, str]], report: Report) -> None:
-        """Report a copy once: of the first scan that it may not share its voxels with, else of the first in its own part."""
+        """Report a copy once: of the first scan it may not share its voxels with, else of the first in its own part."""
         clashes = [(*other, remedy) for other in others if (remedy := self._clash(case, file, *other))]
         within = [(*other, "") for other in others if other[0].part == case.part]
         for other, copy, remedy in (clashes or within)[:1]:
@@ -286,7 +286,7 @@ class Check:
                                     "found; `python -m custom.cohort check LIST` reads them")  # fmt: skip
 
     def _to_be_scored(self, unread: Sequence[Case], known: Mapping[str, Facts], report: Report) -> None:
-        """Note test scans of an earlier check whose results will not fit in memory, before the training, which goes on."""
+        """Note, before the training, test scans of an earlier check whose results will not fit in memory."""
         for case in (case for case in unread if case.part == "test"):
             images = {channel: known[file] for channel, file in case.files.items() if file in known}
             if fault := self.task.result(case, images):

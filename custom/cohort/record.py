@@ -181,8 +181,8 @@ def signature(path: str) -> str | None:
 
 
 def settled(path: str) -> str | None:
-    """The :func:`signature` of a scan that another writing would change; None for one that was written a moment ago, or is
-    missing."""
+    """The :func:`signature` of a scan that another writing would change; None for one that was written a moment ago, or
+    is missing."""
     digest, wait = _signature(path)
     return None if wait else digest
 
@@ -208,7 +208,7 @@ def _wait_s(now: int, at: int) -> float:
 
 
 def _settled(paths: Sequence[str]) -> dict[str, str | None]:
-    """The signatures of files, those just written a tick later; None for one that is missing or is written on and on."""
+    """The signatures of files, those just written a tick later; None for one that is missing or is still written."""
     found = {path: _signature(path) for path in paths}
     young = [path for path, (_, wait) in found.items() if wait]
     if young:

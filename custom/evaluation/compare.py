@@ -276,7 +276,7 @@ def _pairs(ours: Sequence[Row], baseline: Sequence[Row]) -> list[tuple[Row, Row]
 
 
 class _Named(NamedTuple):
-    """What the pages call a measure, the unit that they show it in, how many of these make one of its own, and decimals."""
+    """What the pages call a measure, the unit they show it in, how many of these make one of its own, and decimals."""
 
     title: str
     unit: str = ""

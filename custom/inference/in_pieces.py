@@ -1,7 +1,7 @@
 """An image that does not fit in memory: read and preprocessed in pieces, voxel for voxel what the task's transforms make of it.
 
-Its metadata come from these transforms, run on an image without a channel; its voxels go from the file, slab by slab, into
-a mapped temporary file as they are turned and resampled, and are scaled there.
+Its metadata come from these transforms, run on an image without a channel; its voxels go from the file, slab by slab,
+into a mapped temporary file as they are turned and resampled, and are scaled there.
 """
 
 from __future__ import annotations

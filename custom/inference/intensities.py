@@ -23,8 +23,8 @@ class IntensityCheck:
     """Handler of an evaluator: names the cases whose intensities, after preprocessing, are unlike those in training, in one
     line at the end of a run; not again in the next run of the same cases, by another network.
 
-    What training had lies beside the weights; for weights without that record (of earlier versions) only what no network
-    can read is refused, and the log says so.
+    What training had lies beside the weights; for weights without that record (of earlier versions) only what no
+    network can read is refused, and the log says so.
 
     Args:
         weights: a file of weights, or their folder.

@@ -20,8 +20,8 @@ from .writer import GridWriter, case_name, named
 class SavePredictiond(SaveImaged):
     """Writes ``CASE_POSTFIX`` with the suffix ``output_ext`` for the label map under ``pred``, by :class:`.writer.GridWriter`.
 
-    One label map is written at a time; the next one waits for it. What writing raises is raised with the next case, or at
-    the end of the run, of which this is a handler too.
+    One label map is written at a time; the next one waits for it. What writing raises is raised with the next case, or
+    at the end of the run, of which this is a handler too.
 
     Args:
         output_dir: an absolute path; it is made where it is not there.

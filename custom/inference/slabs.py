@@ -21,9 +21,9 @@ EVERY_S = 60.0  # between two lines of a log
 class LogitSlabs:
     """What a sliding-window inferer of MONAI makes of an image, in slabs along one axis.
 
-    Windows, their order along that axis, weights and sums are the inferer's, which cannot hand out what is done: its buffers
-    (``buffer_steps``) end in a tensor of the whole, and MONAI's mergers know no weights. Along the first axis the logits are
-    those of the inferer; along another one they are too, except for the order of the sums.
+    Windows, their order along that axis, weights and sums are the inferer's, which cannot hand out what is done: its
+    buffers (``buffer_steps``) end in a tensor of the whole, and MONAI's mergers know no weights. Along the first axis
+    the logits are those of the inferer; along another one they are too, except for the order of the sums.
 
     Args:
         image: ``(1, C, *spatial)``, on the device of the network.

@@ -28,8 +28,8 @@ def read(path: Path) -> dict[str, Tensor]:
     """The tensors of a file by name, on the CPU. Code that a file may hold is not run.
 
     Raises:
-        WeightsError: damaged (torch reads a flipped bit without a word), cut short, not written by torch.save, something
-            else than tensors by name, or numbers that are not finite.
+        WeightsError: damaged (torch reads a flipped bit without a word), cut short, not written by torch.save,
+            something else than tensors by name, or numbers that are not finite.
     """
     try:
         _verify_checksums(path)

@@ -89,7 +89,7 @@ class Evaluated:
 
 
 def metric_of(summary: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """``mean``, ``sd``, ``low``, ``high`` and counts of a metric of a summary or of a group; None for what was not measured."""
+    """``mean``, ``sd``, ``low``, ``high`` and counts of a metric of a summary or a group; None if not measured."""
     return {**dict.fromkeys(("mean", "sd", "low", "high", "cases", "patients")), **(summary["metrics"].get(name) or {})}
 
 

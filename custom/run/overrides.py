@@ -70,8 +70,8 @@ def begun(arguments: Mapping[str, Any]) -> set[str]:
 
 
 def restore(parser: ConfigParser, overrides: Mapping[str, Any], files: Any = ()) -> None:
-    """Give values back what they lose on the way: booleans and null in overrides, and each ``#`` of a text, in overrides and
-    config files alike, which MONAI turns into ``::``.
+    """Give values back what they lose on the way: booleans and null in overrides, and each ``#`` of a text, in
+    overrides and config files alike, which MONAI turns into ``::``.
 
     ``--gates false`` reaches MONAI as a text, which Python holds true; so does ``--clip null``, and MONAI drops
     ``--clip None``. PyYAML takes a number with an exponent in a config file (``learning_rate: 1e-3``) for a text, see
@@ -237,8 +237,9 @@ def _misspelt(names: Iterable[str], config: dict[str, Any]) -> list[str]:
 
 
 def judge_paths(overrides: Mapping[str, Any], typed: Sequence[str] | None = None) -> None:
-    """Refuse a path that the command line has turned into something else: python-fire reads each value as Python, so that
-    a folder ``2024`` is a number, and what follows a ``#`` in ``runs#2`` a comment, which is lost (python-fire#452).
+    """Refuse a path that the command line has turned into something else: python-fire reads each value as Python, so
+    that a folder ``2024`` is a number, and what follows a ``#`` in ``runs#2`` a comment, which is lost
+    (python-fire#452).
 
     Args:
         typed: the words of the command line; by default this process's.

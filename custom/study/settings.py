@@ -109,8 +109,8 @@ def read(folder: Path) -> Settings:
     """Read the ``study.yaml`` of a study.
 
     Raises:
-        StudyError: there is none; a name that is unknown or missing, a value of another kind, a bundle that does not exist;
-            all of them in one report.
+        StudyError: there is none; a name that is unknown or missing, a value of another kind, a bundle that does not
+            exist; all of them in one report.
     """
     path = folder / FILE
     try:

@@ -73,7 +73,7 @@ def empty_teacher(rows: Rows, epochs: int, terms: Sequence[str]) -> str | None:
 
 
 def _empty(rows: Rows, name: str, epochs: int) -> str:
-    """``2 of 8 epochs`` with a watched share of next to nothing; empty where they are less than a quarter of the run."""
+    """``2 of 8 epochs`` with a watched share of next to nothing; empty where they are less than a quarter of all."""
     watched = [row[f"watch/{name}"] for row in rows if not math.isnan(row.get(f"watch/{name}", math.nan))]
     empty = sum(value < EMPTY for value in watched)
     return f"{empty} of {len(watched)} epochs" if empty and empty >= OFTEN * epochs else ""

@@ -1,7 +1,7 @@
 """Attacks by plain HTTP on a server that runs: each is refused in words, changes nothing, and the next request is served.
 
-All except a few go, with the right token, to ``guarded``: what they try must be refused to whoever may log in. Whoever reached
-the port of MONAI Label as it comes owned the machine.
+All except a few go, with the right token, to ``guarded``: what they try must be refused to whoever may log in. Whoever
+reached the port of MONAI Label as it comes owned the machine.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ def is_picture(path: str | Path) -> bool:
 
 
 def is_dicom(path: Path) -> bool:
-    """Return whether a file is DICOM, by its suffix or first bytes; hidden files (of macOS, beside each file) are not."""
+    """Return whether a file is DICOM, by its suffix or first bytes; hidden files (of macOS, beside each) are not."""
     if not path.is_file() or path.name.startswith("."):
         return False
     if path.suffix.lower() == ".dcm":
@@ -53,8 +53,8 @@ def read_image(path: Path) -> Any:
     the unit in their header.
 
     Raises:
-        ScanFault: ITK cannot read it; a folder that does not hold exactly one series; frames that are not a volume, whole
-            and evenly spaced; lengths in no known unit.
+        ScanFault: ITK cannot read it; a folder that does not hold exactly one series; frames that are not a volume,
+            whole and evenly spaced; lengths in no known unit.
     """
     if not path.exists():
         raise ScanFault(f"{path.name} does not exist ({path.parent}).")
@@ -94,8 +94,8 @@ def _own(path: Path) -> Path:
 
 
 def _stand_in(header: Any, name: str) -> Any:
-    """The type of numbers to read a file as, where ITK's Python has no image of the file's own type. Found out before ITK
-    does, whose error text is three thousand characters long and takes imports. None for all other files.
+    """The type of numbers to read a file as, where ITK's Python has no image of the file's own type. Found out before
+    ITK does, whose error text is three thousand characters long and takes imports. None for all other files.
 
     Raises:
         ScanFault: more numbers a voxel than an image has here.

@@ -105,7 +105,7 @@ def shorten_quaternion(header: Any) -> None:
 
 
 def drop_axes(header: Any) -> None:
-    """Forget axes of length 1 after the fourth: a scan with one of time and one of vectors, of one each, is one volume."""
+    """Forget axes of length 1 after the fourth: a scan with axes of time and of vectors, of one each, is one volume."""
     axes = int(header["dim"][0])
     while 4 < axes <= 7 and header["dim"][axes] == 1:
         axes -= 1
