@@ -129,7 +129,7 @@ class Served:
         Raises:
             NoWeights: there is no such file.
             WrongWeights: the file is not of this network.
-            UnfitScan: the image cannot be read, or is none that the bundle takes; the network has not seen it.
+            UnfitScan: the image cannot be read, or the bundle does not take such images; the network has not seen it.
             Exception: whatever the bundle's transforms raise of an image that they cannot use.
         """
         return self._infer(image, weights)["pred"].as_tensor()

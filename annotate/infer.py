@@ -82,7 +82,7 @@ class BundleInfer(InferTask):
             )
         if suffix == ".png" and not picture:
             raise UnknownForm(
-                f"result_extension is '.png', but {Path(request['image']).name} is no picture, and a PNG holds no voxel "
+                f"result_extension is '.png', but {Path(request['image']).name} is not a picture, and a PNG holds no voxel "
                 "sizes. Leave it out"
             )
         start = time.monotonic()

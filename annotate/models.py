@@ -98,7 +98,7 @@ def install(model: str, bundle: Path) -> None:
     """Put a bundle into the work folder: made aside, renamed at the end.
 
     Raises:
-        StartError: the folder is no finished bundle, or there is no such method or task.
+        StartError: the folder is not a finished bundle, or there is no such method or task.
         UserError: no pretrained bundle of that name.
     """
     bundle.parent.mkdir(parents=True, exist_ok=True)
@@ -151,7 +151,7 @@ def copy_bundle(source: Path, folder: Path) -> None:
     """Copy a finished bundle, without its runs and data."""
     if not (source / "configs/inference.yaml").is_file() or not (source / "models/model.pt").is_file():
         raise StartError(
-            f"--model {source} is no finished bundle: expected configs/inference.yaml and models/model.pt in it. Give the "
+            f"--model {source} is not a finished bundle: expected configs/inference.yaml and models/model.pt in it. Give the "
             "`bundle` folder of a training's output_dir, or METHOD:TASK.yaml to begin without weights"
         )
     ignored = shutil.ignore_patterns("eval", "data", "__pycache__", "*_final.pt", "*.onnx", "*.ts")

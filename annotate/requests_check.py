@@ -167,7 +167,7 @@ def judge_names(segments: Sequence[Mapping[str, Any]], classes: Sequence[str], f
     ]
     if odd:
         raise BadRequest(
-            f"label: found voxels of {plural(len(odd), 'segment')} whose name is no class: {', '.join(odd)}; expected "
+            f"label: found voxels of {plural(len(odd), 'segment')} whose name is not a class: {', '.join(odd)}; expected "
             f"{', '.join(classes[1:])}. Rename each to the class that it shows, in this order, or remove it"
         )
 
@@ -181,7 +181,7 @@ def existing(name: Any, known: Collection[str], noun: str) -> str:
     """A name that is there.
 
     Raises:
-        BadRequest: 400 where it cannot be a name, 404 where there is none of it.
+        BadRequest: 400 where it cannot be a name, 404 where there is none of that name.
     """
     if name in known:
         return str(name)
@@ -194,7 +194,7 @@ def new_image(name: Any, known: Collection[str]) -> str:
     """The name of an image that is added.
 
     Raises:
-        BadRequest: 400 where it is no plain name without suffix, 409 where an image has it.
+        BadRequest: 400 where it is not a plain name without suffix, 409 where an image has it.
     """
     if not is_plain(name) or suffix_of(name, SUFFIXES):
         raise BadRequest(f"image is {shown(name)}, expected {PLAIN}, without suffix. Rename it")

@@ -44,7 +44,7 @@ def plan(images: Collection[str], labelled: Collection[str], learnt: Collection[
     Scans whose :func:`fraction` is below ``HELD_OUT`` validate once they are labelled and are in no other stream before,
     so that weights are compared on scans of which neither has seen even the image. While none of these is labelled, the
     labelled scan of the smallest fraction that no kept version has learnt validates; and where all labelled scans are
-    held out, all but the smallest of them train.
+    held out, all except the smallest of them train.
 
     Args:
         images: ids of all scans.

@@ -69,7 +69,7 @@ _starting = threading.Lock()
 
 # ---- what a request says -------------------------------------------------------------------------------------------
 def query(**rules: Rule) -> Any:
-    """A dependency: the query's parameters, none but these."""
+    """A dependency: the query's parameters, no others than these."""
 
     def read(request: Request) -> dict[str, str]:
         return check.checked(dict(request.query_params), rules, "query")
@@ -81,7 +81,7 @@ async def body(request: Request) -> dict[str, Any]:
     """A JSON object, or nothing."""
     if int(request.headers.get("content-length", 0)) > MAX_JSON:
         raise BadRequest(
-            f"found more than {MAX_JSON} bytes of parameters, expected a few. Leave out what is no parameter", 413
+            f"found more than {MAX_JSON} bytes of parameters, expected a few. Leave out what is not a parameter", 413
         )
     return _json(await request.body(), "body")
 
@@ -113,7 +113,7 @@ def _json(text: str | bytes, where: str) -> Any:
         found = json.loads(text) if text.strip() else None
     except (ValueError, RecursionError) as error:
         raise BadRequest(
-            f"{where} is no JSON ({str(error)[:80]}), expected an object of parameters. Correct it"
+            f"{where} is not JSON ({str(error)[:80]}), expected an object of parameters. Correct it"
         ) from error
     return {} if found is None else found
 
@@ -177,7 +177,7 @@ def refuse_by_status(request: Request, error: StarletteHTTPException) -> JSONRes
     if error.status_code == 405 or error.detail == "Not Found":
         return refusal(
             404,
-            f"{request.method} {request.url.path[:200]} is nothing that this server does. annotate/server.py lists why",
+            f"{request.method} {request.url.path[:200]} is not something that this server does. annotate/server.py lists why",
         )
     return refusal(error.status_code, str(error.detail))
 

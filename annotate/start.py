@@ -92,7 +92,7 @@ def judge_studies(studies: Path) -> list[Path]:
             otherwise than viewers do.
     """
     if not studies.is_dir():
-        raise StartError(f"--studies {studies} is no folder. Give the folder that holds the images")
+        raise StartError(f"--studies {studies} is not a folder. Give the folder that holds the images")
     images = sorted(p for p in studies.iterdir() if p.is_file() and p.name.endswith(VOLUMES + PICTURES))
     if not images:
         below = sum(1 for p in studies.rglob("*") if p.name.lower().endswith(VOLUMES + PICTURES))

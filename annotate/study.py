@@ -39,8 +39,8 @@ class Study:
 
     @property
     def name(self) -> str:
-        """Of the model in the work folder, by the weights: after a further study it is another one, which begins with that
-        study's, and what was trained on the earlier one stays beside it."""
+        """The model's name in the work folder, by its weights: after a further study it is a new one, which begins with
+        that study's weights, and what was trained on the earlier one stays beside it."""
         return f"study_{hashlib.sha256((self.bundle / 'models/model.pt').read_bytes()).hexdigest()[:8]}"
 
 
@@ -48,13 +48,14 @@ def read(folder: Path) -> Study:
     """Read a study whose page is written.
 
     Raises:
-        StartError: it is no study, has no page yet, or its modalities lie in several folders, which MONAI Label cannot show.
+        StartError: it is not a study, has no page yet, or its modalities lie in several folders, which MONAI Label
+            cannot show.
     """
     folder = folder.expanduser().resolve()
     scores, bundle = folder / "scores.csv", folder / "bundle"
     if not (folder / plan.FILE).is_file():
         raise StartError(
-            f"--study {folder} is no study: it has no study.yaml. Plan one: python -m custom.study {folder}"
+            f"--study {folder} is not a study: it has no study.yaml. Plan one: python -m custom.study {folder}"
         )
     if not (scores.is_file() and bundle.is_dir()):
         raise StartError(

@@ -38,8 +38,8 @@ def take_label(label: Path, image: Path, form: Form, segments: Sequence[Mapping[
             values above 0; none: they are those values.
 
     Raises:
-        BadRequest: it cannot be read, is not on the image's grid, or has a value that is no class; a segment with voxels has
-            no class's name.
+        BadRequest: it cannot be read, is not on the image's grid, or has a value that no class has; a segment with
+            voxels has no class's name.
     """
     values = sorted(form.label_values)
     numbers = list(range(len(values)))

@@ -91,8 +91,8 @@ class Versions:
         """Put a version into service.
 
         Raises:
-            VersionError: there is no such version; ``models`` is no link, so that nothing here may replace it; the disk
-                knows no links.
+            VersionError: there is no such version; ``models`` is not a link, so that nothing here may replace it; the
+                disk knows no links.
         """
         target = self._existing(name)
         if self.link.exists() and not self.link.is_symlink():

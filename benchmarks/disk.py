@@ -62,7 +62,7 @@ class Store:
 
     @property
     def megabytes(self) -> float:
-        """Of a volume on disk, the mean; NaN in memory."""
+        """The mean size of a volume on disk; NaN in memory."""
         if not self.places:
             return math.nan
         return sum(path.stat().st_size for place in self.places for path in _files(place)) / len(self.places) / 1e6
@@ -125,7 +125,7 @@ def _persistent(scans: Sequence[Tensor], folder: Path) -> Store:
     from monai.data import PersistentDataset
     from monai.transforms import Transform
 
-    class Load(Transform):  # of what is no Transform the answer is not kept
+    class Load(Transform):  # the answer of what is not a Transform is not kept
         def __call__(self, case: dict[str, int]) -> dict[str, Tensor]:
             return {"image": scans[case["number"]]}
 
@@ -178,7 +178,7 @@ def rate(
 
 
 def measure(count: int, rounds: int, seconds: float, folder: Path) -> dict[str, list[float]]:
-    """By what is read from: megabytes a volume, then the median of the rounds of each patch size, from memory and from disk."""
+    """Megabytes a volume of each store, then the median of the rounds by patch size, from memory and from disk."""
     scans = volumes(count)
     found = stores(scans, folder)
     columns = [(patch, forget) for forget in (False, True) for patch in PATCHES]

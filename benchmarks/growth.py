@@ -151,7 +151,7 @@ def page(
 
 
 def plot(found: Sequence[tuple[Mapping[str, Any], Mapping[str, float], Mapping[str, float]]], png: Path) -> None:
-    """Against the number of scans: the two starts, batch and step, memory."""
+    """Draw the two starts, batch and step, and memory against the number of scans."""
     from matplotlib.figure import Figure
 
     from custom.report.palette import LINE_COLOURS

@@ -6,7 +6,7 @@ Reads the newest checkpoint of each run (``last_*.pt``), or the one that is name
 run's own config says, and scores every network that serves twice: with the running statistics that it was trained with, and with
 those of clean labelled patches (``statistics`` in the config; 16 batches where a run has none). Beside it: how long one
 estimation takes, and its share of the time between two validations. A network without BatchNorm has no row. Writes
-``normalisation.md``. A run is only read, but for scans that a bank lays on the disk.
+``normalisation.md``. A run is only read, except that a bank may write scans to the disk.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ class Row(NamedTuple):
     as_trained: float
     estimated: float
     seconds: float
-    """of one estimation"""
+    """seconds of one estimation"""
     share: float
-    """of the time that training takes between two validations; NaN where the run has no two"""
+    """the estimation's share of the training time between two validations; NaN where the run has no two"""
 
 
 def measure(given: Path) -> list[Row]:

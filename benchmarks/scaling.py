@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def measure(bundle: str, processes: int, settings: Mapping[str, Any], out: Path, data: Path) -> list[float]:
-    """Seconds of a step, of each epoch but the first, which warms up.
+    """Seconds of a step in each epoch except the first, which warms up.
 
     Raises:
         ScalingError: the run failed; the text has the end of its log.
@@ -90,7 +90,7 @@ def measure(bundle: str, processes: int, settings: Mapping[str, Any], out: Path,
 
 
 def seconds_of_steps(metrics: str) -> list[float]:
-    """Of each row but the first of a run's table; without validation."""
+    """Seconds of a step in each row of a run's table except the first; without validation."""
     rows = list(csv.DictReader(metrics.splitlines()))
     steps = [int(row["step"]) for row in rows]
     net = [float(row["seconds"]) - float(row.get("validation_seconds") or 0) for row in rows]

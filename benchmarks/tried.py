@@ -48,7 +48,7 @@ def _as_it_is(network: UNet) -> Iterator[UNet]:
 
 
 def _deciding(module: ModuleType, pays: bool) -> Callable[[UNet], Changed]:
-    """With ``merging`` or ``doubling`` taken always, or never."""
+    """The change in which ``merging`` or ``doubling`` is always taken, or never."""
 
     @contextlib.contextmanager
     def change(network: UNet) -> Iterator[UNet]:

@@ -65,7 +65,7 @@ class Coarsest:
             self._maps = [made]
 
     def take(self) -> NDArray[np.float64]:
-        """Of the scan since the last call."""
+        """The features of the scan seen since the last call."""
         found = torch.cat(self._sums).double().mean(0).numpy()
         self._sums = []
         return found
@@ -106,7 +106,7 @@ def scans(run: Path) -> tuple[list[SeenScan], list[SeenScan]]:
 def distances(
     kind: str, labelled: Sequence[SeenScan], test: Sequence[SeenScan]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Of each labelled and of each test scan to the nearest labelled scan of another patient."""
+    """Distances of each labelled and of each test scan to the nearest labelled scan of another patient."""
     everyone = np.array([scan.features for scan in (*labelled, *test)])
     if kind == "cosine":
         everyone /= np.linalg.norm(everyone, axis=1, keepdims=True)

@@ -10,10 +10,11 @@ ROOT = Path("/sys/fs/cgroup")
 
 
 def folders(controller: str) -> list[Path]:
-    """Of this process's group and of all above it, any of which may be limited: Slurm and systemd limit one far below the root.
+    """The folders of this process's group and of all above it, any of which may be limited: Slurm and systemd limit one
+    far below the root.
 
-    Within a container the path may be the host's, and not be there: the root, which is always among them, is the container's own
-    group then. Folders that do not exist are among them too.
+    Within a container the path may be the host's and not exist there: then the root, which is always among them, is the
+    container's own group. Folders that do not exist are listed too.
 
     Args:
         controller: such as ``memory`` or ``cpu``.

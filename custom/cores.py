@@ -25,7 +25,7 @@ class Share:
     threads: int | None
 
     def environment(self) -> dict[str, str]:
-        """For the process, beside what it inherits."""
+        """Variables of the process's environment, in addition to what it inherits."""
         return {} if self.threads is None else {"OMP_NUM_THREADS": str(self.threads), "OMP_WAIT_POLICY": "passive"}
 
     def hold(self, pid: int) -> None:
@@ -53,11 +53,11 @@ def count() -> int:
 
 
 def shares(processes: int) -> list[Share]:
-    """The cores of this process dealt out to so many: of neighbours, each to one of them, as evenly as it goes.
+    """The cores of this process dealt out to that many: neighbouring ones to the same process, as evenly as possible.
 
     One process gets them all, as it has them. Each of several computes with as many threads as there are cores for each, and
-    no more than OMP_NUM_THREADS says. Nobody is held where the system knows no holding, where there are fewer cores than
-    processes, or where a container may use only a part of the time of many cores.
+    no more than OMP_NUM_THREADS says. None is held to its cores where the system cannot do that, where there are fewer
+    cores than processes, or where a container may use only a part of the time of many cores.
 
     Raises:
         ValueError: not at least one process.

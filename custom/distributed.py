@@ -44,8 +44,9 @@ def start() -> None:
 
     A group that torchrun restarts gets the store of the one before, with the addresses of processes that are gone:
     whoever reads one of them waits for ever (torch 2.13). Each attempt therefore has a part of the store to itself. With
-    TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1, which several machines need (docs/scale.md), each attempt has a store to itself, and
-    none has to be told apart: machines do not count alike, one that was started again begins with 0.
+    TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1, which several machines need (docs/scale.md), each attempt has a store to
+    itself, and attempts need not be told apart; their numbers could not do it, as a machine that was started again
+    begins with 0.
     """
     if active():
         return

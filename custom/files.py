@@ -38,8 +38,8 @@ def under(root: str | Path, path: str | Path) -> Path:
 
 
 def located(file: Path) -> Path:
-    """Where a file lies, links followed: what belongs to it lies around it there. Not into the store of git-annex, where
-    nothing else is, and not to where nothing is."""
+    """Where a file lies, with links followed, as what belongs to it lies around it there; except into the store of
+    git-annex, where nothing else is, and to where nothing is."""
     real = file.resolve()
     followed = real.is_file() and not {".git", "annex"} <= set(real.parts)
     return real if followed else file.parent.resolve() / file.name

@@ -17,8 +17,8 @@ MEMINFO = Path("/proc/meminfo")
 
 
 def physical_memory() -> float:
-    """What this process may have, bytes: of the machine, or less where a container or a batch job is limited; infinite where
-    it is not told."""
+    """Bytes that this process may have: the machine's, or fewer where a container or a batch job is limited; infinite
+    where that is not known."""
     try:
         machine: float = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
@@ -27,7 +27,7 @@ def physical_memory() -> float:
 
 
 def free_memory() -> float:
-    """What this process may still take, bytes; where it is not told, all of :func:`physical_memory`."""
+    """Bytes that this process may still take; where that is not known, all of :func:`physical_memory`."""
     found = re.search(r"^MemAvailable:\s*(\d+) kB", _text(MEMINFO), re.MULTILINE)
     machine = int(found[1]) * 1024 if found else math.inf
     left = [_number(limit) - _used(used, files) for limit, used, files in _groups()]
@@ -39,13 +39,13 @@ def _groups() -> list[tuple[Path, Path, str]]:
 
 
 def _used(file: Path, files: str) -> float:
-    """Without the files that are kept in memory, which give way."""
+    """Bytes in use, without the files that are kept in memory, which give way."""
     kept = re.search(rf"^{files} (\d+)$", _text(file.with_name("memory.stat")), re.MULTILINE)
     return _number(file, 0.0) - (int(kept[1]) if kept else 0)
 
 
 def _number(file: Path, otherwise: float = math.inf) -> float:
-    """Also where there is none: no such file, or ``max``."""
+    """The number in a file, or ``otherwise`` where there is none: no such file, or ``max``."""
     try:
         return float(_text(file).strip().replace("max", "inf"))
     except ValueError:

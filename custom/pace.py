@@ -75,7 +75,7 @@ def shown(
 
 
 def say(text: str) -> None:
-    """To the log; to stderr, as a bar would go, where nobody has set up a log: a command that prints."""
+    """Write a line to the log; where none is set up, as in a command that prints, to stderr, where a bar would go."""
     if logger.hasHandlers():
         logger.info("%s", text)
     else:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 FETCH_ANNEX = "fetch it with `datalad get` (or `git annex get`)"
 HERE = "put the file itself there"
-ANNEX = re.compile(rb"""[^\n\0{"',]{0,4096}?/annex/objects/""")  # a list that names such paths is no pointer
+ANNEX = re.compile(rb"""[^\n\0{"',]{0,4096}?/annex/objects/""")  # a list that names such paths is not a pointer
 # What a file begins with that holds no content of its own, and what it is, with the remedy.
 BEGINNINGS = (
     (
@@ -51,13 +51,13 @@ def placeholder(path: str | Path) -> str:
 
 
 def evicted(name: str) -> str:
-    """The file for which iCloud keeps a hidden stand-in of this name; empty where it is none."""
+    """The file for which iCloud keeps a hidden stand-in of this name; empty where it is not one."""
     found = ICLOUD.fullmatch(name)
     return found[1] if found else ""
 
 
 def _nowhere(path: Path) -> str:
-    """Of the first link in a path, the path itself included, that cannot be followed."""
+    """What to say of the first link in a path, the path itself included, that cannot be followed."""
     link = next((p for p in [*reversed(path.parents), path] if os.path.islink(p) and not os.path.exists(p)), None)
     if link is None:
         return ""

@@ -136,7 +136,7 @@ def _named(name: str) -> tuple[str, str]:
         task = name.removesuffix(f"_{method}")
         if task != name and task in TASKS:
             return task, method
-    raise CardError(f"{name!r} is no TASK_METHOD: tasks are {list(TASKS)}, methods are {list(METHODS)}")
+    raise CardError(f"{name!r} is not a TASK_METHOD: tasks are {list(TASKS)}, methods are {list(METHODS)}")
 
 
 def settings_of(run: Path, method: str) -> dict[str, Any]:
@@ -156,7 +156,7 @@ def bare_weights(path: Path) -> Path:
     """A file of weights that is a bare state dict."""
     state = torch.load(existing(path, "Let the run end"), map_location="cpu", weights_only=True)
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise CardError(f"{path} is no bare state dict")
+        raise CardError(f"{path} is not a bare state dict")
     return path
 
 

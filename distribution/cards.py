@@ -179,9 +179,9 @@ def _faults(content: Mapping[str, Any], folder: Path) -> Iterator[str]:
             yield "weights: there is no model.pt"
         for file, digest in weights.items():
             if not re.fullmatch(r"\w+\.pt", str(file)):
-                yield f"weights: {file!r} is no name of a file of weights"
+                yield f"weights: {file!r} is not the name of a file of weights"
             if not re.fullmatch(r"[0-9a-f]{64}", str(digest)):
-                yield f"weights: {file}: {digest!r} is no SHA-256"
+                yield f"weights: {file}: {digest!r} is not a SHA-256"
 
 
 def _of_type(content: Mapping[str, Any], keys: Mapping[str, Any], where: str) -> Iterator[str]:

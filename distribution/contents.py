@@ -58,7 +58,7 @@ def check_weights(path: Path, name: str) -> None:
     """
     import torch
 
-    refusal = f"{name}: no plain state dict: {{}}. Nothing of it was run, nothing was installed."
+    refusal = f"{name}: not a plain state dict: {{}}. Nothing of it was run, nothing was installed."
     try:
         with zipfile.ZipFile(path) as file:
             packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in file.infolist())

@@ -7,8 +7,8 @@
 The archive is fetched into a file ``.part``, goes on where it broke off, and is compared with its published SHA-256
 before it is opened. It is then judged as a whole (:mod:`.archive`), unpacked aside, its weights read with
 ``weights_only=True`` (:mod:`.contents`), and renamed at the end (:mod:`.install`). A refused archive leaves nothing.
-The same version again does nothing; a newer one replaces the whole folder but ``data`` and ``eval``; an older one comes
-only when ``--version`` asks for it.
+The same version again does nothing; a newer one replaces the whole folder except ``data`` and ``eval``; an older one
+comes only when ``--version`` asks for it.
 
 What the hash proves: that from ``SHA256SUMS`` beside the archive proves that the archive came over whole, and is the one
 that its publisher listed. Who can change the one file on the server can change the other too, so it does not prove who
@@ -61,7 +61,7 @@ def download(name: str, source: str, folder: Path, version: Version | None = Non
             other fault of the server, the archive or the disk. An earlier bundle is untouched then.
     """
     if not re.fullmatch(r"\w+", name, re.ASCII):
-        raise SourceError(f"{name!r} is no name of a bundle: letters, digits and '_'.")
+        raise SourceError(f"{name!r} is not the name of a bundle: letters, digits and '_'.")
     with RunFolder(folder, option="to"):
         place = Place(folder, name)
         place.repair()
@@ -160,7 +160,7 @@ def _version(text: str) -> Version:
     try:
         return Version(text)
     except InvalidVersion:
-        raise argparse.ArgumentTypeError(f"{text} is no version such as 0.1.0") from None
+        raise argparse.ArgumentTypeError(f"{text} is not a version such as 0.1.0") from None
 
 
 if __name__ == "__main__":

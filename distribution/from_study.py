@@ -60,7 +60,7 @@ def card_of(folder: Path, task: str, data: str, licence: str, **given: str) -> C
         given: ``version``, ``source``, ``attribution``, ``intended_use``, ``not_tested_on``; empty is not given.
 
     Raises:
-        StudyError: ``folder`` is no study.
+        StudyError: ``folder`` is not a study.
         CardError: its page was not written yet, or its folds were trained anew since; a task that is no word.
     """
     if not re.fullmatch(r"[A-Za-z]\w*", task):
@@ -145,7 +145,7 @@ def _trained(run: Path) -> dict[str, Any]:
 
 def _folds(folder: Path, method: str, final: Mapping[str, Any]) -> int:
     """How many networks judged for the figures: runs of folds with the settings of the bundle, whose patients are together those
-    of the pooled table. Folds of an earlier division may lie behind them.
+    of the pooled table. Folds of an earlier division may lie there still.
 
     Raises:
         CardError: they are not.
@@ -175,7 +175,7 @@ def _folds(folder: Path, method: str, final: Mapping[str, Any]) -> int:
 
 
 def _judged(folds: int, planned: Settings) -> str:
-    """How the figures came about, in words that go on behind the number of scans."""
+    """How the figures came about, in words that follow the number of scans."""
     if folds == 1:
         how = "held out: judged by a network of the same settings that had not seen them"
     else:
@@ -193,7 +193,7 @@ def _split(folds: int, seed: int) -> str:
 
 
 def _commit() -> str:
-    """Of the code that is passed on; :data:`UNKNOWN` where there is no git, or no clone."""
+    """The commit of the code that is passed on; :data:`UNKNOWN` where there is no git, or no clone."""
     try:
         return runs.git("rev-parse", "HEAD")
     except (OSError, subprocess.CalledProcessError):

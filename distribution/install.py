@@ -69,7 +69,7 @@ class Place:
             return version_of(self.bundle)
         except UserError as error:
             raise InstallError(
-                f"{self.bundle} is there but is no bundle ({error}) Move it away, or choose another folder with --to."
+                f"{self.bundle} is there but is not a bundle ({error}) Move it away, or choose another folder with --to."
             ) from error
 
     def install(self, sha256: str, url: str) -> None:
@@ -142,7 +142,7 @@ def _numbered(path: Path) -> Iterator[Path]:
 
 
 def _files(bundle: Path) -> list[Path]:
-    """All files but the record, the user's folders and what Python leaves."""
+    """All files except the record, the user's folders and what Python leaves."""
     paths = sorted(p for p in bundle.rglob("*") if p.is_symlink() or not p.is_dir())
     return [
         path

@@ -166,8 +166,8 @@ def _of_study(card: Card) -> bool:
 
 
 def judged_otherwise(card: Card) -> tuple[str, str]:
-    """How and of whom a study's figures are, which are no test of the weights that are passed on; two empty texts where they are
-    one."""
+    """How a study's figures were obtained, and on whom, which is not a test of the weights that are passed on; two
+    empty texts where it is one."""
     if not _of_study(card):
         return "", ""
     held_out = str(card.figures["test"]["judged"]).startswith("held out")

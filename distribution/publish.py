@@ -72,7 +72,7 @@ def page(card: Card, dist: Path, pages: Path) -> Path:
         raise DownloadError(f"{zipped}: sha256 is {found}, {SUMS} has {known}. Build again: nothing was written.")
     folder = pages / card.name
     if folder.exists() and not (folder / SUMS).exists():
-        raise PublishError(f"{folder} is no page of a bundle: it would be replaced. Move it away.")
+        raise PublishError(f"{folder} is not a page of a bundle: it would be replaced. Move it away.")
     pages.mkdir(parents=True, exist_ok=True)
     new = pages / f".{card.name}.new"
     shutil.rmtree(new, ignore_errors=True)

@@ -84,7 +84,7 @@ def read_text(url: str) -> str | None:
 def fetch(url: str, part: Path, sha256: str) -> None:
     """Make ``part`` the whole file at ``url``.
 
-    What is in ``part`` already is taken as its beginning: the transfer goes on behind it (``Range``, ``If-Range`` with
+    What is in ``part`` already is taken as its beginning: the transfer goes on after it (``Range``, ``If-Range`` with
     the entity tag of this call's earlier answer), from the start where the server cannot. A joined file that does not
     have the hash is fetched once more from the start, because an earlier call may have seen another file.
 
@@ -139,7 +139,7 @@ class _Transfer:
         try:
             answer = _open(self.url, headers)
         except HTTPError as error:
-            if error.code == 416 and start:  # nothing behind what we have: it cannot be a part of this file
+            if error.code == 416 and start:  # nothing after what we have: it cannot be a part of this file
                 self._forget("is shorter than what came before")
             raise
         with answer:

@@ -134,7 +134,7 @@ class Server:
         raise TimeoutError(self.log())
 
     def training_has_ended(self, seconds: float = 60) -> dict[str, Any]:
-        """``train_stats`` once no process trains any more: a killed one takes a moment."""
+        """``train_stats`` once no process is training: a killed one takes a moment."""
         for _ in self.while_it_runs(seconds):
             if (stats := self.stats())["last"]["status"] != "RUNNING":
                 return stats

@@ -62,7 +62,7 @@ def sha256(path: Path) -> str:
 
 
 def tree(folder: Path) -> dict[str, bytes | None]:
-    """Every file of a folder with its bytes, every folder with None; the lock is no content."""
+    """Every file of a folder with its bytes, every folder with None; the lock does not count."""
     return {
         str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
         for path in sorted(folder.rglob("*"))

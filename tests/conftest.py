@@ -22,7 +22,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 BUNDLES = sorted(path.parent.parent for path in ROOT.glob("bundles/*/configs/train.yaml"))
 DIFFERENT = ("mean_teacher", "contrastive_mutual", "coarse_refined")
-"""Of the bundles: the plain one, that with a network for each modality, and that with a cascade of networks."""
+"""Three of the bundles: the plain one, the one with a network for each modality, and the one with a cascade."""
 
 sys.path.insert(0, str(ROOT))
 sys.path.insert(0, str(ROOT / "tests"))
@@ -81,7 +81,7 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def enter_bundle(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As ``cd bundles/x && python -m ...`` does: the bundle's ``scripts`` are those that are imported."""
+    """Do what ``cd bundles/x && python -m ...`` does: the bundle's ``scripts`` are those that are imported."""
     for name in [m for m in sys.modules if m == "scripts" or m.startswith("scripts.")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.chdir(folder)
@@ -160,7 +160,7 @@ def finished(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Callab
 
 @contextlib.contextmanager
 def without_figures() -> Iterator[None]:
-    """As where matplotlib is missing: a run and an evaluation end without pictures and pages."""
+    """Behave as if matplotlib were missing: a run and an evaluation end without pictures and pages."""
 
     def missing(*_: Any, **__: Any) -> None:
         raise ImportError("no matplotlib")
@@ -236,7 +236,7 @@ FAULTS = {
     "5d": "label grid differs from image grid",
     "5e": "zero size, or a header that promises too much",
     "5f": "NaN voxels",
-    "5g": "label values that are no class",
+    "5g": "label values that no class has",
     "5h": "empty label",
     "5i": "DICOM whose frames differ",
     "5j": "two answers in one NIfTI header",
@@ -273,7 +273,7 @@ FAULTS = {
     "40": "a result that does not fit in memory on the scan's own grid",
     "41": "a header that says nothing of its orientation",
     "42": "values that are rounded, or read otherwise than they are stored",
-    "43": "modalities of one scan that are on one grid but for their headers",
+    "43": "modalities of one scan that are on one grid except by their headers",
     "44": "preprocessed scans on disk that are damaged, gone or of other files",
     "45": "kill -9 in an inference, then the same command",
     "46": "a scan whose logits do not fit in the memory that is allowed",

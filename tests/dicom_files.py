@@ -19,7 +19,7 @@ Elements = Mapping[str, Any]  # "0020|0032 DS": value; a list of such is a seque
 def dicom(
     path: Path, pixels: np.ndarray, elements: Elements, kind: str = CT, number: int = 0, syntax: str = EXPLICIT
 ) -> Path:
-    """Of ``(columns, rows)`` or ``(columns, rows, frames)`` whole numbers; an element that is None is left out."""
+    """Write ``(columns, rows)`` or ``(columns, rows, frames)`` whole numbers; an element that is None is left out."""
     frames = {"0028|0008 IS": pixels.shape[2]} if pixels.ndim == 3 else {}
     own = {
         "0008|0016 UI": kind, "0008|0018 UI": f"1.2.3.4.{number}", "0008|0060 CS": "CT", "0020|000D UI": "1.2.3",

@@ -24,7 +24,7 @@ def words(page: str) -> str:
 
 @pytest.fixture
 def few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without what takes long of a page of a study: a picture a scan, and the page of both."""
+    """Leave out what takes long in a study's page: a picture a scan, and the page of both."""
     monkeypatch.setattr(handed_over.preview, "write", lambda *_: None)
     monkeypatch.setattr(handed_over.preview, "write_sheet", lambda *_: None)
     monkeypatch.setattr(handed_over, "_address", lambda _: "")

@@ -20,7 +20,7 @@ LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def affine_ras(spacing: Sequence[float] = SPACING, direction: np.ndarray = OBLIQUE) -> np.ndarray:
-    """Of an image with ITK's ``direction`` and ``spacing``, whose first voxel is at ``ORIGIN`` (LPS)."""
+    """The affine of an image with ITK's ``direction`` and ``spacing``, whose first voxel is at ``ORIGIN`` (LPS)."""
     affine = np.eye(4)
     affine[:3, :3], affine[:3, 3] = direction * np.asarray(spacing), ORIGIN
     return LPS_TO_RAS @ affine
@@ -47,7 +47,7 @@ def write_nifti(path: Path, voxels: np.ndarray, affine: np.ndarray | None = None
 
 
 def itk_image(voxels: np.ndarray, spacing: Sequence[float] = SPACING) -> Any:
-    """Of ``(X, Y, Z)`` voxels, oblique."""
+    """An oblique image of ``(X, Y, Z)`` voxels."""
     from custom.cohort.formats.itk_image import quiet_itk
 
     itk = quiet_itk()

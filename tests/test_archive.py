@@ -58,7 +58,7 @@ def entry(name: str, *, mode: int = 0, flags: int = 0, system: int = 3) -> zipfi
 
 
 def good_with(*more: tuple[zipfile.ZipInfo | str, bytes]):
-    """An archive that would be accepted, but for these entries."""
+    """An archive that would be accepted without these entries."""
 
     def make(path: Path) -> None:
         pack(path, files("0.2.0"))
@@ -305,7 +305,7 @@ def test_a_malicious_pickle_is_refused_and_not_run(attack, tmp_path, name, form)
     evil = {"weight": torch.zeros(1), "x": Payload(marker)}
     data = pickle.dumps(evil) if form == "bare" else saved(evil, _use_new_zipfile_serialization=form == "zip")
     text = attack(lambda path: pack(path, {**files("0.2.0"), name: data}))
-    assert f"{name}: no plain state dict: " in text
+    assert f"{name}: not a plain state dict: " in text
     assert "Nothing of it was run, nothing was installed." in text
     assert not marker.exists()
 
@@ -337,7 +337,7 @@ def test_weights_that_are_compressed_inside_are_refused(tmp_path):
 def test_truncated_weights_are_refused(attack):
     data = weights()
     text = attack(lambda path: pack(path, {**files("0.2.0"), "models/model.pt": data[: len(data) // 2]}))
-    assert "models/model.pt: no plain state dict: not a file of torch.save" in text
+    assert "models/model.pt: not a plain state dict: not a file of torch.save" in text
 
 
 @pytest.mark.fault("9", "archive of another version under this name")

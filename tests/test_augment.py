@@ -151,7 +151,7 @@ def test_a_quarter_turn_between_unlike_parities_is_interpolated_half_way():
 
 @pytest.mark.parametrize("degrees", [30, -75, 140])
 def test_a_ramp_turns_with_the_angle(degrees):
-    """Of image(x, y) = x a turn sees x cos - y sin, at anisotropic patches too: linear, so interpolation is exact."""
+    """A turn of image(x, y) = x shows x cos - y sin, in anisotropic patches too: linear, so interpolation is exact."""
     patch = (8, 21)
     augmentation = Augmentation([Turn(degrees)])
     field = augmentation.field(patch)
@@ -259,7 +259,7 @@ def test_noise_has_the_standard_deviation_drawn():
 
 @pytest.mark.parametrize("dims", [2, 3])
 def test_blur_is_a_gaussian_and_keeps_the_mean(dims):
-    """Of a single voxel: neighbours in the ratio exp(-1 / (2 sigma^2)); a constant stays constant up to the edge."""
+    """A blurred voxel has neighbours in the ratio exp(-1 / (2 sigma^2)); a constant stays constant up to the edge."""
     image = torch.zeros(1, 1, *[15] * dims)
     centre = (0, 0, *[7] * dims)
     image[centre] = 1
@@ -352,7 +352,7 @@ def test_an_empty_batch_stays_empty():
         (lambda: Rotate(axes=(1, 1)), "two axes of a plane"),
         (lambda: Scale(1.2, 0.8), "must be ordered and above 0, got low 1.2 and high 0.8"),
         (lambda: Gamma(0, 1), "above 0"),
-        (lambda: Augmentation(["flip"]), "'flip' is no part of an augmentation"),  # type: ignore[list-item]
+        (lambda: Augmentation(["flip"]), "'flip' is not a part of an augmentation"),  # type: ignore[list-item]
         (lambda: Augmentation([], strong=[Flip()]), "Flip in strong: both views share the geometry"),  # type: ignore[list-item]
         (
             lambda: Augmentation([Scale(0.5, 1)])(torch.rand(1, 1, 9, 9), None, (9, 9), generator()),

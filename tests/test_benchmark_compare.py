@@ -143,7 +143,10 @@ def test_the_end_of_the_budget_keeps_what_was_used_and_continue_resumes(bench, m
     for go_on in ([], ["--continue"], []):
         assert bench("--bundles", "supervised", *go_on) == 1
     assert calls == [("training", False), ("training", True), ("training", False)]
-    assert "screen_phantom_2d_supervised_seed0: the budget ended in it, --continue goes on" in capsys.readouterr().err
+    assert (
+        "screen_phantom_2d_supervised_seed0: the budget ran out during it, --continue goes on"
+        in capsys.readouterr().err
+    )
     assert not list((bench.folder / "rows").glob("*"))
 
 
@@ -215,7 +218,7 @@ def test_a_variant_may_be_longer_and_as_published():
 
 
 def test_a_published_form_trains_with_its_overlay(tmp_path, monkeypatch):
-    """Before the task's file: the grid and the length are the task's."""
+    """The overlay comes before the task's file: the grid and the length are the task's."""
     asked = []
     monkeypatch.setattr(runs, "_command", lambda bundle, run_id, files, *_: asked.append(files) or 1)
     monkeypatch.setattr(runs, "row", lambda job, folder: {})
@@ -266,7 +269,7 @@ def test_a_budget_is_a_time(text, expected):
 def test_a_budget_that_is_no_time_is_refused(capsys):
     with pytest.raises(SystemExit):
         command.main(["--budget", "long"])
-    assert "'long' is no time: write 90s, 150m or 2h" in capsys.readouterr().err
+    assert "'long' is not a time: write 90s, 150m or 2h" in capsys.readouterr().err
 
 
 def test_a_failed_command_shows_the_end_of_its_log(tmp_path, monkeypatch):
@@ -443,12 +446,12 @@ def test_on_a_gpu_one_run_at_once(monkeypatch):
 def test_what_is_no_number_of_runs_is_refused(text, capsys):
     with pytest.raises(SystemExit):
         command.main([f"--jobs={text}"])
-    assert f"'{text}' is no number of runs: write 1 or more" in capsys.readouterr().err
+    assert f"'{text}' is not a number of runs: write 1 or more" in capsys.readouterr().err
 
 
 @pytest.mark.slow
 def test_real_runs_side_by_side_have_the_results_of_one_after_the_other(tmp_path, phantoms, monkeypatch):
-    """With as many threads: of another number sums are rounded otherwise."""
+    """The number of threads is the same: with another one sums are rounded differently."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     (tmp_path / "sizes.yaml").write_text(f"sizes:\n  screen:\n    phantom_2d: {{{TINY}}}\n")
     found = []

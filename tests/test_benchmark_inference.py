@@ -14,7 +14,7 @@ from custom.networks import UNet
 
 @pytest.fixture
 def prepared(tmp_path, monkeypatch):
-    """Of the 2D phantom, with a planner that is only looked at; and the words that it was called with."""
+    """What is prepared for the 2D phantom, with a planner that is not run; and the words that it was called with."""
     called = []
     monkeypatch.setattr(nnunet.nnunet, "command", lambda words, log, around: called.append((list(words), around)))
     return nnunet.prepare("2d", "mean_teacher", Path("/venv/bin/python"), tmp_path / "made", 1), called

@@ -103,7 +103,7 @@ def test_nnunet_gets_the_voxels_that_our_preprocessing_sees_and_consecutive_labe
 
 
 def test_sizes_of_voxels_that_contradict_an_affine_are_kept(scans, tmp_path):
-    """As in copies of ACDC whose affines say 1 mm."""
+    """Copies of ACDC exist whose affines say 1 mm."""
     found = scans("2d")
     for entry in found.parts["labelled"]:
         for key in ("image", "label"):
@@ -246,7 +246,7 @@ def test_a_bundle_is_timed_once_and_trained_for_what_fits(scans, tmp_path, monke
 
 
 class Trainer:
-    """As much of nnU-Net's trainer as is called: a step takes 2 s, a start 10 s."""
+    """Those parts of nnU-Net's trainer that are called: a step takes 2 s, a start 10 s."""
 
     def __init__(self, plans, configuration, fold, dataset_json, device):
         self.output_folder, self.num_iterations_per_epoch, self.current_epoch, self.rates = plans["folder"], 250, 0, []
@@ -438,7 +438,7 @@ def test_every_task_says_what_a_comparison_needs():
 
 
 def test_a_comparison_is_run_scored_and_kept(scans, tmp_path, monkeypatch, capsys):
-    """With methods that answer with the labels themselves."""
+    """The methods answer with the labels themselves."""
     found = scans("2d")
     predicted, asked = perfect(found, tmp_path / "perfect"), []
     method = {"training_seconds": 60.0, "inference_seconds": 3.0, "steps": 20}

@@ -68,7 +68,7 @@ def test_only_seeds_that_both_have_are_paired():
 def test_a_case_whose_label_lacks_the_structure_is_left_out():
     ours, base = cases([math.nan, 0.6]), cases([math.nan, 0.5])
     assert change({0: ours}, {0: base}).mean.mean == pytest.approx(0.1)
-    with pytest.raises(ValueError, match="dice_mean is in one of the two tables alone for c0"):
+    with pytest.raises(ValueError, match="dice_mean is in only one of the two tables for c0"):
         change({0: cases([0.0, 0.6])}, {0: base})
 
 
@@ -204,7 +204,7 @@ def test_hard_cases_are_the_quarter_with_the_least_contrast_of_the_baseline():
 @pytest.mark.parametrize("text", ["{", "[]", '{"seed": 0, "cases": {}}', '{"seed": "x", "cases": {}}'])
 def test_a_file_that_is_no_row_is_named(text, tmp_path):
     (tmp_path / "x.json").write_text(text)
-    with pytest.raises(ValueError, match=r"x\.json is no row of a finished run"):
+    with pytest.raises(ValueError, match=r"x\.json is not a row of a finished run"):
         read_rows(tmp_path)
 
 

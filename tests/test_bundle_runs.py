@@ -82,7 +82,7 @@ def copy_images(phantom: Path, folder: Path, count: int) -> Path:
     return folder
 
 
-# Every pair but one: two networks, each for one modality, need two channels (that is refused: test_contrastive_mutual.py).
+# Every pair except one: two networks, each for one modality, need two channels (refused: test_contrastive_mutual.py).
 FORMS = [(bundle, task) for bundle in BUNDLES for task in TASKS if task.stem.startswith("phantom")
          and (bundle.name != "contrastive_mutual" or task.stem == "phantom_two_channels")]  # fmt: skip
 # Not slow: every form once, and a network of its own in another dimension.
@@ -114,7 +114,7 @@ def test_every_form_of_the_phantom_trains_and_infers(bundle, task, run_bundle, p
 
 
 def test_lists_in_memory_train_without_validation(run_bundle, phantoms, tmp_path):
-    """As MONAI Label calls: scans by path, no validation, weights by a handler, its own number of epochs."""
+    """What MONAI Label does: scans by path, no validation, weights by a handler, its own number of epochs."""
     parts = json.loads((phantoms / "phantom_2d/list.json").read_text(encoding="utf-8"))
     data = [{k: str(phantoms / "phantom_2d" / e[k]) for k in ("image", "label")} for e in parts["labelled"]]
     pool = [{"image": str(phantoms / "phantom_2d" / e["image"])} for e in parts["unlabelled"]]
@@ -180,7 +180,7 @@ def test_lists_in_memory_are_judged(run_bundle, phantoms):
 @pytest.mark.slow  # test_release does so with what comes out of a zip
 @each_bundle("mean_teacher")
 def test_a_copy_with_real_files_works_alone(bundle, tmp_path, phantoms):
-    """As a released zip: no link, no repository round it; through the command line as a user would."""
+    """The copy is like a released zip: no link, no repository round it; run by the command line, as a user would."""
     alone = tmp_path / "alone"
     shutil.copytree(bundle, alone, ignore=shutil.ignore_patterns("data", "eval", "__pycache__"))
     assert not (alone / "scripts").is_symlink()

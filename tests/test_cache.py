@@ -210,7 +210,7 @@ def test_scans_that_have_changed_do_not_take_the_place_of_what_a_run_began_with(
     bank.load()
     shutil.rmtree(tmp_path / "cache")
     shutil.copy(cases[1]["image"], cases[0]["image"])
-    with pytest.raises(CacheError, match=r"\.scan: the scan that it held is another since this run has begun"):
+    with pytest.raises(CacheError, match=r"\.scan: the scan that it held has changed since this run began"):
         bank.crops(torch.tensor([0]), torch.tensor([[3, 3, 3]]), (4, 4, 4))
 
 

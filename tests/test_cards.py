@@ -60,8 +60,8 @@ def test_weights_of_a_bundle_lie_in_the_repository(tmp_path):
         ({"name": "other"}, "name 'other' is not that of its folder, 'phantom_2d_supervised'"),
         ({"version": "0.1"}, "version '0.1': expected three numbers as in 0.1.0"),
         ({"weights": {"student.pt": ZEROS}}, "weights: there is no model.pt"),
-        ({"weights": {"model.pt": "3f"}}, "weights: model.pt: '3f' is no SHA-256"),
-        ({"weights": {"model.pt": ZEROS, "../x.pt": ZEROS}}, "weights: '../x.pt' is no name of a file of weights"),
+        ({"weights": {"model.pt": "3f"}}, "weights: model.pt: '3f' is not a SHA-256"),
+        ({"weights": {"model.pt": ZEROS, "../x.pt": ZEROS}}, "weights: '../x.pt' is not the name of a file of weights"),
         ({"recommended": 1}, "recommended: expected bool, found 1"),
         ({"intended_use": " "}, "intended_use is empty"),
         ({"training": {"commit": "main"}}, "training: commit 'main': expected 40 hexadecimal digits"),
@@ -196,7 +196,7 @@ def test_a_finished_run_becomes_a_card(finished, tmp_path):
 
 
 def test_a_run_that_is_not_finished_and_a_name_that_names_nothing(tmp_path):
-    with pytest.raises(CardError, match="'liver_supervised' is no TASK_METHOD: tasks are"):
+    with pytest.raises(CardError, match="'liver_supervised' is not a TASK_METHOD: tasks are"):
         adopt(tmp_path, "liver_supervised", tmp_path)
     with pytest.raises(CardError, match=r"train\.yaml does not exist\. Name the output_dir of a run"):
         adopt(tmp_path, "phantom_2d_supervised", tmp_path)

@@ -22,7 +22,7 @@ TASK = {"channels": ["image"], "classes": ["background", "tumour"], "dimensions"
 
 
 def facts(content: str, values: Sequence[tuple[float, int]] | None = None, **other: object) -> Facts:
-    """Of a good volume of 8 x 8 x 4 voxels of 1 x 1 x 2 mm, whose voxels are told apart by ``content``."""
+    """Facts of a good volume of 8 x 8 x 4 voxels of 1 x 1 x 2 mm, told from others by ``content``."""
     spacing = (1.0, 1.0, 2.0)
     good = Facts(
         sha256=content, voxels=content, shape=(8, 8, 4), channels=1, spacing_mm=spacing, affine=rows(np.diag([*spacing, 1])),
@@ -222,7 +222,7 @@ def test_values_that_no_picture_holds_are_refused_where_images_are_pictures(tmp_
     assert (
         lines
         == [
-            f"label_values {span(values)}: PNG, as which labels of pictures are written, holds whole numbers from 0 to 65535. "
+            f"label_values {span(values)}: PNG, in which labels of pictures are written, holds whole numbers from 0 to 65535. "
             "Give the classes such values; or save pictures and labels as NIfTI"
         ]
         * refused
@@ -347,7 +347,9 @@ def test_slices_lie_across_the_thick_axis(tmp_path, orientation, affine, spacing
 
 @pytest.mark.parametrize("names", [["tumour", "tumour"], ["mean", "tumour"]])
 def test_names_of_classes_under_which_results_would_be_told_twice_are_refused(names):
-    with pytest.raises(CohortError, match=r"expected different names, none of them 'mean', as which results are told"):
+    with pytest.raises(
+        CohortError, match=r"expected different names, none of them 'mean', under which results are reported"
+    ):
         Check(**{**TASK, "classes": ["background", *names]}, label_values=[0, 1, 2])
 
 

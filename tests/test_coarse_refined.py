@@ -130,7 +130,7 @@ def test_what_is_sampled_follows_from_seed_and_step(term):
 
 
 def test_both_ranked_terms_are_what_they_are_alone():
-    """In evaluation mode BatchNorm has no part in it."""
+    """The mode is evaluation, so that BatchNorm has no part in it."""
     made, (labelled, unlabelled) = method(), batches()
     together = made(labelled, unlabelled, progress())
     for term in ("intra", "inter"):

@@ -113,7 +113,7 @@ def test_a_case_named_as_an_expression_stays_a_string(tmp_path, monkeypatch):
 
 @pytest.mark.fault("12", "a case named as an expression")
 def test_a_case_named_as_an_expression_stays_a_string_in_a_bundle(tmp_path, monkeypatch, bundle_cwd):
-    """Through MONAI's parser, which evaluates such strings where they stand in a config."""
+    """MONAI's parser evaluates such strings where they stand in a config."""
     from monai.bundle import ConfigParser
 
     bundle_cwd(ROOT / "bundles/supervised")
@@ -126,7 +126,7 @@ def test_a_case_named_as_an_expression_stays_a_string_in_a_bundle(tmp_path, monk
     assert not (tmp_path / "ran").exists()
 
 
-# what is no data list
+# what is not a data list
 
 
 def test_a_list_that_does_not_exist_says_which_and_what_to_give(tmp_path):
@@ -141,7 +141,7 @@ def test_a_list_that_does_not_exist_says_which_and_what_to_give(tmp_path):
 @pytest.mark.parametrize("content", [b'{"labelled": [', b"", b"\xef\xbb\xbf{"])
 def test_broken_json_is_named(tmp_path, content):
     (tmp_path / "list.json").write_bytes(content)
-    with pytest.raises(CohortError, match=rf"data_list {tmp_path}/list.json is no JSON: ."):
+    with pytest.raises(CohortError, match=rf"data_list {tmp_path}/list.json is not JSON: ."):
         read(tmp_path / "list.json")
 
 
@@ -149,7 +149,7 @@ def test_broken_json_is_named(tmp_path, content):
 @pytest.mark.parametrize("content", ['{"labelled": [], "labelled": []}', '{"test": [{"image": "a", "image": "b"}]}'])
 def test_a_key_that_stands_twice_is_refused_for_one_would_be_lost(tmp_path, content):
     (tmp_path / "list.json").write_text(content)
-    with pytest.raises(CohortError, match=r"list\.json is no JSON: the key '(labelled|image)' stands there twice"):
+    with pytest.raises(CohortError, match=r"list\.json is not JSON: the key '(labelled|image)' is there twice"):
         read(tmp_path / "list.json")
 
 
@@ -246,7 +246,7 @@ def test_a_patient_may_be_labelled_and_unlabelled_but_not_a_scan(tmp_path):
 
 
 def test_lists_in_memory_without_patients_are_judged_too(tmp_path):
-    """As MONAI Label gives them; patients that nobody named are not one patient."""
+    """MONAI Label gives such lists; patients that nobody named are not one patient."""
     label = scan(tmp_path, "a")["label"]
     a, b = ({"image": str(tmp_path / scan(tmp_path, name)["image"]), "label": str(tmp_path / label)} for name in "ab")
     assert judge_list({"labelled": [a], "validation": [b]}) == []
@@ -333,7 +333,7 @@ def test_what_is_no_image_in_a_folder_is_named_texts_beside_images_are_not(tmp_p
     (tmp_path / "study").mkdir()
     assert [stem(entry["image"]) for entry in images(tmp_path)] == ["a"]
     assert caplog.messages == [
-        f"Not read in {tmp_path}, no image and no folder of a DICOM series: b.tif, c.nii.gz.part, study"
+        f"Not read in {tmp_path}, neither an image nor the folder of a DICOM series: b.tif, c.nii.gz.part, study"
     ]
 
 
@@ -369,8 +369,8 @@ def test_the_voxels_that_a_mhd_names_are_a_part_of_it(tmp_path, caplog):
         (tmp_path / f"{name}.mhd").write_text(f"ObjectType = Image\nElementDataFile = {voxels}\n")
     fill(tmp_path, "c.raw", "sub.zraw", "other.raw")
     assert [Path(entry["image"]).name for entry in images(tmp_path)] == ["c.mhd", "d.mhd", "e.mhd"]
-    assert caplog.messages == [f"Not read in {tmp_path}, no image and no folder of a DICOM series: other.raw"]
-    assert not_read([tmp_path]) == ["not read, no image and no folder of a DICOM series: other.raw"]
+    assert caplog.messages == [f"Not read in {tmp_path}, neither an image nor the folder of a DICOM series: other.raw"]
+    assert not_read([tmp_path]) == ["not read, neither an image nor the folder of a DICOM series: other.raw"]
 
 
 def test_references_put_the_label_aside_and_the_channels_in_order():

@@ -123,7 +123,7 @@ def test_cases_without_a_number_in_both_are_left_out_and_named():
 
 def test_a_dice_in_one_table_alone_is_refused():
     with pytest.raises(
-        ValueError, match=r"^dice_mean is in one of the two tables alone for c1, c2: they were not scored"
+        ValueError, match=r"^dice_mean is in only one of the two tables for c1, c2: they were not scored"
     ):
         paired_difference(rows([0.6, math.nan, 0.0]), rows([0.5, 0.0, math.nan]))
 
@@ -132,7 +132,7 @@ def test_other_labels_are_refused_and_named():
     """A label that was corrected between two evaluations gave a verdict: a network was better than itself."""
     old, new = ([{**row, "label_sha256": f"{kind}{i // 2}"} for i, row in enumerate(rows([0.5] * 4))] for kind in "ab")
     text = (
-        r"^the labels are others in one of the two tables for c2, c3: they were not scored against the same labels. "
+        r"^the labels differ between the two tables for c2, c3: they were not scored against the same labels. "
         r"Evaluate both again, on the same list$"
     )
     with pytest.raises(ValueError, match=text):
@@ -252,8 +252,8 @@ def test_table_refuses_a_class_that_a_model_lacks():
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("case,patient\n", "is no table of cases: it lacks the columns dice_mean, missed, false_alarms"),
-        ("", "is no table of cases: it lacks the columns case, patient, dice_mean, missed, false_alarms"),
+        ("case,patient\n", "is not a table of cases: it lacks the columns dice_mean, missed, false_alarms"),
+        ("", "is not a table of cases: it lacks the columns case, patient, dice_mean, missed, false_alarms"),
         ("case,patient,dice_mean,dice_A,missed,false_alarms\n", "it lacks the columns missed_A, false_alarms_A"),
         ("case,patient,dice_mean,missed,false_alarms\n", "holds no case"),
         ("case,patient,dice_mean,missed,false_alarms\na,p,good,0,0\n", "line 2: dice_mean is 'good', not a number"),

@@ -104,7 +104,7 @@ def test_a_term_that_is_not_wanted_is_not_computed():
 
 
 def test_re_learning_is_its_formula():
-    """Without dropout, noise or passes there is one pseudo-label: the strong network's own probabilities."""
+    """The only pseudo-label without dropout, noise or passes is the strong network's own probabilities."""
     method, (labelled, unlabelled) = make(strong="t1ce", alpha=(0.1, 0.3), passes=3, noise=0.0), pair()
     for dropout in [m for m in method.teacher.modules() if isinstance(m, nn.Dropout)]:
         dropout.p = 0.0

@@ -228,7 +228,7 @@ def test_half_precision_forward_passes_give_terms_in_single():
 
 @pytest.mark.parametrize(("begins", "chosen", "seen"), [(0.63, 10, 12), (0.315, 5, 6)])
 def test_choice_and_teacher_follow_the_window_of_the_second_stage(begins, chosen, seen):
-    """As published, epochs 8 and 10 of a stage of 51: at 0.1 and 0.12 of a run whose stage 2 begins at 0.63."""
+    """Epochs 8 and 10 of a stage of 51, as published, are 0.1 and 0.12 of a run whose stage 2 begins at 0.63."""
     made, strong, pool = make(), [], []
     for step in range(20):
         made.after_validation(dict(zip(made.channels, (0.5, 0.6), strict=True)), staged(step, begins=begins))

@@ -45,7 +45,7 @@ def test_both_verdicts_are_of_mean_teacher() -> None:
 
 
 def test_the_cause_is_named_by_what_the_runs_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As ``python -m custom.report`` decides it, and of the two networks that serve."""
+    """The demo decides it as ``python -m custom.report`` does, for the two networks that serve."""
     asked: list[tuple[Path, Path]] = []
     monkeypatch.setattr(same_settings, "only_unlabelled_differs", lambda *tables: not asked.append(tables))
     monkeypatch.setattr(demo, "train_and_evaluate", lambda name, out, dataset_dir: out)

@@ -23,7 +23,7 @@ from custom.cohort.reader import ScanReader
 VOXELS = numbered(5, 4, 3)
 ORIGIN, PIXELS, STEP = np.array([10.0, -20.0, 30.0]), (0.5, 0.75), 2.5  # mm
 STRAIGHT = np.eye(3)
-MIXED = ": several scans are mixed in it, no volume; keep one of them, or convert it to NIfTI."
+MIXED = ": several scans are mixed in it, not one volume; keep one of them, or convert it to NIfTI."
 
 
 def loaded(path: Path) -> MetaTensor:
@@ -39,7 +39,7 @@ def both(path: Path) -> tuple[Facts, MetaTensor]:
 
 
 def refused(path: Path) -> str:
-    """In the same words by the check and by training."""
+    """The fault's text, which is the same in the check and in training."""
     text = fault(path)
     with pytest.raises(ScanFault) as error:
         loaded(path)
@@ -134,7 +134,7 @@ def test_a_gap_between_frames(tmp_path):
 @pytest.mark.fault("5i", "frames at one place")
 def test_frames_of_one_place(tmp_path):
     text = refused(enhanced(tmp_path / "p01.dcm", at=(1, 1, 1)))
-    assert text == "p01.dcm has slices that lie at one place: a film, or slices without a position; no volume."
+    assert text == "p01.dcm has slices that lie at one place: a film, or slices without a position; not a volume."
 
 
 @pytest.mark.fault("5i", "frames of different rescaling")
@@ -305,7 +305,7 @@ def test_pixels_of_1_mm_that_a_header_gives_are_no_warning(tmp_path):
 
 @pytest.mark.parametrize("compressed", [False, True])
 def test_an_icon_with_pixels_of_its_own_does_not_end_the_header(tmp_path, monkeypatch, compressed):
-    """In items of undefined length, as many scanners write them."""
+    """Items have an undefined length, as many scanners write them."""
     encode = dicom_files._element
 
     def encoded(key: str, value: Any, explicit: bool) -> bytes:

@@ -122,7 +122,7 @@ def test_buffers_are_averaged_and_counters_left_alone(ranks):
 
 
 def test_ranks_draw_different_batches(ranks):
-    """After one more forward pass the BatchNorm statistics of the ranks are apart again."""
+    """The BatchNorm statistics of the ranks differ again after one more forward pass."""
     (first, second), _ = ranks
     assert first["apart"]
     assert not torch.equal(first["statistics"], second["statistics"])

@@ -44,7 +44,7 @@ def test_each_source_has_one_folder_of_archives(source, folder, monkeypatch):
 
 @pytest.mark.parametrize("name", ["dist", "a b", "a#b", "a%41b", "ä"])
 def test_a_folder_of_this_machine_is_named_by_its_path(tmp_path, monkeypatch, name):
-    """As a shell writes it: ``--from file://$PWD/dist`` too, whatever stands in the path."""
+    """The path may be as a shell writes it: ``--from file://$PWD/dist`` too, whatever it contains."""
     (tmp_path / name).mkdir()
     (tmp_path / name / "SHA256SUMS").write_text(f"{'0' * 64}  {NAME}_v1.0.zip\n")
     monkeypatch.chdir(tmp_path)
@@ -91,7 +91,7 @@ def test_what_is_not_there_is_named_with_what_is(dist, to):
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "", "a b", "ä"])
 def test_a_name_cannot_lead_elsewhere(name, dist, to):
-    with pytest.raises(UserError, match="is no name of a bundle"):
+    with pytest.raises(UserError, match="is not the name of a bundle"):
         download(name, dist.as_uri(), to)
     assert not to.exists()
 

@@ -74,7 +74,7 @@ def test_every_report_of_ours_is_one(module, names):
 )
 @pytest.mark.fault("36", "a command outside of the virtual environment, of every package")
 def test_a_python_without_monai_says_so_in_one_sentence(module):
-    """As where the virtual environment is not active: ``-S`` hides what is installed."""
+    """``-S`` hides what is installed, as if the virtual environment were not active."""
     ended = subprocess.run([sys.executable, "-S", "-m", module], cwd=ROOT, capture_output=True, text=True, env={})
     assert ended.returncode == 1
     (line,) = ended.stderr.strip().splitlines()

@@ -10,7 +10,7 @@ from custom.files import write_atomically
 
 
 def test_two_threads_may_write_one_file(tmp_path, monkeypatch):
-    """As two containers do that share a folder: their processes and threads have the same numbers."""
+    """Two containers that share a folder do so: their processes and threads have the same numbers."""
     monkeypatch.setattr(threading, "get_native_id", lambda: 1)
     monkeypatch.setattr(os, "getpid", lambda: 1)
     both = threading.Barrier(2, timeout=30)

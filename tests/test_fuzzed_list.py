@@ -56,7 +56,7 @@ def folder() -> Any:
 
 
 def outcome(act: Any) -> str:
-    """ "fine", or the type of the report; anything but a report propagates."""
+    """ "fine", or the type of the report; anything except a report propagates."""
     try:
         act()
     except UserError as error:

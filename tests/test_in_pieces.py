@@ -40,7 +40,7 @@ TURN = Orientationd(
 
 @pytest.fixture(autouse=True)
 def _small_pieces(monkeypatch):
-    """Of a few planes each, none of which divides the volume."""
+    """Pieces of a few planes each, in numbers that do not divide the volume."""
     monkeypatch.setattr(in_pieces, "TILE", 4 * 31 * 27 + 1)
     monkeypatch.setattr(streamed, "AT_ONCE", 5 * 23 * 31)
     monkeypatch.setattr(scaling, "AT_ONCE", 1000)

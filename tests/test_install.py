@@ -159,7 +159,7 @@ def test_what_is_no_bundle_is_not_replaced(dist, to, what, tmp_path):
 @pytest.mark.fault("11", "killed at each step of a replacement")
 @pytest.mark.parametrize("step", range(10))
 def test_a_kill_while_replacing_loses_nothing(dist, to, step):
-    """Before each change of the folder in turn the process ends; the next call makes it whole."""
+    """The process ends before each change of the folder in turn; the next call makes it whole."""
     download(NAME, dist.as_uri(), to)
     (to / NAME / "data").mkdir()
     (to / NAME / "data/mine").write_text("mine")

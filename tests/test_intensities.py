@@ -112,7 +112,7 @@ def test_a_usual_scan_scaled_by_percentiles_is_not_named():
     )
 
 
-@pytest.mark.fault("32", "greys turned round, and a value far outside around a scan, squeezed by percentiles")
+@pytest.mark.fault("32", "greys inverted, and a value far outside around a scan, squeezed by percentiles")
 def test_a_scan_whose_greys_are_turned_round_or_squeezed_to_one_end_is_nonsense():
     def scan(seed: int) -> torch.Tensor:  # mostly dark, as of the head or the heart in MRI
         numbers = np.random.default_rng(seed)
@@ -127,7 +127,7 @@ def test_a_scan_whose_greys_are_turned_round_or_squeezed_to_one_end_is_nonsense(
     padded[torch.rand(padded.shape, generator=torch.Generator().manual_seed(0)) < 0.03] = -32768
     for odd in (padded, 400 - scan(4)):
         assert "image has a median of 0.9" in nonsense(of(scale(odd)), record)
-        assert f"turned round, or what surrounds it has a value far below or above all others. {LIKE}" in nonsense(
+        assert f"inverted, or what surrounds it has a value far below or above all others. {LIKE}" in nonsense(
             of(scale(odd)), record
         )
 

@@ -29,7 +29,7 @@ def short(bundle: Path) -> dict[str, Any]:
 
 
 def channels(bundle: Path) -> list[str]:
-    """As many as the bundle needs: two networks, each for one modality, need two."""
+    """The channels that the bundle needs: two networks, each for one modality, need two."""
     own = yaml.safe_load((bundle / "configs/train.yaml").read_text())["channels"]
     return own if len(own) == 2 else ["image"]
 

@@ -58,7 +58,7 @@ def test_rows_on_a_line_in_closed_form(rows, labels, expected):
 
 
 def test_the_closer_negative_weighs_more():
-    """From 0 the negatives lie at 0.2 and at -1: 1 and 0.2 inside the boundary, weights e^10 and e^2."""
+    """The negatives of 0 lie at 0.2 and at -1: 1 and 0.2 inside the boundary, weights e^10 and e^2."""
     embeddings, labels = torch.tensor([[0.0], [0.2], [-1.0]], dtype=torch.float64), torch.tensor([0, 1, 2])
     first = (math.exp(10) * 1.0 + math.exp(2) * 0.2) / (math.exp(10) + math.exp(2))
     second = 1.0  # from 0.2 the row at -1 is exactly at the boundary
@@ -84,7 +84,7 @@ def test_value_and_gradient_are_those_of_the_formula(settings, labels):
 
 
 def test_gradcheck_where_the_weights_are_alike():
-    """With T = 0 the weights do not change with the rows, so that differences see what the gradient sees."""
+    """T = 0, so that the weights do not change with the rows and differences see what the gradient sees."""
     embeddings, labels = gallery(8)
     assert torch.autograd.gradcheck(
         lambda e: RankedListLoss(temperature=0)(e, labels), embeddings.requires_grad_(), eps=1e-7
@@ -154,8 +154,8 @@ def test_no_temperature_overflows():
 
 
 def test_active_pairs_are_counted():
-    """On a line at 0, 0.5, 1.5 with labels 0, 0, 1 and an empty row: of the pairs of one label (0, 0.5) none is outside
-    0.8; of those of two labels (0, 1.5), (0.5, 1.5) one is inside 1.2. At 0, 0.9 the pair of one label is outside."""
+    """Rows at 0, 0.5, 1.5 with labels 0, 0, 1, and an empty one: the pair of one label (0, 0.5) is not outside 0.8; of
+    those of two labels, (0, 1.5) and (0.5, 1.5), one is inside 1.2. At 0, 0.9 the pair of one label is outside."""
     labels = torch.tensor([0, 0, 1, -1])
     shares = RankedListLoss().active(torch.tensor([[0.0], [0.5], [1.5], [0.1]]), labels)
     assert [s.item() for s in shares] == [0.0, 0.5]

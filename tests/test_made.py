@@ -180,7 +180,7 @@ def test_what_is_not_ours_is_never_touched(folder, whose):
     with pytest.raises(UserError) as error:
         folder.begin()
     assert str(error.value) == (
-        f"{folder.out} holds 1 file in the place of predictions that no inference wrote there so (p2_pred.nii.gz): drawn, "
+        f"{folder.out} holds 1 file in the place of predictions that no inference wrote there like this (p2_pred.nii.gz): drawn, "
         "changed since, or of an earlier version. They are not overwritten: move them away, or give another --output_dir."
     )
     assert {path: path.stat().st_mtime_ns for path in folder.out.iterdir() if path.name != ".lock"} == {

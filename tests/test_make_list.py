@@ -247,7 +247,7 @@ def test_attributes_of_patients_stand_at_their_scans(tmp_path, name, text, expec
         ("a.json", '{"split": {"train": ["p0"]}}', r'has no attribute: expected {"diagnosis": {"p01": "DCM", \.\.\.}}'),
         ("a.json", '{"group": {}}', "a.json has no attribute"),
         ("a.json", "[]", "expected an object, found list"),
-        ("a.json", "{", "is no JSON: "),
+        ("a.json", "{", "is not JSON: "),
     ],
 )  # fmt: skip
 def test_a_file_without_attributes_is_refused(tmp_path, name, text, fault):

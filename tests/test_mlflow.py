@@ -113,7 +113,9 @@ def test_a_space_in_the_path_does_not_part_the_database_from_its_files(written):
 
 @pytest.mark.parametrize("uri", ["/runs/mlflow.db", "mlruns", "file:///runs/mlruns"])
 def test_what_is_no_address_is_refused_before_training(tmp_path, uri):
-    with pytest.raises(TrackingError, match=r"is no address: expected sqlite:////absolute/path\.db, or a server http"):
+    with pytest.raises(
+        TrackingError, match=r"is not an address: expected sqlite:////absolute/path\.db, or a server http"
+    ):
         tracker(uri, tmp_path)
 
 

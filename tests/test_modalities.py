@@ -229,7 +229,7 @@ def describe(bundle: Path, files: dict[str, str]) -> None:
 
 
 def infer(model: Path, modalities: Sequence[str]) -> tuple[list[float], list[tuple[int, float]]]:
-    """Of each case, of intensity 0.5: the map of "bright"; and what was loaded into the network, a pair each time."""
+    """The map of "bright" in each case, of intensity 0.5; and what was loaded into the network, a pair each time."""
     data = [{"image": f"/data/p{i}.nii.gz", "modality": name} for i, name in enumerate(modalities)]
     shared, maps, loaded = network(0), [], []
     shared.register_load_state_dict_post_hook(
@@ -431,4 +431,6 @@ def test_a_folder_between_the_scans_of_a_modality_is_named(tmp_path, caplog):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     images_alone(tmp_path, NAMES)
-    assert caplog.messages == [f"Not read in {tmp_path / 'flair'}, no image and no folder of a DICOM series: p2"]
+    assert caplog.messages == [
+        f"Not read in {tmp_path / 'flair'}, neither an image nor the folder of a DICOM series: p2"
+    ]

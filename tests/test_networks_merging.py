@@ -16,7 +16,7 @@ LAYOUT = {2: torch.channels_last, 3: torch.channels_last_3d}
 
 
 def maps(axes: int, dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
-    """Of 3 and 5 channels: neither half is half."""
+    """Maps of 3 and 5 channels: neither is half of the whole."""
     draw = torch.Generator().manual_seed(0)
     shapes = [(2, channels, *(6, 5, 4)[:axes]) for channels in (3, 5)]
     found = [torch.randn(shape, dtype=dtype, generator=draw).to(memory_format=LAYOUT[axes]) for shape in shapes]

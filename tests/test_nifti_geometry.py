@@ -97,7 +97,7 @@ REMEDY = "Copy the header of p2.nii.gz to it, the voxels as they are: resampling
 
 @pytest.mark.fault("5j", "a label that another tool wrote by the other transform")
 def test_a_label_written_by_the_other_transform_keeps_its_voxels(cohort):
-    """As ITK does, which writes the qform's place where sform and qform differ."""
+    """ITK does so: it writes the qform's place where sform and qform differ."""
     two(cohort.folder / "images/p2.nii.gz", np.eye(4), SHIFTED, noise("p2"))
     cohort.write("labels/p2.nii.gz", lump(), SHIFTED)
     assert cohort.faults() == [
@@ -144,7 +144,7 @@ def test_image_and_label_with_the_same_two_transforms_are_no_fault(cohort):
 
 
 def rounded(path: Path, length: float, kind: Any = nib.Nifti1Image, **header: Any) -> Path:
-    """By its qform alone, a half turn about (3, 4, 0)."""
+    """A file placed by its qform alone, a half turn about (3, 4, 0)."""
     image = kind(VOXELS, None)
     image.header["pixdim"][:4] = (1, 0.75, 1.25, 4)
     for field, value in {"qform_code": 1, "quatern_b": 0.6 * length, "quatern_c": 0.8 * length, **header}.items():

@@ -65,7 +65,7 @@ def balanced(network: nn.Module, image: Tensor) -> nn.Module:
 
 
 def plain_ua_mt(**settings) -> nn.Module:
-    """Without noise and dropout, so that all passes are one; the teacher has other weights than the student."""
+    """UA-MT without noise and dropout, so that all passes are one; the teacher's weights differ from the student's."""
     method = tiny.of("ua_mt").method(noise=0.0, passes=3, **settings).eval()
     for module in method.modules():
         if isinstance(module, nn.Dropout):

@@ -197,7 +197,7 @@ def test_a_page_is_replaced_but_nothing_else_is(card, dist, page, tmp_path):
     other = tmp_path / "other" / NAME
     other.mkdir(parents=True)
     (other / "mine").write_text("mine")
-    with pytest.raises(UserError, match="is no page of a bundle: it would be replaced"):
+    with pytest.raises(UserError, match="is not a page of a bundle: it would be replaced"):
         publish.page(card, dist, other.parent)
     assert found(other.parent) == {f"{NAME}/mine": b"mine"}
 

@@ -10,7 +10,7 @@ from annotate.ranking import disagreement, features, low_confidence, score, spre
 
 
 def logits(probabilities):
-    """Of voxels, a row of class probabilities each: ``(K, V)``."""
+    """Logits ``(K, V)`` of voxels, a row of class probabilities each."""
     return torch.tensor(probabilities, dtype=torch.float64).log().T
 
 

@@ -27,7 +27,7 @@ VOXELS = numbered(5, 4, 3)
 
 
 def load(image: Any) -> Any:
-    """As the configs do, by dotted path."""
+    """Load as the configs do, by dotted path."""
     transform = LoadImaged(keys="image", reader="custom.cohort.reader.ScanReader", ensure_channel_first=True)
     paths = [str(path) for path in image] if isinstance(image, list) else str(image)
     return transform({"image": paths})["image"]
@@ -63,7 +63,7 @@ def test_a_picture_of_two_axes_in_a_nifti(tmp_path):
 
 
 def transposed() -> np.ndarray:
-    """Of voxels whose first axis runs to the back, 0.7 mm each, and whose second to the right, from the left end of 5."""
+    """The affine of voxels whose first axis runs to the back, 0.7 mm each, and whose second runs to the right, 5 long."""
     affine = np.diag([0.5, -0.7, 1, 1])[:, [1, 0, 2, 3]]
     affine[0, 3] = -4 * 0.5
     return affine

@@ -353,7 +353,7 @@ def test_a_changed_line_of_the_reading_code_is_other_code(tmp_path, monkeypatch,
 
 
 def test_all_that_reading_imports_of_ours_is_in_its_digest():
-    """By the syntax trees: whoever adds a module to a reader must name it."""
+    """The syntax trees say what is imported: whoever adds a module to a reader must name it."""
     room = Path(record_module.__file__).parent
     named = {file.resolve() for pattern in record_module.READING for file in room.glob(pattern)}
     for file in named:

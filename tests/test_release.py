@@ -327,7 +327,7 @@ def test_scripts_of_another_bundle_are_forgotten_whatever_separates_folders(monk
 
 @plain
 def test_training_and_evaluation_work_as_unpacked(made, method, run_bundle):
-    """With no override except where the data lie. What was trained keeps no JSON twin that would grow stale."""
+    """Nothing is overridden except where the data lie. What was trained keeps no JSON twin that would go stale."""
     out = run_bundle(made.bundle(method))
     assert (out / "last_0002.pt").exists()
     run_bundle(made.bundle(method), "run", ["configs/train.yaml", "configs/evaluate.yaml"])
@@ -338,7 +338,7 @@ def test_training_and_evaluation_work_as_unpacked(made, method, run_bundle):
 
 
 def test_the_commands_work_in_the_unpacked_folder(made, phantoms, tmp_path):
-    """As a user types it, with no repository on the path."""
+    """Run as a user types them, with no repository on the path."""
     bundle = tmp_path / "phantom_2d_mean_teacher"
     shutil.copytree(made.bundle("mean_teacher"), bundle)
     images = copy_images(phantoms / "phantom_2d", tmp_path / "images", 1)

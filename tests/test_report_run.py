@@ -225,13 +225,13 @@ def test_of_a_single_class_the_mean_is_not_repeated(tmp_path):
             r"summary\.json is not there: no finished evaluation. Evaluate first",
         ),
         (lambda f: (f / "summary.json").write_text("{}"), r"summary\.json names no network"),
-        (lambda f: (f / "summary.json").write_text("[]"), r"summary\.json is no summary of an evaluation"),
+        (lambda f: (f / "summary.json").write_text("[]"), r"summary\.json is not a summary of an evaluation"),
         (lambda f: (f / "model.json").write_text("{"), r"model\.json cannot be read"),
         (
             lambda f: (f / "model.json").write_text("{}"),
-            r"model\.json is no summary of an evaluation: it lacks classes",
+            r"model\.json is not a summary of an evaluation: it lacks classes",
         ),
-        (lambda f: (f / "model.csv").write_text("case\n"), r"model\.csv is no table of cases"),
+        (lambda f: (f / "model.csv").write_text("case\n"), r"model\.csv is not a table of cases"),
         (lambda f: (f / "model.csv").unlink(), r"No such file .*model\.csv"),
     ],
 )

@@ -268,7 +268,7 @@ def test_the_format_decides_and_not_how_it_was_asked_for(tmp_path):
 def test_a_foreign_file_is_named(tmp_path):
     torch.save({"weights": 1}, tmp_path / "last_0001.pt")
     with pytest.raises(
-        CheckpointError, match=r"last_0001\.pt is no checkpoint of this trainer: it has the entries \['weights'\]"
+        CheckpointError, match=r"last_0001\.pt is not a checkpoint of this trainer: it has the entries \['weights'\]"
     ):
         tiny.trainer("supervised", tmp_path, resume=True).run()
 

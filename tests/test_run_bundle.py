@@ -96,7 +96,7 @@ def test_one_change_is_one_place_and_every_comment_stays(change, old, new):
 
 
 def packed(text: str) -> str:
-    """With comments one space behind what they stand beside: their columns move with the length of a value."""
+    """The text with comments one space after what they stand beside: their columns move with a value's length."""
     return re.sub(r"(?<=\S) +#", " #", text)
 
 

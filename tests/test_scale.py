@@ -28,7 +28,7 @@ def test_every_bundle_is_in_the_table_once():
 
 @pytest.mark.parametrize(("name", "parameters", "gradients_mb", "sent_mb"), ROWS, ids=[row[0] for row in ROWS])
 def test_traffic_is_that_of_the_parameters_that_a_bundle_trains(bundle_cwd, name, parameters, gradients_mb, sent_mb):
-    """As DDP does: all that require a gradient, as float32."""
+    """DDP sends all that require a gradient, as float32."""
     bundle_cwd(ROOT / "bundles" / name)
     config = ConfigParser()
     config.read_config("configs/train.yaml")

@@ -1,4 +1,4 @@
-"""Intensities between two percentiles, by custom/cohort/scaling.py: MONAI's, but for a scan that is one value nearly all over."""
+"""Intensities between two percentiles (custom/cohort/scaling.py): MONAI's, except for a scan of nearly one value."""
 
 from __future__ import annotations
 

@@ -156,7 +156,7 @@ def test_lengths_are_in_mm_whatever_the_unit(tmp_path, unit, mm):
         )
 
 
-@pytest.mark.fault("39", "units that are no length, and of which there are two")
+@pytest.mark.fault("39", "units that are not lengths, and headers with two of them")
 @pytest.mark.parametrize(("units", "said"), [('"inch" "inch" "inch"', "inch"), ('"um" "um" "mm"', "um, mm")])
 def test_a_unit_that_is_not_known_is_refused_by_the_check_and_by_the_reader(tmp_path, units, said):
     file = nrrd(tmp_path / "a.nrrd", *DIRECTIONS, f"space units: {units}")
@@ -213,7 +213,7 @@ def test_dicom_that_leaves_its_orientation_or_its_greys_to_the_reader_is_a_warni
         "DICOM without orientation: a header has no ImageOrientationPatient; slices are read as axial, LPS",
     )
     assert warnings("c", **{"0028|0004 CS": "MONOCHROME1"}) == (
-        "MONOCHROME1: low values are bright; the greys are read turned round, bright is high",
+        "MONOCHROME1: low values are bright; the greys are read inverted, bright is high",
     )
 
 
@@ -254,7 +254,7 @@ def test_a_truncated_slice_is_named(tmp_path, cut):
     raw = file.read_bytes()
     file.write_bytes(raw[:cut] if cut < 0 else raw[: len(raw) * cut // 100])
     assert fault(tmp_path / "p01") == (
-        "p01 has DICOM files that are truncated or no images: 1.2.3.4_7.dcm. Copy them again, or move what holds no picture (a "
+        "p01 has DICOM files that are truncated or not images: 1.2.3.4_7.dcm. Copy them again, or move what holds no picture (a "
         "report, a presentation state) out of the folder."
     )
 
@@ -266,7 +266,7 @@ def test_a_report_among_slices_is_to_be_moved_out(tmp_path):
     report = {**dict.fromkeys(pixels), "0020|000E UI": "9.9.9"}
     dicom(folder / "report.dcm", VOXELS[:, :, 0], report, kind="1.2.840.10008.5.1.4.1.1.88.11")
     assert fault(folder) == (
-        "p01 has DICOM files that are truncated or no images: report.dcm. Copy them again, or move what holds no picture (a "
+        "p01 has DICOM files that are truncated or not images: report.dcm. Copy them again, or move what holds no picture (a "
         "report, a presentation state) out of the folder."
     )
 
@@ -316,7 +316,7 @@ def test_threads_that_come_first_to_itk_leave_the_working_folder_alone(tmp_path)
 
 
 def test_a_picture_with_bytes_behind_its_end_is_read_and_a_truncated_one_with_a_thumbnail_is_not(tmp_path):
-    """As telephones write them."""
+    """Telephones write such files."""
     pixels = np.random.default_rng(0).integers(0, 255, (64, 64), np.uint8)
     file = tmp_path / "a.jpg"
     Image.fromarray(pixels).save(file)

@@ -58,7 +58,7 @@ def test_an_empty_file_is_a_fault(tmp_path, name):
 
 @pytest.mark.parametrize("name", ["a.nii.gz", "a.png", "packed.nrrd", "packed.mha"])
 def test_a_flipped_bit_of_compressed_voxels_is_a_fault_or_changes_nothing(tmp_path, name):
-    """Of each byte one bit. The header of a gzip stream is not in its checksum, and holds no voxel."""
+    """One bit of each byte is flipped. The header of a gzip stream is not in its checksum, and holds no voxel."""
     small = np.random.default_rng(0).integers(0, 255, (5, 5, 5)).astype(np.uint8)
     file = tmp_path / name
     if name == "a.png":
@@ -249,7 +249,7 @@ CONTRADICTIONS: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize("name", CONTRADICTIONS)
 @pytest.mark.parametrize("voxels", [VOXELS, numbered(5, 4, 3, 2)], ids=["3D", "4D"])
 def test_affine_and_spacing_are_those_of_monais_reader(tmp_path, name, voxels):
-    """Of the volume: with an axis of channels MONAI's own rule reads another grid from the same header."""
+    """Those of the volume: with an axis of channels MONAI's own rule reads another grid from the same header."""
     fields, text = CONTRADICTIONS[name]
     file = write_nifti(tmp_path / "a.nii.gz", voxels, affine_ras(), **fields)
     volume = write_nifti(tmp_path / "volume.nii.gz", VOXELS, affine_ras(), **fields)

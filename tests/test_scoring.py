@@ -64,7 +64,7 @@ def write_cases(folder: Path) -> list[dict]:
 def evaluate(
     folder: Path, spacing_mm: tuple[float, ...] = (1.5, 1.2, 3.0), sharpness: float = 20.0, **more: float
 ) -> Path:
-    """As ``evaluate.yaml`` does it; returns the folder of the scores. ``more`` are other files of weights."""
+    """Evaluate as ``evaluate.yaml`` does; returns the folder of the scores. ``more`` are other files of weights."""
     prepare = Compose([LoadImaged("image"), EnsureChannelFirstd("image"), Orientationd("image", "RAS", labels=None),
                        Spacingd("image", spacing_mm, mode="bilinear")])  # fmt: skip
     own = ["reference", "picture"]
@@ -252,7 +252,7 @@ class Bright(nn.Module):
 
 
 def write_modalities(folder: Path, cases: dict[str, str]) -> list[dict]:
-    """Of each case the modalities named: "a" shows the label as 100, "b" half of it as 200, on 4."""
+    """Write the modalities named for each case: "a" shows the label as 100, "b" half of it as 200, on 4."""
     label = np.zeros((6, 6, 2), np.uint8)
     label[1:5, 1:5] = 1
     half = label.copy()
@@ -270,7 +270,7 @@ def write_modalities(folder: Path, cases: dict[str, str]) -> list[dict]:
 
 
 def evaluate_alone(folder: Path, cases: dict[str, str], networks: dict[str, nn.Module]) -> Path:
-    """As ``evaluate.yaml`` does it, with a network for each modality; returns the folder of the scores."""
+    """Evaluate as ``evaluate.yaml`` does, with a network for each modality; returns the folder of the scores."""
     (folder / "models").mkdir()
     for name, network in networks.items():
         torch.save(network.state_dict(), folder / f"models/{name}.pt")

@@ -77,7 +77,7 @@ def test_a_percentage_is_of_all_training_patients_rounded_down_but_one_at_least(
 
 
 def test_a_labelled_patient_s_scans_without_a_label_are_unlabelled(tmp_path):
-    """As in cine MRI, where two phases of many have one. Such a patient cannot evaluate: no scan would be left out."""
+    """Cine MRI has them: two phases of many have a label. Such a patient cannot evaluate: no scan would be left out."""
     folders = hospital(tmp_path, patients=3, unlabelled=0)
     (folders[1] / "p0_ES.nii").unlink()
     parts = made(*folders, tmp_path / "a.json", BY_PATIENT, validation=1, test=1)
@@ -114,7 +114,7 @@ def test_a_split_of_training_patients_gives_its_last_to_test_and_those_before_to
     [
         ({"patient": r"^(q\d)"}, r"--patient '\^\(q\\\\d\)' does not match, or .* p0_ED, .*, \.\.\. \(16 in all\)$"),
         ({"patient": "^p"}, "has no group in brackets that does: p0_ED"),
-        ({"patient": "(p"}, r"--patient '\(p' is no regular expression: missing \)"),
+        ({"patient": "(p"}, r"--patient '\(p' is not a regular expression: missing \)"),
         ({"labelled": 4, "validation": 1, "test": 1}, "asked for 4 labelled patients; 3 of 6 for training have a label"),
         ({"validation": 3, "test": 3}, "asked for 3 validation and 3 test patients; 5 of 8 patients have all labels"),
         ({"split": SPLIT, "labelled": 4}, "asked for 4 labelled patients; 3 of 4 for training have a label"),

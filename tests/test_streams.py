@@ -64,7 +64,7 @@ def test_images_in_2d_are_channels_last_on_a_cpu(tmp_path):
 
 
 def test_the_label_belongs_to_the_image(tmp_path):
-    """Without augmentation a patch counts the voxels of its place, and the label's place follows from the count."""
+    """A patch without augmentation counts the voxels of its place, and the label's place follows from the count."""
     bank = make_bank(tmp_path, cases=1)
     stream = Stream(bank, 4, (6, 6, 4), foreground=1.0)
     truth = bank[0]["label"].flatten()

@@ -99,7 +99,7 @@ def test_dice_is_pooled_over_the_labelled_half():
 
 
 def unlabelled_logit_gradient(made: TaskAffinity, term: str) -> torch.Tensor:
-    """Of one term with respect to the weights of the last convolution, which only the masks can reach."""
+    """The gradient of one term with respect to the weights of the last convolution, which only the masks can reach."""
     weights = dict.fromkeys(TaskAffinity.terms, 0.0) | {term: 1.0}
     terms = made(*pair(), progress(**weights))
     return torch.autograd.grad(terms[term], made.network.out.weight, allow_unused=True)[0]

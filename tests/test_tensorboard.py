@@ -155,7 +155,7 @@ def test_rows_behind_the_one_that_fails_wait_and_those_before_are_not_doubled(tm
 
 
 def on_a_full_disk(folder: Path, said: int) -> None:
-    """In a process of its own: a limit of the size of files stands for the disk."""
+    """Run in a process of its own, where a limit on the size of files stands for the disk."""
     sys.stderr = os.fdopen(said, "w")
     logging.basicConfig(format="%(levelname)s %(message)s", force=True)
     board = TensorBoard(Output(folder))

@@ -180,7 +180,7 @@ def test_validation_dice_in_closed_form():
     pred = torch.tensor([0, 1, 1, 2, 0])
     label = torch.tensor([0, 1, 0, 0, 3])
     scores = case_dice(pred, label, 5)
-    assert scores == pytest.approx([2 / 3, math.nan, 0.0, math.nan], nan_ok=True)  # class 2 is no class of the label
+    assert scores == pytest.approx([2 / 3, math.nan, 0.0, math.nan], nan_ok=True)  # the label lacks class 2
 
 
 # what a run says

@@ -100,7 +100,7 @@ def test_segments_get_the_tasks_values_and_files_keep_theirs(tmp_path, suffix):
         take_label(label, image, form, SEGMENTS)
 
 
-@pytest.mark.fault("19", "a segment with voxels whose name is no class")
+@pytest.mark.fault("19", "a segment with voxels whose name is not a class")
 @pytest.mark.parametrize("named", ["Segment_1", "clas 205", "background"])
 def test_a_segment_that_is_drawn_has_the_name_of_a_class(tmp_path, named):
     """Its number is its place in Slicer's list alone: by it, a segment of any other name would become some class."""
@@ -111,7 +111,7 @@ def test_a_segment_that_is_drawn_has_the_name_of_a_class(tmp_path, named):
         take_label(label, image, form, [{"name": named, "idx": 1}, {"name": "Class 600", "idx": 2}])
     hint = " (did you mean 'class 205'?)" if named == "clas 205" else ""
     assert str(caught.value) == (
-        f"label: found voxels of 1 segment whose name is no class: {named!r} (number 1){hint}; expected class 205, class "
+        f"label: found voxels of 1 segment whose name is not a class: {named!r} (number 1){hint}; expected class 205, class "
         "600. Rename each to the class that it shows, in this order, or remove it"
     )
     assert label.read_bytes() == before

@@ -31,7 +31,7 @@ def loaded(path: Path) -> MetaTensor:
 
 
 def predict(image: Path, out: Path, resample: Any = (1.0, 1.0, -1), suffix: str = ".nii.gz") -> Path:
-    """As inference.yaml does: load, resample, "network", back to the image's grid, write. Returns what was written."""
+    """Infer as inference.yaml does: load, resample, "network", back to the image's grid. Returns what was written."""
     load = LoadImaged(keys="image", reader=ScanReader, ensure_channel_first=True)
     before = Compose([load, Spacingd(keys="image", pixdim=resample, mode="bilinear")] if resample else [load])
     save = SaveImaged(keys="pred", output_dir=out, output_postfix="pred", output_ext=suffix, separate_folder=False,
@@ -223,7 +223,7 @@ def test_values_that_a_file_cannot_hold_are_refused(tmp_path):
             flat * 0,
             [-1, 0],
             ".png",
-            r"for a.png: label_values -1..0: PNG, as which .* holds whole numbers from 0 to 65535",
+            r"for a.png: label_values -1..0: PNG, in which .* holds whole numbers from 0 to 65535",
         ),
     ):
         with pytest.raises(RuntimeError, match=text):

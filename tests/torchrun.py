@@ -47,14 +47,14 @@ def children(parent: int) -> list[int]:
 
 
 def pid_of_rank(rank: int, parent: int) -> int:
-    """Of the process that torchrun (``parent``) started as that rank."""
+    """The id of the process that torchrun (``parent``) started as that rank."""
     return next(
         c for c in children(parent) if f"RANK={rank}".encode() in Path(f"/proc/{c}/environ").read_bytes().split(b"\0")
     )
 
 
 def lose(agent: subprocess.Popen) -> None:
-    """As a machine that loses its power: the agent and its processes, at once."""
+    """Kill the agent and its processes at once, like a machine that loses its power."""
     os.kill(agent.pid, signal.SIGSTOP)  # starts none meanwhile
     for pid in (*children(agent.pid), agent.pid):
         os.kill(pid, signal.SIGKILL)

@@ -54,7 +54,7 @@ def of_folders(images: Path, labels: Path, task: Path, pool: int, held_out: int)
     """Two folders with files of the same names, split by seed 0.
 
     Raises:
-        CohortError: there are fewer than ``pool + held_out`` images with a label; the task's labels are no class indices.
+        CohortError: fewer than ``pool + held_out`` images have a label; the task's labels are not class indices.
     """
     values = yaml.safe_load(task.read_text(encoding="utf-8"))["label_values"]
     if values != list(range(len(values))):

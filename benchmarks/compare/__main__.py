@@ -76,7 +76,7 @@ class Runs:
                 if not self._row(job).exists():
                     self._do(job, share)
         except Late:
-            return f"{job}: the budget ended in it, --continue goes on"
+            return f"{job}: the budget ran out during it, --continue goes on"
         except RunFolderError as error:
             return f"{job}: skipped. {error}"
         except (RuntimeError, OSError, ValueError, LookupError) as error:
@@ -103,7 +103,7 @@ class Runs:
 
 
 def runs_at_once(jobs: int) -> int:
-    """By the machine: one for each :data:`CORES_A_RUN` cores, on a GPU one, of ``jobs`` in all."""
+    """How many of ``jobs`` runs to do at once: one for each :data:`CORES_A_RUN` cores, on a GPU one."""
     most = max(1, min(cores.count() // CORES_A_RUN, jobs))
     if most > 1:
         import torch
@@ -116,7 +116,7 @@ def write(rows: Path, sizes: Mapping[str, Any], out: Path, docs: Path | None = N
     """Write ``compare.md``, ``compare.csv`` and ``compare.html`` into ``out``, and the block of ``docs``.
 
     Raises:
-        ValueError: a file of ``rows`` that is no row, or a page without the markers.
+        ValueError: a file of ``rows`` that is not a row, or a page without the markers.
     """
     found = families(read_rows(rows), sizes)
     texts = {
@@ -192,7 +192,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _count(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of runs: write 1 or more")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of runs: write 1 or more")
     return int(text)
 
 

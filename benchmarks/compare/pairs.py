@@ -2,7 +2,7 @@
 
     python -m benchmarks.compare.pairs acdc:3 mean_teacher low_confidence --seeds 0 1 2
 
-The difference of the second to the first in mean Dice of the final weights, points, with its 95 % interval over patients.
+The second minus the first in mean Dice of the final weights, points, with its 95 % interval over patients.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ROWS = Path(__file__).resolve().parents[1] / "results/compare"
 
 
 def difference(rows: Path, size: str, task: str, names: tuple[str, str], seeds: Sequence[int]) -> Difference:
-    """Of the second row to the first.
+    """The second row minus the first, paired by case and seed.
 
     Raises:
         UserError: a seed of one of them has no row.

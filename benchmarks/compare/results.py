@@ -42,7 +42,7 @@ class Entry:
     Args:
         name: a bundle, or a variant of one.
         rows: a row a seed, seeds ascending; none where nothing was run.
-        baseline: what it is compared with; None of the baseline itself.
+        baseline: what it is compared with; None for the baseline itself.
         changes: by the file of weights.
         hard: by metric, final weights: ``dice_mean`` on the quarter of the cases with the least contrast, and on all
             cases :data:`~custom.evaluation.case_report.BOUNDARY`.
@@ -123,7 +123,7 @@ def read_rows(folder: Path) -> list[RunRow]:
     """Read every row of a folder.
 
     Raises:
-        ValueError: a file that is no row, or one of a run that another file has; the text names it.
+        ValueError: a file that is not a row, or one of a run that another file has; the text names it.
     """
     rows, known = [], dict[tuple[str, ...], Path]()
     for path in sorted(Path(folder).glob("*.json")):
@@ -135,10 +135,10 @@ def read_rows(folder: Path) -> list[RunRow]:
             missing = {"size", "task", "labels", "name", "bundle", "networks", "overrides", "steps"} - row.keys()
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(
-                f"{path} is no row of a finished run: {error!r}. Delete it and run its job again"
+                f"{path} is not a row of a finished run: {error!r}. Delete it and run its job again"
             ) from error
         if missing:
-            raise ValueError(f"{path} is no row of a finished run: it lacks {', '.join(sorted(missing))}")
+            raise ValueError(f"{path} is not a row of a finished run: it lacks {', '.join(sorted(missing))}")
         run = (row["size"], row["task"], row["labels"], row["name"], str(row["seed"]))
         if known.setdefault(run, path) != path:
             raise ValueError(f"{path} and {known[run]} are rows of one run: {', '.join(run)}. Delete one of them")

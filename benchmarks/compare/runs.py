@@ -83,7 +83,7 @@ def read_sizes(path: Path = SIZES) -> dict[str, Any]:
     """Read ``sizes`` (name: ``{task: overrides}``) and ``variants`` (name: ``bundle`` and any other of :data:`VARIANT`).
 
     Raises:
-        ValueError: no such file, or a key that is none of these; the text names it.
+        ValueError: no such file, or a key that is not one of these; the text names it.
     """
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     found = content.get("sizes") if isinstance(content, dict) else None
@@ -167,7 +167,7 @@ def _keep_cost(folder: Path, peak_mb: int, earlier: Mapping[str, Any]) -> None:
 
 
 def row(job: Job, folder: Path) -> dict[str, Any]:
-    """What a finished run was and found, but for its machine; ``networks`` and ``cases`` by the names of the files of weights."""
+    """What a finished run was and found, except its machine; ``networks`` and ``cases`` by the file of weights."""
     cost = json.loads((folder / "cost.json").read_text())
     about = json.loads((folder / "bundle/run.json").read_text())
     test = folder / "evaluation/test"

@@ -19,7 +19,7 @@ from turns import answer, keep_stdout, wait
 
 
 def main(spec: dict[str, Any]) -> None:
-    """A turn segments the folder ``images``. The plan is nnU-Net's own, but for window and grid; no mirrored views."""
+    """A turn segments the folder ``images``. The plan is nnU-Net's own except window and grid; no mirrored views."""
     keep_stdout()
     torch.set_num_threads(spec["threads"])
     plans, dataset = (json.loads(Path(spec[name]).read_text()) for name in ("plans", "dataset"))

@@ -20,7 +20,7 @@ def prepare(form: str, bundle: str, python: Path, folder: Path, threads: int) ->
     """Plan for the phantom ``form`` by nnU-Net's planner, which looks at its labelled scans, and write the network.
 
     Returns:
-        What :mod:`.in_nnunet` takes, but for ``images`` and ``out``.
+        What :mod:`.in_nnunet` takes, except ``images`` and ``out``.
 
     Raises:
         PeersError: nnU-Net's planner failed.

@@ -122,7 +122,7 @@ def tell(text: str) -> None:
 
 
 def _overrides(size: str, task: str) -> dict[str, Any]:
-    """What a size of ``sizes.yaml`` changes in our bundles, but for their length; nothing without one.
+    """What a size of ``sizes.yaml`` changes in our bundles, except their length; nothing without one.
 
     Raises:
         PeersError: no such size, or none for this task.

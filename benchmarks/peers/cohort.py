@@ -189,7 +189,7 @@ def _save(path: Path, voxels: NDArray[Any], image: Any, task: Mapping[str, Any])
 
 
 def _turn(image: Any, task: Mapping[str, Any]) -> NDArray[Any] | None:
-    """From the order of the file's voxels to the task's; None for pictures, and where the task leaves it."""
+    """The turn from the order of the file's voxels to the task's; None for pictures, and where the task leaves it."""
     if image.ndim != 4 or not task.get("orientation"):
         return None
     return ornt_transform(io_orientation(np.asarray(image.affine)), axcodes2ornt(task["orientation"]))

@@ -55,8 +55,8 @@ def run(cohort: Cohort, python: Path, folder: Path, budget: float, threads: int,
     """Plan, preprocess and train in ``budget`` seconds, predict; what is done already is not done again.
 
     Returns:
-        ``training_seconds`` of all but the predictions, ``inference_seconds`` of all scans, and what :func:`in_nnunet.train`
-        says. The predictions are in ``folder/label_maps``, on the grids of the images' files.
+        ``training_seconds`` of all except the predictions, ``inference_seconds`` of all scans, and what
+        :func:`in_nnunet.train` says. The predictions are in ``folder/label_maps``, on the grids of the images' files.
 
     Raises:
         PeersError: one of nnU-Net's commands failed.

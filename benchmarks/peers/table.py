@@ -66,7 +66,7 @@ def write(rows: Path, out: Path) -> list[Path]:
     cases a method, nnU-Net first.
 
     Raises:
-        ValueError: a table that is none, or of other cases than nnU-Net's.
+        ValueError: a file that is not a table, or is of other cases than nnU-Net's.
     """
     found: list[Comparison] = []
     for path in sorted(rows.glob(f"*/{ABOUT}")):

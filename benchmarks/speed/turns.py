@@ -74,18 +74,18 @@ class Worker:
 
 
 def keep_stdout() -> None:
-    """In a worker, first of all: lines go to the caller, everything else that is printed to the log."""
+    """Called first of all in a worker: its lines go to the caller, everything else that is printed to the log."""
     _STDOUT.append(os.fdopen(os.dup(1), "w"))
     os.dup2(2, 1)
 
 
 def wait() -> None:
-    """In a worker: until it is its turn; the process ends with its caller."""
+    """Wait, in a worker, until it is its turn; the process ends with its caller."""
     if not sys.stdin.readline():
         os._exit(0)
 
 
 def answer(**values: Any) -> None:
-    """In a worker: the end of a turn. ``peak`` are the bytes that the process has held at most."""
+    """End a turn, in a worker. ``peak`` are the bytes that the process has held at most."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     print(json.dumps({"peak": peak, **values}), file=_STDOUT[0], flush=True)

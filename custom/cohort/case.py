@@ -18,7 +18,7 @@ from .words import plural, span, value_list, value_text
 TRAINING = ("labelled", "unlabelled")
 FORM = {2: "picture", 3: "volume"}
 LIKE_AN_IMAGE = 64  # different values of a label, and more than the task names: is it the image?
-THICK = 1.5  # times the distance of the slices: more along another axis is no accident of a nearly cubic voxel
+THICK = 1.5  # times the distance of the slices: more along another axis is not an accident of nearly cubic voxels
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,7 @@ class Task:
         )
 
     def _resampling(self, case: Case, images: Mapping[str | int, Facts]) -> str:
-        """Of a case's first image: the others share its grid."""
+        """What is wrong with resampling a case's first image, whose grid the others share; empty where nothing is."""
         found = next(iter(images.values()), None)
         if found is None or self.spacing_mm is None:
             return ""

@@ -112,8 +112,8 @@ class Check:
         workers: threads that read; by default one a core, at most four.
 
     Raises:
-        CohortError: not as many label values as classes, one twice, or one that is no whole number as files hold it;
-            names of classes under which results would be told twice; a channel that cannot be the name of a file.
+        CohortError: not as many label values as classes, one twice, or one that is not a whole number that files can
+            hold; names of classes under which results would be told twice; a channel that cannot be the name of a file.
     """
 
     def __init__(
@@ -143,8 +143,8 @@ class Check:
             )
         if len(set(classes)) != len(classes) or "mean" in classes[1:]:
             raise CohortError(
-                f"classes {list(classes)}: expected different names, none of them 'mean', as which results are told. To make "
-                "two label values one class, remap the labels"
+                f"classes {list(classes)}: expected different names, none of them 'mean', under which results are reported. "
+                "To make two label values one class, remap the labels"
             )
         if parted := [name for name in channels if not name or "/" in name or "\\" in name]:
             raise CohortError(
@@ -185,7 +185,7 @@ class Check:
         return {part: len(entries) for part, entries in parts.items()}
 
     def sizes(self, entries: Sequence[Mapping]) -> list[resampling.Size]:
-        """Of each scan that was called with before; nothing of one that was not."""
+        """The size of each scan that was judged before; others are left out."""
         sizes = []
         for case in self._cases("unlabelled", list(map(_entry, entries))):
             if known := [facts for file in case.files.values() if (facts := self.record.known(file))]:
@@ -256,7 +256,7 @@ class Check:
                     seen[known[file].voxels].append((case, file))
 
     def _compare(self, case: Case, file: str, others: Sequence[tuple[Case, str]], report: Report) -> None:
-        """Told once, of the first scan that it may not share its voxels with; else of the first in its own part."""
+        """Report a copy once: of the first scan it may not share its voxels with, else of the first in its own part."""
         clashes = [(*other, remedy) for other in others if (remedy := self._clash(case, file, *other))]
         within = [(*other, "") for other in others if other[0].part == case.part]
         for other, copy, remedy in (clashes or within)[:1]:
@@ -286,13 +286,13 @@ class Check:
                                     "found; `python -m custom.cohort check LIST` reads them")  # fmt: skip
 
     def _to_be_scored(self, unread: Sequence[Case], known: Mapping[str, Facts], report: Report) -> None:
-        """Test scans of an earlier check whose results will not fit in memory: told before the training, no fault of it."""
+        """Note, before the training, test scans of an earlier check whose results will not fit in memory."""
         for case in (case for case in unread if case.part == "test"):
             images = {channel: known[file] for channel, file in case.files.items() if file in known}
             if fault := self.task.result(case, images):
                 report.odd["results"].append((str(case), f"no evaluation can score it here: {fault}"))
 
-    # ---- what is no fault -------------------------------------------------------------------------------------------
+    # ---- what is not a fault -----------------------------------------------------------------------------------------
 
     def _oddities(self, report: Report) -> None:
         for case in report.cases:

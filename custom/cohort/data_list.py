@@ -30,7 +30,7 @@ def read(data_list: str | Path, dataset_dir: str | Path = "data", root: str | Pa
         root: the bundle's root.
 
     Raises:
-        CohortError: the file is missing or is no such list.
+        CohortError: the file is missing or is not such a list.
     """
     path = list_path(data_list, dataset_dir, root)
     if str(data_list).startswith("phantom:"):
@@ -46,8 +46,8 @@ def list_path(data_list: str | Path, dataset_dir: str | Path = "data", root: str
 
 
 def listed(data_list: str | Path, dataset_dir: str | Path = "data", root: str | Path = ".") -> dict[str, list[dict]]:
-    """All parts of a list, not judged; none where the list is not there (scans that arrive in memory have none), nor of
-    a phantom, whose scans are drawn, no two alike."""
+    """All parts of a list, not judged; empty where there is no list (as for scans that arrive in memory), and for a
+    phantom, whose scans are drawn, no two alike."""
     path = list_path(data_list, dataset_dir, root)
     return load(path) if path.is_file() and not str(data_list).startswith("phantom:") else {}
 
@@ -83,7 +83,7 @@ def _load(path: Path) -> dict[str, Any]:
     except CohortError as error:
         raise CohortError(f"data_list {error}") from error
     except (ValueError, RecursionError) as error:
-        raise CohortError(f"data_list {path} is no JSON: {error}") from error
+        raise CohortError(f"data_list {path} is not JSON: {error}") from error
     if not isinstance(parts, dict) or not all(isinstance(parts.get(part, []), list) for part in PARTS):
         raise CohortError(f"data_list {path}: expected an object with lists under {list(PARTS)}")
     unknown = [f"'{key}'{nearest(key, PARTS)}" for key in parts if key not in PARTS and isinstance(parts[key], list)]

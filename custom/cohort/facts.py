@@ -123,7 +123,7 @@ def _digest_and_range(
 
 
 def _slabs(channel: np.ndarray | StreamedVoxels) -> Iterator[np.ndarray]:
-    """Along the first axis; of what is streamed along the last one, as its file has the voxels, with the first axis last.
+    """Slabs along the first axis; of a streamed channel along the last one, in the file's order, the first axis last.
 
     The digest of an image that fits must stay what it was: by it a study knows the images that its trainings have seen.
     """

@@ -97,7 +97,7 @@ def _facts(parts: Mapping[str, Sequence[Mapping[str, Any]]], record: Record) -> 
 
 
 def _outliers(facts: Mapping[str, Facts], modality: Mapping[str, str], owner: Mapping[str, str]) -> list[str]:
-    """Images that are no picture among pictures, or have other channels than most of their modality."""
+    """Images that are not pictures among pictures, or have other channels than most of their modality."""
     shapes = {file: (modality[file], len(fact.shape), fact.channels) for file, fact in facts.items()}
     usual_dimensions = _most(dimensions for _, dimensions, _ in shapes.values())
     counts: dict[str, list[int]] = {}
@@ -131,7 +131,7 @@ def _spread(rows: Sequence[Sequence[float]] | Sequence[float], digits: int = 4) 
 
 
 def _intensities(images: Sequence[Mapping[str, Facts]]) -> dict[str, dict[str, float]]:
-    """Per channel: a row (low, p0.5, median, p99.5, high) for each scan, then over scans."""
+    """Intensities of each channel: a row (low, p0.5, median, p99.5, high) for each scan, summed up over scans."""
     fullest = sorted(images, key=len, reverse=True)  # a scan that lacks a modality does not order the channels
     found: dict[str, dict[str, float]] = {}
     for modality in dict.fromkeys(name for image in fullest for name in image):

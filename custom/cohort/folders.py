@@ -33,7 +33,7 @@ def images_alone(
 
     Returns:
         ``{"image": {modality: path}, "modality": modality}`` for each case (the path alone where one file holds all
-        channels), those of one modality behind one another.
+        channels), those of one modality one after another.
 
     Raises:
         CohortError: an unknown modality; a file in place of the folder; no image; two of one name.
@@ -74,11 +74,13 @@ def _folder(folder: str | Path, root: str | Path) -> Path:
 
 
 def _scans(folder: Path) -> dict[str, Path]:
-    """The scans of a folder by their names without suffix; nothing of a folder that does not exist."""
+    """The scans of a folder by their names without suffix; nothing for a folder that does not exist."""
     if not folder.is_dir():
         return {}
     if names := strays(folder):
-        logger.warning("Not read in %s, no image and no folder of a DICOM series: %s", folder, ", ".join(names))
+        logger.warning(
+            "Not read in %s, neither an image nor the folder of a DICOM series: %s", folder, ", ".join(names)
+        )
     return scans_in(folder)
 
 

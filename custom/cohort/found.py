@@ -57,7 +57,7 @@ def patients(names: Sequence[str], pattern: str) -> list[str]:
     try:
         found = [re.search(pattern, name) for name in names]
     except re.error as error:
-        raise CohortError(f"--patient {pattern!r} is no regular expression: {error}") from error
+        raise CohortError(f"--patient {pattern!r} is not a regular expression: {error}") from error
     bad = [name for name, match in zip(names, found, strict=True) if not (match and match.groups() and match.group(1))]
     if bad:
         raise CohortError(f"--patient {pattern!r} does not match, or has no group in brackets that does: {some(bad)}")
@@ -79,15 +79,15 @@ def unmatched(labels: Sequence[str], images: Sequence[str]) -> str:
 
 
 def _nearest(label: str, images: Sequence[str]) -> str:
-    """Of ``p01_mask`` it is ``p01``, however long the end."""
+    """The image that a label's name suggests, for error texts: ``p01`` for ``p01_mask``, however long the end."""
     begun = max((name for name in images if label.startswith(name)), key=len, default="")
     return f" (did you mean '{begun}'?)" if begun else nearest(label, images)
 
 
 def not_read(folders: Sequence[Path]) -> list[str]:
-    """One sentence on what lies in folders and is no scan; none where there is nothing."""
+    """One sentence on what lies in folders and is not a scan; none where there is nothing."""
     found = [name for folder in folders for name in strays(folder)]
-    return [f"not read, no image and no folder of a DICOM series: {some(found)}"] if found else []
+    return [f"not read, neither an image nor the folder of a DICOM series: {some(found)}"] if found else []
 
 
 def _almost_one(folders: Mapping[str, Mapping[str, Path]]) -> list[str]:

@@ -44,7 +44,7 @@ def difference(found: Facts, expected: Facts, pictures: bool = False) -> str:
 
 
 def one_place(mine: NDArray, theirs: NDArray, axes: int) -> bool:
-    """Whether two 4 x 4 affines, voxel index to mm, are one in their first axes but for the rounding of headers, as
+    """Whether two 4 x 4 affines, voxel index to mm, agree in their first axes up to the rounding of headers, as
     :func:`difference` judges."""
     steps = [affine[:3, :axes] for affine in (mine, theirs)]
     lengths = [np.linalg.norm(step, axis=0) for step in steps]
@@ -58,7 +58,7 @@ def one_by_other_transform(found: Facts, expected: Facts) -> bool:
 
 
 def _placed(scan: Facts) -> list[Facts]:
-    """By the transform that is used, and by the other one."""
+    """The scan as placed by the transform that is used, and by the other one where there is one."""
     if scan.unused is None:
         return [scan]
     affine = scan.unused[1]
@@ -91,7 +91,7 @@ def as_seen(scan: Facts, wanted: str) -> Facts:
 
 
 def along(code: str) -> str:
-    """The axis of the body that an end belongs to: ``left-right`` of ``L`` and of ``R``; empty of any other letter."""
+    """The axis of the body that an end belongs to: ``left-right`` of ``L`` and of ``R``; empty for any other letter."""
     return next((axis for ends, axis in BODY_AXES.items() if code in ends), "")
 
 

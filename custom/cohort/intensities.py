@@ -34,7 +34,7 @@ class IntensityError(UserError, ValueError):
 
 @dataclass(frozen=True)
 class Intensities:
-    """Of one channel of a case after preprocessing.
+    """The intensities of one channel of a case after preprocessing.
 
     Args:
         finite: whether all voxels are.
@@ -53,9 +53,9 @@ class Intensities:
 
 
 CaseIntensities = Mapping[str, Intensities]
-"""By channel; without those that the case lacks."""
+"""Intensities by channel; without those that the case lacks."""
 IntensityRecord = Mapping[str, Mapping[str, tuple[float, float]]]
-"""By channel and name of :class:`Intensities`, the smallest and the largest of all cases in training."""
+"""The smallest and the largest value of all cases in training, by channel and name of :class:`Intensities`."""
 
 
 def measure(image: Tensor, channels: Sequence[str]) -> dict[str, Intensities]:
@@ -83,7 +83,7 @@ def _of(voxels: Tensor) -> Intensities:
 
 
 def _parts(values: Tensor) -> Iterator[Tensor]:
-    """Of a large volume, which may be mapped: neither copies of the whole nor its pages are held at once."""
+    """Parts of a large volume, which may be mapped: neither a copy of the whole nor all its pages are held at once."""
     for part in values.split(AT_ONCE):
         yield part
         release_pages()
@@ -95,7 +95,7 @@ def _sample(values: Tensor) -> Tensor:
 
 
 def _mean_and_deviation(values: Tensor) -> tuple[Tensor, Tensor]:
-    """In float64, of which no copy of a large volume is made."""
+    """Mean and standard deviation in float64, without a float64 copy of a large volume."""
     if values.numel() <= AT_ONCE:
         return values.double().mean(), values.double().std(correction=0)
     mean = sum((part.double().sum() for part in _parts(values)), torch.zeros(())) / values.numel()
@@ -149,8 +149,8 @@ def _nonsense(now: Intensities, trained: Mapping[str, tuple[float, float]] | Non
     least, most = trained["median"]
     if max(least - now.median, now.median - most) > AWAY * (high - low):
         return (
-            f"has a median of {now.median:.3g} after preprocessing, in training {least:.3g} to {most:.3g}: its greys are turned "
-            "round, or what surrounds it has a value far below or above all others"
+            f"has a median of {now.median:.3g} after preprocessing, in training {least:.3g} to {most:.3g}: its greys are "
+            "inverted, or what surrounds it has a value far below or above all others"
         )
     if now.high - now.low < FLAT * contrast:
         return f"runs from {now.low:.3g} to {now.high:.3g} after preprocessing, in training over no less than {contrast:.3g}"

@@ -23,7 +23,7 @@ def raw_text(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise CohortError(f"{file} is no text in UTF-8 ({error}). Save it as UTF-8 (in Excel: CSV UTF-8)") from error
+        raise CohortError(f"{file} is not text in UTF-8 ({error}). Save it as UTF-8 (in Excel: CSV UTF-8)") from error
     except OSError as error:
         raise CohortError(f"{file} cannot be read: {error.strerror}") from error
 
@@ -42,7 +42,7 @@ def json_object(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(text_of(file), object_pairs_hook=once)
     except ValueError as error:
-        raise CohortError(f"{file} is no JSON: {error}") from error
+        raise CohortError(f"{file} is not JSON: {error}") from error
     if not isinstance(content, dict):
         raise CohortError(f"{file}: expected an object, found {type(content).__name__}")
     return content
@@ -63,9 +63,9 @@ def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object whose keys differ; for ``json.loads``, which would keep the last of two and lose the other.
 
     Raises:
-        ValueError: a key stands there twice.
+        ValueError: a key is there twice.
     """
     twice = sorted(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
     if twice:
-        raise ValueError(f"the key {', '.join(map(repr, twice))} stands there twice")
+        raise ValueError(f"the key {', '.join(map(repr, twice))} is there twice")
     return dict(pairs)

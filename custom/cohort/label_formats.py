@@ -28,12 +28,12 @@ def no_format_fits(values: Sequence[int], kinds: Sequence[type[np.integer]]) -> 
     """Why no format holds the values, and what to do."""
     low, high = min(np.iinfo(kind).min for kind in kinds), max(np.iinfo(kind).max for kind in kinds)
     remedy = "; or save pictures and labels as NIfTI" if kinds is OF_PICTURES else ""
-    form = "PNG, as which labels of pictures are written," if kinds is OF_PICTURES else "NIfTI"
+    form = "PNG, in which labels of pictures are written," if kinds is OF_PICTURES else "NIfTI"
     return f"label_values {span(values)}: {form} holds whole numbers from {low} to {high}. Give the classes such values{remedy}"
 
 
 def as_classes(voxels: np.ndarray, label_values: Sequence[int]) -> np.ndarray:
-    """The index of each voxel's value in ``label_values``, uint8 of the same shape; 0 where it is none of them."""
+    """The index of each voxel's value in ``label_values``, uint8 of the same shape; 0 where it is not one of them."""
     classes = np.zeros(voxels.shape, np.uint8)
     for index, value in enumerate(label_values):
         classes[voxels == value] = index

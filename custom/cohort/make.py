@@ -46,7 +46,7 @@ def make(
             ``test`` and ``validation`` patients are drawn by ``seed`` among those with a label.
         labelled: how many training patients are labelled: the first of the order that have a label; ``"10%"`` of all
             training patients, rounded down, at least 1; 0 takes all that have a label.
-        validation, test: how many; with a split that lacks the part, the last of its order (test behind validation).
+        validation, test: how many; with a split that lacks the part, the last of its order (test after validation).
         folds: write ``OUT_fold0.json``, ...: all that could validate do so in exactly one fold, dealt by ``seed``; the
             test part is the same in all.
         attributes: of patients, ``{"diagnosis": {"p01": "DCM"}}``, copied to their scans.

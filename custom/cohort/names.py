@@ -51,7 +51,7 @@ def case_names(entries: Sequence[Mapping[str, Any]], channels: Sequence[str] = (
 
 
 def _says(name: str, patient: str) -> bool:
-    """Whether a patient stands in a name as a word: no letter or digit of English goes on before or behind it."""
+    """Whether a patient stands in a name as a word: no letter or digit of English comes right before or after it."""
     start = name.find(patient)
     while start >= 0:
         around = name[max(start - 1, 0) : start] + name[start + len(patient) :][:1]
@@ -119,7 +119,7 @@ def scans_in(folder: Path) -> dict[str, Path]:
     """The scans of a folder by their names without suffix, in the order of those; a letter and its mark are one (NFC).
 
     Raises:
-        CohortError: it cannot be read; files that differ in nothing but their suffix, whose results would overwrite each other.
+        CohortError: it cannot be read; files that differ only in suffix, whose results would overwrite each other.
     """
     found: dict[str, list[Path]] = {}
     for path in visible(folder):

@@ -29,14 +29,14 @@ from .grids import one_place
 class ScanReader(ImageReader):
     """Reads a file, the folder of a DICOM series, or several, of any kinds, that become the channels of one image.
 
-    Pictures (PNG, JPEG) have voxels of size 1: a resolution that is meant for printing (dpi) is no size, and an image
+    Pictures (PNG, JPEG) have voxels of size 1: a resolution meant for printing (dpi) is not a size, and an image
     would lie apart from its label. A folder with several series is refused, where MONAI's reader takes the first. All other
     scans of two axes are turned as pictures lie, :mod:`.formats.plane`; ``stored_affine`` in the metadata is their file's.
 
     Args:
         fill_nonfinite: a NaN or infinite voxel becomes the darkest finite one of its file; else it stays what it is.
-        whole: of labels: values that are whole but for rounding become so, :func:`.formats.counts.whole`. Never of images, of
-            which small values would be lost.
+        whole: for labels: values that are whole up to rounding become so, :func:`.formats.counts.whole`. Never for
+            images, whose small values would be lost.
 
     Raises:
         ScanFault: of :meth:`get_data`: a file that cannot be read; several that do not lie on one grid.
@@ -67,7 +67,7 @@ class ScanReader(ImageReader):
 
 
 class HeaderReader(ScanReader):
-    """Reads what :class:`ScanReader` reads of NIfTI volumes but for the voxels: an image of no channel."""
+    """Reads what :class:`ScanReader` reads of NIfTI volumes, except the voxels: an image without a channel."""
 
     def _read(self, path: Path) -> tuple[np.ndarray, dict]:
         return _nifti(path, voxels=False)

@@ -44,7 +44,7 @@ class Record:
 
     The file is replaced as a whole, once a minute while files are read. What other processes recorded meanwhile is kept:
     each adds to what is there, one after the other. A record that cannot be read is made anew; one that cannot be written
-    is said once and stops nothing.
+    is reported once and stops nothing.
 
     Args:
         path: of the record; None keeps it in memory alone.
@@ -181,8 +181,8 @@ def signature(path: str) -> str | None:
 
 
 def settled(path: str) -> str | None:
-    """The :func:`signature` of a scan that another writing would change; None of one that was written a moment ago, or is
-    missing."""
+    """The :func:`signature` of a scan that another writing would change; None for one that was written a moment ago, or
+    is missing."""
     digest, wait = _signature(path)
     return None if wait else digest
 
@@ -201,14 +201,14 @@ def _signature(path: str) -> tuple[str | None, float]:
 
 
 def _wait_s(now: int, at: int) -> float:
-    """Seconds until a time of a file, in ns, is a tick ago; 0 of one that lies more than a tick ahead, as clocks differ."""
+    """Seconds until a time of a file, in ns, is a tick ago; 0 for one more than a tick ahead, as clocks differ."""
     tick = COARSE_TICK_S if at % 10**9 == 0 else TICK_S
     age = (now - at) / 1e9
     return tick - age if abs(age) < tick else 0.0
 
 
 def _settled(paths: Sequence[str]) -> dict[str, str | None]:
-    """The signatures of files, those just written a tick later; None of one that is missing or is written on and on."""
+    """The signatures of files, those just written a tick later; None for one that is missing or is still written."""
     found = {path: _signature(path) for path in paths}
     young = [path for path, (_, wait) in found.items() if wait]
     if young:

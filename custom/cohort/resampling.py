@@ -33,8 +33,8 @@ class Size:
 def resampled_shape(
     shape: Sequence[int], spacing_mm: Sequence[float], wanted_mm: Sequence[float] | float
 ) -> tuple[int, ...]:
-    """Voxels along each axis after MONAI's ``Spacing``: a size that is not above 0 keeps its axis, the last one is also
-    for the axes behind it."""
+    """Voxels along each axis after MONAI's ``Spacing``: a size that is not above 0 keeps its axis, the last one also
+    holds for the axes after it."""
     wanted = np.atleast_1d(wanted_mm).tolist()
     wanted += wanted[-1:] * len(shape)
     return tuple(

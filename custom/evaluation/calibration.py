@@ -35,7 +35,7 @@ class Calibration:
 
     @classmethod
     def of(cls, summaries: Iterable[Mapping[str, Any] | None]) -> Calibration:
-        """What several counted together, from their :meth:`summary`; None of them is none."""
+        """What several counted together, from their :meth:`summary`; those that are None are left out."""
         pooled = cls()
         for summary in summaries:
             for i, part in enumerate(summary["bins"] if summary else ()):

@@ -86,7 +86,7 @@ class CaseReport:
         attributes: Mapping[str, Any] | None = None,
         picture: NDArray[Any] | None = None,
     ) -> dict[str, ClassScore]:
-        """Score one case and keeps its row.
+        """Score one case and keep its row.
 
         Args:
             case: its name, once in a report.

@@ -23,7 +23,7 @@ def read_cases(csv_path: Path | str) -> list[Row]:
         ``false_alarms``, and those of each class) ints, every other column a float (an empty cell is NaN).
 
     Raises:
-        ValueError: not such a table, a cell that is no number, no case, or a case twice; the text names the file.
+        ValueError: not such a table, a cell that is not a number, no case, or a case twice; the text names the file.
         earlier.EarlierScores: the table is of an earlier version, and its figures are not those of today.
     """
     with open(csv_path, newline="", encoding="utf-8") as stream:
@@ -33,7 +33,7 @@ def read_cases(csv_path: Path | str) -> list[Row]:
         counts = [] if TOGETHER in columns else [f"{column}{end}" for column in COUNTS for end in ends]
         missing = [name for name in ("case", "patient", "dice_mean", *counts) if name not in columns]
         if missing:
-            raise ValueError(f"{csv_path} is no table of cases: it lacks the columns {', '.join(missing)}")
+            raise ValueError(f"{csv_path} is not a table of cases: it lacks the columns {', '.join(missing)}")
         rows = [_read_row(raw, f"{csv_path}, line {reader.line_num}") for raw in reader]
     if not rows:
         raise ValueError(f"{csv_path} holds no case")

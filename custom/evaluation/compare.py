@@ -75,10 +75,10 @@ def paired_difference(ours: Sequence[Row], baseline: Sequence[Row], metric: str 
         _check_metric(rows, metric, name)
     cases = sorted(mine)
     if others := _labelled_otherwise(mine, theirs):
-        raise ValueError(f"the labels are others in one of the two tables for {names_text(others)}: {_OTHER_LABELS}")
+        raise ValueError(f"the labels differ between the two tables for {names_text(others)}: {_OTHER_LABELS}")
     one_sided = [case for case in cases if math.isnan(mine[case][metric]) != math.isnan(theirs[case][metric])]
     if one_sided and _is_dice(metric):
-        raise ValueError(f"{metric} is in one of the two tables alone for {names_text(one_sided)}: {_OTHER_LABELS}")
+        raise ValueError(f"{metric} is in only one of the two tables for {names_text(one_sided)}: {_OTHER_LABELS}")
     values = np.array([case_difference(mine[case], theirs[case], metric) for case in cases])
     known = ~np.isnan(values)
     if not known.any():
@@ -276,7 +276,7 @@ def _pairs(ours: Sequence[Row], baseline: Sequence[Row]) -> list[tuple[Row, Row]
 
 
 class _Named(NamedTuple):
-    """What the pages call a measure, the unit that they show it in, how many of that one of its own is, and decimals."""
+    """What the pages call a measure, the unit they show it in, how many of these make one of its own, and decimals."""
 
     title: str
     unit: str = ""

@@ -1,4 +1,4 @@
-"""Evaluations of before missed structures and false alarms were told apart.
+"""Evaluations from before missed structures and false alarms were told apart.
 
 They have ``failures``, the sum of both, and in them a false alarm has Dice 0. Where there was none they hold what an evaluation
 holds today; else their Dice is another measure, and the networks must be scored again.
@@ -70,7 +70,9 @@ def rows_of_today(rows: Sequence[Row], summary: Mapping[str, Any] | None, where:
     failures = sum(row[TOGETHER] for row in rows)
     if failures and (summary is None or TOGETHER not in summary):
         raise EarlierScores(
-            _cannot(where, f"how many of its {failures:g} failures says the .json beside it, which is missing")
+            _cannot(
+                where, f"the .json beside it, which says how many of its {failures:g} failures were such, is missing"
+            )
         )
     if failures and summary is not None:
         summary_of_today(summary, where)

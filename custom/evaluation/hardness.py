@@ -28,7 +28,7 @@ def contrast(picture: NDArray[Any], label: NDArray[Any], spacing_mm: Sequence[fl
 
     .. math:: \frac{1}{C} \sum_c \left| \frac{1}{|F|} \sum_{v \in F} x_{cv} - \frac{1}{|R|} \sum_{v \in R} x_{cv} \right|
 
-    with :math:`F` the voxels of any class, :math:`R` those that are none and at most :data:`REACH` voxels away (a box),
+    with :math:`F` the voxels of any class, :math:`R` those of no class at most :data:`REACH` voxels away (a box),
     and :math:`x_c` channel :math:`c`, of which the 0.5th percentile is 0 and the 99.5th is 1, clipped.
 
     Args:
@@ -120,7 +120,7 @@ def _reach(spacing_mm: Sequence[float]) -> list[int]:
 
 
 def _box(mask: Mask, reach: Sequence[int]) -> tuple[slice, ...] | None:
-    """The smallest box around a mask, widened by ``reach``; None of an empty mask."""
+    """The smallest box around a mask, widened by ``reach``; None for an empty mask."""
     box = []
     for axis, more in enumerate(reach):
         inside = np.flatnonzero(mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis)))

@@ -99,7 +99,7 @@ def class_score(pred: NDArray[Any], label: NDArray[Any], spacing_mm: Sequence[fl
     """Scores of one mask.
 
     Args:
-        pred, label: masks of the same shape ``(*spatial)``; any value but 0 is inside.
+        pred, label: masks of the same shape ``(*spatial)``; any value except 0 is inside.
         spacing_mm: the voxel's size along each axis, in mm.
 
     Raises:
@@ -123,7 +123,7 @@ def dice(pred: NDArray[Any], label: NDArray[Any]) -> float:
     r"""Overlap of two masks, :math:`2 |A \cap B| / (|A| + |B|)`.
 
     Shape:
-        - pred, label: the same ``(*spatial)``; any value but 0 is inside.
+        - pred, label: the same ``(*spatial)``; any value except 0 is inside.
         - returns: dimensionless, in [0, 1]; 0 where one mask is empty, NaN where both are (nothing to score).
 
     Raises:
@@ -143,7 +143,7 @@ def surface_distances(
     counts as background, so a mask cut by the image's edge has a border there (the convention of medpy).
 
     Args:
-        pred, label: two masks of the same shape ``(*spatial)``, neither empty; any value but 0 is inside.
+        pred, label: two masks of the same shape ``(*spatial)``, neither empty; any value except 0 is inside.
         spacing_mm: the voxel's size along each axis, in mm.
 
     Returns:

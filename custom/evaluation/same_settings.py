@@ -1,4 +1,4 @@
-"""Do two evaluated runs differ in nothing but the use of unlabelled scans? Only then a difference is owed to these."""
+"""Do two evaluated runs differ only in the use of unlabelled scans? Only then is a difference due to these."""
 
 from __future__ import annotations
 

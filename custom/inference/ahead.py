@@ -41,7 +41,7 @@ class AheadDataLoader(DataLoader):
 
 
 def collate(batch: Sequence[Any]) -> Any:
-    """MONAI's ``list_data_collate``, but of a single entry an image is a view: it may be as large as memory."""
+    """MONAI's ``list_data_collate``, except that a single entry's image is a view: it may be as large as memory."""
     if len(batch) != 1 or not isinstance(batch[0], Mapping):
         return list_data_collate(batch)
     images = {key: value for key, value in batch[0].items() if isinstance(value, MetaTensor)}

@@ -55,7 +55,7 @@ class Confidence:
     network is sure that nothing is there.
 
     Cases have the names of their images' files without suffix. The numbers are of the network's own grid, before its
-    answer is brought back to the image's. Of predictions that the inference keeps they are those of their lines.
+    answer is brought back to the image's. For predictions that the inference keeps they come from its record.
 
     Args:
         output_dir: an absolute path.

@@ -1,7 +1,7 @@
 """An image that does not fit in memory: read and preprocessed in pieces, voxel for voxel what the task's transforms make of it.
 
-Its metadata come from these transforms, of an image that has no channel; its voxels go from the file, slab by slab, into a mapped
-temporary file as they are turned and resampled, and are scaled there.
+Its metadata come from these transforms, run on an image without a channel; its voxels go from the file, slab by slab,
+into a mapped temporary file as they are turned and resampled, and are scaled there.
 """
 
 from __future__ import annotations
@@ -81,8 +81,8 @@ class Steps:
 
 
 def steps(transform: Compose) -> Steps | None:
-    """Of a task's preprocessing; None of one that cannot be done in pieces: other than loading, turning, at most one resampling
-    and scaling, in this order, by the transforms that :class:`Steps` names."""
+    """The steps of a task's preprocessing; None where it cannot be done in pieces, being other than loading, turning,
+    at most one resampling and scaling, in this order, by the transforms that :class:`Steps` names."""
     load, *others = [step for step in transform.flatten().transforms if "image" in getattr(step, "keys", ["image"])]
     order = [next((k for k, kind in enumerate(KINDS) if isinstance(step, kind)), -1) for step in others]
     if not isinstance(load, LoadImaged) or not _as_tasks(load):
@@ -220,8 +220,8 @@ class Layout:
 
 
 def _resampled(step: Spacingd, image: MetaTensor) -> tuple[MetaTensor, SlabResampling]:
-    """What a resampling makes of an image of no channel, and the way of the voxels. MONAI tells the grid where it is asked to
-    resample later, and what it notes of that is noted here as done."""
+    """What a resampling makes of an image without a channel, and the way of the voxels. MONAI gives the grid when it is
+    asked to resample later, and what it notes as pending is noted here as done."""
     asked: Any = step({"image": image}, lazy=True)["image"]
     later = asked.pending_operations[-1]
     info, shape = later[TraceKeys.EXTRA_INFO], later[LazyAttr.SHAPE]

@@ -1,4 +1,4 @@
-"""Before a network sees a case: are its intensities like those of training?"""
+"""Are a case's intensities like those of training? Asked before a network sees it."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ logger = logging.getLogger(__name__)
 
 class IntensityCheck:
     """Handler of an evaluator: names the cases whose intensities, after preprocessing, are unlike those in training, in one
-    line at the end of a run; in the next run of the same cases, by another network, not again.
+    line at the end of a run; not again in the next run of the same cases, by another network.
 
-    What training had lies beside the weights; of weights without that record (those of earlier versions) only what no network
-    can read is refused, and that is said.
+    What training had lies beside the weights; for weights without that record (of earlier versions) only what no
+    network can read is refused, and the log says so.
 
     Args:
         weights: a file of weights, or their folder.
@@ -103,7 +103,7 @@ class IntensityCheck:
         return outside_training(case, self.record)
 
     def _names(self, batch: Mapping[str, Any], number: int) -> list[str]:
-        """Of the channels that the case has."""
+        """The names of the channels that the case has."""
         if "modality" in batch and len(batch["image"][number]) == 1:
             return [batch["modality"][number]]
         if "present" in batch:

@@ -16,8 +16,9 @@ IN_BLOCKS = ("area", "nearest", "nearest-exact")  # enlarge a pixel to a block
 
 
 class InvertLogitsd(Invertd):
-    """MONAI's ``Invertd`` with ``nearest_interp: false``, which enlarges with the mode that shrank the image: of ``area``, right
-    for shrinking, a mask in stairs comes out. What was resized so is enlarged (bi-, tri-)linearly; all else is MONAI's."""
+    """MONAI's ``Invertd`` with ``nearest_interp: false``, which enlarges with the mode that shrank the image: ``area``,
+    right for shrinking, makes stairs of a mask. What was resized so is enlarged (bi-, tri-)linearly here; all else is
+    MONAI's."""
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         images = {key: data[key] for key in ensure_tuple(self.orig_keys) if isinstance(data.get(key), MetaTensor)}

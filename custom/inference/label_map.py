@@ -1,4 +1,4 @@
-"""From logits on the network's grid to the values of label files on the image's own.
+"""Turns logits on the network's grid into the values of label files on the image's own.
 
 Named in configs as ``{_target_: scripts.inference.label_map.LabelMapd, transform: '@preprocessing', label_values:
 '@label_values'}``.

@@ -134,9 +134,9 @@ class Made:
                 why[reason or "as again is true"] += 1
         if foreign:
             raise NotOurs(
-                f"{folder} holds {plural(len(foreign), 'file')} in the place of predictions that no inference wrote there so "
-                f"({first_names(foreign)}): drawn, changed since, or of an earlier version. They are not overwritten: move them "
-                "away, or give another --output_dir."
+                f"{folder} holds {plural(len(foreign), 'file')} in the place of predictions that no inference wrote there "
+                f"like this ({first_names(foreign)}): drawn, changed since, or of an earlier version. They are not "
+                "overwritten: move them away, or give another --output_dir."
             )
         sweep(folder, self._wanted)
         self._say(len(images), why)
@@ -189,7 +189,7 @@ def _judge_place(folder: Path, images: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _lines(file: Path) -> dict[str, list[dict[str, Any]]]:
-    """What is recorded, by the name of the prediction, oldest first; a line that is not whole is none."""
+    """What is recorded, by the name of the prediction, oldest first; a line that is not whole does not count."""
     found: dict[str, list[dict[str, Any]]] = {}
     for text in file.read_bytes().splitlines() if file.is_file() else ():
         try:

@@ -61,7 +61,7 @@ class Need:
 
 
 def need(size: Size, classes: int, roi: Sequence[int], value_bytes: int = 1) -> Need:
-    """Of a scan on a network of so many classes with windows of ``roi`` voxels."""
+    """What a scan needs on a network of that many classes with windows of ``roi`` voxels."""
     own, seen, c, k = size.own, math.prod(size.seen), size.channels, classes
     resampled = own != seen
     image = 4 * c * seen
@@ -82,7 +82,7 @@ class Memory:
     """Decides how each scan is segmented, and whether the next one is read meanwhile.
 
     With a bound of the user's own the process hands freed memory back, and one batch of windows goes through the network
-    first: what that takes nobody else knows.
+    first, to find out what that takes.
 
     Args:
         memory_gb: of the whole process, GB (1e9 bytes); None: what the machine, or its container, has; what of it is free now
@@ -171,7 +171,7 @@ class Memory:
     def _base(self, network: nn.Module, channels: int, largest: Size) -> float:
         """What the process has before it reads a scan, and what the network takes of a batch of windows."""
         if not self.given:
-            return 0.0  # as the check of scans reckons: the machine's memory is no sharp bound
+            return 0.0  # as the check of scans reckons: the machine's memory is not a sharp bound
         return_freed_memory()
         before = resident_bytes()
         if not isinstance(self.inferer, SlidingWindowInferer):
@@ -199,7 +199,7 @@ class Memory:
         return self._with(needs, number, needs[number].whole)
 
     def _with(self, needs: Sequence[Need], number: int, way: float) -> float:
-        """With the scan before, which is being written."""
+        """Bytes together with those of the scan before, which is being written."""
         before = needs[number - 1].writing if number else 0
         return self.base + before + SPARE * max(needs[number].reading, way)
 

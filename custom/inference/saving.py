@@ -20,14 +20,14 @@ from .writer import GridWriter, case_name, named
 class SavePredictiond(SaveImaged):
     """Writes ``CASE_POSTFIX`` with the suffix ``output_ext`` for the label map under ``pred``, by :class:`.writer.GridWriter`.
 
-    One label map is written at a time; the next one waits for it. What a writing raises is raised with the next case, or at
-    the end of the run, of which this is a handler too.
+    One label map is written at a time; the next one waits for it. What writing raises is raised with the next case, or
+    at the end of the run, of which this is a handler too.
 
     Args:
         output_dir: an absolute path; it is made where it is not there.
         label_values: of the task's classes.
-        output_postfix: behind a case's name.
-        output_ext: ``.png`` holds for pictures alone, see :func:`.writer.named`.
+        output_postfix: follows a case's name.
+        output_ext: ``.png`` applies to pictures alone, see :func:`.writer.named`.
 
     Raises:
         GridError, ValuesError, FileError: of the writer.
@@ -45,8 +45,8 @@ class SavePredictiond(SaveImaged):
         self._writing: Future[None] | None = None
 
     def path_of(self, image: str | Path) -> Path:
-        """Of the prediction for an image's file. A modality in the postfix (``second_pred``) is not said twice: the image
-        ``p01_second.nii.gz`` has one name, whether it was asked for by its modality or not."""
+        """The path of the prediction for an image's file. A modality in the postfix (``second_pred``) is not repeated:
+        that of ``p01_second.nii.gz`` has one name, whether it was asked for by its modality or not."""
         case = case_name({"filename_or_obj": str(image)})["subject"].removesuffix(".nii.gz")
         modality, _, pred = self.postfix.rpartition("_")
         # in a folder of the modality p01 and p01_second may be two scans

@@ -20,7 +20,7 @@ VOXELS = 2**18  # of a plane or several that are resampled at once, if a single 
 
 
 class SlabResampling:
-    """From one grid to another.
+    """Resamples slabs from one grid to another.
 
     Args:
         info: of a ``SpatialResample`` in the operations of an image: how it interpolates.
@@ -52,7 +52,7 @@ class SlabResampling:
 
     @classmethod
     def back(cls, operation: Mapping[str, Any], image: MetaTensor, axis: int) -> SlabResampling:
-        """From a network's grid to the one before a resampling.
+        """The resampling from a network's grid back to the one before it was resampled.
 
         Args:
             operation: what was applied to the image, a ``SpatialResample`` in its ``applied_operations``.

@@ -21,9 +21,9 @@ EVERY_S = 60.0  # between two lines of a log
 class LogitSlabs:
     """What a sliding-window inferer of MONAI makes of an image, in slabs along one axis.
 
-    Windows, their order along that axis, weights and sums are the inferer's, which has no way to give up what is done: its
-    buffers (``buffer_steps``) end in a tensor of the whole, MONAI's mergers know no weights. Along the first axis the logits are
-    those of the inferer, along another one but for the order of the sums.
+    Windows, their order along that axis, weights and sums are the inferer's, which cannot hand out what is done: its
+    buffers (``buffer_steps``) end in a tensor of the whole, and MONAI's mergers know no weights. Along the first axis
+    the logits are those of the inferer; along another one they are too, except for the order of the sums.
 
     Args:
         image: ``(1, C, *spatial)``, on the device of the network.
@@ -33,7 +33,7 @@ class LogitSlabs:
         name: of the scan, in lines that say how far it is.
 
     Shape:
-        - slabs: ``(K, *spatial)`` but for ``axis``, whose length differs.
+        - slabs: ``(K, *spatial)`` except for ``axis``, whose length differs.
     """
 
     ndim = 0  # with item(): how MONAI's decollate_batch takes a thing for one that it leaves as it is

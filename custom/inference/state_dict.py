@@ -21,15 +21,15 @@ ALONE = "Give the model.pt of a finished bundle, or save what network.state_dict
 
 
 class WeightsError(UserError, ValueError):
-    """Weights are damaged or none, do not fit the network, or none read the modality of a case."""
+    """Weights are damaged, or are not weights, or do not fit the network, or none read the modality of a case."""
 
 
 def read(path: Path) -> dict[str, Tensor]:
     """The tensors of a file by name, on the CPU. Code that a file may hold is not run.
 
     Raises:
-        WeightsError: damaged (torch reads a flipped bit without a word), cut short, none that torch.save writes, something
-            else than tensors by name, or numbers that are not finite.
+        WeightsError: damaged (torch reads a flipped bit without a word), cut short, not written by torch.save,
+            something else than tensors by name, or numbers that are not finite.
     """
     try:
         _verify_checksums(path)

@@ -38,7 +38,7 @@ OUTPUT = "eval"  # below the bundle: where the configs' own output_dir is
 
 
 class NoWeights(UserError, FileNotFoundError):
-    """There is no trained network where one is expected."""
+    """No trained network is where one is expected."""
 
 
 def find(bundle_root: str | Path, name: str = "model.pt") -> str:
@@ -61,7 +61,7 @@ def find(bundle_root: str | Path, name: str = "model.pt") -> str:
 
 
 def trained_alike(root: str | Path, path: str | Path, config: RunConfig) -> Path:
-    """The absolute path of weights that were trained under the settings of this inference, but for its windows.
+    """The absolute path of weights that were trained under the settings of this inference, except for its windows.
 
     Args:
         root: of the bundle.
@@ -198,7 +198,7 @@ def load_weights(network: nn.Module, path: Path) -> None:
     """Load a file of weights.
 
     Raises:
-        WeightsError: they are damaged or none, or do not fit the network; see :mod:`.state_dict`.
+        WeightsError: they are damaged, are not weights, or do not fit the network; see :mod:`.state_dict`.
         NoWeights: something lies in their place.
     """
     refuse_placeholder(path)

@@ -44,7 +44,7 @@ class GridError(UserError, ValueError):
 
 
 class ValuesError(UserError, ValueError):
-    """A prediction has values that are no class, or that its file cannot hold."""
+    """A prediction has values that no class has, or that its file cannot hold."""
 
 
 class GridWriter(ImageWriter):
@@ -71,7 +71,7 @@ class GridWriter(ImageWriter):
 
     Raises:
         GridError: the shape or the affine is not the image's; more than one channel.
-        ValuesError: a value that is none of ``label_values``; no format holds them all.
+        ValuesError: a value that is not one of ``label_values``; no format holds them all.
         FileError: the file cannot be written; an earlier one stays.
     """
 
@@ -144,7 +144,7 @@ class GridWriter(ImageWriter):
         return found
 
     def _turn_back(self) -> None:
-        """To the order of voxels of the image's file, which has two axes."""
+        """Bring the data into the order of voxels of the image's file, where that has two axes."""
         if self.data_obj.ndim == 2 and STORED in self.meta:
             stored = np.asarray(convert_to_numpy(self.meta[STORED]))
             self.data_obj = turn(stored).back(np.asarray(self.data_obj))
@@ -170,7 +170,7 @@ class GridWriter(ImageWriter):
 
         def packed(
             file: BinaryIO,
-        ) -> None:  # as nibabel.save does, but for the time: the same voxels are the same bytes
+        ) -> None:  # as nibabel.save does, except for the time: the same voxels are the same bytes
             with gzip.GzipFile("", "wb", compresslevel=1, fileobj=file, mtime=0) as stream:
                 image.to_stream(stream)
 
@@ -211,7 +211,7 @@ class _Digested(io.RawIOBase):
 
 
 def named(filename: str | Path, source: str | Path) -> Path:
-    """The path of what is written for an image: ``.png`` becomes ``.nii.gz`` where the image is no picture."""
+    """The path of what is written for an image: ``.png`` becomes ``.nii.gz`` where the image is not a picture."""
     path = Path(filename)
     if path.suffix.lower() == ".png" and not is_picture(source):
         return path.with_name(path.name[: -len(".png")] + ".nii.gz")

@@ -49,7 +49,7 @@ class ConsistencyLoss(nn.Module):
 
 
 def check_over_classes(name: str) -> None:
-    """Raises ValueError where it is neither "mean" nor "sum"."""
+    """Raise ValueError where it is neither "mean" nor "sum"."""
     if name not in ("mean", "sum"):
         raise ValueError(f"over_classes is 'mean' or 'sum', got {name!r}")
 

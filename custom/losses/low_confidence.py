@@ -99,7 +99,7 @@ class LowConfidenceConsistencyLoss(nn.Module):
 
 
 def check_keep(name: str, keep: str) -> None:
-    """Raises ValueError where ``keep`` is none of :data:`KEEPS`."""
+    """Raise ValueError where ``keep`` is not one of :data:`KEEPS`."""
     if keep not in KEEPS:
         raise ValueError(f"{name} is one of {list(KEEPS)}, got {keep!r}")
 

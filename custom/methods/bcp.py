@@ -19,7 +19,7 @@ from .taught import Taught
 
 
 class BidirectionalCopyPaste(Taught):
-    r"""With :math:`b` 0 inside of one box, the same for the whole batch of a step, and 1 outside of it:
+    r"""Images pasted into each other by :math:`b`, 0 inside one box (the same for a step's whole batch), 1 outside:
 
     .. math:: x^{lab} = b\,x^l_i + (1 - b)\,x^l_j, \quad x^{in} = b\,x^u + (1 - b)\,x^l, \quad
               x^{out} = b\,x^l_j + (1 - b)\,x^u
@@ -110,7 +110,7 @@ class BidirectionalCopyPaste(Taught):
 
 
 def largest_components(classes: Tensor) -> Tensor:
-    """Of each foreground class the largest connected component of each image, faces touching; the rest is background.
+    """The largest connected component of each foreground class in each image, faces touching; the rest is background.
 
     Shape:
         - classes: ``(B, *spatial)`` indices; the same comes back. Of components of one size the first is kept.

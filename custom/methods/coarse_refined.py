@@ -79,7 +79,7 @@ class CoarseRefined(Averaged):
             the abstract.
 
     Raises:
-        ValueError: ``networks``, ``target``, ``view``, ``normalised`` or ``serve`` is none of these.
+        ValueError: ``networks``, ``target``, ``view``, ``normalised`` or ``serve`` is not one of these.
         UserError: a term that needs the refined network has a weight where the coarse one trains alone.
 
     References: Du et al. 2023, doi 10.1109/JBHI.2023.3278741. Its abstract names the parts; the form given here is ours.

@@ -26,7 +26,7 @@ def check_pairs(terms: Sequence[str], labelled: int, unlabelled: int) -> None:
 
 
 def check_normalised(normalised: str) -> None:
-    """Raise a ``ValueError`` where ``normalised`` is no way to do it."""
+    """Raise a ``ValueError`` where ``normalised`` is not a way to do it."""
     if normalised not in NORMALISED:
         raise ValueError(f"normalised is one of {list(NORMALISED)}, got {normalised!r}")
 
@@ -40,7 +40,7 @@ def batches(labelled: Tensor, unlabelled: Tensor, normalised: str) -> list[Tenso
 
     Args:
         labelled: ``(Bl, C, *spatial)``, images or a feature map.
-        unlabelled: ``(Bu, C, *spatial)``, what is perturbed; none of them is no call.
+        unlabelled: ``(Bu, C, *spatial)``, what is perturbed; without any there is no call for them.
         normalised: "together" in one call, or "apart" in one each. Without BatchNorm both give the same.
 
     References: apart as in the program of French et al. 2020, arXiv:1906.01916.

@@ -70,7 +70,7 @@ class MovingAverage(nn.Module):
 
     @contextlib.contextmanager
     def dropping(self) -> Iterator[None]:
-        """Within the block dropout is on, as while training; everything else stays in evaluation mode."""
+        """Turn dropout on within the block, as in training; everything else stays in evaluation mode."""
         layers = [m for m in self.network.modules() if isinstance(m, _DropoutNd)]
         for layer in layers:
             layer.train()
@@ -82,7 +82,7 @@ class MovingAverage(nn.Module):
 
     @contextlib.contextmanager
     def by_batch(self) -> Iterator[None]:
-        """Within the block BatchNorm normalises by the batch at hand, and the running statistics stay as they are."""
+        """Let BatchNorm normalise by the batch at hand within the block; the running statistics stay as they are."""
         norms = [m for m in self.network.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
         for norm in norms:
             norm.train().track_running_stats = False  # such a layer neither reads nor moves what it holds

@@ -27,8 +27,8 @@ class TaskAffinity(Averaged):
 
     ``pseudo``, which the paper does not have: on the strong view with boxes of other patches the network follows what its
     moving average, without dropout, says of the weak view, mixed alike, :math:`P` of the logits of both. The targets are soft: a
-    sigmoid that Dice alone has trained is no calibrated probability, and where labels are few that of a class may stay below any
-    threshold for a whole run. The average serves, the network is reported beside it.
+    sigmoid that Dice alone has trained is not a calibrated probability, and where labels are few that of a class may
+    stay below any threshold for a whole run. The average serves, the network is reported beside it.
 
     Args:
         network: ``features(image)`` returns logits ``(B, K, *spatial)`` and maps by name, see

@@ -53,8 +53,8 @@ def doubled(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _pays(x: Tensor) -> bool:
-    """In bfloat16 on a CPU, where the stock layer's gradient by its weights takes up to eight times its forward pass (16 of
-    230 GFLOP/s on the finest level of a U-Net, 2D and 3D alike); in float32 it does not."""
+    """Whether it is bfloat16 on a CPU, where the stock layer's weight gradient takes up to eight times its forward pass
+    (16 of 230 GFLOP/s on the finest level of a U-Net, 2D and 3D alike); in float32 it does not."""
     return (
         x.dtype is torch.bfloat16
         and x.device.type == "cpu"

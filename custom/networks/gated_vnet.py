@@ -96,7 +96,7 @@ class GatedVNet(nn.Module):
           ``(B, 1, *grid)``; level i has ``widths[i - 1]`` channels on the grid of ``xi``.
 
     Raises:
-        ValueError: an argument outside these; an input whose sizes are no such multiples; by PyTorch, while training,
+        ValueError: an argument outside these; an input whose sizes are not such multiples; by PyTorch, while training,
             a coarsest grid of a single voxel where the norm has nothing else to average over.
 
     References: Chen et al. 2023, doi 10.1109/TMI.2022.3213372; Milletari et al. 2016, arXiv:1606.04797 (V-Net).

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 Probabilities = Callable[[Tensor], Tensor]
-"""From logits ``(B, K, *spatial)`` to probabilities of that shape, each in [0, 1]."""
+"""Turns logits ``(B, K, *spatial)`` into probabilities of that shape, each in [0, 1]."""
 
 softmax: Probabilities = partial(torch.softmax, dim=1)
 

@@ -100,7 +100,7 @@ class UNet(nn.Module):
         return maps
 
     def _decoder_maps(self, encoded: list[Tensor]) -> list[Tensor]:
-        """From the coarsest up to the full grid."""
+        """The decoder's maps, from the coarsest up to the full grid."""
         x, finer = encoded[-1], len(encoded) - 1
         maps: list[Tensor] = []
         for up, merge in zip(self.up, self.merge):  # noqa: B905 - TorchScript's zip has no `strict`

@@ -131,7 +131,7 @@ class Scene:
 
 
 def add_heart(scene: Scene, heart: Anatomy, random: Random, jitter_mm: float) -> None:
-    """Fat, right and left ventricle, papillary muscles, scar; above the base the atria, which are no ventricle.
+    """Fat, right and left ventricle, papillary muscles, scar; above the base the atria, which are not ventricles.
 
     With r and the angle a around the left ventricle's axis, the outer edge is ``r (1 + bumps(a)) = R(t)``,
     ``R(t) = R0 sqrt(1 - t^taper)``, and the crescent reaches ``H(t) (1 - (a / width)^2)`` further.

@@ -34,7 +34,7 @@ class Patient:
 
 @dataclass(frozen=True)
 class Scanner:
-    """From where to where exposures differ; each range is drawn from evenly."""
+    """The ranges in which exposures differ; values are drawn evenly from each."""
 
     sequences: Mapping[str, float]  # name: share of the patients
     texture: tuple[float, float] = (0.03, 0.1)
@@ -55,7 +55,7 @@ CINE = Scanner(
     ghost=(0.04, 0.2),
     noise=(0.01, 0.07),
 )
-"""One sequence, whose contrast, noise and artefacts have no kinds, but degrees: what a few patients lack, others are near to."""
+"""One sequence, whose contrast, noise and artefacts vary by degrees: what a few patients lack, others nearly have."""
 
 
 @dataclass(frozen=True)

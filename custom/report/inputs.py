@@ -89,7 +89,7 @@ class Evaluated:
 
 
 def metric_of(summary: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """``mean``, ``sd``, ``low``, ``high`` and counts of a metric of a summary or of a group; None of what was not measured."""
+    """``mean``, ``sd``, ``low``, ``high`` and counts of a metric of a summary or a group; None if not measured."""
     return {**dict.fromkeys(("mean", "sd", "low", "high", "cases", "patients")), **(summary["metrics"].get(name) or {})}
 
 
@@ -103,7 +103,7 @@ def read_evaluated(csv_path: Path, name: str) -> Evaluated:
     summary = read_json(csv_path.with_suffix(".json"))
     if not isinstance(summary.get("classes"), dict) or not isinstance(summary.get("metrics"), dict):
         raise ReportError(
-            f"{csv_path.with_suffix('.json')} is no summary of an evaluation: it lacks classes or metrics"
+            f"{csv_path.with_suffix('.json')} is not a summary of an evaluation: it lacks classes or metrics"
         )
     try:
         rows = read_cases(csv_path)
@@ -127,7 +127,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ReportError(f"{path} cannot be read: {error}") from error
     if not isinstance(content, dict):
-        raise ReportError(f"{path} is no summary of an evaluation: it holds no object")
+        raise ReportError(f"{path} is not a summary of an evaluation: it holds no object")
     return content
 
 

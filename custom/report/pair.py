@@ -298,7 +298,7 @@ def _group(pair: Pair, attribute: str, members: Mapping[str, Sequence[Row]]) -> 
 
 
 def balance_text(pair: Pair) -> str:
-    """In how many cases ours is better, and in how many worse."""
+    """The number of cases in which ours is better, and in which it is worse."""
     scored = pair.scored()
     gains, losses = (sum(sign * case.difference > 0 for case in scored) for sign in (1, -1))
     return f"{pair.both[1].name} is better in {gains} of {len(scored)} cases and worse in {losses}."

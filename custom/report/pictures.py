@@ -44,7 +44,7 @@ class Pictures:
             self._draw()
         except ImportError as error:  # matplotlib is optional where a bundle only serves
             logger.info("No pictures are drawn: %s", error)
-        except Exception as error:  # a picture is no reason to lose the end of a run
+        except Exception as error:  # a picture is not worth losing the end of a run
             logger.warning("Not all pictures could be drawn: %s", error)
 
     def close(self) -> None: ...

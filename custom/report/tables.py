@@ -105,7 +105,7 @@ def _cell(column: Column, cell: Cell) -> tuple[Attributes, str]:
 
 
 def _look(length: int, **classes: bool) -> str | None:
-    """Names of the classes that hold, ``long`` for a text of so many characters that it must wrap."""
+    """The CSS classes that hold, ``long`` for a text of so many characters that it must wrap."""
     return " ".join(name for name, holds in {**classes, "long": length > _LONG}.items() if holds) or None
 
 

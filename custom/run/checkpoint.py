@@ -80,7 +80,7 @@ def save(state: dict[str, Any], folder: Path, epoch: int, keep: int = 2) -> Path
     for old in older[keep - 1 :]:
         try:
             old.unlink(missing_ok=True)
-        except OSError as error:  # one file too many is no reason to stop training
+        except OSError as error:  # one file too many is not worth stopping a training for
             logger.warning("%s cannot be removed: %s.", old.name, error.strerror)
     return path
 

@@ -156,7 +156,7 @@ class RunConfig:
 
 
 def _repeat_where_possible() -> None:
-    """On a GPU: the deterministic form of every operation that has one, and a warning of PyTorch that names the others."""
+    """Ask, on a GPU, for the deterministic form of each operation that has one; PyTorch warns of the others by name."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # asked for by cuBLAS, before its first call
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # costs time, and nothing reads such memory
     torch.use_deterministic_algorithms(True, warn_only=True)

@@ -36,7 +36,7 @@ class MLflow:
 
     A row is sent once its epoch is in a checkpoint. What cannot be sent is kept and tried again at the next epoch;
     ``metrics.csv`` is complete whatever happens. ``mlflow.json`` in the run's folder names the run: one that is resumed
-    goes on in it, behind the last row that MLflow has, and sends what an outage kept back, even after the last epoch.
+    goes on in it, after the last row that MLflow has, and sends what an outage kept back, even after the last epoch.
     A run that ends by an error is FAILED; one that is killed stays RUNNING.
 
     Args:
@@ -47,7 +47,7 @@ class MLflow:
         run_name: None: one that no other run has.
 
     Raises:
-        TrackingError: a path, or a ``file:`` address, which MLflow takes no more.
+        TrackingError: a path, or a ``file:`` address, which MLflow no longer takes.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class MLflow:
     ) -> None:
         if "://" not in uri or uri.startswith("file:"):
             raise TrackingError(
-                f"mlflow_uri {uri!r} is no address: expected sqlite:////absolute/path.db, or a server http://host:port"
+                f"mlflow_uri {uri!r} is not an address: expected sqlite:////absolute/path.db, or a server http://host:port"
             )
         self.uri, self.config, self.output = uri, config, output
         self.experiment, self.run_name = experiment or config.bundle_root.name, run_name
@@ -140,7 +140,7 @@ class MLflow:
         return client
 
     def _recorded(self, client: Any) -> str:
-        """The run that this folder's run has at this address; empty where there is none, or none any more."""
+        """The run that this folder's run has at this address; empty where there is none, or no longer one."""
         from mlflow.exceptions import MlflowException
 
         record = self.output.folder / "mlflow.json"
@@ -215,7 +215,7 @@ def without_monais(handlers: Sequence[Any]) -> list[Any]:
 
 
 class _Server:
-    """A server that may not answer: each outage is said once, and costs seconds, however long it lasts.
+    """A server that may not answer: each outage is reported once, and costs seconds, however long it lasts.
 
     One that refuses is asked each time. One that hangs costs MLflow's timeout: it is left alone for six times as long,
     and twice as long after each further time.
@@ -232,7 +232,7 @@ class _Server:
         """Whether it worked.
 
         Args:
-            last: there is no other time: ask even one that hung just now.
+            last: there will be no other time: ask even one that hung just now.
         """
         # a server that is down must cost seconds, not the minutes that MLflow retries by default
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
@@ -242,7 +242,7 @@ class _Server:
             return False
         started = time.monotonic()
         try:
-            import mlflow.tracking  # noqa: F401  (seconds that are no hanging)
+            import mlflow.tracking  # noqa: F401  (takes seconds, which is not hanging)
 
             started = time.monotonic()
             act()

@@ -56,7 +56,7 @@ class Output:
         root: the bundle's root.
 
     Attributes:
-        trackers: follow the run, in this order; empty on all ranks but 0.
+        trackers: follow the run, in this order; empty on all ranks except 0.
     """
 
     def __init__(self, folder: str | Path, config: RunConfig | None = None, root: str | Path = ".") -> None:
@@ -161,7 +161,7 @@ class Output:
         saved, path = found
         self._data, self._amp = dict(data), amp
         if not {"state", "config", "data", "processes"} <= set(saved):
-            raise CheckpointError(f"{path} is no checkpoint of this trainer: it has the entries {sorted(saved)}")
+            raise CheckpointError(f"{path} is not a checkpoint of this trainer: it has the entries {sorted(saved)}")
         faults = [f"data: the {part} scans are not those it was trained on"
                   for part in sorted({*saved["data"], *data}) if saved["data"].get(part) != data.get(part)]  # fmt: skip
         if saved["processes"] != distributed.world_size():

@@ -22,7 +22,7 @@ from ..methods.schedule import TermWeights
 
 _TRACKERS: dict[str, dict[str, Any]] = DEFAULT_EXP_MGMT_SETTINGS
 TRACKING = tuple(key for s in _TRACKERS.values() for key in s["configs"] if key not in s["handlers_id"])
-"""Settings that ``--tracking`` brings with it; its handlers (trainer, validator, evaluator) are no ids of a config."""
+"""Settings that ``--tracking`` brings with it; its handlers (trainer, validator, evaluator) are not ids of a config."""
 
 
 PATHS = ("dataset_dir", "data_list", "output_dir", "bundle_root", "model_file", "initial_weights")
@@ -71,16 +71,17 @@ def begun(arguments: Mapping[str, Any]) -> set[str]:
 
 
 def restore(parser: ConfigParser, overrides: Mapping[str, Any], files: Any = ()) -> None:
-    """Give values back what they lose on the way: booleans and nothing of overrides, and each ``#`` of a text, of which MONAI
-    makes ``::``, be it an override's or written in a config file.
+    """Give values back what they lose on the way: booleans and null in overrides, and each ``#`` of a text, in
+    overrides and config files alike, which MONAI turns into ``::``.
 
-    ``--gates false`` reaches MONAI as a text, which Python holds true; so does ``--clip null``, and ``--clip None`` it drops.
-    A number with an exponent in a config file (``learning_rate: 1e-3``) PyYAML takes for a text, see :func:`exponent_numbers`.
+    ``--gates false`` reaches MONAI as a text, which Python holds true; so does ``--clip null``, and MONAI drops
+    ``--clip None``. PyYAML takes a number with an exponent in a config file (``learning_rate: 1e-3``) for a text, see
+    :func:`exponent_numbers`.
     Where the config files have a boolean, ``no`` and ``off`` are words for one too: ``--resume off`` would resume.
     What is resolved already stays: the config is being resolved at this moment.
 
     Raises:
-        ConfigError: a text in place of a boolean that is none of :data:`SWITCH`; all of them in one text.
+        ConfigError: a text in place of a boolean that is not one of :data:`SWITCH`; all of them in one text.
     """
     config = ConfigParser.load_config_files(files) if files else {}
     written = dict(_texts(config))
@@ -110,7 +111,7 @@ def _texts(config: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
 
 
 def exponent_numbers(config: Mapping[str, Any]) -> dict[str, float]:
-    """Return what a config holds as :data:`EXPONENT`, by id: in lists and dicts too, but for names (:data:`WORDS`)."""
+    """Return what a config holds as :data:`EXPONENT`, by id: in lists and dicts too, except names (:data:`WORDS`)."""
     found = {name: text for name, text in _texts(config) if EXPONENT.fullmatch(text)}
     return {name: float(text) for name, text in found.items() if name.partition("::")[0] not in (*WORDS, "_meta_")}
 
@@ -175,7 +176,7 @@ def judge(overrides: Mapping[str, Any], files: Any) -> None:
 
 
 def judge_files(files: Any, free: Collection[str] = ()) -> None:
-    """Refuse each id of a config file behind the first one that is without effect.
+    """Refuse each id of a config file after the first one that is without effect.
 
     The files before it do not have it, nor does ``train.yaml`` beside the first, no component takes it, and nothing in
     the whole config refers to it.
@@ -190,7 +191,7 @@ def judge_files(files: Any, free: Collection[str] = ()) -> None:
     first, *further = _apart(files)
     train = (
         Path(first).parent / "train.yaml"
-    )  # a file of scripts/tasks is made for it, and goes behind inference.yaml too
+    )  # a file of scripts/tasks is made for it, and goes after inference.yaml too
     before = ConfigParser({**(ConfigParser.load_config_file(str(train)) if train.is_file() else {}),
                            **ConfigParser.load_config_file(first)})  # fmt: skip
     whole = str(ConfigParser.load_config_files([first, *further])).replace("#", "::")
@@ -237,8 +238,9 @@ def _misspelt(names: Iterable[str], config: dict[str, Any]) -> list[str]:
 
 
 def judge_paths(overrides: Mapping[str, Any], typed: Sequence[str] | None = None) -> None:
-    """Refuse a path that the command line has made another thing of: python-fire reads each value as Python, so that a
-    folder ``2024`` is a number, and what follows a ``#`` in ``runs#2`` a comment, which is lost (python-fire#452).
+    """Refuse a path that the command line has turned into something else: python-fire reads each value as Python, so
+    that a folder ``2024`` is a number, and what follows a ``#`` in ``runs#2`` a comment, which is lost
+    (python-fire#452).
 
     Args:
         typed: the words of the command line; by default this process's.
@@ -267,7 +269,7 @@ def judge_paths(overrides: Mapping[str, Any], typed: Sequence[str] | None = None
 
 
 def _written(name: str, words: Sequence[str]) -> str | None:
-    """What stands behind ``--name`` on a command line, the last time; None where it is not there."""
+    """What last follows ``--name`` on a command line; None where it is not there."""
     found = None
     for word, after in itertools.zip_longest(words, words[1:]):
         option, equals, value = word.partition("=")
@@ -284,7 +286,7 @@ def _ids(config: Any, prefix: str = "") -> Iterator[str]:
 
 
 def _arguments_of(component: Any) -> set[str] | None:
-    """Return the arguments that a component takes (``*``: any); None where it is none."""
+    """Return the arguments that a component takes (``*``: any); None where it is not a component."""
     if not ConfigComponent.is_instantiable(component):
         return None
     target: Any = locate(str(ConfigComponent(component, locator=ComponentLocator()).resolve_module_name()))

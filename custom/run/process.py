@@ -42,7 +42,7 @@ def return_freed_memory() -> None:
 
 
 def resident_bytes() -> int:
-    """Memory that this process has at the moment, bytes; 0 where it is not told."""
+    """Bytes of memory that this process has at the moment; 0 where that is not known."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except (OSError, ValueError, IndexError):

@@ -15,7 +15,7 @@ class Tracker(Protocol):
     """
 
     def begin(self, rows: Rows) -> None:
-        """Hear that a new run starts, or that one goes on behind these rows."""
+        """Hear that a new run starts, or that one goes on after these rows."""
 
     def update(self, rows: Rows) -> None:
         """Hear that the last row's epoch is in a checkpoint: it will not be computed again."""

@@ -70,7 +70,7 @@ def decisive(config: RunConfig) -> dict[str, Any]:
     raw = {name: config.config[name] for name in names}
     free = [
         name for name in FREE if name != "fill_nonfinite"
-    ]  # decides no training, but what an image with a NaN becomes
+    ]  # decides nothing in training, only what an image with a NaN becomes
     return {name: value for name, value in _leaves(raw) if not any(f"{name}::".startswith(f"{f}::") for f in free)}
 
 

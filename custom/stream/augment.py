@@ -287,13 +287,13 @@ class Augmentation:
         strong: intensity parts of the strong view, which replace those of ``parts`` there.
 
     Raises:
-        ValueError: an entry that is no part; a spatial one among the strong.
+        ValueError: an entry that is not a part; a spatial one among the strong.
     """
 
     def __init__(self, parts: Sequence[Spatial | Intensity] = (), strong: Sequence[Intensity] = ()) -> None:
         for part in (*parts, *strong):
             if not isinstance(part, (Spatial, Intensity)):
-                raise ValueError(f"{part!r} is no part of an augmentation; list Rotate, Flip, Gamma, ...")
+                raise ValueError(f"{part!r} is not a part of an augmentation; list Rotate, Flip, Gamma, ...")
         for part in strong:
             if isinstance(part, Spatial):
                 raise ValueError(f"{type(part).__name__} in strong: both views share the geometry; list it in parts")

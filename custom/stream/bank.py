@@ -76,7 +76,7 @@ class Bank(Dataset):
 
     @property
     def names(self) -> list[str]:
-        """Of the cases, readable and unique: the image file's, after the patient's where that is not part of it."""
+        """Readable, unique names of the cases: the image file's, after the patient's where that is not part of it."""
         return self.cases.names
 
     @property
@@ -113,11 +113,11 @@ class Bank(Dataset):
         return self._scan(case).shape[1 if plane < 0 else 2 :]
 
     def spacing_mm(self, case: int) -> tuple[float, ...] | None:
-        """Length of a voxel along each axis as the transform left it; None of PNG and JPEG, and without an affine."""
+        """Length of a voxel along each axis as the transform left it; None for PNG and JPEG, and without an affine."""
         return self._scan(case).spacing_mm
 
     def intensities(self, case: int) -> dict[str, Intensities]:
-        """Of each channel that the case has, as the transform left them; channels without a name by their number."""
+        """Intensities of each channel that the case has, as the transform left them; unnamed ones by their number."""
         return self._scan(case).intensities
 
     def foreground(self, item: int) -> dict[int, Tensor]:

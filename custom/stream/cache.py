@@ -200,7 +200,7 @@ class OnDisk:
             logger.warning("%s %s and is made anew.", self.path, "is gone" if isinstance(error, OSError) else error)
         scan = self.again()
         if scan.digest() != self.digest():
-            raise CacheError(f"{self.path}: the scan that it held is another since this run has begun. Start it again")
+            raise CacheError(f"{self.path}: the scan that it held has changed since this run began. Start it again")
         write(self.path, scan)
         return map_arrays(self.path, self.header)
 

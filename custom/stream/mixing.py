@@ -60,7 +60,7 @@ class Paste:
 
 
 class CutMix:
-    r"""With probability ``prob`` a patch gets a box of its neighbour in the batch.
+    r"""Gives a patch, with probability ``prob``, a box of its neighbour in the batch.
 
     The box's share of the patch's volume is uniform in ``[low, high]``. Its sides are those of the patch times the D-th root
     of the share, stretched against each other by at most ``aspect`` and cut off at the patch's own. All channels share the

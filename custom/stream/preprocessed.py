@@ -1,4 +1,4 @@
-"""From the files of a case to compact tensors: the transforms run, and what they give is judged."""
+"""Makes compact tensors from the files of a case: the transforms run, and what they give is judged."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def _plain(value: Any) -> Tensor:
 
 
 def _spacing_mm(image: Any, files: Any) -> tuple[float, ...] | None:
-    """Voxel sizes by MONAI's affine. A picture has pixels, but no size."""
+    """Voxel sizes by MONAI's affine. A picture has pixels without a size."""
     paths = files if isinstance(files, list) else [files]
     if not hasattr(image, "pixdim") or any(is_picture(path) for path in paths):
         return None

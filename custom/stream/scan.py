@@ -15,7 +15,7 @@ from ..cohort.intensities import Intensities
 FOREGROUND_VOXELS = 2000  # kept per class and item: enough to choose patch centres from, small beside the image
 
 Foreground = list[dict[int, Tensor]]
-"""Of each item of a case: class -> ``(n,)`` int32, row-major positions of foreground voxels in the item."""
+"""Row-major positions of foreground voxels, ``(n,)`` int32, by class, for each item of a case."""
 
 
 class Kept(Protocol):
@@ -94,7 +94,7 @@ class Scan:
 
 
 def foreground_table(label: Tensor, slices: bool, limit: int = FOREGROUND_VOXELS) -> Foreground:
-    """Per item and class, row-major positions of up to ``limit`` foreground voxels, evenly spaced among all of them.
+    """Row-major positions of up to ``limit`` foreground voxels of each item and class, evenly spaced among all of them.
 
     Args:
         label: ``(*spatial)``, or ``(Z, X, Y)`` with ``slices``, where each of the Z slices is an item.

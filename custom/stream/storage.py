@@ -184,7 +184,7 @@ class _Filling:
 
 
 def _each(do: Callable[[int], Result], numbers: Sequence[int], cases: Preprocessed, workers: int) -> Iterator[Result]:
-    """In order, whatever the number of threads; says how far it is where that takes long."""
+    """The results in order, whatever the number of threads; reports its progress where that takes long."""
     if workers:
         load_libraries(file for number in numbers for _, file in cases.files(number))
     with ThreadPoolExecutor(max(workers, 1)) as pool:

@@ -70,8 +70,8 @@ class Stream:
         """Begin an epoch: what it draws is a function of seed, epoch, rank, name and ``drawn`` alone.
 
         Args:
-            epoch: seeds what is random but for the order of the items.
-            drawn: batches of all epochs before this one, behind which the order goes on.
+            epoch: seeds what is random, except the order of the items.
+            drawn: batches of all epochs before this one, after which the order goes on.
         """
         self.generator = Generator().manual_seed(derive(self.seed, epoch, self.rank, self.name))
         self._position = drawn * self.batch

@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def tell(text: str) -> None:
-    """A line for the user, at once also where the output is no terminal."""
+    """Print a line for the user, at once even where the output is not a terminal."""
     print(text, flush=True)
 
 
@@ -103,7 +103,7 @@ def _trainings(folder: Path, settings: Settings, planned: bool) -> Trainings:
 
 
 def _seconds(folder: Path) -> float:
-    """Of all calls before this one."""
+    """Seconds of all calls before this one."""
     try:
         return float((folder / SECONDS).read_text(encoding="utf-8"))
     except (OSError, ValueError):  # none yet, or an unreadable one: no reason to withhold a page
@@ -151,7 +151,7 @@ def _planned(settings: Settings, name: str) -> Any:
 
 
 def _classes(folder: Path) -> list[str]:
-    """Names of the classes but the background's, of the task that there is."""
+    """Names of the classes of the existing task, except the background's."""
     path = folder / TASK
     return list(map(str, yaml.safe_load(path.read_text(encoding="utf-8"))["classes"][1:])) if path.is_file() else []
 

@@ -192,7 +192,7 @@ def _ratio(costs: Costs, names: Sequence[str]) -> float:
 
 
 def _rounded_up(seconds: float) -> float:
-    """To what :func:`minutes` tells: who allows what is told has enough; with what a second probe may take longer."""
+    """Seconds, rounded up to what :func:`minutes` prints, that are enough even if a second probe is slower."""
     longer = 1.05 * seconds
     return float(math.ceil(longer)) if longer < 89 else 60.0 * math.ceil(longer / 60)
 
@@ -213,5 +213,5 @@ def seconds(text: str) -> float:
     """
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
     if not found:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time: write 90s, 150m or 2h")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time: write 90s, 150m or 2h")
     return float(found[1]) * {"s": 1, "m": 60, "h": 3600, "": 60}[found[2]]

@@ -26,7 +26,7 @@ LOOK_S = 1.0  # between two looks whether the process is there that started this
 
 
 def end_with_parent() -> None:
-    """From now on send this process SIGTERM once the one that started it is gone, which a killed one tells nobody."""
+    """Send this process SIGTERM as soon as the one that started it is gone: a killed process tells nobody."""
     parent = int(os.environ.get(PARENT) or os.getppid())
 
     def watch() -> None:

@@ -86,8 +86,8 @@ def hand_over(state: State, scans: Scans, serving: str) -> str:
 
 
 def _replace_bundle(trained: Path, out: Path) -> None:
-    """The bundle of a run in the place of an earlier one, all but the folders that are its user's; of the one that is there
-    already what is missing.
+    """Put the bundle of a run in the place of an earlier one, except the folders that are its user's; where it is there
+    already, add what is missing.
 
     ``run.json`` goes first and comes last: a bundle that is half there has none.
     """
@@ -155,7 +155,7 @@ def digests(out: Path) -> dict[str, str]:
 
 
 def _place(aside: Path, inside: Path) -> Path:
-    """Where a file is set aside: with a number behind its name where another one is there."""
+    """Where a file is set aside: with a number after its name where another one is there."""
     for folder in inside.parent.parts:
         aside = _free(aside / folder, lambda path: os.path.lexists(path) and not path.is_dir())
     aside.mkdir(parents=True, exist_ok=True)

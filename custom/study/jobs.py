@@ -159,7 +159,7 @@ class Runner:
                 self.tell("running  " + "; ".join(f"{job.title or job.name}: {self.how_far(job)}" for job in running))
 
     def how_far(self, job: Job) -> str:
-        """Of a job that runs: ``step 120 of 400`` by its last whole epoch, then what comes behind the training."""
+        """Progress of a running job: ``step 120 of 400`` by its last whole epoch, then what follows the training."""
         folder = self.folder / job.name
         if (folder / TRAINED).is_file():
             return "segments its scans" if job.maps_of and _judged(folder, job) else "is scored"
@@ -229,7 +229,7 @@ class Runner:
         log = folder / "log.txt"
         code, _ = self._pool.command(command, share, BUNDLES / job.bundle, log)
         if code:
-            # scans that inference refuses, as it says at its end, are no reason to do without the others
+            # inference refuses some scans, as it says at its end: the others are still worth having
             if self.done(job):
                 self.tell(f"note: {job.title or job.name}: {_last_line(log)}")
                 return
@@ -335,7 +335,7 @@ def _mapped(folder: Path, job: Job) -> bool:
 
 
 def _steps_done(folder: Path) -> int:
-    """Of a training that can go on; without a checkpoint its table is that of an earlier one, or of none."""
+    """Steps done of a training that can go on; without a checkpoint its table, if any, is of an earlier training."""
     if not any(folder.glob("last_*.pt")):
         return 0
     try:

@@ -53,7 +53,7 @@ class Amount:
 
 @dataclass(frozen=True)
 class NoCurve:
-    """Why there is none."""
+    """Why there is no curve."""
 
     reason: str
 
@@ -218,7 +218,7 @@ def patients_needed(differences: Sequence[float], amount: float) -> int:
 
 
 def _sums(points: Sequence[Point]) -> tuple[float, ...]:
-    """Of one patient: number of points, sums of x and y, and of squares and products round the patient's own means."""
+    """Number of points of one patient, sums of x and y, and of squares and products round the patient's own means."""
     x = np.array([float(point.labelled) for point in points]) ** -EXPONENT
     y = np.array([point.dice for point in points])
     dx, dy = x - x.mean(), y - y.mean()

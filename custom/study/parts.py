@@ -75,7 +75,7 @@ def divide(scans: ScansByPatient, folds: int, seed: int) -> list[Part]:
 
 
 def entries_of(part: Part, scans: ScansByPatient, train: Sequence[str] | None = None) -> Entries:
-    """The data list of a part: nothing of a patient who judges is among what trains, labelled or not.
+    """The data list of a part: no scan of a patient who judges is among those that train, labelled or not.
 
     Args:
         part: the division.

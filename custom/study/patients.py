@@ -64,7 +64,7 @@ def propose(names: Sequence[str]) -> Grouping:
 
 
 def _patterns(names: Sequence[str]) -> Sequence[str]:
-    """From the shortest beginning to the longest; that of a known form alone, where all names have it."""
+    """Patterns from the shortest beginning to the longest; only that of a known form, where all names have it."""
     if all(UID.fullmatch(name) for name in names):
         return ()
     if known := [pattern for pattern in KNOWN if all(re.search(pattern, name) for name in names)]:

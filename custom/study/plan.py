@@ -49,9 +49,9 @@ class Asked:
         images, labels: see :func:`.sources.find`.
         budget: seconds for the whole study.
         patient: regular expression; empty: proposed from the names.
-        classes: names of the label values but the background's, in their order; empty: those of ``dataset.json``.
+        classes: names of the label values except the background's, in their order; empty: those of ``dataset.json``.
         baseline, method: bundles.
-        others: further bundles, told beside the method.
+        others: further bundles, reported beside the method.
         jobs: trainings side by side; 0: by the machine.
         seed: of everything random.
     """
@@ -97,8 +97,8 @@ def cohort_of(images: Path | Mapping[str, Path], labels: Path | None, patient: s
 
 
 def _corrected(source: Source, images: Path | Mapping[str, Path]) -> Source:
-    """With the labels that MONAI Label keeps below the images in place of those of the user's folder: not where one is still the
-    copy that annotation made, as the label in the folder may have been repaired, or taken out, since.
+    """The source with the labels that MONAI Label keeps below the images in place of the user's, except where one is
+    still the copy that annotation made: the user's label may have been repaired, or taken out, since.
 
     Raises:
         CohortError: two of one name.
@@ -135,7 +135,7 @@ def plan(folder: Path, asked: Asked, tell: Callable[[str], None] = print) -> Set
         CohortError: files that cannot be used, all of them in one report.
     """
     start = time.monotonic()
-    shutil.rmtree(folder / PROBE, ignore_errors=True)  # of a plan that was stopped: times of a half are none
+    shutil.rmtree(folder / PROBE, ignore_errors=True)  # of a plan that was stopped: half a probe tells no times
     (folder / WORK).mkdir(parents=True, exist_ok=True)
     cohort = cohort_of(asked.images, asked.labels, asked.patient)
     for note in cohort.source.notes:
@@ -394,7 +394,7 @@ def _page(
             f"{baseline} and {method} with all labels: the bundle, and the unlabelled scans segmented"]  # fmt: skip
     if settings.others:
         runs.append(
-            f"{settings.folds} x {', '.join(settings.others)}, {settings.steps} steps each: told beside {method}"
+            f"{settings.folds} x {', '.join(settings.others)}, {settings.steps} steps each: reported beside {method}"
         )
     if settings.half:
         runs.append(f"{settings.folds} x {baseline} and {method} with half of the labelled patients")

@@ -69,7 +69,7 @@ class Quality:
         model: ``constant``, ``line`` or ``isotonic``; empty where there is no figure.
         error: mean absolute error of Dice on held-out patients, the choice of the model included.
         naive_error: the same of the naive guess, the mean of the other patients' scans.
-        rank_correlation: Spearman's, of the held-out predictions with the true Dice; NaN of a constant.
+        rank_correlation: Spearman's, of the held-out predictions with the true Dice; NaN for a constant.
     """
 
     predicted: Mapping[str, float]
@@ -104,7 +104,7 @@ def agreement(maps: Sequence[NDArray[np.integer]], classes: int) -> float:
         classes: how many, background (0) included.
 
     Raises:
-        ValueError: fewer than two maps, shapes that differ, values that are no class.
+        ValueError: fewer than two maps, shapes that differ, values that no class has.
     """
     if len(maps) < 2:
         raise ValueError(f"agreement is between two label maps at least, got {len(maps)}")

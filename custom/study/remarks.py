@@ -118,7 +118,7 @@ def _far(entries: Sequence[Entry], record: Record) -> list[str]:
         ", ..." if len(far) > NAMED else ""
     )
     return [f"{plural(len(far), 'scan')} far from the median size, in which the same thing looks much larger or smaller: "
-            f"{some}. Take out what is no such scan"]  # fmt: skip
+            f"{some}. Take out what is not a scan of this kind"]  # fmt: skip
 
 
 def _extent(facts: Facts) -> np.ndarray:

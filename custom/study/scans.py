@@ -157,5 +157,5 @@ def _facts(state: State) -> tuple[dict[str, Facts], dict[str, Facts], dict[str, 
 
 
 def _name(state: State, file: str) -> str:
-    """The scan's name: that of its file, without the channel that nnU-Net writes behind it."""
+    """The scan's name: that of its file, without the channel that nnU-Net writes after it."""
     return state.scan_names.get(file, stem(file))

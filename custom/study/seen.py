@@ -112,7 +112,7 @@ def see(parts: Mapping[str, Sequence[Mapping[str, Any]]], source: Source, record
 
 
 def _facts(record: Record, file: str, label: bool = False) -> Facts:
-    """Of a file that was read without a fault a moment ago."""
+    """The facts of a file that was read without a fault a moment ago."""
     found = record.facts([str(file)], labels=[str(file)] if label else [])[str(file)]
     if not isinstance(found, Facts):
         raise CohortError(str(found))
@@ -139,7 +139,7 @@ def _smallest(labels: Sequence[Facts]) -> float:
 
 
 def _foreground(labelled: Sequence[Mapping[str, Any]]) -> tuple[float, float] | None:
-    """Over all scans and channels, as many voxels of each scan at most."""
+    """Percentiles of the foreground over all scans and channels, with at most as many voxels from each scan."""
     samples = []
     for entry in labelled:
         inside = volume(entry["label"])[0] > 0

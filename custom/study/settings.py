@@ -36,7 +36,7 @@ class Settings:
         labels: a folder; empty where the images' own ``dataset.json`` says where labels are.
         patient: regular expression whose first group, in a scan's name, is the patient.
         baseline, method: bundles; the method is the one that learns from unlabelled scans too.
-        others: further bundles, each trained in every fold and told beside the method.
+        others: further bundles, each trained in every fold and reported beside the method.
         folds: of the labelled patients; each judges in one, and trains in the others. 1: a held-out part judges.
         half: whether each fold is trained with half of its labelled patients as well.
         steps: optimiser steps of every training.
@@ -80,7 +80,7 @@ _ABOUT = {
     "patient": "what in a scan's name is the patient: its first group",
     "baseline": "the bundle that learns from labelled scans alone",
     "method": "the bundle that learns from the unlabelled ones too",
-    "others": "further bundles, each in every fold, told beside the method",
+    "others": "further bundles, each in every fold, reported beside the method",
     "folds": "each labelled patient judges in one and trains in the others; 1: a held-out part judges",
     "half": "true: each fold with half of its labelled patients as well (what more labels would bring)",
     "steps": "optimiser steps of every training",
@@ -109,22 +109,22 @@ def read(folder: Path) -> Settings:
     """Read the ``study.yaml`` of a study.
 
     Raises:
-        StudyError: there is none; a name that is unknown or missing, a value of another kind, a bundle that there is none of;
-            all of them in one report.
+        StudyError: there is none; a name that is unknown or missing, a value of another kind, a bundle that does not
+            exist; all of them in one report.
     """
     path = folder / FILE
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise StudyError(
-            f"{folder} is no study: it has no {FILE}. Plan one first: python -m custom.study plan"
+            f"{folder} is not a study: it has no {FILE}. Plan one first: python -m custom.study plan"
         ) from None
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise StudyError(f"{path} cannot be read: {error}") from error
     known = {each.name for each in fields(Settings)}
     if not isinstance(content, dict):
         raise StudyError(f"{path} holds no settings. Plan the study again")
-    faults = [f"{name} is no setting{nearest(str(name), known)}" for name in content if name not in known]
+    faults = [f"{name} is not a setting{nearest(str(name), known)}" for name in content if name not in known]
     faults += [f"{name} is missing" for name in ("images", "labels", "patient") if name not in content]
     faults += [text for name, value in content.items() if name in known and (text := _fault(name, value))]
     if not faults:
@@ -138,8 +138,8 @@ def read(folder: Path) -> Settings:
 
 
 def copies(images: Path) -> dict[str, str]:
-    """By the name of the file, the :func:`digest` that each label had when annotation copied it to :data:`CORRECTED`: one that
-    has it still was corrected by nobody. Nothing where none was copied, or where the list is damaged.
+    """The :func:`digest` that each label had when annotation copied it to :data:`CORRECTED`, by file name: a label that
+    still has it was corrected by nobody. Empty where none was copied, or where the list is damaged.
 
     Args:
         images: folder of the study's images.

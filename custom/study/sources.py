@@ -53,8 +53,8 @@ def find(images: Path | Mapping[str, Path], labels: Path | None = None) -> Sourc
         labels: a folder; a label has the name of its image.
 
     Raises:
-        CohortError: no label at all, a missing folder or file, a ``dataset.json`` of another form, classes that are no
-            single value (regions, an ignore label).
+        CohortError: no label at all, a missing folder or file, a ``dataset.json`` of another form, classes that are not
+            a single value (regions, an ignore label).
 
     References: nnU-Net, documentation/dataset_format.md; Antonelli et al. 2022, arXiv:2106.05735.
     """
@@ -151,7 +151,7 @@ def _channel_number(file: Path) -> Any:
 
 
 def _channels_of(folder: Path, ending: str) -> tuple[dict[str, dict[int, Path]], list[str]]:
-    """Files by case and channel, and the names of what is none."""
+    """Files by case and channel, and the names of files that are neither."""
     cases: dict[str, dict[int, Path]] = {}
     odd = []
     for path in _files(folder):
@@ -176,7 +176,7 @@ def _name(path: Path, ending: str) -> str:
 
 
 def _channel_names(kinds: tuple[str, ...]) -> tuple[str, ...]:
-    """Of one channel ``image``; a number tells namesakes apart."""
+    """Names of the channels: ``image`` for a single one; a number tells namesakes apart."""
     if len(kinds) == 1:
         return ("image",)
     return tuple(f"{kind} {k + 1}" if kinds.count(kind) > 1 else kind for k, kind in enumerate(kinds))

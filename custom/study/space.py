@@ -46,14 +46,14 @@ def on_disk(folder: Path) -> int:
 
 
 def memory_of(probed: Probed, voxels: float) -> float:
-    """Bytes of a training at most, whose patches and scans have ``voxels`` times as many voxels as the probe's."""
+    """The most bytes of a training whose patches and scans have ``voxels`` times as many voxels as the probe's."""
     return probed.imports + voxels * (probed.peak - probed.imports)
 
 
 def rooms_in_memory(
     probed: Probed, voxels: Mapping[float, float], jobs: int, memory: float | None = None
 ) -> dict[float, float]:
-    """Those of the grids that so many trainings side by side have the memory for.
+    """The grids for which there is memory with that many trainings side by side.
 
     Args:
         voxels: of a training patch by room, the probe's the fewest.
@@ -102,14 +102,14 @@ def check_disk(folder: Path, needed: float) -> str:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise StudyError(
-            f"The study will take about {_size(needed)} on disk, {_size(free)} are free in {folder}. Free some, or let the study "
-            "lie elsewhere"
+            f"The study will take about {_size(needed)} on disk, {_size(free)} are free in {folder}. Free some, or put the study "
+            "elsewhere"
         )
     return f"about {_size(needed)} on disk, where {_size(free)} are free"
 
 
 def memory_line(jobs: int, bytes_each: float) -> str:
-    """Of trainings side by side."""
+    """A line on the memory that trainings side by side take."""
     return f"at most {_size(jobs * bytes_each)} of the {_size(physical_memory())} of memory"
 
 

@@ -39,7 +39,7 @@ class State:
 
     @cached_property
     def only_unlabelled(self) -> bool:
-        """Whether the runs of every part say that the two differ in nothing but the use of the unlabelled scans."""
+        """Whether the runs of every part say that the two differ only in the use of the unlabelled scans."""
         from ..evaluation.same_settings import only_unlabelled_differs  # brings MONAI, which the other steps do without
 
         return all(only_unlabelled_differs(*(self.table(part, of) for of in self.bundles)) for part in self.parts)
@@ -55,18 +55,18 @@ class State:
 
     @property
     def phrases(self) -> tuple[str, str]:
-        """Behind a figure: ``with the unlabelled scans``, or ``of mean_teacher``."""
+        """Phrases that follow a figure: ``with the unlabelled scans``, or ``of mean_teacher``."""
         baseline, method = (f"{name} the unlabelled scans" for name in ("without", "with"))
         return (baseline, method) if self.only_unlabelled else (f"of {self.bundles[0]}", f"of {self.bundles[1]}")
 
     @cached_property
     def scan_names(self) -> dict[str, str]:
-        """Of every image file, of several modalities the first, the name of its scan."""
+        """The name of the scan of every image file (of several modalities, of the first one's)."""
         return {_first(scan): scan.name for scan in self.trainings.scans}
 
     @cached_property
     def judges(self) -> dict[str, dict[str, Any]]:
-        """Of every scan that judges, by what the tables of cases call it, its entry in the data list."""
+        """The entry in the data list of every scan that judges, by its name in the tables of cases."""
         found: dict[str, dict[str, Any]] = {}
         for part in self.trainings.parts:
             entries = json.loads((self.folder / WORK / f"{part.name}.json").read_text(encoding="utf-8"))["test"]
@@ -74,7 +74,7 @@ class State:
         return found
 
     def scan_of_case(self, case: str) -> str:
-        """The name of a scan that the tables of cases call so: without the channel that nnU-Net writes behind it."""
+        """The name of a scan that the tables of cases call so: without the channel that nnU-Net writes after it."""
         file = first_file(self.judges[case])
         return self.scan_names.get(file, stem(file))
 

@@ -18,7 +18,7 @@ COLUMN = 27  # where reasons begin
 
 
 def write(path: Path, numbers: Mapping[str, Number], title: str = "") -> Path:
-    """Write numbers as a task file that every bundle's ``configs/train.yaml`` takes behind it.
+    """Write numbers as a task file that every bundle's ``configs/train.yaml`` takes after it.
 
     ``python -m monai.bundle run training --config_file "['configs/train.yaml','/absolute/task.yaml']"``
 

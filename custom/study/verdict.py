@@ -125,8 +125,8 @@ def _counts(state: State) -> dict[str, int]:
 
 
 def _sentence(state: State, both: pair.Pair) -> str:
-    """The verdict of :func:`..evaluation.compare.verdict`; that the unlabelled scans were the cause it says only where the runs
-    of every fold say that they differ in nothing else."""
+    """The verdict of :func:`..evaluation.compare.verdict`; it names the unlabelled scans as the cause only where the
+    runs of every fold say that they differ in nothing else."""
     baseline, method = state.bundles
     sign, amount, basis = judgement(both.dice)
     without, with_ = (number(mean, 3).text for mean in both.means("dice_mean"))
@@ -170,7 +170,7 @@ def _warnings(state: State, parts: Sequence[Part]) -> list[str]:
 
 
 def _trained(state: State) -> str:
-    """Whom a page sets side by side that has nothing else of the study."""
+    """What was compared, for a page that shows nothing else of the study."""
     of = " and ".join(
         f"{bundle} ({name} the unlabelled scans)" if state.only_unlabelled else bundle
         for bundle, name in zip(state.bundles, state.names, strict=True)
@@ -213,8 +213,8 @@ def _equal_time(state: State) -> EqualTime | None:
 
 
 def _how_long(state: State, parts: Sequence[Part]) -> str:
-    """What the baseline got; that this was the method's time only where it was: steps may have been changed since the plan, and
-    a machine has other work at times."""
+    """What the baseline got, called as long as the method's time only where it was: steps may have been changed since
+    the plan, and a machine has other work at times."""
     (baseline, method), settings = state.bundles, state.settings
     steps = settings.steps_at_equal_time
     longer, ours = (
@@ -232,7 +232,7 @@ def _how_long(state: State, parts: Sequence[Part]) -> str:
 
 
 def _seconds(run: Path) -> float:
-    """Of all epochs of a run; NaN where it does not say."""
+    """Seconds of all epochs of a run; NaN where it does not say."""
     try:
         with (run / "metrics.csv").open(newline="", encoding="utf-8") as file:
             return math.fsum(float(row["seconds"]) for row in csv.DictReader(file))
@@ -297,7 +297,7 @@ def _difference(dice: Difference | None) -> str:
 
 
 def _handed_over(state: State, serving: str, segmented: bool) -> dict[str, str]:
-    """Which of ``bundle/`` and ``predictions/`` is there and of this page, and what is to be said of one that is not."""
+    """Which of ``bundle/`` and ``predictions/`` belong to this page, and what to say of one that does not."""
     name = final_name(serving)
     served = name not in state.stale and (state.runs / name / TRAINED).is_file()
     there = [f"bundle/ ({serving}, trained with all labels)"] * served + [

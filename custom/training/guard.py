@@ -78,7 +78,7 @@ class Guard:
         if not finite.all():
             name = names[int((~finite).nonzero()[0])]
             raise NotFinite(
-                f"{name} is not finite at the end of epoch {epoch}: a gradient was not, of terms that were. Nothing was "
+                f"{name} is not finite at the end of epoch {epoch}: a gradient was not, though its terms were. Nothing was "
                 "written in this epoch. Lower learning_rate, set clip, or set amp: off; --resume true goes on from the "
                 "last checkpoint."
             )

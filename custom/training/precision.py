@@ -19,7 +19,7 @@ def autocast_dtype(amp: str, device: torch.device) -> torch.dtype | None:
     processor has the units (AVX512_BF16 or AMX): emulated it is ten times slower than float32.
 
     Raises:
-        ValueError: ``amp`` is none of auto, bf16, fp16, off.
+        ValueError: ``amp`` is not one of auto, bf16, fp16, off.
     """
     amp = "off" if amp is False else amp  # YAML reads a bare `off` as False
     if amp not in CHOICES:

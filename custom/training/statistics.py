@@ -44,7 +44,7 @@ class CleanStatistics:
 
     @contextlib.contextmanager
     def applied(self, networks: Mapping[str, nn.Module]) -> Iterator[None]:
-        """Let the networks carry their re-estimated statistics within the block, and those that they had behind it."""
+        """Let the networks carry their re-estimated statistics within the block, and those that they had after it."""
         kept = {name: _statistics(network) for name, network in networks.items()}
         try:
             for name, network in networks.items():

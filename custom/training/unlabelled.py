@@ -44,7 +44,7 @@ def weak_terms(rows: Rows, terms: Sequence[str], later: Mapping[str, float] | No
 def empty_teacher(rows: Rows, epochs: int, terms: Sequence[str]) -> str | None:
     """What teaches on unlabelled scans called next to nothing foreground, in a quarter of the run or more.
 
-    A network's answer that is no teacher's is watched from the first step on: it counts in the epochs that computed a
+    An answer that is not a teacher's is watched from the first step on: it counts in the epochs that computed a
     term on it.
 
     Args:
@@ -73,7 +73,7 @@ def empty_teacher(rows: Rows, epochs: int, terms: Sequence[str]) -> str | None:
 
 
 def _empty(rows: Rows, name: str, epochs: int) -> str:
-    """``2 of 8 epochs`` in which a watched share was next to nothing; empty where they are no quarter of the run."""
+    """``2 of 8 epochs`` with a watched share of next to nothing; empty where they are less than a quarter of all."""
     watched = [row[f"watch/{name}"] for row in rows if not math.isnan(row.get(f"watch/{name}", math.nan))]
     empty = sum(value < EMPTY for value in watched)
     return f"{empty} of {len(watched)} epochs" if empty and empty >= OFTEN * epochs else ""

@@ -33,9 +33,9 @@ class Fragment:
     network: str = ""
     """The component ``network_def``; empty: the base's U-Net."""
     optimizer: str = ""
-    """Without the parameters and the rate; empty: SGD with Nesterov momentum."""
+    """The optimiser, without the parameters and the rate; empty: SGD with Nesterov momentum."""
     lr_schedule: str = ""
-    """Empty: polynomial decay by step."""
+    """The learning-rate schedule; empty: polynomial decay by step."""
     example: str = "acdc"
     """The task file that the header's command names."""
     unlabelled: bool = True

@@ -111,7 +111,7 @@ def _by_number(names: Sequence[str]) -> str:
 
 
 def _block(text: str, columns: int) -> str:
-    """A component below its key, or behind it where it is one line in braces."""
+    """A component below its key, or after it where it is one line in braces."""
     return f" {text}" if text.startswith("{") else "\n" + textwrap.indent(text, " " * columns)
 
 

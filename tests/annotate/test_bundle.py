@@ -126,7 +126,7 @@ def test_a_nifti_of_two_axes_becomes_nrrd_with_its_voxel_sizes(bundle: Path, tmp
 
 @pytest.mark.fault("34", "a NIfTI of two axes: NRRD with its voxel sizes, no PNG")
 def test_png_of_an_image_that_is_no_picture_is_refused(annotate_python: Path) -> None:
-    """Before anything is computed: the task needs no bundle to say so."""
+    """Refused before anything is computed: the task needs no bundle to say so."""
     script = """
 from annotate.infer import BundleInfer
 try:
@@ -138,7 +138,7 @@ except ValueError as error:
         [annotate_python, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120, check=True
     )
     assert done.stdout.strip() == (
-        "UnknownForm result_extension is '.png', but p01.nii.gz is no picture, and a PNG holds no voxel sizes. Leave it out"
+        "UnknownForm result_extension is '.png', but p01.nii.gz is not a picture, and a PNG holds no voxel sizes. Leave it out"
     )
 
 

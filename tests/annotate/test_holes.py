@@ -1,7 +1,7 @@
 """Attacks by plain HTTP on a server that runs: each is refused in words, changes nothing, and the next request is served.
 
-All but a few go, with the right token, to ``guarded``: what they try must be refused to whoever may log in. Whoever reached
-the port of MONAI Label as it comes owned the machine.
+All except a few go, with the right token, to ``guarded``: what they try must be refused to whoever may log in. Whoever
+reached the port of MONAI Label as it comes owned the machine.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ ANY = nifti(np.zeros((4, 4, 4), np.uint8))
 PATH = r"expected a plain name"
 KEPT = r"no scan is overwritten"
 TRAIN, INFER, SAVE = "/train/NAME", "/infer/NAME?image=p000", "/datastore/label?image=p000"
-NO_ROUTE = r"is nothing that this server does"
+NO_ROUTE = r"is not something that this server does"
 
 ATTACKS = [
     # a value that is executed, and all other ways to it
@@ -104,7 +104,7 @@ ATTACKS = [
     ("replacing the weights", "PUT", "/model/NAME", sent("model.pt", b"weights", "file"), 404, NO_ROUTE),
     ("removing the weights", "DELETE", "/model/NAME", {}, 404, NO_ROUTE),
     ("fetching the weights", "GET", "/model/NAME", {}, 404, NO_ROUTE),
-    # images that are none of the study
+    # images that are not the study's
     ("an absolute path as image", "POST", "/infer/NAME?image=/etc/passwd", {}, 400, PATH),
     ("a path upwards as image", "POST", "/infer/NAME?image=../work/main.py", {}, 400, PATH),
     ("an image among the parameters", "POST", INFER, params(image="/etc/passwd"), 400, "'image' is not known"),
@@ -130,7 +130,7 @@ ATTACKS = [
     ("an image whose file is a path", "PUT", "/datastore/image", sent("../../p000.nii.gz", ANY, "file"), 409, KEPT),
     ("another scan under a name", "PUT", "/datastore/image?image=p000", sent("x.nii.gz", ANY, "file"), 409, KEPT),
     ("the old address of an upload", "PUT", "/datastore/?image=p000", sent("x.nii.gz", ANY, "file"), 409, KEPT),
-    # files that are no scans
+    # files that are not scans
     ("a program as image", "PUT", "/datastore/image?image=new", sent("x.svs", b"x", "file"), 400, "is the file 'x.svs'"),
     ("noise as image", "PUT", "/datastore/image?image=new", sent("x.nii.gz", b"noise" * 99, "file"), 400, "is not compressed"),
     ("half an image", "PUT", "/datastore/image?image=new", sent("x.nii.gz", ANY[:40], "file"), 400, "is truncated"),
@@ -157,10 +157,10 @@ ATTACKS = [
     ("a file of the package", "GET", "/static/../app.py", {}, 404, NO_ROUTE),
     ("a password", "POST", "/auth/token", {"data": {"username": "a", "password": "b"}}, 404, NO_ROUTE),
     ("the list of requests", "GET", "/openapi.json", {}, 404, NO_ROUTE),
-    # what is no request at all
-    ("no JSON", "POST", TRAIN, {"data": "{max_epochs: 1"}, 400, "body is no JSON"),
+    # what is not a request at all
+    ("no JSON", "POST", TRAIN, {"data": "{max_epochs: 1"}, 400, "body is not JSON"),
     ("a list", "POST", TRAIN, {"json": [1]}, 400, r"found \[1\], expected a JSON object"),
-    ("brackets without end", "POST", TRAIN, {"data": "[" * 60_000}, 400, "body is no JSON"),
+    ("brackets without end", "POST", TRAIN, {"data": "[" * 60_000}, 400, "body is not JSON"),
     ("parameters without end", "POST", TRAIN, {"data": " " * 70_000}, 413, "expected a few"),
     ("a field without end", "POST", INFER, {**params(client_id="x" * 70_000), "files": {"x": None}}, 400, ""),
     ("a form that is none", "PUT", SAVE,
@@ -263,7 +263,8 @@ def test_segments_that_would_become_other_classes_are_refused(guarded: Guarded) 
     answer = save([*right[:2], "Segment_3"])
     assert answer.status_code == 400
     assert (
-        "voxels of 1 segment whose name is no class: 'Segment_3' (number 3); expected right" in answer.json()["detail"]
+        "voxels of 1 segment whose name is not a class: 'Segment_3' (number 3); expected right"
+        in answer.json()["detail"]
     )
     assert save(right).json() == {"image": "p001", "label": "p001"}
     assert guarded("GET", "/datastore/label?label=p001&tag=final").content == label

@@ -160,7 +160,7 @@ def test_what_fails_leaves_no_half_bundle(studies: Path, tmp_path: Path) -> None
         ("mean_teacher:nowhere.yaml", "nowhere.yaml does not exist"),
         (
             str(ROOT / "bundles/mean_teacher/configs"),
-            "is no finished bundle: expected configs/inference.yaml and models",
+            "is not a finished bundle: expected configs/inference.yaml and models",
         ),
         (f"mean_teacher:{ROOT / 'custom/tasks/lgg.yaml'}", "reads 2 modalities of a scan"),
         (f"contrastive_mutual:{ROOT / 'custom/tasks/phantom_two_channels.yaml'}", "MONAI Label has one file a scan"),
@@ -181,7 +181,7 @@ def test_pictures_are_refused_by_a_model_of_volumes(tmp_path: Path, phantoms: Pa
 
 
 def test_studies_must_be_a_flat_folder_of_images(tmp_path: Path) -> None:
-    with pytest.raises(StartError, match="is no folder"):
+    with pytest.raises(StartError, match="is not a folder"):
         judge_studies(tmp_path / "missing")
     with pytest.raises(StartError, match="found none"):
         judge_studies(tmp_path)
@@ -253,7 +253,7 @@ def test_a_model_has_a_plain_name(model: str, name: str) -> None:
 
 
 def test_a_tilde_in_a_model_is_the_home_folder(studies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As ``make annotate MODEL=~/task.yaml`` and ``--model=~/bundle`` leave it."""
+    """``make annotate MODEL=~/task.yaml`` and ``--model=~/bundle`` leave the tilde as it is."""
     monkeypatch.setenv("HOME", str(tmp_path))
     shutil.copy(TASK, tmp_path / "heart.yaml")
     _, name = prepare(studies, "mean_teacher:~/heart.yaml", tmp_path / "work")

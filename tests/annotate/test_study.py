@@ -99,7 +99,7 @@ def test_a_label_of_two_files_is_copied_with_both(folder):
 
 
 @pytest.mark.parametrize(("spoil", "message"), [
-    (lambda study: (study / "study.yaml").unlink(), "is no study: it has no study.yaml. Plan one"),
+    (lambda study: (study / "study.yaml").unlink(), "is not a study: it has no study.yaml. Plan one"),
     (lambda study: (study / "scores.csv").unlink(), "is not done: it has no bundle or no scores. Go on"),
     (lambda study: write(study, Settings({"t1": "/a", "t2": "/b"}, "/l", "^(.*)$")), "are not files of one folder"),
 ])  # fmt: skip

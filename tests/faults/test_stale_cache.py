@@ -26,7 +26,7 @@ def overwrite(path: Path) -> None:
 
 
 def facts(record: Path, path: Path) -> Facts:
-    """As a new process would ask."""
+    """The facts that a new process would get."""
     found = Record(record).facts([str(path)])[str(path)]
     assert isinstance(found, Facts)
     return found

@@ -82,12 +82,12 @@ def hundred() -> np.ndarray:
 
 
 def rounded_off(folder: Path) -> None:
-    """As a resampling or a compression with loss leaves a label: next to no two voxels alike."""
+    """A label as a resampling or a lossy compression leaves it: next to no two voxels alike."""
     save(folder / "labels/p2.nii.gz", (lump() + np.resize(np.linspace(-5e-4, 5e-4, 200), SHAPE)).astype(np.float32))
 
 
 def rescaled(folder: Path) -> None:
-    """Of 127 and a slope of 1/127, as some programs store what they hold as real numbers."""
+    """A label of 127 and a slope of 1/127, as some programs store what they hold as real numbers."""
     save(folder / "labels/p2.nii", lump().astype(np.int16) * 127)
     (folder / "labels/p2.nii.gz").unlink()
     content = bytearray((folder / "labels/p2.nii").read_bytes())
@@ -150,7 +150,7 @@ def labels_of_4_bits(folder: Path) -> None:
 
 
 def png(file: Path, shape: tuple[int, ...], bits: int, colour: int, rows: list[bytes]) -> None:
-    """By its own description: Pillow writes grey of fewer than 8 bits, and colours of more, not at all."""
+    """A PNG written by its specification: Pillow does not write grey of fewer than 8 bits, or colours of more."""
     raw = b"".join(b"\0" + row for row in rows)
     head = struct.pack(">IIBBBBB", *shape[::-1], bits, colour, 0, 0, 0)
     chunks = ((b"IHDR", head), (b"IDAT", zlib.compress(raw)), (b"IEND", b""))

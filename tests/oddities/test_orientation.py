@@ -39,7 +39,7 @@ def stored(image: nib.Nifti1Image, code: str) -> nib.Nifti1Image:
 
 
 def written(image: nib.Nifti1Image, path: Path) -> Path:
-    """As NIfTI, or through ITK as another format."""
+    """The image, written as NIfTI, or through ITK in another format."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.name.endswith(".nii.gz"):
         nib.save(image, path)

@@ -170,7 +170,7 @@ def test_a_task_that_is_no_word_and_a_study_without_a_bundle(study):
         CardError, match=r"has no bundle yet, or another one than its runs have\. Go on with python -m custom"
     ):
         from_study.card_of(study, "heart", "Hearts", "CC0-1.0")
-    with pytest.raises(StudyError, match="is no study"):
+    with pytest.raises(StudyError, match="is not a study"):
         from_study.card_of(study / "work", "heart", "Hearts", "CC0-1.0")
 
 

@@ -13,7 +13,7 @@ SIZES = (4, 16)
 
 
 def points(a, b, sizes=SIZES, patients=6, ease=0.0):
-    """On the curve a - b / sqrt(n), the last patient easier than the mean by ``ease``, the first harder."""
+    """Points on the curve a - b / sqrt(n), the last patient easier than the mean by ``ease``, the first harder."""
     own = np.linspace(-ease, ease, patients)
     return [Point(n, f"p{k}", a + own[k] - b / math.sqrt(n)) for k in range(patients) for n in sizes]
 

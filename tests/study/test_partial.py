@@ -43,7 +43,7 @@ def test_a_number_of_labels_at_which_only_an_empty_label_was_judged_leaves_a_fig
 
 @pytest.mark.usefixtures("few_pictures")
 def test_curves_are_of_trainings_that_both_bundles_have(tmp_path):
-    """Without the half of one bundle in one fold the other's there counts neither, so what is said is that of the folds left."""
+    """Where one bundle lacks the half of a fold, the other's does not count either: the folds left are reported."""
     made = study(tmp_path, BETTER, half=True)
     part = made.trainings.parts[0]
     shutil.rmtree(made.table(part, "mean_teacher", "half").parents[2])

@@ -61,7 +61,7 @@ def test_maps_that_do_not_fit_are_refused(maps, text):
 
 
 def test_a_line_is_recovered_but_for_the_ridge():
-    """Of n scans on a line the slope is n / (n + 1) of the true one, and the line passes through their mean."""
+    """The slope found from n scans on a line is n / (n + 1) of the true one, and the line passes through their mean."""
     at = np.linspace(0.5, 0.9, 9)
     line = MODELS["line"](np.stack([at, np.full(9, 0.9)], axis=1), 0.2 + 0.8 * at, np.arange(9))
     new = np.array([0.6, 0.7, 1.0])

@@ -271,7 +271,7 @@ def test_a_class_with_a_side_is_neither_mirrored_nor_turned():
 
 
 def test_the_order_of_two_classes_is_a_side():
-    """As the parts of the hippocampus lie in two patients, near the middle each."""
+    """The parts of the hippocampus lie so in two patients, each near the middle."""
     seen = replace(LA, classes={0: "background", 1: "anterior", 2: "posterior"})
     found = numbers(replace(seen, places=places((0, 0.15, 0), (0, -0.15, 0), patients=2)))
     assert (found["rotate_degrees"].value, found["flip_prob"].value) == (15, 0.0)

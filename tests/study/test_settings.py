@@ -34,7 +34,7 @@ def test_each_setting_says_what_it_is(tmp_path):
 
 
 @pytest.mark.parametrize(("old", "new", "message"), [
-    ("steps: 600", "step: 600", r"step is no setting \(did you mean 'steps'\?\)"),
+    ("steps: 600", "step: 600", r"step is not a setting \(did you mean 'steps'\?\)"),
     ("steps: 600", "steps: many", "steps is 'many'; expected a whole number >= 1"),
     ("half: true", "half: 2", "half is 2; expected true or false"),
     ("folds: 3", "folds: 0", "folds is 0; expected a whole number >= 1"),
@@ -80,5 +80,5 @@ def test_the_kinds_of_images_are_those_that_the_server_is_started_with():
 
 
 def test_a_folder_without_a_plan_says_how_to_make_one(tmp_path):
-    with pytest.raises(StudyError, match=r"is no study: it has no study.yaml. Plan one first"):
+    with pytest.raises(StudyError, match=r"is not a study: it has no study.yaml. Plan one first"):
         read(tmp_path)

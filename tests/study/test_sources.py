@@ -54,7 +54,7 @@ def test_two_folders_are_read_as_make_reads_them(tmp_path):
         ("a", tmp_path / "images/a.nii", tmp_path / "labels/a.nii.gz", True),
         ("b", tmp_path / "images/b.nii", None, True)]  # fmt: skip
     assert (found.channels, found.classes, found.modality) == (("image",), {}, ("",))
-    assert found.notes == ["not read, no image and no folder of a DICOM series: note.doc"]
+    assert found.notes == ["not read, neither an image nor the folder of a DICOM series: note.doc"]
 
 
 def test_a_folder_a_modality(tmp_path):

@@ -43,7 +43,7 @@ def test_too_little_room_on_disk_is_said_before_anything_runs(tmp_path, monkeypa
     monkeypatch.setattr(shutil, "disk_usage", lambda _: free)
     assert space.check_disk(tmp_path, 40e6) == "about 40 MB on disk, where 5.0 GB are free"
     with pytest.raises(
-        StudyError, match=r"will take about 6\.0 GB on disk, 5\.0 GB are free in .*\. Free some, or let the study"
+        StudyError, match=r"will take about 6\.0 GB on disk, 5\.0 GB are free in .*\. Free some, or put the study"
     ):
         space.check_disk(tmp_path, 6e9)
 

@@ -68,7 +68,7 @@ def test_at_equal_time_the_baseline_is_the_longer_one(page):
 
 @pytest.mark.usefixtures("few_pictures")
 def test_as_long_in_time_is_said_only_where_the_runs_took_as_long(tmp_path):
-    """After an edit of the steps alone the longer training is the shorter one."""
+    """An edit of the steps alone makes the longer training the shorter one."""
     made = study(tmp_path, BETTER, steps_at_equal_time=200)
     for part in made.trainings.parts:
         run = made.table(part, "supervised", "equal_time").parents[2]

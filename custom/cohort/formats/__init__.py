@@ -78,7 +78,7 @@ def open_scan(path: Path, max_voxels: int, streamed: bool = False) -> Opened:
 
 
 def _lay(scan: Opened) -> None:
-    """As pictures lie; the reader does the same."""
+    """Turn a scan of two axes to lie as pictures do; the reader does the same."""
     found, shape = turn(scan.affine), scan.shape
     scan.stored = found.stored
     if not found.identity:

@@ -32,13 +32,13 @@ def pieces(voxels: np.ndarray | StreamedVoxels) -> Iterator[np.ndarray]:
 
 
 def finite(piece: np.ndarray) -> np.ndarray:
-    """Of a vector those that are neither NaN nor infinite."""
+    """The values of a vector that are neither NaN nor infinite."""
     return piece if piece.dtype.kind != "f" else piece[np.isfinite(piece)]
 
 
 def whole(voxels: np.ndarray) -> np.ndarray:
-    """A label's voxels, as whole numbers where all are whole but for rounding (1.0000001, or 127 times 1/127), and as few as a
-    label has; all others stay as they are. Not for images, of which small values would be lost.
+    """A label's voxels as whole numbers, where all are whole up to rounding (1.0000001, or 127 times 1/127) and as few
+    as a label has; all others stay as they are. Not for images, whose small values would be lost.
 
     Shape:
         - voxels: any; returns the same.
@@ -49,7 +49,7 @@ def whole(voxels: np.ndarray) -> np.ndarray:
 
 
 def values_of(voxels: np.ndarray) -> Counts | None:
-    """The different finite values, as :func:`whole` has them, and how many voxels have each; None of more than
+    """The different finite values, as :func:`whole` has them, and how many voxels have each; None for more than
     :data:`MOST_VALUES`."""
     rounded = _rounded(voxels)
     return _counts(voxels) if rounded is None else rounded

@@ -52,7 +52,7 @@ def as_stored(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def exif_of(orientation: int) -> Image.Exif | None:
-    """What a file says of its orientation, 2 to 8; None of 1, which needs no saying."""
+    """What a file says of its orientation, 2 to 8; None for 1, which needs no saying."""
     if orientation == 1:
         return None
     exif = Image.Exif()

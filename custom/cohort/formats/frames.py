@@ -99,7 +99,7 @@ def stacked(frames: Sequence[Frame], name: str) -> Stack:
     steps = np.diff(places, axis=0)
     step = (places[-1] - places[0]) / (len(places) - 1)
     if step @ normal < ALIKE:
-        raise ScanFault(f"{name} has slices that lie at one place: a film, or slices without a position; no volume.")
+        raise ScanFault(f"{name} has slices that lie at one place: a film, or slices without a position; not a volume.")
     length = float(np.linalg.norm(step))
     unevenness = float(np.linalg.norm(steps - step, axis=1).max()) / length
     if unevenness > UNEVEN[1]:
@@ -113,7 +113,7 @@ def stacked(frames: Sequence[Frame], name: str) -> Stack:
     return Stack(order, places[0], (*first.spacing, length), direction, unevenness)
 
 
-_MIXED = ": several scans are mixed in it, no volume; keep one of them, or convert it to NIfTI."
+_MIXED = ": several scans are mixed in it, not one volume; keep one of them, or convert it to NIfTI."
 _CONVERT_ALL = ". Export the series anew with one for all slices, or convert it to NIfTI (dcm2niix does)."
 
 

@@ -1,4 +1,4 @@
-"""Images of all formats but NIfTI, as ITK reads them; DICOM is one series or file, whole and evenly spaced."""
+"""Images of all formats except NIfTI, as ITK reads them; DICOM is one series or file, whole and evenly spaced."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def is_picture(path: str | Path) -> bool:
 
 
 def is_dicom(path: Path) -> bool:
-    """Return whether a file is DICOM, by its suffix or its first bytes; hidden files (of macOS, beside each file) are none."""
+    """Return whether a file is DICOM, by its suffix or first bytes; hidden files (of macOS, beside each) are not."""
     if not path.is_file() or path.name.startswith("."):
         return False
     if path.suffix.lower() == ".dcm":
@@ -53,8 +53,8 @@ def read_image(path: Path) -> Any:
     the unit in their header.
 
     Raises:
-        ScanFault: ITK cannot read it; a folder that does not hold exactly one series; frames that are no volume, whole
-            and evenly spaced; lengths in no known unit.
+        ScanFault: ITK cannot read it; a folder that does not hold exactly one series; frames that are not a volume,
+            whole and evenly spaced; lengths in no known unit.
     """
     if not path.exists():
         raise ScanFault(f"{path.name} does not exist ({path.parent}).")
@@ -80,7 +80,7 @@ def read_image(path: Path) -> Any:
         image.SetOrigin([place * size for place in image.GetOrigin()])
     if remarks:
         image.GetMetaDataDictionary()[REMARKS] = "\n".join(remarks)
-    if is_picture(path):  # a resolution for printing (dpi) is no size: a picture and its label would lie apart
+    if is_picture(path):  # a resolution for printing (dpi) is not a size: a picture and its label would lie apart
         image.SetSpacing([1.0] * image.GetImageDimension())
         if (turn := exif_orientation(path)) != 1:
             pixels = np.ascontiguousarray(upright(itk.array_view_from_image(image), turn))
@@ -89,13 +89,13 @@ def read_image(path: Path) -> Any:
 
 
 def _own(path: Path) -> Path:
-    """The file itself of a link to a .mhd, which names another file beside it."""
+    """The file that a link to a .mhd leads to: a .mhd names another file beside it."""
     return path.resolve() if path.suffix.lower() == ".mhd" else path
 
 
 def _stand_in(header: Any, name: str) -> Any:
-    """The type of numbers to read a file as where ITK's Python has no image of its own one, found before ITK does: its text is
-    three thousand characters long, and it imports to write it. None of all other files.
+    """The type of numbers to read a file as, where ITK's Python has no image of the file's own type. Found out before
+    ITK does, whose error text is three thousand characters long and takes imports. None for all other files.
 
     Raises:
         ScanFault: more numbers a voxel than an image has here.
@@ -118,7 +118,7 @@ def _enum(kind: str, name: str) -> Any:
 
 
 def _stack(files: list[str], headers: list[Any], name: str) -> Stack | None:
-    """Of the frames of one DICOM file or of several with a frame each; None of a single frame, and of other files."""
+    """The stack of a DICOM file's frames, or of several files with one each; None for one frame and for other files."""
     counts = [_size(header)[2] if len(_size(header)) > 2 else 1 for header in headers]
     if len(files) == 1:
         several = counts and counts[0] > 1
@@ -162,7 +162,7 @@ def _remarks(files: list[str], headers: list[Any]) -> list[str]:
                 "DICOM without orientation: a header has no ImageOrientationPatient; slices are read as axial, LPS"
             )
     if _element(header, PHOTOMETRIC) == "MONOCHROME1":
-        found.append("MONOCHROME1: low values are bright; the greys are read turned round, bright is high")
+        found.append("MONOCHROME1: low values are bright; the greys are read inverted, bright is high")
     return found
 
 
@@ -187,13 +187,13 @@ def _lay(image: Any, stack: Stack, in_file: bool) -> None:
 
 
 def unevenness(image: Any) -> float:
-    """How far a step from slice to slice is from the mean one, as a fraction of it; 0 of other formats than DICOM."""
+    """How far a step from slice to slice is from the mean one, as a fraction of it; 0 for other formats than DICOM."""
     found = image.GetMetaDataDictionary()
     return float(found[UNEVENNESS]) if found.HasKey(UNEVENNESS) else 0.0
 
 
 def remarks_of(image: Any) -> list[str]:
-    """What a DICOM header leaves to the reader, a sentence each; none of all other images."""
+    """What a DICOM header leaves to the reader, a sentence each; none for other images."""
     found = image.GetMetaDataDictionary()
     return str(found[REMARKS]).split("\n") if found.HasKey(REMARKS) else []
 
@@ -213,7 +213,7 @@ def series_files(folder: Path) -> list[str]:
     lost = [p.name for p in sorted(folder.iterdir()) if p.name not in named and p.name != "DICOMDIR" and is_dicom(p)]
     if lost:
         raise ScanFault(
-            f"{folder.name} has DICOM files that are truncated or no images: {', '.join(lost[:5])}. Copy them again, or move "
+            f"{folder.name} has DICOM files that are truncated or not images: {', '.join(lost[:5])}. Copy them again, or move "
             "what holds no picture (a report, a presentation state) out of the folder."
         )
     if not series:
@@ -242,7 +242,7 @@ def _header(path: Path) -> Any:
     itk = quiet_itk()
     header = itk.ImageIOFactory.CreateImageIO(str(path), itk.CommonEnums.IOFileMode_ReadMode)
     if header is None:
-        raise ScanFault(f"{path.name} is truncated, damaged, or no image.")
+        raise ScanFault(f"{path.name} is truncated, damaged, or not an image.")
     try:
         header.SetFileName(str(path))
         header.ReadImageInformation()

@@ -25,13 +25,13 @@ UNITS = {1: ("metre", 1000.0), 3: ("micron", 0.001)}  # of xyzt_units, in mm; al
 ROUNDING = 1e-3  # of a quaternion of length 1
 SAME_MM = 1e-3  # two transforms
 SCALED_BYTES = 16  # a voxel: float64 times the slope, and that with the intercept
-STREAMED = 2**29  # bytes of a volume from which on it may be read in slabs, twice and more, in place of once as a whole
+STREAMED = 2**29  # bytes from which on a volume may be read in slabs, twice or more, instead of once as a whole
 HELD = 2**28  # bytes of a slab of it and of what is made of that
 
 
 class _AsRead:
-    """Of a header: a quaternion that rounding made longer than 1 is one of length 1, lengths are in mm, and axes of one voxel
-    behind that of channels are none."""
+    """Changes to a header as it is read: a quaternion that rounding made longer than 1 gets length 1, lengths are in
+    mm, and axes of one voxel after that of the channels are dropped."""
 
     @classmethod
     def from_fileobj(cls, *arguments: Any, **options: Any) -> Any:
@@ -66,7 +66,7 @@ def read_nifti(path: Path, stays_open: bool = False) -> Any:
     contradict it, as MONAI does. Its voxels are read later.
 
     Args:
-        stays_open: for slabs of its voxels, one behind the other.
+        stays_open: for slabs of its voxels, one after the other.
 
     Raises:
         Exception: of nibabel, of zlib, of the operating system.
@@ -105,7 +105,7 @@ def shorten_quaternion(header: Any) -> None:
 
 
 def drop_axes(header: Any) -> None:
-    """Forget axes of length 1 behind the fourth: a scan with one of time and one of vectors, of one each, is one volume."""
+    """Forget axes of length 1 after the fourth: a scan with axes of time and of vectors, of one each, is one volume."""
     axes = int(header["dim"][0])
     while 4 < axes <= 7 and header["dim"][axes] == 1:
         axes -= 1
@@ -113,8 +113,9 @@ def drop_axes(header: Any) -> None:
 
 
 def _corrected(image: Any) -> Any:
-    """By its voxel sizes where its affine contradicts them, as MONAI does. MONAI's own rule compares as many columns as the file
-    has axes, and the fourth holds the origin: one volume would be read otherwise with an axis of channels than without."""
+    """The image, placed by its voxel sizes where its affine contradicts them, as MONAI does. MONAI's own rule compares
+    as many columns as the file has axes, and the fourth holds the origin: with an axis of channels a volume would be
+    read otherwise than without."""
     axes = int(image.header["dim"][0])
     if axes > 4:  # as MONAI
         return image
@@ -183,7 +184,7 @@ def is_streamed(path: Path) -> bool:
 
 
 def _open_streamed(path: Path, max_voxels: int) -> Opened:
-    """As :func:`open_nifti` does it, of a file that is never in memory as a whole."""
+    """What :func:`open_nifti` does, for a file that is never in memory as a whole."""
     name = path.name
     with path.open("rb") as file:
         digest = hashlib.sha256()
@@ -309,7 +310,7 @@ def _header(start: bytes, name: str) -> Any:
                 return header
     if len(start) < nibabel.Nifti1Header.template_dtype.itemsize:
         raise ScanFault(f"{name} is truncated: it ends in its header.")
-    raise ScanFault(f"{name} is no NIfTI file, or damaged: its header is of no known version.")
+    raise ScanFault(f"{name} is not a NIfTI file, or is damaged: its header is of no known version.")
 
 
 def _shape(header: Any) -> list[int]:

@@ -66,7 +66,7 @@ def judge(scan: Opened, name: str) -> None:
     """Refuse a grid that no position can be found on; warn of one that is improbable.
 
     Raises:
-        ScanFault: an affine that is singular or not finite; voxels that are no numbers.
+        ScanFault: an affine that is singular or not finite; voxels that are not numbers.
     """
     judge_type(scan.voxels.dtype, name)
     if not 2 <= len(scan.shape) <= 3:

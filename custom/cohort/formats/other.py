@@ -1,4 +1,4 @@
-"""All formats but NIfTI: what ITK does not look at (checksums, ends of files) is verified here, then ITK reads."""
+"""All formats except NIfTI: what ITK does not look at (checksums, ends of files) is verified here, then ITK reads."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def _verify_png(raw: bytes, name: str) -> None:
     from PIL.PngImagePlugin import PngImageFile  # not by Image.open, which has a size limit of its own
 
     if not raw.startswith(PNG):
-        raise ScanFault(f"{name} is no PNG file, or damaged: it does not begin like one.")
+        raise ScanFault(f"{name} is not a PNG file, or is damaged: it does not begin like one.")
     if PNG_END not in raw:
         raise ScanFault(f"{name} is truncated: it lacks the end mark of a PNG file.")
     try:
@@ -123,14 +123,14 @@ def _few_bits(path: Path) -> int:
 
 def _verify_jpeg(raw: bytes, name: str) -> None:
     if not raw.startswith(JPEG):
-        raise ScanFault(f"{name} is no JPEG file, or damaged: it does not begin like one.")
+        raise ScanFault(f"{name} is not a JPEG file, or is damaged: it does not begin like one.")
     if not raw.rstrip(b"\0\r\n ").endswith(JPEG_END) and not _whole_jpeg(raw):  # some cameras pad
         raise ScanFault(f"{name} is truncated: it lacks the end mark of a JPEG file.")
 
 
 def _whole_jpeg(raw: bytes) -> bool:
     """Whether a picture ends before bytes of another kind, as telephones write them: what stands before an end mark decodes.
-    That of a thumbnail in the header is none of the picture's."""
+    The end mark of a thumbnail in the header is not the picture's."""
     from PIL.JpegImagePlugin import JpegImageFile
 
     try:
@@ -163,7 +163,7 @@ def _no_orientation(path: Path) -> str:
 def _nrrd(raw: bytes, name: str) -> tuple[bytes, bytes]:
     """Header and voxels, which follow the first empty line."""
     if not raw.startswith(b"NRRD"):
-        raise ScanFault(f"{name} is no NRRD file, or damaged: it does not begin like one.")
+        raise ScanFault(f"{name} is not an NRRD file, or is damaged: it does not begin like one.")
     header, *voxels = re.split(rb"\r?\n\r?\n", raw, maxsplit=1)
     if re.search(rb"^data ?file:", header, re.MULTILINE):
         raise ScanFault(f"{name} keeps its voxels in another file; save both in one.")
@@ -184,7 +184,7 @@ def _meta(path: Path, raw: bytes, name: str) -> tuple[bytes, bytes]:
     """Header and voxels, which follow its last entry, or are in the file that this names."""
     found = re.search(rb"^ElementDataFile *= *(.+?)\r?(?:\n|\Z)", raw, re.MULTILINE)
     if not found:
-        raise ScanFault(f"{name} is truncated, or no MetaImage: it lacks the end of its header.")
+        raise ScanFault(f"{name} is truncated, or not a MetaImage: it lacks the end of its header.")
     if found[1].strip() == b"LOCAL":
         return raw[: found.start()], raw[found.end() :]
     if len(files_of(path)) < 2:

@@ -20,7 +20,7 @@ STORED = (
 
 @dataclass(frozen=True)
 class Turn:
-    """From the order of voxels in a file to that of a picture: flips of the file's axes, then their exchange.
+    """The way from the order of voxels in a file to that of a picture: flips of the file's axes, then their exchange.
 
     Args:
         stored: where the file's two axes run to, ``RA``; each by the direction next to it.
@@ -37,12 +37,12 @@ class Turn:
         return not (self.swaps or any(self.flips))
 
     def voxels(self, stored: np.ndarray, first: int = 0) -> np.ndarray:
-        """Of a file as a picture has them; the plane's axes are ``first`` and the one behind it."""
+        """The voxels of a file in the order of a picture; the plane's axes are ``first`` and the next one."""
         flipped = np.flip(stored, tuple(first + axis for axis in range(2) if self.flips[axis]))
         return np.ascontiguousarray(np.swapaxes(flipped, first, first + 1) if self.swaps else flipped)
 
     def back(self, voxels: np.ndarray) -> np.ndarray:
-        """Of a picture ``(X, Y)`` as the file has them."""
+        """The voxels of a picture ``(X, Y)`` in the order of the file."""
         swapped = voxels.T if self.swaps else voxels
         return np.ascontiguousarray(np.flip(swapped, tuple(axis for axis in range(2) if self.flips[axis])))
 

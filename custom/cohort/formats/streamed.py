@@ -29,7 +29,7 @@ class StreamedVoxels:
         """Of the values."""
 
     def slabs(self, first: int = 0, last: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
-        """Along the third axis in the order of the file: where each begins, and ``(X, Y, n)``.
+        """Slabs along the third axis in the order of the file: where each begins, and ``(X, Y, n)``.
 
         Args:
             first, last: planes, the last one excluded; None: to the end.

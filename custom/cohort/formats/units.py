@@ -46,14 +46,14 @@ def unit_of(path: Path) -> Unit:
 
 
 def text_header(path: Path) -> str:
-    """Of an NRRD or MetaImage file: to the first empty line, or to the entry behind which voxels follow."""
+    """The header of an NRRD or MetaImage file, up to the first empty line, or to the entry that the voxels follow."""
     with path.open("rb") as file:
         start = file.read(MOST)
     return re.split(rb"\r?\n\r?\n|^ElementDataFile", start, maxsplit=1, flags=re.MULTILINE)[0].decode(errors="replace")
 
 
 def _of_nrrd(header: str) -> list[str]:
-    """Of each axis; an axis of channels has none."""
+    """The units of the axes; an axis of channels has none."""
     lines = re.findall(r"^(?:space )?units: *(.*?)\r?$", header, re.MULTILINE | re.IGNORECASE)
     return [name.strip() for line in lines for name in re.findall(r'"([^"]*)"', line)]
 
@@ -63,7 +63,7 @@ def _of_meta(header: str) -> list[str]:
 
 
 def _known(name: str) -> str:
-    """As the table has it; empty of a name that it has not."""
+    """The name of a unit as the table spells it; empty for one that is not in it."""
     plain = SPELT.get(name.lower(), name.lower())
     if spelt := re.fullmatch(r"(|centi|milli|micro|nano)met(?:er|re)s?", plain):
         return PARTS[spelt[1]]
