@@ -127,7 +127,7 @@ def install(model: str, bundle: Path) -> None:
 def learnt_by(bundle: Path) -> list[str]:
     """Names of the labelled scans that a finished bundle was trained on, by the list that its config names: they judge nothing.
 
-    None where that list is not there any more, or no list.
+    None where that list is no longer there, or is not a list.
     """
     config = bundle / "configs/train.yaml"
     if not config.is_file():

@@ -49,7 +49,7 @@ def plan(images: Collection[str], labelled: Collection[str], learnt: Collection[
     Args:
         images: ids of all scans.
         labelled: ids of those that have a label.
-        learnt: ids that a kept version was trained on with their labels: they judge nothing any more.
+        learnt: ids that a kept version was trained on with their labels: they no longer judge.
         serves: whether there are weights to compare with; without them two scans are not needed.
 
     Raises:

@@ -29,7 +29,7 @@ def together(counts):
 
 
 def made_earlier(path):
-    """Turns an evaluation into one of before; where a label lacked a class, a false alarm had Dice 0."""
+    """Turn an evaluation into one of an earlier version; where a label lacked a class, a false alarm had Dice 0."""
     now = json.loads(path.with_suffix(".json").read_text())
     rows = read_cases(path)
     for row in rows:

@@ -128,7 +128,7 @@ def _gdcm(itk):
 
 
 def test_a_folder_with_a_dicom_series_is_a_scan_by_the_folder_s_name(tmp_path):
-    """Also where the name has dots; a folder with other files is none."""
+    """It is one where the name has dots, too; a folder with other files is not."""
     dicom_series(tmp_path / "images/p1.first")
     fill(tmp_path / "images/notes", "read me")
     nib.save(nib.Nifti1Image(np.eye(4, dtype=np.uint8)[..., None].repeat(3, 2), np.eye(4)),

@@ -161,7 +161,7 @@ def test_large_borders_are_measured_alike_by_distance_transforms(seed, monkeypat
     there, too = (np.pad(mask, [(3, 2)] * mask.ndim) for mask in (pred, label))
     by_trees = surface_distances(there, too, spacing_mm)
     monkeypatch.setattr("custom.evaluation.metrics._MANY_BORDER_VOXELS", 0)
-    monkeypatch.setattr("scipy.spatial.KDTree", None)  # not asked any more
+    monkeypatch.setattr("scipy.spatial.KDTree", None)  # no longer asked
     for tree, transform in zip(by_trees, surface_distances(there, too, spacing_mm), strict=True):
         np.testing.assert_allclose(transform, tree, atol=1e-9)  # in the same order
     score = class_score(there, too, spacing_mm)

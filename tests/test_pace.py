@@ -32,7 +32,7 @@ def read(seconds, count=6):
 
 @pytest.fixture
 def lines(monkeypatch, caplog):
-    """What was said, where stderr is no terminal."""
+    """What was said, where stderr is not a terminal."""
     monkeypatch.setattr(sys, "stderr", io.StringIO())
     with caplog.at_level(logging.INFO, logger="custom.pace"):
         yield lambda: [record.getMessage() for record in caplog.records if record.name == "custom.pace"]

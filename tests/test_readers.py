@@ -63,7 +63,7 @@ def test_a_picture_of_two_axes_in_a_nifti(tmp_path):
 
 
 def transposed() -> np.ndarray:
-    """The affine of voxels whose first axis runs to the back, 0.7 mm each, and whose second runs to the right, 5 long."""
+    """The affine of voxels whose first axis runs to the back, 0.7 mm each, the second to the right, from the left end."""
     affine = np.diag([0.5, -0.7, 1, 1])[:, [1, 0, 2, 3]]
     affine[0, 3] = -4 * 0.5
     return affine

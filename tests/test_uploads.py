@@ -116,4 +116,4 @@ def test_a_segment_that_is_drawn_has_the_name_of_a_class(tmp_path, named):
     )
     assert label.read_bytes() == before
     image, label = drawn(tmp_path, ".nii.gz", [0, 0, 2])
-    take_label(label, image, form, [{"name": named, "idx": 1}, {"name": "class 600", "idx": 2}])  # an empty one is none
+    take_label(label, image, form, [{"name": named, "idx": 1}, {"name": "class 600", "idx": 2}])  # empty: not judged

@@ -50,7 +50,7 @@ def test_another_network_is_found_by_its_name(tmp_path):
 
 
 def test_no_weights_says_where_they_were_looked_for_and_what_to_do(tmp_path):
-    (tmp_path / "models/model.pt").mkdir(parents=True)  # a folder is no file of weights
+    (tmp_path / "models/model.pt").mkdir(parents=True)  # a folder is not a file of weights
     with pytest.raises(FileNotFoundError) as error:
         find(tmp_path)
     shipped, trained = tmp_path / "models/model.pt", tmp_path / "eval/bundle/models/model.pt"

@@ -113,7 +113,8 @@ class Check:
 
     Raises:
         CohortError: not as many label values as classes, one twice, or one that is not a whole number that files can
-            hold; names of classes under which results would be told twice; a channel that cannot be the name of a file.
+            hold; names of classes under which results would be reported twice; a channel that cannot be the name of a
+            file.
     """
 
     def __init__(

@@ -97,10 +97,10 @@ class InterPatch:
     """Whole patches of one class, from all crops of the batch: foreground ones, and as many of background.
 
     A patch belongs to the foreground class that covers at least ``share`` of it; it is background if no voxel of it is
-    foreground; mixed ones are left out. A class that is in a crop but covers none of its patches so far is represented
-    by the patch with most of its voxels, of which these alone count. Background patches are drawn at random, as many as
-    there are foreground ones, half of them (rounded up) among the neighbours of those: the eight adjoining patches, 26
-    in 3D. Where one half has too few, the other fills in.
+    foreground; mixed ones are left out. A class that is in a crop but covers that much of none of its patches is
+    represented by the patch with most of its voxels, of which these alone count. Background patches are drawn at
+    random, as many as there are foreground ones, half of them (rounded up) among the neighbours of those: the eight
+    adjoining patches, 26 in 3D. Where one half has too few, the other fills in.
 
     Args:
         tile: side of a patch in voxels; None is an eighth of the crop's shortest side, at least 2.

@@ -148,7 +148,7 @@ def digests(out: Path) -> dict[str, str]:
         made: dict[str, str] = json.loads((out / MADE).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return {}
-    if SHEET not in made:  # a list of before pictures were in it: those of the scans in it are ours
+    if SHEET not in made:  # a list from before pictures were in it: those of the scans in it are ours
         pictures = [SHEET, *(f"pictures/{name.rpartition('_pred.')[0]}.png" for name in made)]
         made |= {name: _digest(out / name) for name in pictures if (out / name).is_file()}
     return made

@@ -120,7 +120,7 @@ def _corrected(source: Source, images: Path | Mapping[str, Path]) -> Source:
         notes.append(f"{plural(len(used), 'label')} taken from {final}, where MONAI Label keeps them{which}")
     if gone := sorted(scan.name for scan in source.scans if scan.name in same and not scan.label):
         text = f"{plural(len(gone), 'label')} that annotation copied and nobody corrected"
-        notes.append(f"{final}: {text}, not used, as the labels folder has none any more: {some(gone)}")
+        notes.append(f"{final}: {text}, not used, as the labels folder no longer has one: {some(gone)}")
     if strange := sorted(found.keys() - names):
         bare = [scan.name for scan in scans if not scan.label]
         notes.append(f"{final}: {unmatched(strange, bare)}")

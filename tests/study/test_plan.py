@@ -71,7 +71,7 @@ def test_a_copy_that_nobody_corrected_does_not_outrank_the_label_in_the_folder(t
     }  # fmt: skip
     assert found.notes == [
         f"2 labels taken from {final}, where MONAI Label keeps them, 1 of them new: d",
-        f"{final}: 1 label that annotation copied and nobody corrected, not used, as the labels folder has none any more: b",
+        f"{final}: 1 label that annotation copied and nobody corrected, not used, as the labels folder no longer has one: b",
     ]
 
 

@@ -234,7 +234,7 @@ with Pool(1) as pool:
 
 
 def runs(pid: int) -> bool:
-    """Whether a process is there that computes; one that ended and that nobody has asked for is none."""
+    """Whether a process is there that computes; one that ended and that nobody has asked for does not count."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:

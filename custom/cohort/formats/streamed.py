@@ -35,7 +35,7 @@ class StreamedVoxels:
             first, last: planes, the last one excluded; None: to the end.
 
         Raises:
-            OSError, zlib.error: the file cannot be read any more.
+            OSError, zlib.error: the file can no longer be read.
         """
         last = self.shape[2] if last is None else last
         for start in range(first, last, self.planes):
