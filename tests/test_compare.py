@@ -275,7 +275,7 @@ def test_command_prints_table_difference_sentence_and_what_it_does_not_judge(tmp
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("| Model ")
     says(lines[-5], "the second minus the first", "6 cases: +2.0 Dice points (95 % interval", "6 patients", "p = 0.031")
-    says(lines[-4], "the second is better than the first by 2.0 Dice points (95 % interval 1.", "6 patients")
+    says(lines[-4], "the second is better than the first", "2.0 Dice points (95 % interval 1.", "6 patients")
     says(lines[-3], "by Dice alone", "6 of 6 cases", "the structure (A)")
     none = "missed 0 of 6, false alarms 0 of 0"
     says(lines[-2], f"the first {none}", f"the second {none}")
