@@ -11,6 +11,7 @@ import pytest
 import tiny
 import torch
 from monai.handlers import ValidationHandler
+from saying import says
 from torch import Tensor
 
 from custom.methods import Supervised
@@ -47,11 +48,11 @@ def test_a_term_that_stays_at_0_is_told_from_half_of_the_run_on_and_at_its_end(v
 
 
 def test_the_sentence_names_the_term_its_epochs_and_where_to_look():
-    assert advice_of([None, 0.0, 0.0, None], 4) == (
-        "The term ranked was 0 in every epoch that computed it (2 to 3): it trains nothing. Look at what is watched in "
-        "learning_curves.png: nothing may pass a threshold, or no batch hold what the term compares. If that is meant "
-        "to be so, --weights::ranked 0 saves its time."
-    )
+    says(
+        advice_of([None, 0.0, 0.0, None], 4),
+        "ranked was 0 in every epoch", "(2 to 3)", "trains nothing", "learning_curves.png", "threshold", "batch", "compares",
+        "--weights::ranked 0 saves its time",
+    )  # fmt: skip
 
 
 class Idle(Supervised):
@@ -108,9 +109,9 @@ def test_unlabelled_terms_below_one_percent_of_the_loss_are_told(terms, weights,
 
 
 def test_the_sentence_on_weak_terms():
-    assert weak_terms(epochs_of([0.001, 0.004]), ["consistency"]) == (
-        "What reads unlabelled scans (consistency) was at most 0.4 % of the loss in every epoch (1 to 2): they hardly train "
-        "anything. Raise its weight (weights::consistency)."
+    text = weak_terms(epochs_of([0.001, 0.004]), ["consistency"])
+    says(
+        text, "unlabelled scans (consistency)", "at most 0.4 % of the loss", "(1 to 2)", "Raise", "weights::consistency"
     )
 
 
@@ -155,17 +156,19 @@ def test_every_method_that_reads_unlabelled_scans_watches_how_full_its_answers_a
     ],
 )
 def test_the_sentence_on_an_empty_answer(name, who, voxels):
-    assert empty_teacher(epochs_of([0.5] * 3, **{name: [0.0, 0.0, 0.2]}), 3, ["consistency"]) == (
-        f"The {who} was empty in 2 of 3 epochs ({name} below 1e-05 of the {voxels}): what reads unlabelled scans "
-        "(consistency) saw background alone. Begin it later (`from`), train longer, or label more."
-    )
+    says(
+        empty_teacher(epochs_of([0.5] * 3, **{name: [0.0, 0.0, 0.2]}), 3, ["consistency"]),
+        f"The {who} was empty in 2 of 3 epochs", f"({name} below 1e-05 of the {voxels})", "(consistency)", "background alone",
+        "later (`from`)", "longer", "label more",
+    )  # fmt: skip
 
 
 def test_the_sentence_on_an_empty_teacher():
-    assert empty_teacher(epochs_of([1.0] * 3, teacher_foreground=[0.0, 0.0, 0.2]), 3, []) == (
-        "The teacher was empty in 2 of 3 epochs (teacher_foreground below 1e-05 of the unlabelled voxels): it taught that "
-        "there is nothing. Begin its term later (`from`), train longer, or label more."
-    )
+    says(
+        empty_teacher(epochs_of([1.0] * 3, teacher_foreground=[0.0, 0.0, 0.2]), 3, []),
+        "The teacher was empty in 2 of 3 epochs", "(teacher_foreground below 1e-05 of the unlabelled voxels)",
+        "taught that there is nothing", "later (`from`)", "longer", "label more",
+    )  # fmt: skip
 
 
 class Faint(Supervised):
@@ -190,10 +193,8 @@ def test_a_run_whose_unlabelled_scans_hardly_count_says_so_once_and_leaves_their
     ValidationHandler(1, made.validator).attach(made)
     with caplog.at_level(logging.WARNING):
         made.run()
-    assert [text for text in caplog.messages if "hardly train" in text] == [
-        "What reads unlabelled scans (faint) was at most 0.1 % of the loss in every epoch (1 to 2), also with the weight it "
-        "ends with: they hardly train anything. Raise its weight (weights::faint)."
-    ]
+    (text,) = (text for text in caplog.messages if "hardly train" in text)
+    says(text, "(faint)", "at most 0.1 % of the loss", "(1 to 2)", "the weight it ends with", "Raise", "weights::faint")
     assert len([text for text in caplog.messages if text.startswith("The teacher was empty in 1 of 1 epochs")]) == 1
     (about,) = tmp_path.rglob("run.json")
     assert json.loads(about.read_text())["terms that read unlabelled scans"] == ["faint"]

@@ -20,6 +20,7 @@ from conftest import ROOT
 from monai.transforms import Compose, LoadImaged, Orientationd
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 from PIL import Image
+from saying import raises, says
 
 from benchmarks.peers import __main__ as command
 from benchmarks.peers import cohort, nnunet, ours, table
@@ -154,8 +155,8 @@ def test_a_scan_that_lacks_a_channel_is_named(scans, tmp_path, part):
     found = scans("two_channels")
     case = found.cases(part)[0]["case"]
     spoil(tmp_path, "two_channels", lambda parts: parts[part][0]["image"].pop("second"))
-    with pytest.raises(cohort.PeersError, match=f"{part}, {case} lacks second, and nnU-Net takes no scan without one of its "
-                       r"channels \(first, second\). Add the file to the entry, or remove the entry"):  # fmt: skip
+    found = (f"{part}, {case} lacks second,", "channels (first, second)")
+    with raises(cohort.PeersError, *found, "Add the file", "remove the entry"):
         cohort.read("phantom_two_channels", tmp_path, tmp_path / "run")
 
 
@@ -208,8 +209,8 @@ def test_steps_fill_what_the_start_leaves_of_the_budget():
     assert pace.steps(74.9, "supervised") == 126  # 129.8, in whole epochs of 6, a twentieth
     assert pace.steps(26.6, "supervised") == 32
     assert pace.steps(11, "supervised") == 2
-    message = r"A budget of 10 s is too small for supervised: its start takes 10 s, a step 0.5 s. Allow at least 20 s"
-    with pytest.raises(cohort.PeersError, match=message):
+    found = ("budget of 10 s", "too small for supervised", "start takes 10 s", "a step 0.5 s")
+    with raises(cohort.PeersError, *found, "at least 20 s"):
         pace.steps(10, "supervised")
 
 
@@ -411,10 +412,9 @@ def test_the_table_says_who_is_better_and_what_everything_took(tmp_path, capsys)
     assert scores[-3:] == ["1 of 8", "0 of 0", "8"]
     assert times == ["nnU-Net", "60.0", "120", "2.00"]
     assert "mean_teacher is better than nnU-Net by" in text
-    assert "nnU-Net missed 1 of 8, false alarms 0 of 0; mean_teacher missed 0 of 8" in text
-    assert (
-        "nnU-Net 2.8.1, 2d: patch 256 x 224, batch 12, 20.0 million parameters, 50 epochs. 2 cores, 1 thread(s)" in text
-    )
+    says(text, "nnU-Net missed 1 of 8, false alarms 0 of 0", "mean_teacher missed 0 of 8")
+    sizes = ("patch 256 x 224", "batch 12", "20.0 million parameters", "50 epochs", "2 cores", "1 thread(s)")
+    says(text, "nnU-Net 2.8.1, 2d", *sizes)
     assert "    python -m benchmarks.peers --task acdc:3\n" in text
     header, *lines = (tmp_path / "peers.csv").read_text(encoding="utf-8").splitlines()
     by_method = {

@@ -5,6 +5,7 @@ import math
 
 import pytest
 from benchmark_fixtures import SIZES, cases, lines_of, one_entry, row
+from saying import raises
 
 from benchmarks.compare import table
 from benchmarks.compare.page import html
@@ -211,9 +212,7 @@ def test_a_file_that_is_no_row_is_named(text, tmp_path):
 def test_two_rows_of_one_run_are_refused(tmp_path):
     for name in "xy":
         (tmp_path / f"{name}.json").write_text(json.dumps(row("a", [0.5])))
-    with pytest.raises(
-        ValueError, match=r"y\.json and .*x\.json are rows of one run: screen, acdc, 7, a, 0\. Delete one of them"
-    ):
+    with raises(ValueError, "y.json", "x.json", "one run: screen, acdc, 7, a, 0.", "Delete one of them"):
         read_rows(tmp_path)
 
 

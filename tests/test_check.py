@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from saying import raises, says
 
 from custom.cohort.check import Check, Report
 from custom.cohort.errors import CohortError
@@ -159,9 +160,8 @@ def test_a_warning_names_how_many_and_the_first_three(tmp_path, caplog):
     for index, entry in enumerate(parts["labelled"][1:], 1):
         check.record._facts[entry["image"]] = facts(f"p{index}", warnings=(f"odd spacing: {index} mm",))
     check(parts)
-    assert caplog.messages == [
-        "4 scans (labelled, p1; labelled, p2; labelled, p3; ...), the first: p1.nii: odd spacing: 1 mm"
-    ]
+    (text,) = caplog.messages
+    says(text, "4 scans", "(labelled, p1; labelled, p2; labelled, p3; ...)", "p1.nii: odd spacing: 1 mm")
 
 
 def test_kinds_of_warnings_are_told_apart_and_files_of_a_case_count_once(tmp_path, caplog):
@@ -219,14 +219,9 @@ def test_values_that_no_picture_holds_are_refused_where_images_are_pictures(tmp_
     check.record._facts[str(picture)] = facts("p0")
     parts["labelled"][0]["image"] = str(picture)
     (*lines,) = check.report(parts).faults["The task"]
-    assert (
-        lines
-        == [
-            f"label_values {span(values)}: PNG, in which labels of pictures are written, holds whole numbers from 0 to 65535. "
-            "Give the classes such values; or save pictures and labels as NIfTI"
-        ]
-        * refused
-    )
+    assert len(lines) == refused
+    for line in lines:
+        says(line, f"label_values {span(values)}", "PNG", "whole numbers from 0 to 65535", "such values", "as NIfTI")
 
 
 def test_without_classes_labels_are_whole_numbers_from_0(tmp_path):
@@ -245,13 +240,13 @@ def test_a_jpeg_label_is_told_why_its_values_are_odd(tmp_path):
     parts["labelled"][0]["label"] = str(label)
     check.record._facts[str(label)] = facts("label", [(0.0, 1), (3.0, 1), (252.0, 1)])
     (line,) = check.report(parts).faults["Labels"]
-    assert line.endswith("has the values {0, 3, 252}, the task names 0..1. JPEG changes values: save labels as PNG")
+    says(line, "{0, 3, 252}", "the task names 0..1", "JPEG changes values", "save labels as PNG")
 
 
 def test_an_empty_part_is_a_fault_where_it_is_needed_and_given(tmp_path):
     check, parts = cohort(tmp_path, [GOOD], needs=("labelled", "unlabelled", "validation"))
-    lines = check.report({**parts, "unlabelled": []}).faults["The list"]
-    assert lines == ["no unlabelled scans; at least one is needed. Add entries under 'unlabelled' in the data list"]
+    (line,) = check.report({**parts, "unlabelled": []}).faults["The list"]
+    says(line, "no unlabelled scans", "at least one", "Add entries under 'unlabelled'")
 
 
 def test_entries_without_a_patient_are_told_apart_by_their_files(tmp_path):
@@ -280,21 +275,9 @@ LPS = rows(np.diag([-1.0, -1.0, 2.0, 1.0]))
 @pytest.mark.parametrize(
     ("orientation", "notes", "warnings"),
     [
-        (
-            "RAS",
-            ["orientation of the volumes: 2 RAS, 1 LPS (labelled, p1); they are turned to RAS when they are read"],
-            [],
-        ),
-        (
-            "LPS",
-            ["orientation of the volumes: 2 RAS, 1 LPS (labelled, p1); they are turned to LPS when they are read"],
-            [],
-        ),
-        (
-            "",
-            [],
-            ["labelled, p1: axes run to LPS, those of 2 scans to RAS, and no orientation in the task turns them"],
-        ),
+        ("RAS", [("orientation of the volumes", "2 RAS, 1 LPS (labelled, p1)", "turned to RAS")], []),
+        ("LPS", [("orientation of the volumes", "2 RAS, 1 LPS (labelled, p1)", "turned to LPS")], []),
+        ("", [], [("labelled, p1", "axes run to LPS", "2 scans to RAS", "no orientation in the task")]),
     ],
 )
 def test_a_cohort_of_two_orientations_is_named_and_whether_it_is_turned(tmp_path, orientation, notes, warnings):
@@ -304,14 +287,16 @@ def test_a_cohort_of_two_orientations_is_named_and_whether_it_is_turned(tmp_path
         if "p1" in Path(file).name:
             known[file] = replace(known[file], affine=LPS)
     report = check.report(parts)
-    assert (report.notes, report.warnings(), report.faults) == (notes, warnings, {})
+    assert report.faults == {}
+    for lines, found in ((report.notes, notes), (report.warnings(), warnings)):
+        for line, parts_of_it in zip(lines, found, strict=True):
+            says(line, *parts_of_it)
 
 
 @pytest.mark.parametrize("orientation", ["RA", "RAA", "RAX", "ras", "RASL"])
 def test_an_orientation_names_each_axis_of_the_body_once(orientation):
-    with pytest.raises(CohortError) as error:
+    with raises(CohortError, f"orientation '{orientation}'", "expected", "L or R, P or A", "I or S", "as in RAS"):
         Check(**TASK, orientation=orientation)
-    assert str(error.value) == f"orientation '{orientation}': expected one of L or R, P or A and I or S each, as in RAS"
 
 
 def test_of_one_orientation_a_run_says_nothing(tmp_path):
@@ -321,28 +306,26 @@ def test_of_one_orientation_a_run_says_nothing(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("orientation", "affine", "spacing", "text"),
+    ("orientation", "affine", "spacing", "said"),
     [
-        ("RAS", np.diag([1.0, 1, 1.49, 1]), (1.0, 1.0, 1.49), ""),
-        ("RAS", np.diag([1.5, 1, 1, 1]), (1.5, 1.0, 1.0),
-         "is thick along left-right (1.5 mm), and the network sees slices across foot-head (1 mm). Remove the entry, or, "
-         "if all volumes are so, set orientation to ASR"),
-        ("", np.diag([1, 4.0, 1, 1]), (1.0, 4.0, 1.0),
-         "is thick along back-front (4 mm), and the network sees slices across foot-head (1 mm). Remove the entry, or, "
-         "if all volumes are so, set orientation to RSA"),
-        ("ASR", np.diag([4.0, 1, 1, 1]), (4.0, 1.0, 1.0), ""),  # its thick axis is turned to the end
-        ("LSP", np.diag([1, 1, 4.0, 1]), (1.0, 1.0, 4.0),
-         "is thick along foot-head (4 mm), and the network sees slices across back-front (1 mm). Remove the entry, or, "
-         "if all volumes are so, set orientation to LPS"),
+        ("RAS", np.diag([1.0, 1, 1.49, 1]), (1.0, 1.0, 1.49), ()),
+        ("RAS", np.diag([1.5, 1, 1, 1]), (1.5, 1.0, 1.0), ("left-right (1.5 mm)", "foot-head (1 mm)", "orientation to ASR")),
+        ("", np.diag([1, 4.0, 1, 1]), (1.0, 4.0, 1.0), ("back-front (4 mm)", "foot-head (1 mm)", "orientation to RSA")),
+        ("ASR", np.diag([4.0, 1, 1, 1]), (4.0, 1.0, 1.0), ()),  # its thick axis is turned to the end
+        ("LSP", np.diag([1, 1, 4.0, 1]), (1.0, 1.0, 4.0), ("foot-head (4 mm)", "back-front (1 mm)", "orientation to LPS")),
     ],
 )  # fmt: skip
-def test_slices_lie_across_the_thick_axis(tmp_path, orientation, affine, spacing, text):
+def test_slices_lie_across_the_thick_axis(tmp_path, orientation, affine, spacing, said):
     check, parts = cohort(tmp_path, [GOOD], orientation=orientation, slices=True, dimensions=2)
     known = check.record._facts
     for file in known:
         known[file] = replace(known[file], affine=rows(affine), spacing_mm=spacing)
     faults = check.report(parts).faults
-    assert faults == ({"Slices": [f"labelled, p0: p0.nii {text}"]} if text else {})
+    assert {kind: len(lines) for kind, lines in faults.items()} == ({"Slices": 1} if said else {})
+    for line in faults.get("Slices", []):
+        thick, across, remedy = said
+        found = ("labelled, p0: p0.nii", f"thick along {thick}", f"across {across}")
+        says(line, *found, "Remove the entry", f"set {remedy}")
 
 
 @pytest.mark.parametrize("names", [["tumour", "tumour"], ["mean", "tumour"]])
@@ -356,10 +339,7 @@ def test_names_of_classes_under_which_results_would_be_told_twice_are_refused(na
 @pytest.mark.parametrize("name", ["t1/gd", "t1\\gd", "/", ""])
 def test_a_channel_that_cannot_be_the_name_of_a_file_is_refused(name):
     """Networks that read one modality are written as models/CHANNEL.pt, hours after the scans were checked."""
-    with pytest.raises(CohortError) as error:
+    found = (f"channels {['flair', name]}", f"{name!r} cannot be the name of a file")
+    with raises(CohortError, *found, "expected names without / and \\", "Rename the channel", "data list"):
         Check(**{**TASK, "channels": ["flair", name]})
-    assert str(error.value) == (
-        f"channels {['flair', name]}: {name!r} cannot be the name of a file, which a network that reads one channel has, "
-        "and a folder of images: expected names without / and \\. Rename the channel, in the data list too"
-    )
     Check(**{**TASK, "channels": ["flair", "t1 (gd), 3.0 T"], "classes": ["background", "scar/no-reflow"]})

@@ -17,6 +17,7 @@ from cohort_files import (
     noise,
     write_list,
 )
+from saying import says
 
 from custom.cohort.__main__ import main
 from custom.cohort.data_list import record_path
@@ -30,18 +31,17 @@ def task_file(folder: Path, text: str = "") -> Path:
 
 def test_the_command_prints_what_there_is_and_keeps_a_record_beside_the_list(good, capsys):
     path, task = write_list(good), task_file(good.folder)
+    one = "1 scan of 1 patient"
+    counts = {"labelled": "2 scans of 2 patients", "unlabelled": one, "validation": one, "test": one}
     for files in ("9 files read, 0 unchanged", "0 files read, 9 unchanged"):
         main(["check", str(path), "--task", str(task)])
-        out = re.sub(r"\d+\.\d s", "1.0 s", capsys.readouterr().out)
-        assert out == (
-            f"{path}\n"
-            "  labelled   2 scans of 2 patients: 16 x 16 x 16 voxels of 1 x 1 x 1 mm\n"
-            "  unlabelled 1 scan of 1 patient: 16 x 16 x 16 voxels of 1 x 1 x 1 mm\n"
-            "  validation 1 scan of 1 patient: 16 x 16 x 16 voxels of 1 x 1 x 1 mm\n"
-            "  test       1 scan of 1 patient: 16 x 16 x 16 voxels of 1 x 1 x 1 mm\n"
-            "  orientation of the volumes: 5 RAS\n"
-            f"No faults in 5 scans (1.0 s; {files} since an earlier check).\n"
-        )
+        where, *lines, orientation, last = capsys.readouterr().out.splitlines()
+        assert where == str(path)
+        for line, (part, scans) in zip(lines, counts.items(), strict=True):
+            says(line, part, scans, "16 x 16 x 16 voxels", "1 x 1 x 1 mm")
+        says(orientation, "orientation", "5 RAS")
+        says(last, "No faults in 5 scans", files)
+        assert re.search(r"\(\d+\.\d s; ", last)
     assert record_path(path).is_file()
 
 

@@ -8,6 +8,7 @@ import pytest
 import tiny
 import tiny_coarse_refined
 import torch
+from saying import raises
 from torch.nn.functional import normalize
 
 from custom.errors import UserError
@@ -182,11 +183,9 @@ def test_the_coarse_network_alone_trains_and_serves():
 
 def test_the_coarse_network_alone_refuses_terms_of_the_other_from_the_first_step_on():
     weights = TermWeights({"supervised": 1, "consistency": 0, "intra": {"value": 0.1, "from": 0.5}, "inter": 0}, TERMS)
-    with pytest.raises(UserError) as error:
+    found = ("networks is 'coarse'", "['intra'] need the refined network")
+    with raises(UserError, *found, "set weights::intra to 0", "networks to 'both'"):
         method(networks="coarse")(*batches(), Progress(0, 10, 1, 1, weights))
-    assert str(error.value) == (
-        "networks is 'coarse', but ['intra'] need the refined network: set weights::intra to 0, or networks to 'both'"
-    )
 
 
 @pytest.mark.parametrize(

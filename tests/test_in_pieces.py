@@ -15,6 +15,7 @@ import torch
 from monai.data import MetaTensor
 from monai.inferers import SlidingWindowInferer
 from monai.transforms import Compose, LoadImaged, MapLabelValued, Orientationd, Resized, ScaleIntensityRanged, Spacingd
+from saying import raises
 from test_slabs import AFFINES, Waves
 
 from custom.cohort import mapped as mapping
@@ -186,12 +187,9 @@ def test_the_temporary_file_has_no_name_and_its_size_is_told(tmp_path, caplog):
 @pytest.mark.fault("46", "no space for the file that an image is read into")
 def test_a_disk_without_space_is_told_before_anything_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr(mapping.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**6))
-    with pytest.raises(FileError) as error:
+    found = ("p1.nii does not fit in memory", "1.2 MB", f"temporary file in {tmp_path}", "1.0 MB free")
+    with raises(FileError, *found, "cache_dir with more space", "more memory_gb"):
         mapped((2, 300, 500), tmp_path, "p1.nii")
-    assert str(error.value) == (
-        f"p1.nii does not fit in memory and needs 1.2 MB for a temporary file in {tmp_path}: 1.0 MB free. "
-        "Give a cache_dir with more space, or more memory_gb"
-    )
     monkeypatch.undo()
 
     def full(*_: Any) -> None:

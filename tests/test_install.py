@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from bundle_server import NAME, Server, installed, list_sums, publish, serving, stem, tree
 from packaging.version import Version
+from saying import raises, says
 
 from custom.errors import UserError
 from distribution import install
@@ -83,9 +84,7 @@ def test_changed_files_are_not_lost(dist, to, caplog):
     publish(dist, "0.2.0")
     download(NAME, dist.as_uri(), to)
     old = to / f"{NAME}.old-0.1.0"
-    assert (
-        f"{to / NAME}: you had changed docs/README.md, notes.txt; the old folder is kept as {old}." in caplog.messages
-    )
+    says(caplog.text, str(to / NAME), "you had changed docs/README.md, notes.txt;", f"kept as {old}")
     assert (old / "notes.txt").read_text() == (old / "docs/README.md").read_text() == "mine"
     assert installed(to) == "0.2.0"
     assert not (to / NAME / "notes.txt").exists()
@@ -125,12 +124,9 @@ def test_an_older_version_comes_only_when_asked_for(dist, to):
     assert installed(to) == "0.10.0"
     (dist / f"{NAME}_v0.10.0.zip").unlink()
     list_sums(dist)
-    with pytest.raises(UserError) as error:
+    found = (f"{NAME} 0.10.0 is there", f"{dist.as_uri()} has only 0.1.0", "older")
+    with raises(UserError, *found, "Nothing was changed", "--version 0.1.0 takes it"):
         download(NAME, dist.as_uri(), to)
-    assert str(error.value) == (
-        f"{NAME} 0.10.0 is there already, and {dist.as_uri()} has only 0.1.0, which is older. Nothing was changed; "
-        "--version 0.1.0 takes it all the same."
-    )
     assert installed(to) == "0.10.0"
     download(NAME, dist.as_uri(), to, Version("0.1.0"))
     assert installed(to) == "0.1.0"

@@ -18,6 +18,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
+from saying import raises, says
 from scan_files import write_nifti
 from waiting import until
 
@@ -97,9 +98,8 @@ def test_what_else_is_noted_of_a_prediction_is_kept_with_it_and_one_without_is_m
         made, names = folder.begin(notes=["confidence"])
     assert names == ["p3"]
     assert made.noted == {folder.path("p1"): {"confidence": 0.9}, folder.path("p2"): {"confidence": None}}
-    assert logged(caplog) == [
-        "Predictions: 2 of 3 scans segmented already and kept; made anew: 1 without its confidence."
-    ]
+    (line,) = logged(caplog)
+    says(line, "2 of 3 scans segmented already", "made anew: 1", "without its confidence")
     made.close()
     assert folder.run() == [], "where none is asked for, none is missed"
 
@@ -147,12 +147,8 @@ def test_predictions_do_not_lie_among_the_images(folder, tmp_path):
     (tmp_path / "link").symlink_to(folder.images)
     for out in (folder.images, tmp_path / "link"):
         folder.out = out
-        with pytest.raises(UserError) as error:
+        with raises(UserError, f"output_dir is {out}", "where the images are (p1.nii.gz)", "another --output_dir"):
             folder.begin()
-        assert str(error.value) == (
-            f"output_dir is {out}, where the images are (p1.nii.gz): the same command would take predictions for images. "
-            "Give another --output_dir, a folder of its own."
-        )
     assert len(list(folder.images.iterdir())) == 3, "nothing was written"
     folder.out = folder.images / "predictions"
     assert folder.begin()[1] == ["p1", "p2", "p3"]
@@ -177,12 +173,10 @@ def test_what_is_not_ours_is_never_touched(folder, whose):
         write_nifti(folder.path("p2"), np.full(SHAPE, 2, np.uint8))
     (folder.out / ".notes.1.tmp").write_text("mine")
     before = {path: path.stat().st_mtime_ns for path in folder.out.iterdir()}
-    with pytest.raises(UserError) as error:
+    causes = ("drawn", "changed since", "earlier version")
+    remedy = ("not overwritten", "move them away", "another --output_dir")
+    with raises(UserError, str(folder.out), "1 file", "no inference wrote", "(p2_pred.nii.gz)", *causes, *remedy):
         folder.begin()
-    assert str(error.value) == (
-        f"{folder.out} holds 1 file in the place of predictions that no inference wrote there like this (p2_pred.nii.gz): drawn, "
-        "changed since, or of an earlier version. They are not overwritten: move them away, or give another --output_dir."
-    )
     assert {path: path.stat().st_mtime_ns for path in folder.out.iterdir() if path.name != ".lock"} == {
         path: time_ns for path, time_ns in before.items() if path.name != ".lock"
     }

@@ -19,6 +19,7 @@ from conftest import ROOT
 from monai.data import MetaTensor
 from monai.inferers import SimpleInferer, SlidingWindowInferer
 from monai.transforms import Compose, LoadImaged, Resized
+from saying import raises
 from test_in_pieces import RANGE
 
 from custom.cohort.case import Case, can_be_streamed
@@ -90,14 +91,9 @@ def test_the_next_scan_is_read_meanwhile_where_both_fit():
 
 @pytest.mark.fault("46", "a bound that nothing fits")
 def test_what_fits_in_no_way_is_told_at_once_and_plainly():
-    with pytest.raises(UserError) as error:
+    found = ("1 scan of 2", "8 GB that memory_gb allows", "slab by slab", "large.nii.gz: 18.7 GB", "18.7 GB to read")
+    with raises(UserError, *found, "memory_gb 18.8", "inferer::roi_size", "larger voxels", "NIfTI", "in pieces"):
         plan(8, SMALL, LARGE)
-    assert str(error.value) == (
-        "1 scan of 2 need more memory than the 8 GB that memory_gb allows, even slab by slab:\n"
-        "  large.nii.gz: 18.7 GB, of which 18.7 GB to read and resample it\n"
-        "Give memory_gb 18.8 on a machine that has it, smaller windows (inferer::roi_size), or store these scans with larger "
-        "voxels or as NIfTI, which is read in pieces."
-    )
 
 
 def test_an_inferer_without_windows_needs_the_whole():
@@ -118,9 +114,7 @@ def test_preprocessing_that_cannot_be_undone_in_slabs_is_told():
         "image"
     ]
     resized.meta["filename_or_obj"] = LARGE.file
-    with pytest.raises(
-        UserError, match=r"^large\.nii\.gz does not fit in 40 GB of memory at once, and what preprocessing"
-    ):
+    with raises(UserError, "large.nii.gz does not fit in 40 GB of memory", "preprocessing"):
         plan(40, LARGE).in_slabs(resized)
 
 
@@ -237,14 +231,16 @@ def test_no_scan_is_read_in_pieces_while_another_is_segmented():
 
 
 def test_a_volume_that_does_not_even_fit_in_pieces_is_told():
-    with pytest.raises(TooLarge) as error:
-        in_pieces_of(2, SMALL, NIFTI)
-    assert str(error.value) == (
-        "1 scan of 2 need more memory than the 2 GB that memory_gb allows, even slab by slab:\n"
-        "  large.nii.gz: 3.44 GB, of which 3.44 GB for a slab of logits and the result\n"
-        "Give memory_gb 3.5 on a machine that has it, smaller windows (inferer::roi_size), or store these scans with larger "
-        "voxels."
+    found = (
+        "1 scan of 2",
+        "2 GB that memory_gb allows",
+        "slab by slab",
+        "large.nii.gz: 3.44 GB",
+        "for a slab of logits",
     )
+    with raises(TooLarge, *found, "memory_gb 3.5", "inferer::roi_size", "larger voxels") as error:
+        in_pieces_of(2, SMALL, NIFTI)
+    assert "in pieces" not in str(error.value), "it is NIfTI"
 
 
 def test_sizes_say_which_scans_are_volumes_of_nifti(good, tmp_path):

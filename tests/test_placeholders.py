@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from hospital import fill
+from saying import raises, says
 from scan_files import VOXELS, fault, write_series
 
 from custom.cohort.__main__ import main
@@ -23,25 +24,25 @@ from custom.inference.weight_files import NoWeights, find, folder, load_weights
 from custom.placeholders import placeholder
 
 ANNEX = "../.git/annex/objects/Xq/0f/MD5E-s472--0cc1.nii.gz/MD5E-s472--0cc1.nii.gz"
-FETCH = "fetch it with `datalad get` (or `git annex get`)"
-LINK = f"is a link of git-annex whose content is not here; {FETCH}"
+FETCH = ("`datalad get`", "`git annex get`")
+LINK = ("a link of git-annex", "content is not here", *FETCH)
+POINTER = ("a pointer of Git LFS", "`git lfs pull`")
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
 CONTENTS = {
-    "a pointer of Git LFS": (LFS, "is a pointer of Git LFS, not the file; fetch it with `git lfs pull`"),
-    "unlocked by git-annex": (b"/annex/objects/MD5E-s472--0cc1.nii.gz\n", f"is a pointer of git-annex, not the file; {FETCH}"),
-    "git-annex on Windows": (ANNEX.encode(), f"is a pointer of git-annex, not the file; {FETCH}"),
-    "an alias": (b"book\0\0\0\0mark\0\0\0\0" + bytes(40), "is an alias of macOS, not the file; put the file itself there"),
-    "AppleDouble": (b"\0\5\x16\7" + bytes(40), "holds notes of macOS on another file (AppleDouble), not the file; delete it"),
-    "a page of a login": (b"\n<!DOCTYPE HTML><html>",
-        "is a web page, not the file; download the file again, perhaps after a login"),
-    "a cloud's empty file": (b"", "is empty: copy it again from its source; a cloud folder must keep it on this machine"),
-}  # fmt: skip
+    "a pointer of Git LFS": (LFS, POINTER),
+    "unlocked by git-annex": (b"/annex/objects/MD5E-s472--0cc1.nii.gz\n", ("a pointer of git-annex", *FETCH)),
+    "git-annex on Windows": (ANNEX.encode(), ("a pointer of git-annex", *FETCH)),
+    "an alias": (b"book\0\0\0\0mark\0\0\0\0" + bytes(40), ("an alias of macOS", "put the file itself there")),
+    "AppleDouble": (b"\0\5\x16\7" + bytes(40), ("notes of macOS on another file (AppleDouble)", "delete it")),
+    "a page of a login": (b"\n<!DOCTYPE HTML><html>", ("a web page", "download the file again", "a login")),
+    "a cloud's empty file": (b"", ("is empty", "copy it again", "a cloud folder must keep it on this machine")),
+}
+NOWHERE = ("does not exist", "mend the link", "put the file itself there")
 LINKS = {
     "of git-annex": (ANNEX, LINK),
-    "a disk that is not there": ("/mnt/away/p1.nii.gz",
-        "is a link to /mnt/away/p1.nii.gz, which does not exist; mend the link, or put the file itself there"),
-    "in a circle": ("p1.nii.gz", "is a link that leads back to itself; put the file itself there"),
-}  # fmt: skip
+    "a disk that is not there": ("/mnt/away/p1.nii.gz", ("a link to /mnt/away/p1.nii.gz,", *NOWHERE)),
+    "in a circle": ("p1.nii.gz", ("a link that leads back to itself", "put the file itself there")),
+}
 
 
 def cohort(tmp_path: Path, lost: str = "images/p1.nii.gz") -> tuple[Path, Path]:
@@ -66,10 +67,10 @@ def listed(images: Path, labels: Path) -> Path:
     "8a", "Git LFS, git-annex, an alias, AppleDouble, a web page, a cloud's empty file, in place of a scan"
 )
 @pytest.mark.parametrize("name", ["a.nii.gz", "a.nii", "a.nrrd", "a.mha", "a.png", "a.jpg", "a.dcm"])
-@pytest.mark.parametrize(("content", "text"), CONTENTS.values(), ids=CONTENTS)
-def test_a_file_without_its_content_is_named_as_what_it_is(tmp_path, name, content, text):
+@pytest.mark.parametrize(("content", "parts"), CONTENTS.values(), ids=CONTENTS)
+def test_a_file_without_its_content_is_named_as_what_it_is(tmp_path, name, content, parts):
     (tmp_path / name).write_bytes(content)
-    assert fault(tmp_path / name) == f"{name} {text}."
+    says(fault(tmp_path / name), name, *parts)
 
 
 def test_a_good_scan_and_a_list_that_names_objects_of_git_annex_are_no_placeholders(tmp_path):
@@ -101,10 +102,10 @@ def test_a_series_whose_slice_is_not_here_is_refused(tmp_path, number):
     lost = sorted(write_series(tmp_path / "p1", VOXELS).iterdir())[number]
     lost.unlink()
     lost.symlink_to(ANNEX)
-    assert fault(tmp_path / "p1") == f"p1 lacks 1 file, the first: {lost.name} {LINK}."
+    says(fault(tmp_path / "p1"), f"p1 lacks 1 file, the first: {lost.name}", *LINK)
     lost.unlink()
     (tmp_path / "p1/IM0001").write_bytes(LFS)
-    assert fault(tmp_path / "p1") == f"p1 lacks 1 file, the first: IM0001 {CONTENTS['a pointer of Git LFS'][1]}."
+    says(fault(tmp_path / "p1"), "p1 lacks 1 file, the first: IM0001", *POINTER)
 
 
 def test_a_text_beside_the_slices_is_none_unless_it_is_a_link_at_which_gdcm_stops(tmp_path):
@@ -113,7 +114,7 @@ def test_a_text_beside_the_slices_is_none_unless_it_is_a_link_at_which_gdcm_stop
     (tmp_path / "p1/._1.2.3.4_0.dcm").write_bytes(b"\0\5\x16\7")
     assert read(tmp_path / "p1").shape == VOXELS.shape
     (tmp_path / "p1/notes.md").symlink_to(ANNEX)
-    assert fault(tmp_path / "p1") == f"p1 lacks 1 file, the first: notes.md {LINK}."
+    says(fault(tmp_path / "p1"), "p1 lacks 1 file, the first: notes.md", *LINK)
 
 
 # make
@@ -121,13 +122,12 @@ def test_a_text_beside_the_slices_is_none_unless_it_is_a_link_at_which_gdcm_stop
 
 @pytest.mark.fault("8a", "links that lead nowhere, in make, check and inference (datalad#3513)")
 @pytest.mark.parametrize("lost", ["images/p1.nii.gz", "labels/p1.nii.gz"])
-@pytest.mark.parametrize(("target", "text"), LINKS.values(), ids=LINKS)
-def test_make_names_a_link_that_leads_nowhere(tmp_path, lost, target, text):
+@pytest.mark.parametrize(("target", "parts"), LINKS.values(), ids=LINKS)
+def test_make_names_a_link_that_leads_nowhere(tmp_path, lost, target, parts):
     folders = cohort(tmp_path, lost)
     (tmp_path / lost).symlink_to(target)
-    with pytest.raises(CohortError) as error:
+    with raises(CohortError, "1 of 4 files cannot be used:\n  labelled, p1: p1.nii.gz", *parts):
         make(*folders, tmp_path / "l.json")
-    assert str(error.value) == f"1 of 4 files cannot be used:\n  labelled, p1: p1.nii.gz {text}."
     assert not (tmp_path / "l.json").exists()
 
 
@@ -141,14 +141,13 @@ def test_make_names_the_folder_of_a_series_that_is_not_here(tmp_path, series):
         path.mkdir()
         for name in ("1.dcm", "IM2"):
             (path / name).symlink_to(ANNEX) if "links" in series else (path / name).write_bytes(LFS)
-    with pytest.raises(CohortError) as error:
+    parts = {
+        "a link to nowhere": ("p1 is a link to /mnt/away/p1,", *NOWHERE),
+        "a folder of links to nowhere": ("p1 lacks 2 files, the first: 1.dcm", *LINK),
+        "a folder of pointers": ("p1 lacks 2 files, the first: 1.dcm", *POINTER),
+    }[series]
+    with raises(CohortError, "1 of 4 files cannot be used:\n  labelled, p1:", *parts):
         make(*folders, tmp_path / "l.json")
-    texts = {
-        "a link to nowhere": "p1 is a link to /mnt/away/p1, which does not exist; mend the link, or put the file itself there.",
-        "a folder of links to nowhere": f"p1 lacks 2 files, the first: 1.dcm {LINK}.",
-        "a folder of pointers": f"p1 lacks 2 files, the first: 1.dcm {CONTENTS['a pointer of Git LFS'][1]}.",
-    }  # fmt: skip
-    assert str(error.value) == f"1 of 4 files cannot be used:\n  labelled, p1: {texts[series]}"
 
 
 def test_make_names_a_folder_that_has_the_name_of_a_file(tmp_path):
@@ -186,9 +185,9 @@ def test_check_names_what_lies_in_the_place_of_a_listed_file(tmp_path):
     (tmp_path / "labels/p2.nii.gz").write_bytes(LFS)
     with pytest.raises(CohortError) as error:
         main(["check", str(path)])
-    lines = str(error.value).split("\n  ")
-    assert f"  labelled, p1: {folders[0]}/p1.nii.gz {LINK}" in lines
-    assert f"  labelled, p2: label p2.nii.gz {CONTENTS['a pointer of Git LFS'][1]}." in lines
+    text = str(error.value)
+    says(text, f"\n    labelled, p1: {folders[0]}/p1.nii.gz", *LINK)
+    says(text, "\n    labelled, p2: label p2.nii.gz", *POINTER)
 
 
 def test_check_names_the_link_on_the_way_to_a_file(tmp_path):
@@ -196,8 +195,7 @@ def test_check_names_the_link_on_the_way_to_a_file(tmp_path):
     shutil.rmtree(tmp_path / "images")
     (tmp_path / "images").symlink_to("/mnt/away")
     (line, *_) = Check(needs=()).report(load(path)).faults["The list"]
-    assert line == (f"labelled, p1: {tmp_path}/images/p1.nii.gz is behind the link {tmp_path}/images to /mnt/away, which "
-                    "does not exist; mend the link, or put the file itself there")  # fmt: skip
+    says(line, f"labelled, p1: {tmp_path}/images/p1.nii.gz", f"link {tmp_path}/images to /mnt/away,", *NOWHERE)
 
 
 @pytest.mark.parametrize("option", ["list", "--task"])
@@ -230,7 +228,9 @@ def test_inference_names_a_link_that_leads_nowhere(tmp_path, find_images):
     folder, _ = cohort(tmp_path)
     (folder / "p1.nii.gz").symlink_to(ANNEX)
     report = Check(needs=()).report({"unlabelled": find_images(folder, ["image"])})
-    assert report.faults == {"The list": [f"unlabelled, p1: {folder}/p1.nii.gz {LINK}"]}
+    ((kind, (line,)),) = report.faults.items()
+    assert kind == "The list"
+    says(line, f"unlabelled, p1: {folder}/p1.nii.gz", *LINK)
 
 
 def test_inference_names_the_link_to_a_channel_that_leads_nowhere(tmp_path):
@@ -249,9 +249,8 @@ def test_weights_that_were_not_fetched_are_named_and_no_others_serve_in_their_pl
     shipped.write_bytes(b"weights")
     trained.symlink_to(ANNEX)
     for called in (lambda: find(tmp_path), lambda: folder(tmp_path, "eval"), lambda: load_weights(None, trained)):
-        with pytest.raises(NoWeights) as error:
+        with raises(NoWeights, f"the weights {trained}", *LINK):
             called()
-        assert str(error.value) == f"the weights {trained}: this {LINK}."
     os.unlink(trained)
     shipped.write_bytes(LFS)
     with pytest.raises(NoWeights, match=rf"^the weights {shipped}: this is a pointer of Git LFS"):
@@ -267,9 +266,7 @@ def test_a_label_without_an_image_is_in_the_first_lines(tmp_path, capsys):
     fill(tmp_path / "labels", "P1.nii.gz", "p2.nii.gz", "p3 .nii.gz", "p9.nii.gz")
     out = str(tmp_path / "l.json")
     main(["make", "--images", str(tmp_path / "images"), "--labels", str(tmp_path / "labels"), "--out", out])
-    assert capsys.readouterr().out.splitlines()[:3] == [
-        out,
-        "  warning    3 labels without an image, not used: P1, p3 , p9. Letter case or blanks alone differ in P1 and p1, "
-        "p3  and p3: give both one name",
-        "  labelled   1 scan of 1 patient",
-    ]
+    where, warning, labelled, *_ = capsys.readouterr().out.splitlines()
+    assert (where, labelled) == (out, "  labelled   1 scan of 1 patient")
+    found = ("warning", "3 labels without an image", "not used: P1, p3 , p9.")
+    says(warning, *found, "case or blanks", "in P1 and p1, p3  and p3: give both one name")

@@ -139,7 +139,7 @@ def test_all_that_is_drawn_lies_inside_the_box():
 @pytest.mark.parametrize(
     ("cut", "cut_pred", "spacing_mm", "fault"),
     [
-        (1, 0, (1, 1, 8), r"image \(39, 30, 5\) is neither \(40, 30, 5\) like the label nor channels of it"),
+        (1, 0, (1, 1, 8), r"image \(39, 30, 5\) .* \(40, 30, 5\) like the label"),
         (0, 1, (1, 1, 8), r"prediction ours \(39, 30, 5\) and label \(40, 30, 5\) differ in shape"),
         (0, 0, (1, 1), "spacing_mm needs 3 sizes in mm, one an axis, got"),
     ],

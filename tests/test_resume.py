@@ -11,6 +11,7 @@ import tiny
 import torch
 from ignite.engine import Events
 from run_config import config_of
+from saying import says
 
 from custom.methods.schedule import PolyDecay
 from custom.run.checkpoint import CheckpointError
@@ -162,7 +163,7 @@ def test_a_resume_without_a_checkpoint_moves_a_finished_run_aside(copy, caplog):
     with caplog.at_level(logging.INFO):
         tiny.trainer("mean_teacher", folder, epochs=1, resume=True).run()
     aside = folder / "earlier/001"
-    assert f"{folder} holds an earlier run without a checkpoint: moved to {aside} (--resume true goes on" in caplog.text
+    says(caplog.text, f"{folder} holds an earlier run without a checkpoint", f"moved to {aside}", "--resume true")
     assert f"No checkpoint in {folder}: starting from the first epoch." in caplog.text
     assert (aside / "bundle/models/model.pt").read_bytes() == served
     assert {"bundle", "evaluation", "metrics.csv"} <= {path.name for path in aside.iterdir()}

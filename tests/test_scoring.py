@@ -21,6 +21,7 @@ from monai.engines import SupervisedEvaluator
 from monai.inferers import SlidingWindowInferer
 from monai.transforms import Compose, CopyItemsd, EnsureChannelFirstd, Invertd, LoadImaged, Orientationd, Spacingd
 from PIL import Image
+from saying import raises, says
 from torch import nn
 from trained_bundle import WINDOWS, settings_of, trained
 
@@ -133,11 +134,10 @@ def test_a_line_a_network_and_where_the_files_are(tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         folder = evaluate(tmp_path)
     lines = [record.getMessage() for record in caplog.records if record.name == "custom.evaluation.evaluate"]
-    assert lines[1:] == [
-        "model         (model)  Dice: outer 1.000  inner 1.000  mean 1.000 | HD95 0.0 mm | missed 0 of 4 | "
-        "false alarms 0 of 0 | ECE 0.000",
-        f"Scores of every case: {folder} (.csv; .md to read)",
-    ]
+    scores, where = lines[1:]
+    dice = ("model", "Dice", "outer 1.000", "inner 1.000", "mean 1.000")
+    says(scores, *dice, "HD95 0.0 mm", "missed 0 of 4", "false alarms 0 of 0", "ECE 0.000")
+    says(where, str(folder), ".csv", ".md")
     assert json.loads((folder / "summary.json").read_text()) == {"model": 1.0}
 
 
@@ -208,7 +208,7 @@ def judge(models: Path, config: RunConfig) -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "now", "says"),
+    ("before", "now", "text"),
     [
         ({}, {"spacing_mm": [3, 3, -1]}, "trained with spacing_mm=[1.5, 1.5, -1], this config has [3, 3, -1]"),
         ({}, {"channels": ["flair"]}, "trained with channels::0='image', this config has 'flair'"),
@@ -216,16 +216,14 @@ def judge(models: Path, config: RunConfig) -> None:
         ({"inferer": SMALL}, {"inferer": SMALL, "patch": [32, 32]}, "trained with patch=[64, 64], this config has [32, 32]"),
     ],
 )  # fmt: skip
-def test_settings_that_decide_the_scores_are_those_of_the_training(tmp_path, before, now, says):
+def test_settings_that_decide_the_scores_are_those_of_the_training(tmp_path, before, now, text):
     models = trained(tmp_path, **before)
     with pytest.raises(UserError) as caught:
         judge(models, settings_of(**now))
     first, *found, remedy = str(caught.value).splitlines()
     assert first == f"These networks were not trained under this config ({tmp_path / 'configs/train.yaml'}):"
-    assert found == [f"  {says}"]
-    assert remedy == (
-        f"Give the same task and overrides as the training, or go into the finished bundle: cd {tmp_path}"
-    )
+    assert found == [f"  {text}"]
+    says(remedy, "same task and overrides as the training", f"cd {tmp_path}")
 
 
 def test_weights_of_another_network_are_refused(tmp_path):
@@ -233,11 +231,9 @@ def test_weights_of_another_network_are_refused(tmp_path):
     torch.save({"sharpness": torch.zeros(2)}, tmp_path / "models/model.pt")
     with pytest.raises(UserError) as caught:
         judge(tmp_path / "models", settings_of())
-    text = str(caught.value)
-    assert text.startswith(
-        f"{tmp_path / 'models/model.pt'}: these weights do not fit network_def (size mismatch for sharpness ["
-    )
-    assert ". Set widths, channels, classes, dimensions and norm as they were in training, or work inside" in text
+    found = (f"{tmp_path / 'models/model.pt'}: ", "network_def", "size mismatch for sharpness [")
+    settings = ("widths", "channels", "classes", "dimensions", "norm")
+    says(str(caught.value), *found, "Set", *settings, "training", "work inside")
 
 
 class Bright(nn.Module):
@@ -306,8 +302,8 @@ def test_a_network_of_one_modality_is_scored_on_the_cases_that_have_it(tmp_path,
         "b": ("b", 0),
     }
     sentences = [(folder / f"{name}.md").read_text().splitlines()[-1] for name in dice]
-    assert sentences == ["This network reads a alone. Left out for lack of it: 2 of 3 cases.",
-                         "This network reads b alone. Left out for lack of it: 0 of 3 cases."]  # fmt: skip
+    for sentence, found in zip(sentences, (("a", "2 of 3 cases"), ("b", "0 of 3 cases")), strict=True):
+        says(sentence, f"reads {found[0]} alone", "Left out", found[1])
     model, b = (record for record in caplog.messages if "Dice:" in record)
     assert model.endswith(" | 2 of 3 cases lack a")
     assert "lack" not in b
@@ -328,9 +324,7 @@ def test_a_network_of_a_modality_that_no_case_has_is_not_evaluated(tmp_path, cap
 
 
 def test_nothing_to_evaluate_is_an_error(tmp_path):
-    with pytest.raises(
-        UserError, match="nothing was evaluated: no case of the test part has a modality that a network reads"
-    ):
+    with raises(UserError, "nothing was evaluated", "no case of the test part has a modality"):
         evaluate_alone(tmp_path, {"p1": "b"}, {"model": OneChannel(Bright(50.0), 0)})
 
 

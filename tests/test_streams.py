@@ -239,7 +239,7 @@ def test_an_empty_bank_gives_empty_batches_only():
 def test_a_patch_of_other_dimensions_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"patch \(8, 6\) has 2 axes, p0\d_image has the shape \(12, 10, 5\)"):
         Stream(make_bank(tmp_path), 4, (8, 6)).draw()
-    with pytest.raises(ValueError, match=r"patch \(8, 6, 4\) has 3 axes, p0\d_image slice \d has the shape \(12, 10\)"):
+    with pytest.raises(ValueError, match=r"patch \(8, 6, 4\) has 3 axes, p0\d_image slice \d .* \(12, 10\)"):
         Stream(make_bank(tmp_path, slices=True), 4, (8, 6, 4)).draw()
 
 

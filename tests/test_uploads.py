@@ -9,6 +9,7 @@ import nibabel
 import numpy as np
 import pytest
 from PIL import Image
+from saying import raises
 
 from annotate.requests_check import BadRequest
 from annotate.uploads import judge_image, take_label
@@ -48,7 +49,7 @@ def test_a_picture_that_slicer_shows_otherwise_than_viewers_is_refused(tmp_path)
     for name, exif[274] in (("a", 1), ("b", 3)):
         Image.fromarray(pixels).save(tmp_path / f"{name}.png", exif=exif)
     Image.fromarray(pixels // 32).save(tmp_path / "label.png")
-    text = "^b.png says in EXIF how it is to be turned, and 3D Slicer shows it as it is stored: .* Save it upright"
+    text = "^b.png says in EXIF .* 3D Slicer shows it as it is stored: .* Save it upright"
     judge_image(tmp_path / "a.png", form)
     take_label(tmp_path / "label.png", tmp_path / "a.png", form)
     with pytest.raises(BadRequest, match=text):
@@ -93,7 +94,7 @@ def test_segments_get_the_tasks_values_and_files_keep_theirs(tmp_path, suffix):
         assert [count for _, count in found.values] == [count for _, count in before.values]
         assert (found.shape, found.affine) == (before.shape, before.affine)
     image, label = drawn(tmp_path, suffix, [0, 1, 2])
-    with pytest.raises(BadRequest, match=r"has the values \{0, 1, 2\}, the task names \{0, 600, 205\}. Remap 1, 2"):
+    with raises(BadRequest, "has the values {0, 1, 2}", "the task names {0, 600, 205}", "Remap 1, 2"):
         take_label(label, image, form)
     image, label = drawn(tmp_path, suffix, [0, 205, 600])
     with pytest.raises(BadRequest, match=r"has the values \{0, 205, 600\}, the task names 0..2"):
@@ -107,13 +108,10 @@ def test_a_segment_that_is_drawn_has_the_name_of_a_class(tmp_path, named):
     form = Form(fill_nonfinite=False, label_values=VALUES)
     image, label = drawn(tmp_path, ".nii.gz", [0, 1, 2])
     before = label.read_bytes()
-    with pytest.raises(BadRequest) as caught:
-        take_label(label, image, form, [{"name": named, "idx": 1}, {"name": "Class 600", "idx": 2}])
     hint = " (did you mean 'class 205'?)" if named == "clas 205" else ""
-    assert str(caught.value) == (
-        f"label: found voxels of 1 segment whose name is not a class: {named!r} (number 1){hint}; expected class 205, class "
-        "600. Rename each to the class that it shows, in this order, or remove it"
-    )
+    found = ("label", "1 segment", f"{named!r} (number 1){hint};", "expected class 205, class 600.")
+    with raises(BadRequest, *found, "Rename each", "in this order", "remove it"):
+        take_label(label, image, form, [{"name": named, "idx": 1}, {"name": "Class 600", "idx": 2}])
     assert label.read_bytes() == before
     image, label = drawn(tmp_path, ".nii.gz", [0, 0, 2])
     take_label(label, image, form, [{"name": named, "idx": 1}, {"name": "class 600", "idx": 2}])  # empty: not judged

@@ -12,6 +12,7 @@ import torch
 from conftest import ROOT, TINY, each_bundle
 from ignite.engine import Engine
 from monai.bundle import ConfigParser, run
+from saying import raises, says
 from torch import nn
 from trained_bundle import CONFIG, WINDOWS, settings_of, trained
 
@@ -51,12 +52,9 @@ def test_another_network_is_found_by_its_name(tmp_path):
 
 def test_no_weights_says_where_they_were_looked_for_and_what_to_do(tmp_path):
     (tmp_path / "models/model.pt").mkdir(parents=True)  # a folder is not a file of weights
-    with pytest.raises(FileNotFoundError) as error:
-        find(tmp_path)
     shipped, trained = tmp_path / "models/model.pt", tmp_path / "eval/bundle/models/model.pt"
-    assert str(error.value) == (
-        f"no weights: neither {trained} nor {shipped} exists. Train first, or give them with --model_file."
-    )
+    with raises(FileNotFoundError, "no weights", str(trained), str(shipped), "Train first", "--model_file"):
+        find(tmp_path)
 
 
 def test_the_run_in_output_dir_is_evaluated_before_the_bundle_itself(tmp_path):
@@ -74,12 +72,9 @@ def test_output_dir_may_be_absolute(tmp_path):
 
 def test_a_folder_without_model_pt_is_not_evaluated(tmp_path):
     touch(tmp_path / "eval/bundle/models/teacher.pt")
-    with pytest.raises(FileNotFoundError) as error:
+    found = ("model.pt", str(tmp_path / "eval/bundle/models"), str(tmp_path / "models"))
+    with raises(FileNotFoundError, "nothing to evaluate", *found, "Train first", "folder of a run", "--output_dir"):
         folder(tmp_path, "eval")
-    assert str(error.value) == (
-        f"nothing to evaluate: there is no model.pt in {tmp_path / 'eval/bundle/models'} nor in {tmp_path / 'models'}. "
-        "Train first, or give the folder of a run with --output_dir."
-    )
 
 
 @pytest.mark.parametrize("own", [True, False])
@@ -89,13 +84,11 @@ def test_shipped_weights_are_not_scored_in_the_place_of_a_run_that_is_not_there(
         touch(tmp_path / "models/model.pt")
     (tmp_path / "runs/b").mkdir(parents=True)
     for name, found in (("a", "nothing, it does not exist"), ("b", "no run")):
-        with pytest.raises(FileNotFoundError) as error:
+        given = f"--output_dir {tmp_path / 'runs' / name}"
+        remedy = ("expected bundle/models/model.pt", "output_dir of a run", "train into it first")
+        with raises(FileNotFoundError, "nothing to evaluate", given, found, *remedy) as error:
             folder(tmp_path, f"runs/{name}")
-        other = f"; for the bundle's own weights add --models_dir {tmp_path / 'models'}" if own else ""
-        assert str(error.value) == (
-            f"nothing to evaluate: --output_dir {tmp_path / 'runs' / name} holds {found}; expected bundle/models/model.pt "
-            f"in it. Give the output_dir of a run, or train into it first{other}."
-        )
+        assert (f"own weights add --models_dir {tmp_path / 'models'}" in str(error.value)) == own
 
 
 @pytest.fixture
@@ -174,7 +167,7 @@ BAD = {
 
 @pytest.mark.parametrize("what", BAD)
 def test_files_that_are_damaged_or_no_weights_are_refused_by_name(tmp_path, what, capsys):
-    make, says = BAD[what]
+    make, text = BAD[what]
     bundle = trained(tmp_path / "b").parent
     file = make(tmp_path).replace(bundle / "models/w.pt")
     network = nn.Linear(1, 1)
@@ -182,7 +175,7 @@ def test_files_that_are_damaged_or_no_weights_are_refused_by_name(tmp_path, what
     LoadWeights(network, file).attach(engine)
     for call in (lambda: engine.run([0]), lambda: trained_alike(bundle, "models/w.pt", settings_of()),
                  lambda: _by_content([file])):  # fmt: skip
-        with pytest.raises(WeightsError, match=f"^the weights {file}: found {says}"):
+        with pytest.raises(WeightsError, match=f"^the weights {file}: found {text}"):
             call()
     assert capsys.readouterr().out == ""
 
@@ -201,20 +194,17 @@ def test_weights_of_an_older_form_of_torch_have_no_checksum_and_are_read(tmp_pat
 
 def test_weights_of_another_network_say_what_is_missing_and_what_is_of_another_shape(tmp_path):
     file = saved(tmp_path, {"weight": torch.ones(2, 1), "scale": torch.ones(1)})
-    with pytest.raises(WeightsError) as error:
+    found = ("missing bias", "unexpected scale", "size mismatch", "weight [2, 1]", "[1, 1]")
+    settings = ("widths", "channels", "classes", "dimensions", "norm")
+    with raises(WeightsError, str(file), "network_def", *found, "Set", *settings, "training", "cd OUTPUT_DIR/bundle"):
         load_weights(nn.Linear(1, 1), file)
-    assert str(error.value) == (
-        f"{file}: these weights do not fit network_def (missing bias; unexpected scale; size mismatch for weight [2, 1] in "
-        "place of [1, 1]). Set widths, channels, classes, dimensions and norm as they were in training, or work inside the "
-        "finished bundle (cd OUTPUT_DIR/bundle)."
-    )
 
 
 # the settings that weights were trained under
 
 
 @pytest.mark.parametrize(
-    ("now", "says"),
+    ("now", "text"),
     [
         ({"spacing_mm": [3, 3, -1]}, "trained with spacing_mm=[1.5, 1.5, -1], this config has [3, 3, -1]"),
         ({"label_values": [0, 255]}, "trained with label_values=[0, 1], this config has [0, 255]"),
@@ -222,7 +212,7 @@ def test_weights_of_another_network_say_what_is_missing_and_what_is_of_another_s
         ({"channels": ["flair"]}, "trained with channels::0='image', this config has 'flair'"),
     ],
 )
-def test_inference_refuses_weights_that_were_trained_otherwise(tmp_path, monkeypatch, now, says):
+def test_inference_refuses_weights_that_were_trained_otherwise(tmp_path, monkeypatch, now, text):
     monkeypatch.chdir(tmp_path)
     file = trained(tmp_path / "eval/bundle") / "model.pt"
     with pytest.raises(UserError) as caught:
@@ -231,8 +221,8 @@ def test_inference_refuses_weights_that_were_trained_otherwise(tmp_path, monkeyp
     assert (
         first == f"These networks were not trained under this config ({tmp_path / 'eval/bundle/configs/train.yaml'}):"
     )
-    assert found == [f"  {says}"]
-    assert remedy == "Give the same task and overrides as the training, or go into the finished bundle: cd eval/bundle"
+    assert found == [f"  {text}"]
+    says(remedy, "same task and overrides as the training", "cd eval/bundle")
 
 
 def test_weights_of_an_older_form_lack_what_a_task_says_now(tmp_path):
@@ -246,11 +236,9 @@ def test_weights_of_an_older_form_lack_what_a_task_says_now(tmp_path):
 
 def test_weights_that_came_with_the_bundle_say_to_train_first(tmp_path):
     models = trained(tmp_path)
-    with pytest.raises(UserError) as caught:
+    with raises(UserError, "\nGive the same task and overrides", "train with these settings first") as caught:
         trained_alike(tmp_path, models / "model.pt", settings_of(bundle_root=str(tmp_path), spacing_mm=[3, 3, -1]))
-    assert str(caught.value).endswith(
-        "\nGive the same task and overrides as the training, or train with these settings first"
-    )
+    assert "cd " not in str(caught.value)
 
 
 @pytest.mark.fault("8a", "of weights")
@@ -310,9 +298,7 @@ def test_the_windows_of_an_inference_are_free(tmp_path):
 
 def test_weights_without_a_bundle_are_compared_with_nothing_and_the_log_says_so(tmp_path, caplog):
     check_trained(tmp_path, settings_of(spacing_mm=[3, 3, -1]))
-    assert (
-        f"{tmp_path} says nothing of a training: whether its weights fit these settings is not checked." in caplog.text
-    )
+    says(caplog.text, str(tmp_path), "nothing of a training", "weights fit these settings", "not checked")
 
 
 @each_bundle()
@@ -354,7 +340,7 @@ def test_weights_to_start_from_may_be_trained_otherwise_and_the_log_says_how(tmp
     InitialWeights("models/model.pt", tmp_path, [network], config=config).attach(engine)
     with caplog.at_level(logging.WARNING):
         engine.run([0])
-    assert [record.getMessage() for record in caplog.records if record.name.startswith("custom")] == [
-        f"These weights to start from were trained under other settings ({tmp_path}):\n"
-        "  trained with spacing_mm=[1.5, 1.5, -1], this config has [3, 3, -1]"
-    ]
+    (text,) = (record.getMessage() for record in caplog.records if record.name.startswith("custom"))
+    first, *lines = text.splitlines()
+    says(first, "weights to start from", "other settings", f"({tmp_path})")
+    assert lines == ["  trained with spacing_mm=[1.5, 1.5, -1], this config has [3, 3, -1]"]

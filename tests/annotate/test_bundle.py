@@ -17,6 +17,7 @@ import yaml
 from annotation_server import ROOT, TINY
 from monai.data import MetaTensor
 from monai.transforms import LoadImage
+from saying import raises, says
 
 from annotate.bundle import NoWeights, Served, UnfitScan, WrongWeights
 from annotate.models import untrained
@@ -137,9 +138,7 @@ except ValueError as error:
     done = subprocess.run(
         [annotate_python, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120, check=True
     )
-    assert done.stdout.strip() == (
-        "UnknownForm result_extension is '.png', but p01.nii.gz is not a picture, and a PNG holds no voxel sizes. Leave it out"
-    )
+    says(done.stdout, "UnknownForm", "result_extension is '.png'", "p01.nii.gz", "voxel sizes", "Leave it out")
 
 
 @pytest.mark.fault("34", "a prediction of more than 256 classes")
@@ -195,32 +194,32 @@ def test_new_weights_are_read_and_have_another_version(tmp_path: Path, image: Pa
 
 
 @pytest.mark.parametrize(
-    ("spacing", "text"),
+    ("spacing", "parts"),
     [
         pytest.param(
             (8, 1, 1),
-            r"^p01.nii.gz is thick along left-right \(8 mm\), and the network sees slices across foot-head \(1 mm\)\. Remove",
+            ("p01.nii.gz is thick along left-right (8 mm)", "slices across foot-head (1 mm)", "Remove"),
             marks=pytest.mark.fault("5o", "sent to an annotator, or asked for by one"),
             id="the thick axis across left-right",
         ),
         pytest.param(
             (35, 35, 35),
-            r"^p01.nii.gz has 12x12x12 voxels of 35x35x35 mm; resampled to spacing_mm .* more than 64\. Correct the voxel",
+            ("p01.nii.gz has 12x12x12 voxels of 35x35x35 mm", "spacing_mm", "more than 64", "Correct the voxel"),
             marks=pytest.mark.fault("5k", "sent to an annotator, or asked for by one"),
             id="481 times as many voxels",
         ),
     ],
 )
 def test_what_the_bundles_own_inference_refuses_is_not_segmented(
-    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spacing: tuple[float, ...], text: str
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spacing: tuple[float, ...], parts: tuple[str, ...]
 ) -> None:
     served = Served(bundle)
     monkeypatch.setattr(served._parser, "get_parsed_content", lambda name: pytest.fail(f"{name} has run"))
     voxels = np.random.default_rng(0).normal(size=(12, 12, 12)).astype(np.float32)
     nibabel.save(nibabel.Nifti1Image(voxels, np.diag([*spacing, 1.0])), tmp_path / "p01.nii.gz")
-    with pytest.raises(UnfitScan, match=text):
+    with raises(UnfitScan, *parts):
         served.logits(tmp_path / "p01.nii.gz")
-    with pytest.raises(BadRequest, match=text):  # an upload is judged alike
+    with raises(BadRequest, *parts):  # an upload is judged alike
         judge_image(tmp_path / "p01.nii.gz", served)
 
 

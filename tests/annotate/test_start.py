@@ -11,6 +11,7 @@ import pytest
 import yaml
 from annotation_server import ROOT, TINY
 from PIL import Image
+from saying import raises
 
 from annotate.models import StartError, model_name, recommended, untrained
 from annotate.start import (
@@ -83,8 +84,7 @@ def test_without_monai_label_nothing_is_prepared(
     studies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    text = r"^this Python \(.+\) has no monailabel, .* make annotate STUDIES=DIR \(or STUDY=DIR\), which makes that environment"
-    with pytest.raises(MissingPackages, match=text):
+    with raises(MissingPackages, "this Python (", "no monailabel", "make annotate STUDIES=DIR (or STUDY=DIR)"):
         main(["--studies", str(studies), "--model", f"mean_teacher:{TASK}", "--work", str(tmp_path / "work")])
     assert not (tmp_path / "work").exists()
 
@@ -93,16 +93,14 @@ def test_pictures_that_slicer_shows_otherwise_than_viewers_are_refused(tmp_path:
     exif = Image.Exif()
     for name, exif[274] in (("a.jpg", 1), ("b.jpg", 6)):
         Image.new("L", (8, 6)).save(tmp_path / name, exif=exif)
-    with pytest.raises(StartError, match=r"1 of 2 pictures are not upright; b.jpg says in EXIF .* Save it upright"):
+    with raises(StartError, "1 of 2 pictures", "not upright", "b.jpg says in EXIF", "Save it upright"):
         judge_studies(tmp_path)
 
 
 def test_a_background_that_slicer_would_show_as_a_segment_is_refused(studies: Path, tmp_path: Path) -> None:
     task = {**yaml.safe_load(TASK.read_text()), "label_values": [9, 1, 2, 3]}
     (tmp_path / "odd.yaml").write_text(yaml.safe_dump(task))
-    with pytest.raises(
-        StartError, match=r"has label_values \[9, 1, 2, 3\]: 3D Slicer takes 0 for the background .* Choose"
-    ):
+    with raises(StartError, "label_values [9, 1, 2, 3]", "takes 0 for the background", "Choose"):
         prepare(studies, f"mean_teacher:{tmp_path / 'odd.yaml'}", tmp_path / "work")
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from annotation_server import ROOT, TINY
+from saying import says
 
 ROUNDS = """
 import json, shutil, sys
@@ -99,9 +100,8 @@ def test_the_first_candidate_serves_at_once(results: dict[str, Any]) -> None:
 
 
 def test_from_then_on_one_label_is_too_few(results: dict[str, Any]) -> None:
-    assert results["one label again stats"]["last"]["message"] == (
-        "1 labelled scan: Train needs 2, one to learn from and one to judge by"
-    )
+    message = results["one label again stats"]["last"]["message"]
+    says(message, "1 labelled scan", "Train needs 2", "one to learn from", "one to judge by")
 
 
 @pytest.mark.fault("19", "labels with a value of no class and on another grid")
@@ -142,10 +142,8 @@ def test_a_candidate_serves_only_if_it_is_no_worse(results: dict[str, Any], dice
 def test_where_no_judge_has_a_structure_false_alarms_decide(results: dict[str, Any]) -> None:
     assert results["more alarms"]["dice"] == {"candidate": None, "served": None}
     version = results["more alarms"]["version"]
-    assert results["more alarms"]["message"].startswith(
-        f"The new weights are worse and do not serve, version {version} stays: false alarms 3 against 2 of the served "
-        "ones, on 1 validation scan without a structure."
-    )
+    found = ("false alarms 3 against 2", "1 validation scan without a structure")
+    says(results["more alarms"]["message"], "The new weights are worse", f"version {version} stays", *found)
 
 
 def test_a_version_remembers_what_it_learnt(results: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from saying import raises, says
 
 from custom.cohort.record import Record
 from custom.errors import UserError
@@ -111,9 +112,8 @@ def test_a_blank_labelled_modality_is_named(tmp_path):
 REFUSED = {
     "blank images with labels": (
         lambda root: [Image.new("L", (SIDE, SIDE), 7).save(root / f"images/p0{k}_a.png") for k in (1, 2)],
-        ["2 labelled images blank: nothing can be found there, so no network could be judged by it.\n"
-         "  p01_a (patient p01_a): 7 all over\n  p02_a (patient p02_a): 7 all over\n"
-         "Take its label or the scan out of the folder; of a scan that lacks one modality, that modality's file"],
+        ["2 labelled images blank", "\n  p01_a (patient p01_a): 7 all over\n  p02_a (patient p02_a): 7 all over\n",
+         "Take its label or the scan out", "lacks one modality, that modality's file"],
     ),
     "all labels empty": (
         lambda root: [draw(root, k, empty=True) for k in range(SCANS)],
@@ -126,12 +126,11 @@ REFUSED = {
     ),
     "one labelled image of two patients": (
         both(copy("images/p00_a.png", "images/p05_a.png"), copy("labels/p00_a.png", "labels/p05_a.png")),
-        ["1 image under two names: a network would be judged by what it has learnt from",
-         "p05_a (patient p05_a, labelled) holds the same image as p00_a"],
+        ["1 image under two names", "p05_a (patient p05_a, labelled) holds the same image as p00_a"],
     ),
     "colours among grey pictures": (
         both(lambda root: draw(root, 2, colours=3), lambda root: draw(root, 7, colours=3)),
-        ["2 of 14 files cannot be used", "labelled, p02_a: channels: 3, most images have 1. Convert it, or take it out"],
+        ["2 of 14 files cannot be used", "labelled, p02_a: channels: 3", "most images have 1", "Convert it", "take it out"],
     ),
     "one name twice": (
         lambda root: Image.open(root / "images/p00_a.png").save(root / "images/p00_a.jpg"),
@@ -142,12 +141,11 @@ REFUSED = {
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_no_study_can_be_made_of_is_said_in_one_report(made, case):
-    spoil, words = REFUSED[case]
+    spoil, parts = REFUSED[case]
     spoil(made)
     before = sorted(path.name for path in made.rglob("*.png"))
-    with pytest.raises(UserError) as error:
+    with raises(UserError, *parts):
         study(made)
-    assert [word for word in words if word not in str(error.value)] == []
     assert sorted(path.name for path in made.rglob("*.png")) == before
     assert not (made / "out/study.yaml").exists()
 
@@ -155,22 +153,22 @@ def test_what_no_study_can_be_made_of_is_said_in_one_report(made, case):
 NOTED = {
     "sizes far apart": (
         both(lambda root: draw(root, 0, side=640), lambda root: draw(root, 7, side=12)),
-        "2 scans far from the median size, in which the same thing looks much larger or smaller: p00_a "
-        "(10 times), p07_a (5 times)",
+        ["2 scans far from the median size", "p00_a (10 times), p07_a (5 times)"],
     ),
     "a class of one patient": (
         lambda root: draw(root, 2, second=True),
-        "label 2 is in the labels of one patient alone (p02_a): where that one judges, no network has learnt the class",
+        ["label 2 is in the labels of one patient alone (p02_a)", "no network has learnt the class"],
     ),
 }
 
 
 @pytest.mark.parametrize("case", NOTED)
 def test_what_is_odd_is_said_at_once_and_in_the_plan(made, case):
-    spoil, words = NOTED[case]
+    spoil, (first, *parts) = NOTED[case]
     spoil(made)
-    assert any(line.startswith(f"note: {words}") for line in study(made))
-    assert f"Note: {words}" in (made / "out/plan.md").read_text(encoding="utf-8")
+    (line,) = (line for line in study(made) if line.startswith(f"note: {first}"))
+    says(line, *parts)
+    says((made / "out/plan.md").read_text(encoding="utf-8"), f"Note: {first}", *parts)
 
 
 def test_empty_masks_of_healthy_people_and_two_unlabelled_copies_are_no_fault(made):
@@ -227,5 +225,5 @@ def test_a_grid_without_memory_is_not_said_to_be_left_out_for_lack_of_time(made,
     monkeypatch.setattr(plan.space, "rooms_in_memory", rooms)
     plan.plan(made / "out", plan.Asked(made / "images", made / "labels", 1e6), lambda _: None)
     text = (made / "out/plan.md").read_text(encoding="utf-8")
-    assert "of memory. A grid of more than 50% of the voxels is left out for lack of memory." in text
+    says(text, "of memory. A grid of more than 50% of the voxels", "lack of memory")
     assert "## What is left out for lack of time\n\nNothing." in text

@@ -15,7 +15,7 @@ from custom.study.quality import ScanFeatures
 
 @pytest.mark.usefixtures("few_pictures")
 @pytest.mark.parametrize(("least", "none", "said"), [
-    (0.9, ["p08_a", "p06_a", "p07_a"], "No figure for 3 scans, on which the networks agree less than on any labelled scan"),
+    (0.9, ["p08_a", "p06_a", "p07_a"], "No figure for 3 scans, on which the networks agree less"),
     (0.81, ["p08_a"], "No figure for 1 scan, on which"),
     (0.79, [], ""),
 ])  # fmt: skip

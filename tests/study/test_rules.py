@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from conftest import ROOT
+from saying import says
 
 from custom.study.places import Place
 from custom.study.rules import PATCH, Number, coarsened, grid_of, numbers, patch_of
@@ -81,9 +82,8 @@ def test_a_number_has_a_reason_where_it_follows_from_the_scans():
     assert found["spacing_mm"] == "median of the cohort 1.5 x 1.5 mm; slices as they are"
     assert found["patch"] == "90% of the median slice of 216 x 256 at this spacing"
     assert numbers(KVASIR)["patch"].reason == "a whole picture: the median one, 256 x 256, resized"
-    assert numbers(LA)["spacing_mm"].reason == (
-        "median of the cohort 0.625 x 0.625 x 0.625 mm, made coarser so that a patch sees 67% of a scan"
-    )
+    reason = numbers(LA)["spacing_mm"].reason
+    says(reason, "median of the cohort 0.625 x 0.625 x 0.625 mm", "coarser", "a patch sees 67% of a scan")
 
 
 # 2D or 3D, and where the axes run to

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from cohort_files import affine, lump
+from saying import raises
 from scan_files import picture
 
 from custom.cohort.errors import CohortError
@@ -39,7 +40,7 @@ def test_labels_may_have_as_many_values_as_classes_are_named(good):
         good.write(f"labels/{patient}.nii.gz", label)
     named = {value: f"organ {value}" for value in range(118)}
     assert see(good.parts, replace(PLAIN, classes=named), Record()).classes == {**named, 0: "organ 0"}
-    with pytest.raises(CohortError, match=r"has more than 64 different values between 0 and 117, .* Is it the image"):
+    with raises(CohortError, "more than 64 different values", "between 0 and 117", "Is it the image"):
         see(good.parts, PLAIN, Record())
 
 
@@ -90,7 +91,5 @@ def test_all_faults_are_in_one_report(good):
 def test_labels_without_a_class_are_refused(good):
     for name in ("p1", "p2", "p4"):
         good.write(f"labels/{name}.nii.gz", lump(0))
-    with pytest.raises(
-        CohortError, match=r"^no label has a class: the values of 3 labels are \[0\], expected 0, the backgro"
-    ):
+    with raises(CohortError, "no label has a class", "3 labels are [0]", "expected 0, the background"):
         see(good.parts, PLAIN, Record())
