@@ -250,7 +250,7 @@ def test_a_truncated_slice_is_named(tmp_path, cut):
     file = write_series(tmp_path / "p01", VOXELS) / "1.2.3.4_7.dcm"
     raw = file.read_bytes()
     file.write_bytes(raw[:cut] if cut < 0 else raw[: len(raw) * cut // 100])
-    says(fault(tmp_path / "p01"), "p01", "truncated or no images: 1.2.3.4_7.dcm.", *COPY_OR_MOVE)
+    says(fault(tmp_path / "p01"), "p01", "truncated", "images: 1.2.3.4_7.dcm.", *COPY_OR_MOVE)
 
 
 def test_a_report_among_slices_is_to_be_moved_out(tmp_path):
@@ -259,7 +259,7 @@ def test_a_report_among_slices_is_to_be_moved_out(tmp_path):
                                                            "0102 US", "0103 US")))  # fmt: skip
     report = {**dict.fromkeys(pixels), "0020|000E UI": "9.9.9"}
     dicom(folder / "report.dcm", VOXELS[:, :, 0], report, kind="1.2.840.10008.5.1.4.1.1.88.11")
-    says(fault(folder), "p01", "truncated or no images: report.dcm.", *COPY_OR_MOVE)
+    says(fault(folder), "p01", "truncated", "images: report.dcm.", *COPY_OR_MOVE)
 
 
 @pytest.mark.parametrize("at", [(0, 1, 3), (0, 2, 3, 4, 5), (0, 1, 1), (0, 0, 1, 1), (0, 1, 2, 3, 4, 5, 6, 7, 9)])
