@@ -192,7 +192,7 @@ def test_the_limit_of_voxels_can_be_given(tmp_path):
         (70, b"\x20\x00", "voxels of type complex64"),
         (108, np.float32(math.nan).tobytes(), "its voxels begin at byte nan"),
         (108, np.float32(-5).tobytes(), "its voxels begin at byte -5"),
-        (344, b"xyz\0", "no NIfTI file, or damaged"),
+        (344, b"xyz\0", "not a NIfTI file, or is damaged"),
     ],
 )
 def test_other_fields_of_the_header_are_judged(tmp_path, at, content, text):
