@@ -123,11 +123,7 @@ def test_cases_without_a_number_in_both_are_left_out_and_named():
 
 
 def test_a_dice_in_one_table_alone_is_refused():
-<<<<<<< HEAD
     with raises(ValueError, "dice_mean", "only one of the two tables", "c1, c2:", "not scored"):
-=======
-    with raises(ValueError, "dice_mean", "two tables", "c1, c2:", "not scored"):
->>>>>>> literals
         paired_difference(rows([0.6, math.nan, 0.0]), rows([0.5, 0.0, math.nan]))
 
 

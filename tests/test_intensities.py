@@ -127,11 +127,7 @@ def test_a_scan_whose_greys_are_turned_round_or_squeezed_to_one_end_is_nonsense(
     for odd in (padded, 400 - scan(4)):
         text = nonsense(of(scale(odd)), record)
         assert "image has a median of 0.9" in text
-<<<<<<< HEAD
         says(text, "inverted", "far below or above all others", *LIKE)
-=======
-        says(text, "its greys are", "far below or above all others", *LIKE)
->>>>>>> literals
 
 
 # in a run

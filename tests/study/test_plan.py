@@ -70,11 +70,7 @@ def test_a_copy_that_nobody_corrected_does_not_outrank_the_label_in_the_folder(t
     }  # fmt: skip
     taken, unused = found.notes
     says(taken, f"2 labels taken from {final}", "MONAI Label", "1 of them new: d")
-<<<<<<< HEAD
     says(unused, f"{final}: 1 label", "nobody corrected", "not used", "no longer has one: b")
-=======
-    says(unused, f"{final}: 1 label", "nobody corrected", "not used", "labels folder", ": b")
->>>>>>> literals
 
 
 def test_corrected_labels_that_fit_no_image_are_named_and_two_of_one_name_refused(tmp_path):

@@ -40,11 +40,7 @@ def test_too_little_room_on_disk_is_said_before_anything_runs(tmp_path, monkeypa
     free = namedtuple("Usage", "total used free")(0, 0, 5e9)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: free)
     assert space.check_disk(tmp_path, 40e6) == "about 40 MB on disk, where 5.0 GB are free"
-<<<<<<< HEAD
     with raises(StudyError, "6.0 GB on disk", f"5.0 GB are free in {tmp_path}", "Free some", "put the study"):
-=======
-    with raises(StudyError, "6.0 GB on disk", f"5.0 GB are free in {tmp_path}", "Free some", "the study"):
->>>>>>> literals
         space.check_disk(tmp_path, 6e9)
 
 
