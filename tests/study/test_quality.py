@@ -152,6 +152,15 @@ def test_the_patient_who_judges_takes_no_part():
     assert (found.scans, found.patients) == (8, 4)
 
 
+@pytest.mark.parametrize(("correlation", "expected"), [(0.3, True), (0.0, False), (-0.19, False), (math.nan, False)])
+def test_a_prediction_that_puts_bad_scans_above_good_ones_is_not_useful(correlation, expected):
+    """As of ten heads outlined well: closer than their mean by .0004, in no order."""
+    found = quality.Quality(
+        {}, (), (), 10, 8, model="line", error=0.0086, naive_error=0.009, rank_correlation=correlation
+    )
+    assert found.useful is expected
+
+
 def test_features_that_are_noise_are_seldom_called_useful():
     random = np.random.default_rng(0)
     useful = 0
