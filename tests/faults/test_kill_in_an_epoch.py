@@ -14,13 +14,17 @@ from conftest import ROOT
 from test_resume import assert_same_state
 
 CHILD = """
-import os, signal, sys
+import os, signal, sys, threading
 sys.path[:0] = [{root!r}, {tests!r}]
 import torch, tiny
 torch.set_num_threads(1)
 trainer = tiny.trainer({which!r}, __import__("pathlib").Path({folder!r}), epochs=4, resume={resume}, **{settings!r})
 step = trainer.method.after_step
-trainer.method.after_step = lambda progress: os.kill(os.getpid(), signal.SIGKILL) if progress.step == {kill} else step(progress)
+def after_step(progress):
+    if progress.step == {kill}: os.kill(os.getpid(), signal.SIGKILL)
+    if progress.step == {rest}: threading.Event().wait(120)
+    step(progress)
+trainer.method.after_step = after_step
 epochs = []
 trainer.add_event_handler(__import__("ignite.engine").engine.Events.EPOCH_STARTED, lambda: epochs.append(trainer.state.epoch))
 trainer.run()
@@ -28,9 +32,12 @@ print(epochs)
 """
 
 
-def start(folder: Path, which: str, settings: dict, resume: bool = False, kill: int = -1) -> subprocess.Popen:
+def start(
+    folder: Path, which: str, settings: dict, resume: bool = False, kill: int = -1, rest: int = -1
+) -> subprocess.Popen:
+    """A training in a process of its own, which kills itself at one step, or rests at one until it is killed."""
     code = CHILD.format(root=str(ROOT), tests=str(ROOT / "tests"), folder=str(folder), which=which, settings=settings,
-                        resume=resume, kill=kill)  # fmt: skip
+                        resume=resume, kill=kill, rest=rest)  # fmt: skip
     environment = {**os.environ, "TQDM_DISABLE": "1"}
     return subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import resource
 import signal
-import subprocess
-import time
 
 import pytest
 import tiny
 from ignite.engine import Events
 from test_kill_in_an_epoch import start
 from test_resume import assert_same_state
+from waiting import until
 
 from custom.run.checkpoint import CheckpointError
 from custom.run.folder import RunFolderError
@@ -57,12 +55,9 @@ def test_an_output_that_cannot_be_written_is_found_before_the_first_step(tmp_pat
 @pytest.mark.slow
 @pytest.mark.fault("17", "a second training into the folder of a first, which is then killed")
 def test_a_second_training_is_refused_without_a_trace_and_free_once_the_first_is_killed(tmp_path):
-    first = start(tmp_path, "supervised", {}, pause=0.3)
+    first = start(tmp_path, "supervised", {}, rest=4)  # in its second epoch
     try:
-        end = time.monotonic() + 120
-        while not (tmp_path / "last_0001.pt").exists() and time.monotonic() < end:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                first.wait(0.1)
+        until((tmp_path / "last_0001.pt").exists, first)
         second = tiny.trainer("supervised", tmp_path, epochs=4)
         with pytest.raises(RunFolderError, match=re.escape(f"is in use by pid {first.pid} on host")):
             second.run()
