@@ -75,6 +75,13 @@ def test_supervised_is_mean_teacher_without_its_term_and_no_other_method(tmp_pat
         assert not only_unlabelled_differs(table(tmp_path / "c", longer), tables[1]), "at equal time"
 
 
+def test_what_reads_unlabelled_scans_is_what_our_own_run_says(tmp_path):
+    """The baseline may be a method that has no such term; a run of before it was said is no evidence."""
+    plain = table(tmp_path / "a", NOTHING, {"terms that read unlabelled scans": []})
+    assert only_unlabelled_differs(plain, table(tmp_path / "b"))
+    assert not only_unlabelled_differs(plain, table(tmp_path / "c", about={"terms that read unlabelled scans": []}))
+
+
 def test_another_network_of_the_run_is_another_thing(tmp_path):
     assert not only_unlabelled_differs(table(tmp_path / "a", NOTHING, name="student"), table(tmp_path / "b"))
 
