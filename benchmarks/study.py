@@ -13,11 +13,12 @@ import argparse
 import csv
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import yaml
+from numpy.typing import NDArray
 
 from custom.cohort.names import is_image, stem
 from custom.dice import class_dice, mean_of_known
@@ -31,6 +32,7 @@ from custom.study.plan import cohort_of
 from custom.study.settings import TASK
 from custom.study.trainings import RUNS, final_name
 
+Values = NDArray[np.float64]
 HEADS = (
     "study",
     "said, points",
@@ -47,15 +49,12 @@ def truth(folder: Path, labels: Path) -> list[str]:
     """The row of a study."""
     settings = study.read(folder)
     task = yaml.safe_load((folder / TASK).read_text(encoding="utf-8"))
-    hidden = {stem(path): path for path in sorted(labels.iterdir()) if is_image(path)}
-    dice = {
-        bundle: dices(folder / RUNS / final_name(bundle) / "label_maps", hidden, task["label_values"])
+    hidden = hidden_labels(labels)
+    theirs_of, ours_of = (
+        dices(folder / RUNS / final_name(bundle) / "label_maps", hidden, task["label_values"])
         for bundle in (settings.baseline, settings.method)
-    }
-    names = sorted(name for name in dice[settings.method] if math.isfinite(dice[settings.method][name]))
-    ours, theirs = (np.array([dice[b][n] for n in names]) for b in (settings.method, settings.baseline))
-    patients = patients_of(settings)
-    low, high = bootstrap_interval(ours - theirs, [patients[name] for name in names])
+    )
+    names, theirs, ours, true = paired(theirs_of, ours_of, patients_of(settings))
     tables = [read_cases(folder / f"work/scores/{bundle}.csv") for bundle in (settings.baseline, settings.method)]
     said = paired_difference(tables[1], tables[0])
     predicted, agreement = _predicted(folder)
@@ -73,13 +72,29 @@ def truth(folder: Path, labels: Path) -> list[str]:
     return [
         folder.name,
         f"{100 * said.mean:+.1f} ({100 * said.low:.1f} to {100 * said.high:.1f})",
-        f"{100 * (ours - theirs).mean():+.1f} ({100 * low:.1f} to {100 * high:.1f})",
+        true,
         str(len(names)),
         f"{100 * float(np.mean(errors)):.1f} ({len(with_figure)} scans)" if errors else "none told",
         f"{100 * best:.1f}",
         f"{100 * naive:.1f}",
         f"{_spearman(x, y):.2f}",
     ]
+
+
+def hidden_labels(folder: Path) -> dict[str, Path]:
+    """The files of a folder of labels, by the name of their scan."""
+    return {stem(path): path for path in sorted(folder.iterdir()) if is_image(path)}
+
+
+def paired(
+    before: Mapping[str, float], after: Mapping[str, float], patients: Mapping[str, str]
+) -> tuple[list[str], Values, Values, str]:
+    """The scans that both have a Dice of, both Dice of each, and their mean difference in points with its interval over
+    patients."""
+    names = sorted(name for name in before if math.isfinite(before[name]) and math.isfinite(after.get(name, math.nan)))
+    one, other = (np.array([found[name] for name in names]) for found in (before, after))
+    low, high = bootstrap_interval(other - one, [patients[name] for name in names])
+    return names, one, other, f"{100 * (other - one).mean():+.1f} ({100 * low:.1f} to {100 * high:.1f})"
 
 
 def dices(folder: Path, hidden: dict[str, Path], values: Sequence[int]) -> dict[str, float]:

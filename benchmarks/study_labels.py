@@ -14,21 +14,18 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import yaml
 
-from custom.cohort.names import is_image, stem
-from custom.evaluation.bootstrap import bootstrap_interval
 from custom.markdown import table
 from custom.study import settings as study
 from custom.study.labels_worth import NoCurve
+from custom.study.more_labels import curves_of
 from custom.study.plan import cohort_of
 from custom.study.settings import TASK
 from custom.study.state import State
 from custom.study.trainings import FINAL, RUNS, WORK, final_name, trainings
-from custom.study.verdict import curves_of
 
-from .study import dices, patients_of
+from .study import dices, hidden_labels, paired, patients_of
 
 HEADS = ("bundle", "labelled patients", "Dice before, after", "said, points", "true, points", "scans")
 
@@ -52,21 +49,18 @@ def rows(before: Path, after: Path, labels: Path) -> list[list[str]]:
     patients = patients_of(settings)
     hidden = {
         name: path
-        for path in sorted(labels.iterdir())
-        if is_image(path) and (name := stem(path)) in patients and patients[name] not in first | second
+        for name, path in hidden_labels(labels).items()
+        if name in patients and patients[name] not in first | second
     }
     found = []
     for bundle, (curve, _) in zip(state.bundles, curves.values(), strict=True):
         maps = [folder / RUNS / final_name(bundle) / "label_maps" for folder in (before, after)]
         one, other = (dices(folder, hidden, task["label_values"]) for folder in maps)
-        names = sorted(name for name in one if np.isfinite(one[name]) and name in other)
-        without, with_ = (np.array([d[name] for name in names]) for d in (one, other))
-        low, high = bootstrap_interval(with_ - without, [patients[name] for name in names])
+        names, without, with_, true = paired(one, other, patients)
         said = curve.gain(len(second) - len(first), len(first))
         found.append([
             bundle, f"{len(first)} to {len(second)}", f"{without.mean():.3f}, {with_.mean():.3f}",
-            f"{said.value:+.1f} ({said.low:.1f} to {said.high:.1f})",
-            f"{100 * (with_ - without).mean():+.1f} ({100 * low:.1f} to {100 * high:.1f})", str(len(names)),
+            f"{said.value:+.1f} ({said.low:.1f} to {said.high:.1f})", true, str(len(names)),
         ])  # fmt: skip
     return found
 

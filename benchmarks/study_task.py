@@ -17,15 +17,13 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from custom.cohort.names import is_image, stem
-from custom.evaluation.bootstrap import bootstrap_interval
 from custom.markdown import table
 from custom.study import settings as study
 from custom.study.jobs import Job, Runner, whole_epochs
 from custom.study.settings import TASK
 from custom.study.trainings import FINAL, RUNS, WORK, final_name
 
-from .study import dices, patients_of
+from .study import dices, hidden_labels, paired, patients_of
 
 HEADS = (
     "bundle",
@@ -61,20 +59,16 @@ def rows(folder: Path, task: Path, labels: Path) -> list[list[str]]:
         steps[bundle] = whole_epochs(goals[bundle] / pace)
     _all(runner, [job(bundle, steps[bundle], bundle, images) for bundle in bundles])
     values = [yaml.safe_load(path.read_text(encoding="utf-8"))["label_values"] for path in (folder / TASK, task)]
-    hidden = {stem(path): path for path in sorted(labels.iterdir()) if is_image(path)}
-    patients, found = patients_of(settings), []
+    hidden, patients, found = hidden_labels(labels), patients_of(settings), []
     for bundle in bundles:
         by_hand = runner.folder / bundle
         ours, theirs = (
             dices(path / "label_maps", hidden, of) for path, of in zip((planned[bundle], by_hand), values, strict=True)
         )
-        names = sorted(name for name in ours if np.isfinite(ours[name]) and name in theirs)
-        one, other = (np.array([d[name] for name in names]) for d in (ours, theirs))
-        low, high = bootstrap_interval(one - other, [patients[name] for name in names])
+        _, other, one, difference = paired(theirs, ours, patients)
         found.append([
             bundle, f"{settings.steps:,}, {steps[bundle]:,}", f"{goals[bundle]:.0f}, {sum(_seconds(by_hand)):.0f}",
-            f"{one.mean():.3f}, {other.mean():.3f}",
-            f"{100 * (one - other).mean():+.1f} ({100 * low:.1f} to {100 * high:.1f})",
+            f"{one.mean():.3f}, {other.mean():.3f}", difference,
         ])  # fmt: skip
     return found
 

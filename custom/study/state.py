@@ -32,6 +32,12 @@ class State:
     def runs(self) -> Path:
         return self.folder / RUNS
 
+    @property
+    def labelled(self) -> int:
+        """How many labelled patients there are."""
+        part = self.trainings.parts[0]
+        return len(part.train) + len(part.judges)
+
     @cached_property
     def parts(self) -> list[Part]:
         """The parts that the verdict is on: both bundles are scored in them."""

@@ -14,6 +14,20 @@ from custom.study import handed_over, verdict
 from custom.study.state import State
 
 
+def files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def aside(folder: Path) -> dict[str, bytes]:
+    place = folder / "predictions_edited"
+    return {path.relative_to(place).as_posix(): path.read_bytes() for path in files(place)}
+
+
+def bundle_of(folder: Path) -> dict[str, str]:
+    found = {path.relative_to(folder / "bundle").as_posix(): path.read_text() for path in files(folder / "bundle")}
+    return {name: text for name, text in found.items() if name != handed_over.MADE}
+
+
 @pytest.mark.usefixtures("few_pictures")
 def test_what_somebody_drew_in_the_predictions_is_set_aside_and_stays(tmp_path):
     made = study(tmp_path, BETTER)
@@ -24,8 +38,7 @@ def test_what_somebody_drew_in_the_predictions_is_set_aside_and_stays(tmp_path):
         (tmp_path / "predictions/notes.txt").write_text("look at p08")
         verdict.write(made)
         assert drawn.read_bytes() != content
-    aside = {path.name: path.read_bytes() for path in (tmp_path / "predictions_edited").iterdir()}
-    assert aside == {
+    assert aside(tmp_path) == {
         "p07_a_pred.nii.gz": b"mine", "p07_a_pred.nii.gz.1": b"mine again",
         "notes.txt": b"look at p08", "notes.txt.1": b"look at p08",
     }  # fmt: skip
@@ -49,11 +62,6 @@ def test_what_a_bundle_has_written_for_its_user_stays_beside_a_new_one(tmp_path)
         "run.json": '{"of": "a new one"}',
     }  # fmt: skip
     assert {path.name: path.read_text() for path in files(tmp_path / "bundle_edited")} == {"old.pt": "of the user"}
-
-
-def bundle_of(folder: Path) -> dict[str, str]:
-    found = {path.relative_to(folder / "bundle").as_posix(): path.read_text() for path in files(folder / "bundle")}
-    return {name: text for name, text in found.items() if name != handed_over.MADE}
 
 
 @pytest.mark.usefixtures("few_pictures")
@@ -95,15 +103,6 @@ def test_predictions_stay_where_the_last_network_failed(tmp_path):
     assert len(list((tmp_path / "predictions").glob("*_pred.nii.gz"))) == UNLABELLED
     says(text, "unlabelled scans are not segmented yet", "predictions/ that are there", "earlier page")
     assert "predictions/ (of every" not in text
-
-
-def files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file())
-
-
-def aside(folder: Path) -> dict[str, bytes]:
-    place = folder / "predictions_edited"
-    return {path.relative_to(place).as_posix(): path.read_bytes() for path in files(place)}
 
 
 @pytest.mark.usefixtures("few_pictures")

@@ -11,7 +11,7 @@ from page_fixtures import words
 from saying import says
 
 from custom.evaluation.compare import Difference
-from custom.study import labels_worth, verdict
+from custom.study import labels_worth, more_labels, verdict
 from custom.study.state import State
 
 
@@ -38,7 +38,7 @@ def test_a_number_of_labels_at_which_only_an_empty_label_was_judged_leaves_a_fig
     """Folds of 3, 3 and 4 patients: the only one whom the last network judges has none of the structures."""
     empty = labels_worth.Point(2, "p9", math.nan)
     points = [empty, *(labels_worth.Point(n, f"p{k}", 0.5 + n / 20) for n in (3, 4) for k in range(4))]
-    assert verdict._curve_chart({"with": (labels_worth.fit(points), points)}, 20)
+    assert more_labels._curve_chart({"with": (labels_worth.fit(points), points)}, 20)
 
 
 @pytest.mark.usefixtures("few_pictures")

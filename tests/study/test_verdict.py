@@ -20,7 +20,7 @@ from saying import says
 
 from custom.cohort.split import FoundScan
 from custom.evaluation.case_table import read_cases
-from custom.study import labels_worth, scans, verdict
+from custom.study import labels_worth, more_labels, scans, verdict
 from custom.study.parts import Part
 from custom.study.pooled import pool
 from custom.study.settings import StudyError
@@ -164,8 +164,8 @@ def test_more_labels_are_counted_from_all_that_there_are(state, monkeypatch):
     asked = []
     gain = labels_worth.Curve.gain
     monkeypatch.setattr(labels_worth.Curve, "gain", lambda curve, *given: asked.append(given) or gain(curve, *given))
-    verdict._worth(state, state.trainings.parts)
-    assert asked == [(more, 6) for more in verdict.MORE for _ in range(2)]  # folds train with 4
+    more_labels.worth(state, state.trainings.parts)
+    assert asked == [(more, 6) for more in more_labels.MORE for _ in range(2)]  # folds train with 4
 
 
 @pytest.mark.parametrize("serving", ["supervised", "mean_teacher"])
