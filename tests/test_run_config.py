@@ -135,6 +135,18 @@ def test_the_log_of_a_run_says_so_at_its_start(tmp_path, caplog):
     assert "This run takes 6 steps, not 4: 2 whole epochs of 3." in caplog.messages
 
 
+def test_an_override_that_no_part_of_the_run_refers_to_is_said_to_change_nothing(caplog):
+    """Pictures are not resampled by a spacing; LGG's voxels are kept as they are."""
+    content = {"spacing_mm": [2, 2], "dropout": [0.0], "network": {"rates": "@dropout"}}
+    config = RunConfig(ConfigParser(content), overrides=("spacing_mm", "dropout"))
+    assert config.idle_overrides() == ["spacing_mm"]
+    assert RunConfig(ConfigParser({**content, "read": "@spacing_mm"}), overrides=("spacing_mm",)).idle_overrides() == []
+    assert RunConfig(ConfigParser(content)).idle_overrides() == [], "a task may hold it for other bundles"
+    with caplog.at_level("WARNING"):
+        config.start()
+    assert "--spacing_mm changes nothing: no part of this run refers to it." in caplog.messages
+
+
 def test_a_config_without_a_training_has_no_length():
     assert RunConfig(ConfigParser({"steps": 4, "epoch_steps": 3})).rounding() == ""
     assert RunConfig(ConfigParser({})).rounding() == ""

@@ -55,7 +55,7 @@ def running() -> RunConfig:
         judge_files(files, {*PROCESS, *RunConfig.NOT_EVERYWHERE, *begun(arguments), "imports"})
         judge(overrides, files)
     restore(parser, overrides, files)
-    return RunConfig(parser, files)
+    return RunConfig(parser, files, overrides)
 
 
 class RunConfig:
@@ -64,6 +64,7 @@ class RunConfig:
     Args:
         parser: MONAI's parser of it, with all files and overrides merged.
         files: the config files that it was merged from, where MONAI's ``run`` did it.
+        overrides: of the command line.
     """
 
     FREE = (
@@ -77,8 +78,8 @@ class RunConfig:
     NOT_EVERYWHERE = ("unlabelled_batch", "dropout", "spacing_mm")
     """Ids that a task or a bundle may have no use for: where nothing refers to one it is not kept."""
 
-    def __init__(self, parser: ConfigParser, files: Any = ()) -> None:
-        self._parser = parser
+    def __init__(self, parser: ConfigParser, files: Any = (), overrides: Collection[str] = ()) -> None:
+        self._parser, self._overrides = parser, overrides
         self.files = [str(file) for file in ensure_tuple(files)]
         raw = {k: v for k, v in parser.get().items() if k != "_meta_"}
         self.config: dict[str, Any] = without_idle(_plain(raw), self.NOT_EVERYWHERE)
@@ -107,6 +108,13 @@ class RunConfig:
         keep_freed_memory()
         for line in self.summary():
             logger.info("%s", line)
+        for name in self.idle_overrides():
+            logger.warning("--%s changes nothing: no part of this run refers to it.", name)
+
+    def idle_overrides(self) -> list[str]:
+        """Return the overrides that nothing in the config refers to, such as a spacing where nothing is resampled."""
+        names = {name.replace("#", "::").partition("::")[0] for name in self._overrides}
+        return [name for name in self.NOT_EVERYWHERE if name in names and name not in self.config]
 
     def rounding(self) -> str:
         """Return what to say where a training takes other steps than ``steps``, as its epochs are whole; else nothing."""
