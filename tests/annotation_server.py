@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import requests
+from ports import free_port
 
 ROOT = Path(__file__).resolve().parents[1]
 # Numbers of a task with which an epoch takes a second.
@@ -52,9 +52,7 @@ class Server:
 
     def launch(self) -> Server:
         """Start the process; :meth:`ready` waits until it answers."""
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         options = {"--studies": self.studies, "--model": self.model, "--work": self.work, "--port": self.port}
         log = self.work.with_suffix(".log").open("a")
         self.process = subprocess.Popen(

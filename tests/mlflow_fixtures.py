@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shutil
-import socket
 from pathlib import Path
 
 import pytest
+from ports import free_port
 
 
 @pytest.fixture
@@ -36,6 +36,4 @@ def database(empty: Path, tmp_path: Path) -> str:
 
 @pytest.fixture
 def closed_port() -> str:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{free.getsockname()[1]}"
+    return f"http://127.0.0.1:{free_port()}"

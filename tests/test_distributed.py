@@ -16,10 +16,11 @@ import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 from conftest import ROOT
 from ignite.engine import Events
+from ports import free_port
 from saying import says
 from test_resume import assert_same_state
 from test_trainer import ALL, Toy
-from torchrun import free_port, one_machine
+from torchrun import one_machine
 
 from custom import distributed
 from custom.cohort.errors import CohortError

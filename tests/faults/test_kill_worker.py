@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT, TINY
+from ports import free_port
 from test_resume import assert_same_state
-from torchrun import end, free_port, lose, of_two_machines, one_machine, pid_of_rank, start
+from torchrun import end, lose, of_two_machines, one_machine, pid_of_rank, start
 from waiting import until
 
 LONG = {**TINY, "steps": 80, "epoch_steps": 20, "resume": "true"}

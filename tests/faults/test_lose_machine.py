@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
-from torchrun import end, free_port, lose, of_two_machines, start
+from ports import free_port
+from torchrun import end, lose, of_two_machines, start
 from waiting import until
 
 EPOCHS = 6

@@ -21,6 +21,7 @@ from conftest import ROOT
 from ignite.engine import Events
 from mlflow.tracking import MlflowClient
 from monai.bundle import ConfigParser
+from ports import free_port
 
 from custom.run.config import RunConfig
 from custom.run.mlflow import MLflow
@@ -35,9 +36,7 @@ class MlflowServer:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir()
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.uri = f"http://127.0.0.1:{self.port}"
         self._process: subprocess.Popen | None = None
 
