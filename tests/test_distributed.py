@@ -25,7 +25,9 @@ from torchrun import one_machine
 from custom import distributed
 from custom.cohort.errors import CohortError
 from custom.errors import UserError
+from custom.stream.stream import Stream
 from custom.training.guard import Guard, NotFinite
+from custom.training.statistics import CleanStatistics
 from custom.training.trainer import DualStreamTrainer
 
 
@@ -95,6 +97,9 @@ def worker(rank: int, port: int, out: str) -> None:
     distributed.average_buffers(norm)
     found["averaged"] = [norm.running_mean.item(), norm.num_batches_tracked.item()]
     found["statistics"] = straight.method.one.down[0][1].running_mean.clone()
+    clean = Stream(tiny.bank("labelled", 0, 3), 2, (8, 8), name="statistics", rank=0)
+    with CleanStatistics(clean, batches=2).applied({"served": straight.method.one}):
+        found["served"] = straight.method.one.down[0][1].running_mean.clone()
     found["judged"] = judged(folder / "judged")
     found["guarded"] = guarded(rank)
     torch.save(found, folder / f"rank{rank}.pt")
@@ -128,6 +133,12 @@ def test_ranks_draw_different_batches(ranks):
     (first, second), _ = ranks
     assert first["apart"]
     assert not torch.equal(first["statistics"], second["statistics"])
+
+
+def test_what_ranks_validate_and_write_has_the_same_statistics(ranks):
+    (first, second), _ = ranks
+    assert torch.equal(first["served"], second["served"])
+    assert not torch.equal(first["served"], first["statistics"])
 
 
 @pytest.mark.fault("4", "NaN on one rank of two")

@@ -21,7 +21,9 @@ class Averaged(Method):
         ema_decay: upper bound of the average's decay.
         serve: "average", or ``name`` for the network; the other one is reported beside it.
         name: that the network is reported by.
-        statistics: "own" where the average teaches, see :class:`~.moving_average.MovingAverage`.
+        statistics: "own" where the average teaches, see :class:`~.moving_average.MovingAverage`. One that does not teach has
+            the network's, which may have seen mixed views; :class:`~..training.statistics.CleanStatistics` re-estimates
+            them before it validates or is written.
 
     Raises:
         ValueError: another ``serve``; ``ema_decay`` outside [0, 1).

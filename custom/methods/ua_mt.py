@@ -41,7 +41,8 @@ class UncertaintyAwareMeanTeacher(MeanTeacher):
         normalised: "together" or "apart": how the student is called with labelled and unlabelled patches, see
             :func:`~.halves.batches`.
         teacher_norm: how BatchNorm is computed in these passes: "batch", by the statistics of the unlabelled patches at hand,
-            which leave no trace; "copied", by the student's running statistics, which an average of weights never saw.
+            which leave no trace; "copied", by the student's running statistics, which an average of weights never saw. All
+            passes are noisy, so that none moves the teacher's own; what it validates and serves with is re-estimated.
 
     Raises:
         ValueError: no pass; an unknown ``teacher_norm``, ``view`` or ``normalised``.
