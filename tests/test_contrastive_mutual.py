@@ -28,7 +28,8 @@ from contrastive_batches import (
 from torch import nn
 
 from custom.losses import AreaSimilarityContrastiveLoss
-from custom.methods.batch import Batch
+from custom.methods.batch import Batch, StrongView
+from custom.stream.mixing import Mix
 
 # stage 1 in closed form
 
@@ -54,6 +55,46 @@ def test_the_two_networks_teach_each_other(term):
     method(labelled, unlabelled, progress(term))[term].backward()
     for m in (FLAIR, T1CE):
         assert sum(g.abs().sum() for g in gradients(method, m)) > 0
+
+
+def strong_pair() -> tuple[Batch, Batch]:
+    """As :func:`pair`, with a strong view whose box shows the neighbour."""
+    labelled, unlabelled = pair()
+    mask = torch.zeros(len(unlabelled), 1, *unlabelled.image.shape[2:], dtype=torch.bool)
+    mask[:, :, :4] = True
+    view = StrongView(Mix(mask)(unlabelled.image) ** 2, Mix(mask))
+    return labelled, Batch(unlabelled.image, strong=(view,))
+
+
+@pytest.mark.parametrize(
+    ("follow", "strong", "teachers"),
+    [
+        ("other", "flair", (T1CE, FLAIR)),
+        ("stronger", "flair", (FLAIR, FLAIR)),
+        ("stronger", "t1ce", (T1CE, T1CE)),
+        ("stronger", "auto", (T1CE, FLAIR)),  # not known yet
+    ],
+)
+def test_on_the_strong_view_each_network_follows_an_average_of_the_weak_one(follow, strong, teachers):
+    method, (labelled, unlabelled) = make(view="strong", follow=follow, strong=strong), strong_pair()
+    reference, view = copy.deepcopy(method), unlabelled.strong_view()
+    terms = method(labelled, unlabelled, progress("consistency"))
+    expected = []
+    for m, o in enumerate(teachers):
+        weak = torch.cat([labelled.image, unlabelled.image])[:, o : o + 1]
+        target = reference.averages[o].teach(weak)[len(labelled) :, 1:].sigmoid()
+        found = reference.networks[m](view.image[:, m : m + 1])[:, 1:].sigmoid()
+        expected.append(fit(found, view.mixed(target)))
+    torch.testing.assert_close(terms["consistency"], torch.stack(expected).mean(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("follow", "rests"), [("other", False), ("stronger", True)])
+def test_an_average_that_no_longer_teaches_has_its_network_s_statistics(follow, rests):
+    method, (labelled, unlabelled) = make(view="strong", follow=follow), strong_pair()
+    method(labelled, unlabelled, progress("consistency"))
+    assert [average.taught for average in method.averages] == [True, True]
+    method.after_validation({"flair": 0.6, "t1ce": 0.4}, staged(1, steps=10))
+    assert [average.taught for average in method.averages] == [True, not rests]
 
 
 def test_of_objects_alone_the_contrast_takes_patches_in_which_a_network_finds_something():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import io
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from custom.networks import OneChannel, UNet, place
+from custom.networks.one_channel import cut, thresholds_of
 
 
 def network(channel: int = 0, classes: int = 4, dims: int = 2) -> OneChannel:
@@ -73,3 +75,58 @@ def test_it_can_be_copied_placed_and_scripted():
 def test_a_negative_channel_is_refused():
     with pytest.raises(ValueError, match="number of a modality, counted from 0, got -1"):
         OneChannel(UNet(2, 1, 1), -1)
+
+
+def maps_of(*values: float) -> OneChannel:
+    """A network that finds these maps of one class, whatever it sees."""
+    net = OneChannel(torch.nn.Identity())
+    net.network.forward = lambda x: torch.tensor(values).reshape(1, 1, -1)  # type: ignore[method-assign]
+    return net
+
+
+def test_a_voxel_is_a_class_s_from_the_threshold_on_and_its_probability_stays():
+    probabilities = torch.tensor([0.1, 0.19, 0.21, 0.6])
+    net = maps_of(*probabilities.logit().tolist())
+    for threshold, expected in ((0.5, [0, 0, 0, 1]), (0.2, [0, 0, 1, 1]), (0.7, [0, 0, 0, 0])):
+        net.cut(threshold)
+        logits = net(torch.zeros(1, 1, 4))
+        assert logits.argmax(dim=1).tolist() == [expected]
+        torch.testing.assert_close(net.probabilities(logits)[0, 1], probabilities)
+        assert float(net.threshold) == pytest.approx(threshold)
+
+
+def test_at_one_half_its_maps_are_those_of_the_network_bit_for_bit():
+    net, image = network(), torch.rand(2, 2, 8, 8)
+    assert torch.equal(net(image)[:, 1:], net.network(image[:, :1]))
+
+
+def test_a_file_of_weights_brings_its_threshold_and_one_of_before_thresholds_has_one_half():
+    served = network()
+    served.cut(0.2)
+    net = network()
+    net.load_state_dict(served.state_dict())
+    assert float(net.threshold) == pytest.approx(0.2)
+    earlier = {name: value for name, value in served.state_dict().items() if name != "threshold"}
+    net.load_state_dict(earlier)
+    assert float(net.threshold) == 0.5
+    assert "threshold" not in earlier, "a file's content is not changed by being loaded"
+
+
+def test_who_begins_to_train_from_weights_cuts_at_one_half():
+    net = network(1)
+    net.cut(0.2)
+    net.read(0)
+    assert (int(net.channel), float(net.threshold)) == (0, 0.5)
+
+
+def test_networks_cut_at_their_thresholds_within_a_block_alone_also_where_it_fails():
+    networks = {"flair": network(0), "t1ce": network(1), "both": UNet(2, 2, 2)}
+    with contextlib.suppress(KeyError), cut(networks, {"t1ce": 0.2, "both": 0.3}):
+        assert [float(networks[name].threshold) for name in ("flair", "t1ce")] == pytest.approx([0.5, 0.2])
+        raise KeyError
+    assert float(networks["t1ce"].threshold) == 0.5
+
+
+def test_only_a_network_of_one_modality_has_a_choice_of_thresholds():
+    assert thresholds_of(network(), (0.5, 0.2)) == (0.5, 0.2)
+    assert thresholds_of(UNet(2, 2, 2), (0.5, 0.2)) == (0.5,)

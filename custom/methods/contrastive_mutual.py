@@ -36,8 +36,10 @@ class ContrastiveMutual(Method):
     .. math:: L = \sum_m L_{fit}(p_m^l, y) + w_1 L_{asc}(p_1^u, p_2^u) + w_2(t)\,\overline{(p_1^u - p_2^u)^2}
 
     With ``view="strong"`` each network follows, on the strong view with boxes of other patches, what the moving average
-    :math:`f'` of the other one says of the weak view, mixed alike: the last part is then
-    :math:`w_2(t) \frac12 \sum_m \overline{(p_m^s - p_{1-m}'^u)^2}`.
+    :math:`f'_o` of network :math:`o` says of the weak view, mixed alike: the last part is then
+    :math:`w_2(t) \frac12 \sum_m L_{fit}(p_m^s, p_o'^u)`. With ``follow="other"`` :math:`o` is the other one; with
+    "stronger" it is the stronger one for both, as soon as validation has said which that is: a network that is taught by one
+    which sees less loses by it.
 
     With ``contrast="objects"`` :math:`L_{asc}` of stage 1 takes the patches in which one of the two networks finds
     something. The similarity of two maps does not see how large they are, so that of two empty patches it compares noise,
@@ -72,6 +74,7 @@ class ContrastiveMutual(Method):
         view: "strong" or "weak" (the published form), of the consistency.
         contrast: "objects" or "all" (the published form): which pairs :math:`L_{asc}` of stage 1 takes.
         ema_decay: upper bound of the decay of each network's moving average.
+        follow: "stronger" or "other": whose average both networks follow, see above.
         serve: "average" or "network" (the published form): which of the two validates, serves and becomes the teacher of stage 2.
         choose_at, teacher_from: fractions of stage 1, which ends where the terms of stage 2 begin; from the second on
             its validations go to the teacher. By default epochs 8 and 10 of some 51, as published.
@@ -80,7 +83,7 @@ class ContrastiveMutual(Method):
         ModalityError: a task of other than two channels; ``strong`` names none of them; an unlabelled batch of one
             patch.
         ValueError: networks of different shapes; ``alpha`` or ``ema_decay`` outside its range; an unknown ``view``,
-            ``contrast`` or ``serve``.
+            ``contrast``, ``serve`` or ``follow``.
 
     References: Zhang et al. 2023, Medical Image Analysis 83:102656.
     """
@@ -110,8 +113,10 @@ class ContrastiveMutual(Method):
         contrast: str = "all",
         ema_decay: float = 0.99,
         serve: str = "network",
+        follow: str = "other",
     ) -> None:
         super().__init__()
+        _among("follow", follow, "stronger", "other")
         _among("view", view, "strong", "weak")
         _among("contrast", contrast, "objects", "all")
         _among("serve", serve, "average", "network")
@@ -125,7 +130,7 @@ class ContrastiveMutual(Method):
         self.networks = nn.ModuleList([first, second])
         own = "own" if view == "strong" else "copied"
         self.averages = nn.ModuleList([MovingAverage(network, ema_decay, own) for network in self.networks])
-        self.contrast, self.serve = contrast, serve
+        self.contrast, self.serve, self.follow = contrast, serve, follow
         self.teacher = BestModelAverage(teacher, pool, teacher_norm)
         self.supervised, self.contrastive = supervised, contrastive
         self.channels, self.alpha, self.passes, self.noise = list(channels), list(alpha), passes, noise
@@ -219,20 +224,27 @@ class ContrastiveMutual(Method):
         return self.contrastive.contrast(similarities)
 
     def _follow(self, labelled: Batch, unlabelled: Batch, pairs: Tensor) -> Tensor:
-        """The strong view's maps of each network against the other's average of the weak view."""
+        """The strong view's maps of each network against an average's of the weak view."""
         if not pairs.any():
             return self._nothing()
-        view, losses, known = unlabelled.strong_view(), [], _present(labelled)
+        view, losses, targets = unlabelled.strong_view(), [], {}
         for m in (0, 1):
-            o = 1 - m
-            there = labelled.image[known[:, o], o : o + 1]
-            weak = self.averages[o].teach(torch.cat([there, unlabelled.image[pairs, o : o + 1]]))  # type: ignore[operator]
-            weak = weak[len(there) :, 1:].float().sigmoid()
-            whole = weak.new_zeros(len(pairs), *weak.shape[1:])  # a box shows a neighbour, by its place in the batch
-            whole[pairs] = weak
-            maps = self.networks[m](view.image[pairs, m : m + 1])[:, 1:].float().sigmoid()
-            losses.append((maps - view.mixed(whole)[pairs]).square().mean())
+            o = 1 - m if self.strong is None or self.follow == "other" else self.strong
+            if o not in targets:
+                targets[o] = view.mixed(self._taught_by(o, labelled, unlabelled, pairs))[pairs]
+            maps = self.networks[m](view.image[pairs, m : m + 1])[:, 1:].float()
+            losses.append(self.supervised(maps, targets[o]))
         return torch.stack(losses).mean()
+
+    def _taught_by(self, m: int, labelled: Batch, unlabelled: Batch, pairs: Tensor) -> Tensor:
+        """Maps of the weak view by an average, 0 where there is no pair: a box shows a neighbour, by its place in the batch."""
+        known = _present(labelled)
+        there = labelled.image[known[:, m], m : m + 1]
+        weak = self.averages[m].teach(torch.cat([there, unlabelled.image[pairs, m : m + 1]]))  # type: ignore[operator]
+        weak = weak[len(there) :, 1:].float().sigmoid()
+        whole = weak.new_zeros(len(pairs), *weak.shape[1:])
+        whole[pairs] = weak
+        return whole
 
     def _agree(self, free: Sequence[Tensor], pairs: Tensor, seen: Tensor) -> Tensor:
         if not pairs.any():
@@ -303,6 +315,8 @@ class ContrastiveMutual(Method):
         scores = ", ".join(f"{name} {d:.3f}" for name, d in zip(self.channels, dice, strict=True))
         logger.info("The stronger modality is %s (validation Dice: %s)%s.", self.channels[self.strong], scores,
                     "; roles are swapped" if self.rule == "swapped" else "")  # fmt: skip
+        if self.follow == "stronger":
+            self.averages[1 - self.strong].taught = False  # it teaches no more: its statistics are its network's again
 
     def _switch(self) -> None:
         """Stage 2 begins: the teacher is what it is now, and stays so."""

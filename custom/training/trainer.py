@@ -24,6 +24,7 @@ from ..methods import Method
 from ..methods.batch import Batch
 from ..methods.halves import check_pairs
 from ..methods.schedule import PolyDecay, Progress, TermWeights
+from ..networks.one_channel import cut
 from ..run.mlflow import ours_for_monais
 from ..run.output import Output
 from ..seeds import derive
@@ -389,6 +390,7 @@ class DualStreamTrainer(Trainer):
         if validator is not None and scored:
             self.method.after_validation(dict(validator.scores), self.progress())
             row |= {f"val/{name}": value for name, value in validator.state.metrics.items() if "/" in name}
+            row |= {f"watch/threshold/{name}": threshold for name, threshold in validator.chosen.items()}
             row["validation_seconds"] = round(validator.state.times["COMPLETED"] or 0.0, 2)
             if self._is_best(next(iter(validator.scores.values()))) and self.output is not None:
                 self._serve(self.output)
@@ -433,7 +435,7 @@ class DualStreamTrainer(Trainer):
             self._serve(self.output)
         start = time.perf_counter()
         networks = self.method.serving()
-        with applied(self.statistics, networks):
+        with applied(self.statistics, networks), cut(networks, self._thresholds()):
             self.output.finish(networks, self.best, self.method.unlabelled_terms)
         end = time.perf_counter() - start
         whole, part = (sum(row.get(k, 0.0) for row in self.output.rows) for k in ("seconds", "validation_seconds"))
@@ -443,8 +445,12 @@ class DualStreamTrainer(Trainer):
 
     def _serve(self, output: Output) -> None:
         networks = self.method.serving()
-        with applied(self.statistics, networks):
+        with applied(self.statistics, networks), cut(networks, self._thresholds()):
             output.serve(networks)
+
+    def _thresholds(self) -> dict[str, float]:
+        """What the last validation chose; a resume at the end of a run finds it in the checkpoint."""
+        return self.validator.chosen if self.validator is not None else {}
 
     # state
 
@@ -458,6 +464,7 @@ class DualStreamTrainer(Trainer):
             "step": self.step,
             "skipped_steps": self.skipped_steps,
             "best": dict(self.best),
+            "thresholds": dict(self._thresholds()),
             "seed": self.seed,
         }
 
@@ -468,6 +475,8 @@ class DualStreamTrainer(Trainer):
             self.scaler.load_state_dict(state_dict["scaler"])
         self.step, self.skipped_steps = state_dict["step"], state_dict["skipped_steps"]
         self.best = dict(state_dict["best"])
+        if self.validator is not None:
+            self.validator.chosen = dict(state_dict.get("thresholds", {}))  # none in those of before 2026-12-01
         self.state.epoch = state_dict["epoch"]
         self.state.iteration = self.state.epoch * self.state.epoch_length
 

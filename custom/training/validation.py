@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from .. import distributed
 from ..dice import MEAN_DICE, class_dice, mean_dice, mean_of_known
 from ..methods import Method
-from ..networks.one_channel import channel_of, reads
+from ..networks.one_channel import HALF, channel_of, reads, thresholds_of
 from ..pace import Pace
 from ..run.mlflow import without_monais
 from ..stream.bank import Bank
@@ -41,6 +41,13 @@ def case_dice(pred: Tensor, label: Tensor, classes: int) -> list[float]:
     return [class_dice(*voxels) for voxels in counts.tolist()]
 
 
+def _cut(logits: Tensor, threshold: float) -> Tensor:
+    """Classes ``(*spatial)`` of logits ``(K, *spatial)`` whose foreground needs so much probability beside a background of 0."""
+    if threshold == HALF:
+        return logits.argmax(dim=0)
+    return torch.cat([logits[:1], logits[1:] - math.log(threshold / (1 - threshold))]).argmax(dim=0)
+
+
 class ServingEvaluator(Evaluator):
     """Scores every network of ``method.serving()`` on whole cases.
 
@@ -58,6 +65,9 @@ class ServingEvaluator(Evaluator):
         classes: names, background first.
         amp: as the trainer's.
         statistics: of clean labelled patches, which the networks carry while they are scored; None leaves them as they are.
+        thresholds: probabilities from which on a voxel is a class's; each :class:`~..networks.OneChannel` network is scored
+            at the one that gives it the highest Dice, the first of equal ones, which stands in ``chosen`` then. A map that
+            was taught soft targets may know a structure and never reach 0.5. Other networks are cut at 0.5.
         val_handlers: MONAI or Ignite handlers of this engine.
     """
 
@@ -71,7 +81,10 @@ class ServingEvaluator(Evaluator):
         amp: str = "off",
         val_handlers: Sequence | None = None,
         statistics: CleanStatistics | None = None,
+        thresholds: Sequence[float] = (HALF,),
     ) -> None:
+        if not thresholds or not all(0 < t < 1 for t in thresholds):
+            raise ValueError(f"thresholds are one or more probabilities between 0 and 1, got {list(thresholds)}")
         ranks = distributed.world_size()
         shared = len(dataset) >= ranks  # fewer cases than ranks: every rank scores them all
         cases = range(distributed.rank(), len(dataset), ranks) if shared else range(len(dataset))
@@ -80,7 +93,11 @@ class ServingEvaluator(Evaluator):
         self.dtype = autocast_dtype(amp, torch.device(device))
         self._shared, self.pace = shared, Pace()  # lines of a long validation, which has no bar
         self.statistics = statistics
-        self._rows: list[dict[str, list[float] | None]] = []  # None: the case lacks what the network reads
+        self.thresholds = tuple(thresholds)
+        self.chosen: dict[str, float] = {}
+        self._rows: list[
+            dict[str, list[list[float]] | None]
+        ] = []  # a threshold, a class; None: the case lacks what is read
         self._unread: set[str] = set()
         self.scores: dict[str, float] = {}
         self.scored_epoch = 0
@@ -111,7 +128,7 @@ class ServingEvaluator(Evaluator):
         case = self.dataset[batchdata]
         device = torch.device(self.state.device)
         image, label = case["image"][None].to(device), case["label"][0].to(device)
-        row: dict[str, list[float] | None] = {}
+        row: dict[str, list[list[float]] | None] = {}
         for name, network in self.method.serving().items():
             row[name] = None
             if not reads(network, case["present"]):
@@ -119,7 +136,10 @@ class ServingEvaluator(Evaluator):
             under_way = partial(self._under_way, self.dataset.case_name(batchdata), name)
             with autocast(self.dtype, device), memory.explained(under_way):
                 logits = self.inferer(image, network)
-            row[name] = case_dice(logits[0].argmax(dim=0), label, len(self.classes))
+            row[name] = [
+                case_dice(_cut(logits[0], threshold), label, len(self.classes))
+                for threshold in thresholds_of(network, self.thresholds)
+            ]
         self._rows.append(row)
         if self.pace.due():
             logger.info("validation: case %s", self.pace.left(len(self._rows), self.state.epoch_length or 0))
@@ -135,11 +155,13 @@ class ServingEvaluator(Evaluator):
     def _summarise(self) -> None:
         rows = distributed.gather(self._rows) if self._shared else self._rows
         metrics: dict[str, float] = {}
-        self.scores = {}
+        self.scores, self.chosen = {}, {}
+        networks = self.method.serving()
         for name in rows[0]:
-            known = [dice for row in rows if (dice := row[name]) is not None]
-            if not known:
+            scored = [dice for row in rows if (dice := row[name]) is not None]
+            if not scored:
                 self._say_unread(name)
+            known = self._at_the_best(name, scored, thresholds_of(networks[name], self.thresholds))
             a_class = [mean_of_known(dice[k] for dice in known) for k in range(len(self.classes) - 1)]
             self.scores[name] = mean_dice(known)
             metrics[f"{name}/dice_mean"] = self.scores[name]
@@ -149,6 +171,17 @@ class ServingEvaluator(Evaluator):
         self.scored_epoch = self.state.epoch
         if not math.isnan(first) and (self.state.best_metric_epoch == -1 or first > self.state.best_metric):
             self.state.best_metric, self.state.best_metric_epoch = first, self.state.epoch
+
+    def _at_the_best(
+        self, name: str, scored: Sequence[Sequence[Sequence[float]]], thresholds: Sequence[float]
+    ) -> list[Sequence[float]]:
+        """The Dice of each case at the threshold with the highest mean; one that was chosen among several is kept."""
+        at = [[case[i] for case in scored] for i in range(len(thresholds))]
+        means = [-1.0 if math.isnan(mean := mean_dice(known)) else mean for known in at]
+        best = means.index(max(means))
+        if len(thresholds) > 1:
+            self.chosen[name] = thresholds[best]
+        return at[best]
 
     def _say_unread(self, name: str) -> None:
         if name not in self._unread:
