@@ -316,7 +316,7 @@ class ContrastiveMutual(Method):
         logger.info("The stronger modality is %s (validation Dice: %s)%s.", self.channels[self.strong], scores,
                     "; roles are swapped" if self.rule == "swapped" else "")  # fmt: skip
         if self.follow == "stronger":
-            self.averages[1 - self.strong].taught = False  # it teaches no more: its statistics are its network's again
+            self.averages[1 - self.strong].rest()  # type: ignore[operator]
 
     def _switch(self) -> None:
         """Stage 2 begins: the teacher is what it is now, and stays so."""

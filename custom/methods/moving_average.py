@@ -68,6 +68,10 @@ class MovingAverage(nn.Module):
             for norm in norms:
                 norm.eval()
 
+    def rest(self) -> None:
+        """It teaches no more: its statistics are the network's again."""
+        self.taught = False
+
     @contextlib.contextmanager
     def dropping(self) -> Iterator[None]:
         """Turn dropout on within the block, as in training; everything else stays in evaluation mode."""
