@@ -81,8 +81,31 @@ def test_as_long_in_time_is_said_only_where_the_runs_took_as_long(tmp_path):
 
 def test_more_labels_and_unlabelled_scans_in_labels_worth(page):
     gain = r"\+\d+\.\d Dice points \(95 % interval \d+\.\d to \d+\.\d\)"
-    assert re.search(rf"5 more labelled patients: {gain} of mean_teacher; {gain} of supervised\.", page)
+    assert re.search(rf"5 more labelled patients: {gain} of mean_teacher; {gain} of supervised \(", page)
     assert "In labels' worth: mean_teacher with 4 labelled patients does as well as supervised with" in page
+
+
+def test_each_line_of_more_patients_than_were_tried_says_so_once(state, page):
+    """The folds train with 4 of the 6; 16 is the most that the curve does not call a guess."""
+    found = more_labels.worth(state, state.trainings.parts)
+    for line in found.lines[:2]:
+        says(line, "of supervised (extrapolated: beyond the 4 labelled patients that were tried).")
+        assert "a guess" not in line
+    says(found.lines[2], "20 more", "of supervised (a guess: more than 4 times the 4 labelled patients")
+    assert "extrapolated" not in found.lines[2]
+    says(found.lines[3], "In labels' worth", "(95 % interval", "(a guess")
+    says(
+        page,
+        "only how much the gain varies between the labelled patients at hand",
+        "few or alike",
+        "truth may lie above",
+    )
+
+
+def test_a_number_of_labels_that_was_tried_is_no_extrapolation():
+    amount = labels_worth.Amount(4.0, 3.0, 5.0)
+    assert more_labels._extrapolated(4.0, 4, amount) == ""
+    says(more_labels._extrapolated(4.1, 4, amount), "extrapolated", "the 4 labelled patients")
 
 
 @pytest.mark.usefixtures("few_pictures")
