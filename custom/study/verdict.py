@@ -6,7 +6,6 @@ import csv
 import json
 import math
 import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +28,7 @@ from .budget import ENOUGH, minutes
 from .handed_over import hand_over, write_scores
 from .history import before
 from .jobs import TRAINED
+from .next_steps import next_steps
 from .parts import Part
 from .pooled import pool
 from .scans import unlabelled
@@ -76,7 +76,6 @@ def write(state: State) -> Path:
         Path(__file__).parent,
         title="Did the unlabelled scans help?" if state.only_unlabelled else f"{method} against {baseline}",
         state=state,
-        python=sys.executable,
         counts=_counts(state),
         parts=parts,
         pair=both,
@@ -101,6 +100,7 @@ def write(state: State) -> Path:
         calibration=_calibration(tables, serving),
         curves=_curves(state),
         serving=serving,
+        next=next_steps(state, scans),
         handed_over=_handed_over(state, serving, bool(scans.order)),
         failed=state.failed,
         stale=sorted(state.stale),

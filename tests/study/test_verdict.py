@@ -5,9 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-import shlex
 import shutil
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -399,26 +397,6 @@ def test_the_page_fetches_nothing_and_names_the_user_s_own_paths(state):
     text = (state.folder / "verdict.html").read_text(encoding="utf-8")
     assert not re.search(r'(src|href)="(?!data:|#)', text)
     assert f"make annotate STUDY={state.folder}" in text
-
-
-@pytest.mark.usefixtures("few_pictures")
-def test_commands_of_the_page_work_where_the_folder_has_blanks(tmp_path):
-    folder = tmp_path / "it's my study"
-    text = words(verdict.write(study(folder, BETTER)).read_text(encoding="utf-8"))
-    quoted = shlex.quote(str(folder))
-    assert quoted != str(folder)
-    python = shlex.quote(sys.executable)  # the one that runs the study has what it takes
-    for command in (f"make annotate STUDY={quoted}", f"cd {shlex.quote(str(folder / 'bundle'))} && {python} -m monai.bundle run",
-                    f"{python} -m custom.study run {quoted} ", f"{python} -m distribution.from_study {quoted} TASK"):  # fmt: skip
-        assert command in text
-
-
-@pytest.mark.usefixtures("few_pictures")
-def test_annotation_is_offered_only_where_it_can_show_the_images(tmp_path):
-    made = study(tmp_path, BETTER)
-    assert "make annotate" in verdict.write(made).read_text(encoding="utf-8")
-    (tmp_path / "data/images/dataset.json").write_text("{}")
-    assert "make annotate" not in verdict.write(made).read_text(encoding="utf-8")
 
 
 def test_folds_are_pooled_with_what_lies_beside_them(state, tmp_path):
