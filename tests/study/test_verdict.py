@@ -181,6 +181,28 @@ def test_further_bundles_stand_beside_the_verdict_and_do_not_change_it(tmp_path)
 
 
 @pytest.mark.usefixtures("few_pictures")
+def test_missed_structures_and_false_alarms_stand_beside_each_dice(tmp_path):
+    """The baseline finds nothing at equal time either, a further bundle misses all."""
+    made = study(
+        tmp_path, {"supervised": -0.125, "mean_teacher": 0.75, "bcp": 0.0}, others=("bcp",), steps_at_equal_time=1000
+    )
+    text = words(verdict.write(made).read_text(encoding="utf-8"))
+    says(text, "mean_teacher minus supervised +", "points (95 % interval", "supervised missed 6 of 6, false alarms 0 of 0; "
+         "mean_teacher missed 0 of 6, false alarms 0 of 0.", "Further bundles")  # fmt: skip
+    assert re.search(r"missed false alarms bcp 0\.000 .* 6 of 6 0 of 0 That is by Dice alone", text)
+
+
+@pytest.mark.usefixtures("few_pictures")
+@pytest.mark.parametrize(("shares", "missed"), [((0.0, 0.75), "0"), ((0.75, 0.0), "0"), ((0.0, 0.0), "1")])
+def test_scores_csv_counts_the_faults_of_the_bundle_that_serves(tmp_path, shares, missed):
+    verdict.write(study(tmp_path, dict(zip(BETTER, shares, strict=True))))
+    rows = list(csv.DictReader((tmp_path / "scores.csv").open()))
+    assert list(rows[0])[-3:] == ["remarks", "missed", "false_alarms"], "after those that there were before"
+    assert {(row["missed"], row["false_alarms"]) for row in rows if row["patient"]} == {(missed, "0")}
+    assert {(row["missed"], row["false_alarms"]) for row in rows if not row["patient"]} == {("", "")}
+
+
+@pytest.mark.usefixtures("few_pictures")
 def test_more_labels_are_counted_from_all_that_there_are(state, monkeypatch):
     asked = []
     gain = labels_worth.Curve.gain
@@ -385,6 +407,34 @@ def test_without_a_fold_that_is_done_there_is_nothing_to_tell(tmp_path):
         StudyError, match="no fold is done with supervised and mean_teacher, there is nothing to tell yet"
     ):
         verdict.write(made)
+
+
+WEAK = "consistency was at most 0.5 % of the loss"
+
+
+@pytest.mark.usefixtures("few_pictures")
+@pytest.mark.parametrize(("steps", "length"), [
+    (400, ("short trainings, of 400 steps", "some 1500 steps and more (about 1 h 25 min for the whole study at its pace).")),
+    (1500, ("Length is not what is missing", "from some 1500 steps on", "these trainings have 1500.")),
+])  # fmt: skip
+def test_where_the_unlabelled_term_was_weak_the_length_it_needs_stands_with_it(tmp_path, monkeypatch, steps, length):
+    """Six trainings of 60 s and two of 1,000 s, two at a time: 1,180 s of the 1,840 s that all of it took."""
+    made = study(tmp_path, BETTER, steps=steps)
+    for bundle in BETTER:
+        (made.runs / f"final_{bundle}/metrics.csv").write_text("step,seconds\n400,1000\n")
+    monkeypatch.setattr(verdict, "_curves", lambda _: [])
+    monkeypatch.setattr(verdict, "notes", lambda _, name: [f"{name}: {WEAK}."])
+    made.seconds = 1840.0
+    text = words(verdict.write(made).read_text(encoding="utf-8"))
+    assert text.count("Mind:") == 3, "one a fold"
+    says(text, f"Mind: fold1: {WEAK}. Mind: fold2: {WEAK}. Mind: fold3: {WEAK}.", *length)
+    assert text.index(length[0]) < text.index("mean_teacher is better"), "it comes first"
+
+
+@pytest.mark.usefixtures("few_pictures")
+def test_where_the_pace_is_not_known_the_length_is_in_steps_alone(tmp_path):
+    text = words(verdict.write(study(tmp_path, BETTER)).read_text(encoding="utf-8"))
+    says(text, "Mind: These are short trainings", "for some 1500 steps and more.")
 
 
 def test_the_page_of_both_bundles_shows_its_warnings(state):
