@@ -13,8 +13,8 @@ from typing import Any
 from markupsafe import Markup
 
 from ..cohort.words import plural
-from ..evaluation.case_report import Row, class_counts
-from ..evaluation.case_table import classes_of, read_cases
+from ..evaluation.case_report import FAULTS, Row, class_counts
+from ..evaluation.case_table import classes_of, names_text, read_cases
 from ..evaluation.compare import (
     FEW_PATIENTS,
     Difference,
@@ -104,6 +104,7 @@ def write(state: State) -> Path:
         scans=scans,
         sheet=sheet,
         pictures=pair.three_cases(both),
+        faulty=_faulty(state, both, serving),
         cases=pair.cases_table(both),
         calibration=_calibration(tables, serving),
         curves=_curves(state),
@@ -344,6 +345,16 @@ def _handed_over(state: State, serving: str, segmented: bool) -> dict[str, str]:
 
 
 # what stands at the end
+
+
+def _faulty(state: State, both: pair.Pair, serving: str) -> str:
+    """Which cases have a missed structure and which a false alarm, of the bundle that serves."""
+    rows = both.ours if serving == state.settings.method else both.baseline
+    missed, false_alarms = ([row["case"] for row in rows if row[kind]] for kind in FAULTS)
+    return (
+        f"Failures of {serving}, which has the higher Dice: a missed structure in {names_text(missed) or 'none'}; "
+        f"a false alarm in {names_text(false_alarms) or 'none'}."
+    )
 
 
 def _calibration(tables: Mapping[str, Path], serving: str) -> dict[str, Any] | None:

@@ -202,6 +202,24 @@ def test_scores_csv_counts_the_faults_of_the_bundle_that_serves(tmp_path, shares
     assert {(row["missed"], row["false_alarms"]) for row in rows if not row["patient"]} == {("", "")}
 
 
+@pytest.mark.parametrize("serving", ["supervised", "mean_teacher"])
+def test_the_cases_in_which_the_bundle_that_serves_fails_are_named(serving):
+    def row(case: str, missed: int, false_alarms: int) -> dict[str, object]:
+        return {"case": case, "missed": missed, "false_alarms": false_alarms}
+
+    ours = [row("p03", 1, 0), row("p07", 0, 2), row("p11", 2, 0)]
+    both = SimpleNamespace(ours=ours, baseline=[row(each["case"], 0, 0) for each in ours])
+    made = SimpleNamespace(settings=SimpleNamespace(method="mean_teacher"))
+    missed, false_alarms = ("p03, p11", "p07") if serving == "mean_teacher" else ("none", "none")
+    text = verdict._faulty(made, both, serving)
+    says(text, f"of {serving}", f"missed structure in {missed};", f"false alarm in {false_alarms}.")
+
+
+def test_the_page_names_the_failures_where_it_shows_cases(page):
+    says(page, "Largest loss, median, largest gain Failures of mean_teacher", "structure in none;", "alarm in none.",
+         "Largest loss: p03_a")  # fmt: skip
+
+
 @pytest.mark.usefixtures("few_pictures")
 def test_more_labels_are_counted_from_all_that_there_are(state, monkeypatch):
     asked = []
