@@ -30,7 +30,7 @@ from ..report import charts, page, pair
 from ..report.inputs import read_evaluated
 from ..report.tables import NOTHING, Cell, Column, Table, fault_columns, interval, number, texts
 from ..report.unlabelled import notes
-from . import labels_worth, more_labels
+from . import labels_worth, more_labels, versions
 from .budget import ENOUGH, minutes
 from .durations import study_seconds, training_seconds
 from .handed_over import hand_over, write_scores
@@ -53,7 +53,8 @@ CAUSE_UNKNOWN = (
 
 
 def write(state: State) -> Path:
-    """Write the page and what lies beside it: ``scores.csv``, ``predictions/`` with previews, ``compare.html``.
+    """Write the page and what lies beside it: ``scores.csv``, ``predictions/`` with previews, ``compare.html``,
+    ``versions.json``.
 
     Raises:
         StudyError: no fold is done with both bundles: there is nothing to tell yet.
@@ -111,6 +112,7 @@ def write(state: State) -> Path:
         serving=serving,
         next=next_steps(state, scans),
         handed_over=_handed_over(state, serving, bool(scans.order)),
+        versions=versions.write(state, _served(state, serving)),
         failed=state.failed,
         stale=sorted(state.stale),
     )
@@ -329,8 +331,7 @@ def _difference(dice: Difference | None) -> str:
 
 def _handed_over(state: State, serving: str, segmented: bool) -> dict[str, str]:
     """Which of ``bundle/`` and ``predictions/`` belong to this page, and what to say of one that does not."""
-    name = final_name(serving)
-    served = name not in state.stale and (state.runs / name / TRAINED).is_file()
+    served = _served(state, serving)
     there = [f"bundle/ ({serving}, trained with all labels)"] * served + [
         "predictions/ (of every unlabelled scan)"
     ] * segmented
@@ -342,6 +343,12 @@ def _handed_over(state: State, serving: str, segmented: bool) -> dict[str, str]:
             " The unlabelled scans are not segmented yet: predictions/ that are there are of an earlier page."
         )
     return {"there": ", ".join(there), "missing": "".join(missing)}
+
+
+def _served(state: State, serving: str) -> bool:
+    """Whether ``bundle/`` is that of this page."""
+    name = final_name(serving)
+    return name not in state.stale and (state.runs / name / TRAINED).is_file()
 
 
 # what stands at the end
