@@ -38,6 +38,7 @@ def test_beside_the_page_stands_what_it_was_made_with_and_of(tmp_path, monkeypat
     run = made.runs / "final_mean_teacher"
     (run / "bundle/models").mkdir()
     (run / "bundle/models/model.pt").write_bytes(b"weights")
+    (run / "bundle/models/intensities.json").write_text("{}")
     (run / TRAINED).parent.mkdir(parents=True, exist_ok=True)
     (run / TRAINED).touch()
     text = words(verdict.write(made).read_text(encoding="utf-8"))
