@@ -57,6 +57,14 @@ def test_the_verdict_is_over_all_labelled_patients_each_judged_once(state, page)
     assert "What it would take" not in page
 
 
+def test_the_page_begins_with_the_verdict_its_figures_and_one_chart_and_all_else_is_a_section(page):
+    says(page, "Mind: These are short", "mean_teacher is better than", "Judged 6 scans", "A bar a scan", "band: its 95 %",
+         "Beside the verdict What more labels", "What to do next Beside the verdict", "That is by Dice alone",
+         "supervised trained as long in time", "What more labels would bring")  # fmt: skip
+    top = page[: page.index("Beside the verdict")]
+    assert not [text for text in ("by Dice alone", "as long in time", "Not judged") if text in top]
+
+
 def test_at_equal_time_the_baseline_is_the_longer_one(page):
     longer = [dice(0.625, 8 + k) for k in range(6)]
     gain = 100 * float(np.mean([dice(0.75, 8 + k) - longer[k] for k in range(6)]))
@@ -187,9 +195,10 @@ def test_missed_structures_and_false_alarms_stand_beside_each_dice(tmp_path):
         tmp_path, {"supervised": -0.125, "mean_teacher": 0.75, "bcp": 0.0}, others=("bcp",), steps_at_equal_time=1000
     )
     text = words(verdict.write(made).read_text(encoding="utf-8"))
-    says(text, "mean_teacher minus supervised +", "points (95 % interval", "supervised missed 6 of 6, false alarms 0 of 0; "
+    says(text, "mean_teacher minus supervised +", "points (95 % interval",
+         "Missed structures and false alarms: supervised missed 6 of 6, false alarms 0 of 0; "
          "mean_teacher missed 0 of 6, false alarms 0 of 0.", "Further bundles")  # fmt: skip
-    assert re.search(r"missed false alarms bcp 0\.000 .* 6 of 6 0 of 0 That is by Dice alone", text)
+    assert re.search(r"missed false alarms bcp 0\.000 .* 6 of 6 0 of 0 What more labels would bring", text)
 
 
 @pytest.mark.usefixtures("few_pictures")
