@@ -22,8 +22,8 @@ def study_seconds(state: State, steps: int) -> float:
     r"""Seconds of the whole study with trainings of so many steps, at the pace of those that are done:
     :math:`r + \frac{n}{n_0} \frac{\sum_i s_i}{j}`.
 
-    :math:`s_i` are the seconds of the trainings, of :math:`n_0` steps, j at a time; r is what all else took: looking, the
-    probe, scores, label maps.
+    :math:`s_i` are the seconds of the trainings, of :math:`n_0` steps, j at a time; r is what all else took: looking,
+    the probe, scores, label maps.
 
     Args:
         steps: n >= 1.

@@ -19,14 +19,14 @@ from .state import State
 
 MORE = (5, 10, 20)  # further labelled patients that the page speaks of
 HOLDS = (
-    "An interval holds only how much the gain varies between the labelled patients at hand. Where these are few or alike, the "
-    "truth may lie above it."
+    "An interval holds only how much the gain varies between the labelled patients at hand. Where these are few or "
+    "alike, the truth may lie above it."
 )
 
 
 @dataclass(frozen=True)
 class Worth:
-    """What more labels would bring: a line a gain, what their intervals hold, and the figure; or why nothing is said."""
+    """What more labels would bring: a line a gain, what the intervals hold, the figure; or why nothing is said."""
 
     lines: list[str] = field(default_factory=list)
     holds: str = ""
@@ -96,7 +96,7 @@ def _count(number: float) -> str:
 
 
 def _extrapolated(labelled: float, tried: int, amount: labels_worth.Amount) -> str:
-    """Say that a number of labelled patients was not tried; the amount's own warning, of one that is far beyond, says it too."""
+    """Say that a number of labelled patients was not tried, unless the amount's own warning says so already."""
     if amount.warning:
         return f" ({amount.warning})"
     return f" (extrapolated: beyond the {tried} labelled patients that were tried)" if labelled > tried else ""

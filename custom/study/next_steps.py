@@ -14,6 +14,7 @@ from .state import State
 from .trainings import WORK
 
 ROOT = BUNDLES.parent
+UNKNOWN = 'TASK --data "NAME OF THE SCANS" --licence "THEIR TERMS"'  # to the study: its user says it
 FIRST = 5  # scans to correct that are named
 SEGMENTED = "segmented"  # below the study: what the command that segments a folder writes
 
@@ -51,8 +52,9 @@ def next_steps(state: State, scans: Scans) -> NextSteps:
     not_shown = _not_shown(settings)
     images = _to_segment(state)
     segment = (
-        f"cd {shlex.quote(str(state.folder / 'bundle'))} && {python} -m monai.bundle run --config_file configs/inference.yaml "
-        f"--dataset_dir {shlex.quote(str(images))} --output_dir {shlex.quote(str(state.folder / SEGMENTED))}"
+        f"cd {shlex.quote(str(state.folder / 'bundle'))} && {python} -m monai.bundle run "
+        f"--config_file configs/inference.yaml --dataset_dir {shlex.quote(str(images))} "
+        f"--output_dir {shlex.quote(str(state.folder / SEGMENTED))}"
     )
     return NextSteps(
         scans=tuple(scan.name for scan in scans.order[:FIRST]),
@@ -61,7 +63,7 @@ def next_steps(state: State, scans: Scans) -> NextSteps:
         labels=settings.labels or f"the folder of labels that {settings.images}/dataset.json names",
         again=f"{here} {python} -m custom.study {folder}",
         segment=segment if images else "",
-        publish=f'{here} {python} -m distribution.from_study {folder} TASK --data "NAME OF THE SCANS" --licence "THEIR TERMS"',
+        publish=f"{here} {python} -m distribution.from_study {folder} {UNKNOWN}",
     )
 
 
@@ -79,8 +81,10 @@ def _not_shown(settings: Settings) -> str:
 
 
 def _to_segment(state: State) -> Path | None:
-    """The study's own images as inference takes them: of a data set, or of several modalities, the links to the unlabelled
-    scans; None where there are none."""
+    """The study's own images as inference takes them; None where there are none.
+
+    Of a data set, or of several modalities, these are the links to the unlabelled scans.
+    """
     if state.settings.one_folder:
         return Path(str(state.settings.images))
     links = state.folder / WORK / "images" / "unlabelled"

@@ -146,9 +146,9 @@ def _segmented(folder: Path) -> list[str]:
 
 
 def _unlike(state: State) -> dict[str, list[str]]:
-    """What is unlike the labelled scans, by the name of the scan; each modality is compared with that of the labelled ones.
+    """What is unlike the labelled scans, by the name of the scan.
 
-    Of several modalities a text names those that it is of.
+    Each modality is compared with that of the labelled scans; of several a text names those that it is of.
     """
     final = json.loads((state.folder / WORK / "final.json").read_text(encoding="utf-8"))
     patients = {_name(state, first_file(entry)): str(entry["patient"]) for entry in final["labelled"]}

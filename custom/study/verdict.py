@@ -171,8 +171,8 @@ def _warnings(state: State, parts: Sequence[Part]) -> list[str]:
     steps = state.settings.steps
     if steps < ENOUGH:
         length = (
-            f"These are short trainings, of {steps} steps: networks learn on for thousands, and unlabelled scans help late. "
-            f"For a verdict that lasts allow a longer BUDGET, for some {ENOUGH} steps and more{_time(state)}."
+            f"These are short trainings, of {steps} steps: networks learn on for thousands, and unlabelled scans help "
+            f"late. For a verdict that lasts allow a longer BUDGET, for some {ENOUGH} steps and more{_time(state)}."
         )
     elif found:
         length = (
@@ -271,8 +271,9 @@ def _paired(ours: Sequence[Row], theirs: Sequence[Row]) -> Difference | None:
 
 @dataclass(frozen=True)
 class Other:
-    """A bundle beside the method: its mean Dice and faults, and its difference to the baseline and to the method, each in the
-    folds that all three have done.
+    """A bundle beside the method: its mean Dice and faults, and its difference to the baseline and to the method.
+
+    Each is of the folds that all three have done.
 
     Args:
         faults: counts, see :func:`..evaluation.case_report.fault_texts`.

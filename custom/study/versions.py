@@ -1,4 +1,4 @@
-"""What a study's page was made with and of, ``versions.json``: code, libraries, and digests of weights, task and labels."""
+"""What a study's page was made with and of, ``versions.json``: code, libraries; digests of weights, task, labels."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ def write(state: State, served: bool) -> str:
 
 
 def commit(root: Path) -> str | None:
-    """The commit of a clone, with ``+`` where files of it differ; None where there is no git, or ``root`` is no clone's top.
+    """The commit of a clone, with ``+`` where files of it differ; None where there is no git or no clone.
 
-    Code that was unpacked within another repository is not of that one's commit.
+    ``root`` is the clone's top: code that was unpacked within another repository is not of that one's commit.
     """
 
     def git(*words: str) -> str:
