@@ -33,7 +33,7 @@ def write(state: State, served: bool) -> str:
     found: dict[str, Any] = {
         "commit": commit(BUNDLES.parent),
         "python": platform.python_version(),
-        **{name: metadata.version(name) for name in LIBRARIES},
+        **{name: _version(name) for name in LIBRARIES},
         "weights": {name: digest for name, digest in sorted(bundle.items()) if name.endswith(".pt")},
         "task": hashlib.sha256((state.folder / TASK).read_bytes()).hexdigest(),
         "labels": labels_digest((state.folder / WORK / "final.json").read_text(encoding="utf-8")),
@@ -63,6 +63,14 @@ def commit(root: Path) -> str | None:
         head = git("rev-parse", "HEAD")
         return f"{head}+" if git("status", "--porcelain", "--untracked-files=no") else head
     except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _version(library: str) -> str | None:
+    """None where it was installed under another name, such as a weekly build: no reason to withhold a page."""
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:
         return None
 
 

@@ -73,3 +73,8 @@ def test_the_commit_is_that_of_a_clone_and_says_where_files_differ(tmp_path, mon
     monkeypatch.setenv("PATH", "")
     assert shutil.which("git") is None
     assert versions.commit(tmp_path) is None
+
+
+def test_a_library_that_was_installed_under_another_name_withholds_no_page():
+    assert versions._version("torch") == str(torch.__version__)
+    assert versions._version("no-such-library") is None
