@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from ..evaluation.case_report import FAULTS
 from ..files import entries, sweep, write_text
 from ..report import pair, preview
 from ..report.tables import number
@@ -32,19 +33,25 @@ PYCACHE = "__pycache__"
 USERS = ("eval", "data")  # folders of a bundle where its training and inference write and read by default
 
 
-def write_scores(state: State, both: pair.Pair, scans: Scans) -> None:
-    """``scores.csv``: a line a scan, those that judged with their Dice, the others with what is predicted of it."""
+def write_scores(state: State, both: pair.Pair, scans: Scans, serving: str) -> None:
+    """``scores.csv``: a line a scan, those that judged with their Dice, the others with what is predicted of it.
+
+    Args:
+        both: scores of those that judged.
+        scans: the others.
+        serving: the bundle whose missed structures and false alarms are counted, in the last columns.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     both_dice = [f"dice_{name}" for name in state.names]
-    writer.writerow(["scan", "patient", *both_dice, "predicted_dice", "agreement", "confidence", "remarks"])
-    for base, mine in zip(both.baseline, both.ours, strict=True):
-        writer.writerow(
-            [base["case"], base["patient"], *map(_cell, (base["dice_mean"], mine["dice_mean"])), "", "", "", ""]
-        )
+    writer.writerow(["scan", "patient", *both_dice, "predicted_dice", "agreement", "confidence", "remarks", *FAULTS])
+    served = both.ours if serving == state.settings.method else both.baseline
+    for base, mine, row in zip(both.baseline, both.ours, served, strict=True):
+        dice = map(_cell, (base["dice_mean"], mine["dice_mean"]))
+        writer.writerow([base["case"], base["patient"], *dice, "", "", "", "", *(row[kind] for kind in FAULTS)])
     for scan in scans.order:
         figures = map(_cell, (scan.predicted, scan.agreement, scan.confidence))
-        writer.writerow([scan.name, "", "", "", *figures, "; ".join(scan.marks)])
+        writer.writerow([scan.name, "", "", "", *figures, "; ".join(scan.marks), *("" for _ in FAULTS)])
     write_text(state.folder / "scores.csv", text.getvalue())
 
 

@@ -18,13 +18,18 @@ from .parts import Part
 from .state import State
 
 MORE = (5, 10, 20)  # further labelled patients that the page speaks of
+HOLDS = (
+    "An interval holds only how much the gain varies between the labelled patients at hand. Where these are few or "
+    "alike, the truth may lie above it."
+)
 
 
 @dataclass(frozen=True)
 class Worth:
-    """What more labels would bring: a line a gain, the figure, and how it was computed; or why nothing is said."""
+    """What more labels would bring: a line a gain, what the intervals hold, the figure; or why nothing is said."""
 
     lines: list[str] = field(default_factory=list)
+    holds: str = ""
     svg: Markup | None = None
     reason: str = ""
 
@@ -43,8 +48,8 @@ def worth(state: State, parts: Sequence[Part]) -> Worth:
     for more in MORE:
         gain, plain = (curve.gain(more, state.labelled) for curve in (ours, before))
         lines.append(
-            f"{more} more labelled patients: {_points(gain)}{_guess(gain)} {state.phrases[1]}; {_points(plain)} "
-            f"{state.phrases[0]}."
+            f"{more} more labelled patients: {_points(gain)} {state.phrases[1]}; {_points(plain)} {state.phrases[0]}"
+            f"{_extrapolated(state.labelled + more, now, gain)}."
         )
     value = labels_worth.worth(ours, before, now)
     if math.isfinite(value.value):
@@ -53,9 +58,10 @@ def worth(state: State, parts: Sequence[Part]) -> Worth:
         if state.only_unlabelled:
             equivalent = f"{one} with the unlabelled scans do as well as {other} without"
         lines.append(
-            f"In labels' worth: {equivalent} (95 % interval {_count(value.low)} to {_count(value.high)}){_guess(value)}."
+            f"In labels' worth: {equivalent} (95 % interval {_count(value.low)} to {_count(value.high)})"
+            f"{_extrapolated(value.value, before.largest, value)}."
         )
-    return Worth(lines, _curve_chart(curves, now + MORE[-1]))
+    return Worth(lines, HOLDS, _curve_chart(curves, now + MORE[-1]))
 
 
 def curves_of(
@@ -89,8 +95,11 @@ def _count(number: float) -> str:
     return f"{number:.0f}" if math.isfinite(number) else "more than were tried"
 
 
-def _guess(amount: labels_worth.Amount) -> str:
-    return f" ({amount.warning})" if amount.warning else ""
+def _extrapolated(labelled: float, tried: int, amount: labels_worth.Amount) -> str:
+    """Say that a number of labelled patients was not tried, unless the amount's own warning says so already."""
+    if amount.warning:
+        return f" ({amount.warning})"
+    return f" (extrapolated: beyond the {tried} labelled patients that were tried)" if labelled > tried else ""
 
 
 def _curve_chart(curves: Mapping[str, Any], most: int) -> Markup:

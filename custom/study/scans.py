@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 from ..cohort.facts import Facts
+from ..cohort.fingerprint import image_files
 from ..cohort.names import first_file, stem
 from ..cohort.record import Record
 from ..inference.confidence import FILE as CONFIDENCE
@@ -67,7 +69,7 @@ def unlabelled(state: State, parts: Sequence[Part], both: pair.Pair, serving: st
     if not later:
         return Scans(missing=missing)
     found = quality.predict(held, later)
-    marks = unlike(*_facts(state))
+    marks = _unlike(state)
     of = {scan.name: scan for scan in later}
     order = [
         Later(name, found.predicted.get(name, math.nan) if found.useful else math.nan, of[name].agreement, of[name].confidence,
@@ -143,17 +145,40 @@ def _segmented(folder: Path) -> list[str]:
     )
 
 
-def _facts(state: State) -> tuple[dict[str, Facts], dict[str, Facts], dict[str, str]]:
-    """What the files of labelled and of unlabelled scans hold, by the name of the scan (of several modalities, the first); and
-    the patients of the labelled ones."""
+def _unlike(state: State) -> dict[str, list[str]]:
+    """What is unlike the labelled scans, by the name of the scan.
+
+    Each modality is compared with that of the labelled scans; of several a text names those that it is of.
+    """
     final = json.loads((state.folder / WORK / "final.json").read_text(encoding="utf-8"))
-    record = Record(state.folder / RECORD)
-    found = []
-    for part in ("labelled", "unlabelled"):
-        facts = record.facts([first_file(entry) for entry in final[part]])
-        found.append({_name(state, file): fact for file, fact in facts.items() if isinstance(fact, Facts)})
     patients = {_name(state, first_file(entry)): str(entry["patient"]) for entry in final["labelled"]}
-    return found[0], found[1], patients
+    labelled, others = (_facts(state, final[part]) for part in ("labelled", "unlabelled"))
+    # a grid that all modalities share is said once
+    where: dict[str, dict[str, list[str]]] = {}
+    for modality, facts in others.items():
+        # a modality that no labelled scan has is not one to be unlike in
+        found = unlike(labelled[modality], facts, patients) if labelled.get(modality) else {}
+        for name, text in ((name, text) for name, of in found.items() for text in of):
+            where.setdefault(name, {}).setdefault(text, []).append(modality)
+    several = len(labelled) > 1
+    return {
+        name: [f"{', '.join(modalities)}: {text}" if several else text for text, modalities in said.items()]
+        for name, said in where.items()
+    }
+
+
+def _facts(state: State, entries: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Facts]]:
+    """What the image files of scans hold, by modality, and by the name of the scan."""
+    record = Record(state.folder / RECORD)
+    files: dict[str, dict[str, str]] = {}
+    for entry in entries:
+        for modality, file in image_files(entry).items():
+            files.setdefault(modality, {})[_name(state, first_file(entry))] = file
+    found = record.facts([file for of in files.values() for file in of.values()])
+    return {
+        modality: {name: facts for name, file in of.items() if isinstance(facts := found[file], Facts)}
+        for modality, of in files.items()
+    }
 
 
 def _name(state: State, file: str) -> str:

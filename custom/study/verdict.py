@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,20 +13,30 @@ from typing import Any
 from markupsafe import Markup
 
 from ..cohort.words import plural
-from ..evaluation.case_report import Row
-from ..evaluation.case_table import read_cases
-from ..evaluation.compare import FEW_PATIENTS, Difference, beside_dice, judgement, paired_difference, significance
+from ..evaluation.case_report import FAULTS, Row, class_counts
+from ..evaluation.case_table import classes_of, names_text, read_cases
+from ..evaluation.compare import (
+    FEW_PATIENTS,
+    Difference,
+    beside_dice,
+    judgement,
+    paired_difference,
+    row_faults,
+    significance,
+)
 from ..evaluation.compare import verdict as compared
 from ..files import write_text
 from ..report import charts, page, pair
 from ..report.inputs import read_evaluated
-from ..report.tables import NOTHING, Cell, Column, Table, interval, number, texts
+from ..report.tables import NOTHING, Cell, Column, Table, fault_columns, interval, number, texts
 from ..report.unlabelled import notes
-from . import labels_worth, more_labels
+from . import labels_worth, more_labels, versions
 from .budget import ENOUGH, minutes
+from .durations import study_seconds, training_seconds
 from .handed_over import hand_over, write_scores
 from .history import before
 from .jobs import TRAINED
+from .next_steps import next_steps
 from .parts import Part
 from .pooled import pool
 from .scans import unlabelled
@@ -45,7 +53,8 @@ CAUSE_UNKNOWN = (
 
 
 def write(state: State) -> Path:
-    """Write the page and what lies beside it: ``scores.csv``, ``predictions/`` with previews, ``compare.html``.
+    """Write the page and what lies beside it: ``scores.csv``, ``predictions/`` with previews, ``compare.html``,
+    ``versions.json``.
 
     Raises:
         StudyError: no fold is done with both bundles: there is nothing to tell yet.
@@ -67,7 +76,7 @@ def write(state: State) -> Path:
     pair.compare_report(tables[baseline], tables[method], state.names, state.folder / "compare.html", to_read_first)
     serving = method if both.dice.mean >= 0 else baseline
     scans = unlabelled(state, parts, both, serving)
-    write_scores(state, both, scans)
+    write_scores(state, both, scans, serving)
     sheet = hand_over(state, scans, serving)
     scored, balance = both.scored(), pair.balance_text(both)
     several = {name: both.difference(f"dice_{name}") for name in both.classes} if len(both.classes) > 1 else {}
@@ -76,7 +85,6 @@ def write(state: State) -> Path:
         Path(__file__).parent,
         title="Did the unlabelled scans help?" if state.only_unlabelled else f"{method} against {baseline}",
         state=state,
-        python=sys.executable,
         counts=_counts(state),
         parts=parts,
         pair=both,
@@ -97,11 +105,14 @@ def write(state: State) -> Path:
         scans=scans,
         sheet=sheet,
         pictures=pair.three_cases(both),
+        faulty=_faulty(state, both, serving),
         cases=pair.cases_table(both),
         calibration=_calibration(tables, serving),
         curves=_curves(state),
         serving=serving,
+        next=next_steps(state, scans),
         handed_over=_handed_over(state, serving, bool(scans.order)),
+        versions=versions.write(state, _served(state, serving)),
         failed=state.failed,
         stale=sorted(state.stale),
     )
@@ -157,12 +168,27 @@ def _needed(dice: Difference, both: pair.Pair) -> str:
 def _warnings(state: State, parts: Sequence[Part]) -> list[str]:
     """What must be read before any figure: unlabelled scans that hardly took part, trainings too short to tell."""
     found = [text for part in parts for text in notes(state.table(part, state.settings.method), part.name)]
-    if state.settings.steps < ENOUGH:
-        found.append(
-            f"These are short trainings, of {state.settings.steps} steps: networks learn on for thousands, and unlabelled scans "
-            f"help late. For a verdict that lasts allow a longer BUDGET, for some {ENOUGH} steps and more."
+    steps = state.settings.steps
+    if steps < ENOUGH:
+        length = (
+            f"These are short trainings, of {steps} steps: networks learn on for thousands, and unlabelled scans help "
+            f"late. For a verdict that lasts allow a longer BUDGET, for some {ENOUGH} steps and more{_time(state)}."
         )
-    return found
+    elif found:
+        length = (
+            f"Length is not what is missing: unlabelled scans were seen to help from some {ENOUGH} steps on, and these "
+            f"trainings have {steps}."
+        )
+    else:
+        return []
+    # what hardly took part needs the length at once: two remarks would be read as two faults
+    return [*found[:-1], f"{found[-1]} {length}"] if found else [length]
+
+
+def _time(state: State) -> str:
+    """How long the whole study takes with :data:`ENOUGH` steps, in words; empty where its pace is not known."""
+    seconds = study_seconds(state, ENOUGH)
+    return f" (about {minutes(seconds)} for the whole study at its pace)" if math.isfinite(seconds) else ""
 
 
 def _trained(state: State) -> str:
@@ -188,10 +214,11 @@ def _left_out(state: State) -> list[str]:
 
 @dataclass(frozen=True)
 class EqualTime:
-    """The method against the baseline trained longer: in how long, and the difference."""
+    """The method against the baseline trained longer: in how long, the difference, and the faults of both in words."""
 
     trained: str
     difference: Difference
+    faults: str
 
 
 def _equal_time(state: State) -> EqualTime | None:
@@ -205,7 +232,14 @@ def _equal_time(state: State) -> EqualTime | None:
     ours = [row for part in parts for row in read_cases(state.table(part, method))]
     theirs = [row for part in parts for row in read_cases(state.table(part, baseline, "equal_time"))]
     difference = _paired(ours, theirs)
-    return EqualTime(_how_long(state, parts), difference) if difference else None
+    if difference is None:
+        return None
+    faults = "; ".join(
+        f"{name} missed {found['missed']}, false alarms {found['false_alarms']}"
+        for name, rows in zip(state.names, (theirs, ours), strict=True)
+        for found in [row_faults(rows, classes_of(rows))]
+    )
+    return EqualTime(_how_long(state, parts), difference, faults)
 
 
 def _how_long(state: State, parts: Sequence[Part]) -> str:
@@ -214,7 +248,7 @@ def _how_long(state: State, parts: Sequence[Part]) -> str:
     (baseline, method), settings = state.bundles, state.settings
     steps = settings.steps_at_equal_time
     longer, ours = (
-        math.fsum(_seconds(state.table(part, bundle, kind).parents[2]) for part in parts)
+        math.fsum(training_seconds(state.table(part, bundle, kind).parents[2]) for part in parts)
         for bundle, kind in ((baseline, "equal_time"), (method, ""))
     )
     times = (
@@ -227,15 +261,6 @@ def _how_long(state: State, parts: Sequence[Part]) -> str:
     return text
 
 
-def _seconds(run: Path) -> float:
-    """Seconds of all epochs of a run; NaN where it does not say."""
-    try:
-        with (run / "metrics.csv").open(newline="", encoding="utf-8") as file:
-            return math.fsum(float(row["seconds"]) for row in csv.DictReader(file))
-    except (OSError, KeyError, ValueError):
-        return math.nan
-
-
 def _paired(ours: Sequence[Row], theirs: Sequence[Row]) -> Difference | None:
     """None where no case has a Dice: a fold may have empty labels alone."""
     known = any(
@@ -246,11 +271,19 @@ def _paired(ours: Sequence[Row], theirs: Sequence[Row]) -> Difference | None:
 
 @dataclass(frozen=True)
 class Other:
-    """A bundle beside the method: its mean Dice, and its difference to the baseline and to the method, each in the folds that
-    both have done."""
+    """A bundle beside the method: its mean Dice and faults, and its difference to the baseline and to the method.
+
+    Each is of the folds that all three have done.
+
+    Args:
+        faults: counts, see :func:`..evaluation.case_report.fault_texts`.
+        places: cases times classes that they are of.
+    """
 
     name: str
     dice: float
+    faults: Mapping[str, int]
+    places: int
     to_baseline: Difference | None
     to_method: Difference | None
 
@@ -268,7 +301,11 @@ def _others(state: State) -> Table | None:
         )
         known = [row["dice_mean"] for row in rows if math.isfinite(row["dice_mean"])]
         mean = math.fsum(known) / len(known) if known else math.nan
-        found.append(Other(name, mean, _paired(rows, before), _paired(rows, ours)))
+        classes = classes_of(rows)
+        by_class = [class_counts(rows, each) for each in classes]
+        faults = {key: sum(counts[key] for counts in by_class) for key in by_class[0]}
+        places = len(rows) * len(classes)
+        found.append(Other(name, mean, faults, places, _paired(rows, before), _paired(rows, ours)))
     if not found:
         return None
     columns = [
@@ -276,6 +313,7 @@ def _others(state: State) -> Table | None:
         Column("Dice", lambda other: number(other.dice, 3)),
         texts(f"minus {baseline}, points", lambda other: Cell(_difference(other.to_baseline))),
         texts(f"minus {method}, points", lambda other: Cell(_difference(other.to_method))),
+        *fault_columns(lambda other: other.faults, lambda other: other.places),
     ]
     return Table(
         "Further bundles in the same folds, same steps. The best of several looks better than it is.", columns, found
@@ -294,8 +332,7 @@ def _difference(dice: Difference | None) -> str:
 
 def _handed_over(state: State, serving: str, segmented: bool) -> dict[str, str]:
     """Which of ``bundle/`` and ``predictions/`` belong to this page, and what to say of one that does not."""
-    name = final_name(serving)
-    served = name not in state.stale and (state.runs / name / TRAINED).is_file()
+    served = _served(state, serving)
     there = [f"bundle/ ({serving}, trained with all labels)"] * served + [
         "predictions/ (of every unlabelled scan)"
     ] * segmented
@@ -309,7 +346,23 @@ def _handed_over(state: State, serving: str, segmented: bool) -> dict[str, str]:
     return {"there": ", ".join(there), "missing": "".join(missing)}
 
 
+def _served(state: State, serving: str) -> bool:
+    """Whether ``bundle/`` is that of this page."""
+    name = final_name(serving)
+    return name not in state.stale and (state.runs / name / TRAINED).is_file()
+
+
 # what stands at the end
+
+
+def _faulty(state: State, both: pair.Pair, serving: str) -> str:
+    """Which cases have a missed structure and which a false alarm, of the bundle that serves."""
+    rows = both.ours if serving == state.settings.method else both.baseline
+    missed, false_alarms = ([row["case"] for row in rows if row[kind]] for kind in FAULTS)
+    return (
+        f"Failures of {serving}, which has the higher Dice: a missed structure in {names_text(missed) or 'none'}; "
+        f"a false alarm in {names_text(false_alarms) or 'none'}."
+    )
 
 
 def _calibration(tables: Mapping[str, Path], serving: str) -> dict[str, Any] | None:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import csv
+import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from finished import study
 from page_fixtures import words
+from saying import says
+from scan_files import write_nifti
 
 from custom.study import handed_over, scans, verdict
 from custom.study.quality import ScanFeatures
@@ -49,3 +54,40 @@ def test_where_no_figure_is_predicted_such_scans_are_marked_too(tmp_path, monkey
     rows = [row for row in csv.DictReader((tmp_path / "scores.csv").open()) if scans.BEYOND in row["remarks"]]
     assert [row["scan"] for row in rows] == ["p08_a"]
     assert not rows[0]["predicted_dice"]
+
+
+def scan(folder: Path, modality: str, name: str, top: int = 100, thickness: float = 1.0) -> str:
+    """A scan of values below ``top``."""
+    (folder / modality).mkdir(exist_ok=True)
+    voxels = np.random.default_rng(0).integers(0, top, (12, 10, 4)).astype(np.int16)
+    return str(write_nifti(folder / modality / f"{name}.nii.gz", voxels, np.diag([1.0, 1.0, thickness, 1.0])))
+
+
+@pytest.mark.parametrize("modalities", [("flair", "t1ce"), ("flair",)])
+def test_each_modality_is_compared_with_that_of_the_labelled_scans_and_named_where_there_are_several(
+    tmp_path, modalities
+):
+    """The last modality of x is brighter, all of y are thicker, and z lacks the last."""
+
+    def entry(
+        name: str, last: int = 100, thickness: float = 1.0, has: tuple[str, ...] = modalities
+    ) -> dict[str, object]:
+        files = {m: scan(tmp_path, m, name, last if m == modalities[-1] else 100, thickness) for m in has}
+        return {"patient": name, "image": files if len(modalities) > 1 else files["flair"]}
+
+    lists = {
+        "labelled": [entry("a"), entry("b")],
+        "unlabelled": [entry("x", last=900), entry("y", thickness=3.0), entry("z", has=modalities[:1])],
+    }
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work/final.json").write_text(json.dumps(lists))
+    found = scans._unlike(SimpleNamespace(folder=tmp_path, scan_names={}))
+    assert set(found) == {"x", "y"}
+    (bright,), thick = found["x"], found["y"]
+    if len(modalities) > 1:
+        assert bright.startswith("t1ce: ")
+        assert all(text.startswith("flair, t1ce: ") for text in thick)
+    says(bright, "brighter than all labelled scans")
+    says(thick[0], "3x coarser along the third axis")
+    assert len(thick) == 2, "spacing and field of view, each once"
+    assert len(modalities) > 1 or not bright.startswith("flair")
