@@ -235,7 +235,7 @@ def _equal_time(state: State) -> EqualTime | None:
     if difference is None:
         return None
     faults = "; ".join(
-        f"{name} missed {found['missed']}, false alarms {found['false_alarms']}"
+        f"{name}: missed {found['missed']}, false alarms {found['false_alarms']}"
         for name, rows in zip(state.names, (theirs, ours), strict=True)
         for found in [row_faults(rows, classes_of(rows))]
     )

@@ -196,8 +196,8 @@ def test_missed_structures_and_false_alarms_stand_beside_each_dice(tmp_path):
     )
     text = words(verdict.write(made).read_text(encoding="utf-8"))
     says(text, "mean_teacher minus supervised +", "points (95 % interval",
-         "Missed structures and false alarms: supervised missed 6 of 6, false alarms 0 of 0; "
-         "mean_teacher missed 0 of 6, false alarms 0 of 0.", "Further bundles")  # fmt: skip
+         "Missed structures and false alarms: supervised: missed 6 of 6, false alarms 0 of 0; "
+         "mean_teacher: missed 0 of 6, false alarms 0 of 0.", "Further bundles")  # fmt: skip
     assert re.search(r"missed false alarms bcp 0\.000 .* 6 of 6 0 of 0 What more labels would bring", text)
 
 
