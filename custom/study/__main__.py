@@ -28,7 +28,7 @@ from . import settings as study
 from . import verdict
 from .budget import minutes, seconds
 from .jobs import BUNDLES, Runner, Stopped
-from .plan import Asked, check, cohort_of, plain, plan
+from .plan import Asked, check, cohort_of, plain, plan, planned_before
 from .settings import FILE, TASK, Settings, StudyError, named_twice
 from .state import State
 from .trainings import RUNS, Trainings, trainings
@@ -116,7 +116,7 @@ def _asked(options: argparse.Namespace, folder: Path) -> Asked:
     Raises:
         StudyError: no images are named, and there is no plan that names some; a bundle that is unknown or named twice.
     """
-    there = study.read(folder) if (folder / FILE).is_file() else None
+    there = planned_before(folder)
     if not options.images and there is None:
         raise StudyError(f"{options.folder} has no plan yet: say where the scans are, --images DIR --labels DIR")
     given = {name: value for name in DEFAULTS if (value := getattr(options, name)) is not None}

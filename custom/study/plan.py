@@ -31,12 +31,14 @@ from .parts import MANY, Entries, Part, divide, entries_of, write_list
 from .patients import Grouping, propose
 from .remarks import refuse_blank, refuse_twins, remarks
 from .seen import Seen, see
-from .settings import CORRECTED, FILE, TASK, Settings, StudyError, copies, digest, write
+from .settings import CORRECTED, FILE, TASK, Settings, StudyError, copies, digest, read, write
 from .sources import Source, find
 from .trainings import RECORD, WORK, by_patient, unlabelled_scans
 
 FOLDS = (4, 3, 2)
 PROBE = f"{WORK}/probe"
+PAGE = "plan.md"
+ASIDE = f"{WORK}/study.yaml.aside"
 SOME_FOUR = range(3, 7)
 PROBE_STEPS = 6  # of each of two epochs, of which the second is timed
 
@@ -128,7 +130,8 @@ def _corrected(source: Source, images: Path | Mapping[str, Path]) -> Source:
 
 
 def plan(folder: Path, asked: Asked, tell: Callable[[str], None] = print) -> Settings:
-    """Look at the scans, measure the machine, and write ``task.yaml``, ``study.yaml`` and ``plan.md`` into the folder.
+    """Look at the scans, measure the machine, and write ``plan.md``, ``task.yaml`` and, last, ``study.yaml`` into the folder:
+    where it is, the study is planned.
 
     Raises:
         StudyError: the scans, or the time, do not suffice; the text is the whole report.
@@ -190,20 +193,43 @@ def plan(folder: Path, asked: Asked, tell: Callable[[str], None] = print) -> Set
     disk = space.check_disk(folder, needed)
     memory = space.memory_line(jobs, space.memory_of(probed, finer))
     tell(f"Room: {disk}; {memory}.")
+    if voxels[room] == costs.voxels:
+        _keep_scans(folder)
+    page = _page(
+        settings, cohort, planned[room], length, costs.at(voxels[room]), folds, max(voxels), f"{disk}; {memory}", odd
+    )
+    _set_aside(folder, tell)
+    write_text(folder / PAGE, page)
+    task_file.write(folder / TASK, planned[room])
+    # last: where it is, the study is planned, and all of the plan is there
+    write(folder, settings)
+    (folder / ASIDE).unlink(missing_ok=True)
+    shutil.rmtree(folder / PROBE, ignore_errors=True)
+    return settings
+
+
+def _set_aside(folder: Path, tell: Callable[[str], None]) -> None:
+    """Copy ``task.yaml`` and ``study.yaml`` of an earlier plan to ``.before``, and set ``study.yaml`` aside: where this is
+    killed, the study is not planned, rather than with an old ``study.yaml`` beside a new task."""
+    # what a plan that was killed left is no plan: what it kept stays
+    if not (folder / FILE).is_file():
+        return
     for name in (FILE, TASK):
         if (folder / name).is_file():
             shutil.copyfile(folder / name, folder / f"{name}.before")
             tell(f"note: what {name} said before is kept as {name}.before")
-    if voxels[room] == costs.voxels:
-        _keep_scans(folder)
-    task_file.write(folder / TASK, planned[room])
-    write(folder, settings)
-    page = _page(
-        settings, cohort, planned[room], length, costs.at(voxels[room]), folds, max(voxels), f"{disk}; {memory}", odd
-    )
-    write_text(folder / "plan.md", page)
-    shutil.rmtree(folder / PROBE, ignore_errors=True)
-    return settings
+    (folder / FILE).replace(folder / ASIDE)
+
+
+def planned_before(folder: Path) -> Settings | None:
+    """What a study that is planned again was planned as, also where the plan that was to follow was killed; None where
+    there was no plan.
+
+    Raises:
+        StudyError: see :func:`.settings.read`.
+    """
+    found = [name for name in (FILE, ASIDE) if (folder / name).is_file()]
+    return read(folder, found[0]) if found else None
 
 
 def _count(shape: lengths.Shape, settings: Settings) -> int:

@@ -84,6 +84,60 @@ def test_a_plan_that_is_refused_leaves_the_one_there_is_and_one_that_is_made_kee
     ] == before
 
 
+WRITTEN = ("plan.md", "task.yaml", "study.yaml")
+
+
+def killed_at(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is about to write this file into the folder of the study is killed."""
+
+    def write(real: Callable[..., object]) -> Callable[..., object]:
+        def stopped(path: Path, *rest: object) -> object:
+            file = path / name if path.is_dir() else path
+            if file.name == name and file.parent.name == "out":
+                raise KeyboardInterrupt
+            return real(path, *rest)
+
+        return stopped
+
+    monkeypatch.setattr(plan, "write_text", write(plan.write_text))
+    monkeypatch.setattr(plan.task_file, "write", write(plan.task_file.write))
+    if name == "study.yaml":
+        monkeypatch.setattr(plan, "write", write(plan.write))
+
+
+@pytest.mark.parametrize("killed", WRITTEN)
+def test_a_plan_that_is_killed_while_it_is_written_is_none(made, monkeypatch, killed):
+    out = made / "out"
+    with monkeypatch.context() as patch:
+        killed_at(killed, patch)
+        with pytest.raises(KeyboardInterrupt):
+            study(made)
+    assert not (out / "study.yaml").exists()
+    study(made)
+    assert all((out / name).is_file() for name in WRITTEN)
+
+
+@pytest.mark.parametrize("killed", WRITTEN)
+def test_a_plan_made_again_that_is_killed_loses_neither_the_settings_nor_what_the_user_wrote(made, monkeypatch, killed):
+    out = made / "out"
+    study(made)
+    (out / "study.yaml").write_text((out / "study.yaml").read_text(encoding="utf-8") + "# mine\n")
+    (out / "task.yaml").write_text((out / "task.yaml").read_text(encoding="utf-8") + "# mine\n")
+    before = read(out)
+    for _ in range(2):
+        with monkeypatch.context() as patch:
+            killed_at(killed, patch)
+            with pytest.raises(KeyboardInterrupt):
+                study(made)
+        assert not (out / "study.yaml").exists(), "no old settings beside a new task"
+        assert plan.planned_before(out) == before
+    study(made)
+    assert plan.planned_before(out) == read(out)
+    assert not (out / plan.ASIDE).exists()
+    for name in ("study.yaml", "task.yaml"):
+        assert (out / f"{name}.before").read_text(encoding="utf-8").endswith("# mine\n")
+
+
 def test_a_blank_unlabelled_scan_is_named_in_the_plan(made):
     Image.fromarray(np.full((SIDE, SIDE), 7, np.uint8)).save(made / "images/p07_a.png")
     assert any("p07_a" in line and "blank" in line for line in study(made))
