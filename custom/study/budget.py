@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import heapq
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from .jobs import whole_epochs
 from .settings import StudyError
+from .time_left import minutes, side_by_side
 
 ENOUGH = 1500  # steps from which unlabelled scans were seen to help (docs/results.md); a longer plan gives up nothing for more
 LEAST = 100  # steps below which no network is worth a comparison
@@ -177,15 +177,6 @@ def duration(steps: int, costs: Costs, sizes: Sizes, shape: Shape, names: Sequen
     return costs.reading + side_by_side(times, jobs)
 
 
-def side_by_side(times: Sequence[float], jobs: int) -> float:
-    """Seconds until the last of the tasks ends, each taken in turn by whichever of ``jobs`` workers is free first."""
-    workers = [0.0] * max(1, jobs)
-    heapq.heapify(workers)
-    for seconds in times:
-        heapq.heapreplace(workers, workers[0] + seconds)
-    return max(workers)
-
-
 def _ratio(costs: Costs, names: Sequence[str]) -> float:
     """How many steps of the baseline take the time of one of the method; at least 1."""
     return max(1.0, costs.step[names[1]] / costs.step[names[0]])
@@ -195,14 +186,6 @@ def _rounded_up(seconds: float) -> float:
     """Seconds, rounded up to what :func:`minutes` prints, that are enough even if a second probe is slower."""
     longer = 1.05 * seconds
     return float(math.ceil(longer)) if longer < 89 else 60.0 * math.ceil(longer / 60)
-
-
-def minutes(seconds: float) -> str:
-    """``50 s``, ``12 min``, ``2 h 5 min``."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    whole = round(seconds / 60)
-    return f"{whole} min" if whole < 60 else f"{whole // 60} h" + (f" {whole % 60} min" if whole % 60 else "")
 
 
 def seconds(text: str) -> float:

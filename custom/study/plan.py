@@ -24,16 +24,18 @@ from ..cohort.split import ScansByPatient, can_evaluate, has_label
 from ..cohort.words import plural, some
 from ..files import write_text
 from . import budget as lengths
-from . import rules, space, task_file
+from . import measured, rules, space, task_file
 from .commands import IMPORTS, MEMORY, PEAK, SECONDS
 from .jobs import CACHE, Job, Runner
+from .measured import Measured
 from .parts import MANY, Entries, Part, divide, entries_of, write_list
 from .patients import Grouping, propose
 from .remarks import refuse_blank, refuse_twins, remarks
 from .seen import Seen, see
 from .settings import CORRECTED, FILE, TASK, Settings, StudyError, copies, digest, read, write
 from .sources import Source, find
-from .trainings import RECORD, WORK, by_patient, unlabelled_scans
+from .time_left import Speed
+from .trainings import FINAL, RECORD, RUNS, WORK, by_patient, unlabelled_scans
 
 FOLDS = (4, 3, 2)
 PROBE = f"{WORK}/probe"
@@ -189,16 +191,16 @@ def plan(folder: Path, asked: Asked, tell: Callable[[str], None] = print) -> Set
     widths, of_probe = (planned[of]["widths"].value for of in (room, smallest))
     later = [Path(first_file({"image": scan.image})) for scan in unlabelled_scans(cohort.scans)]
     finer = voxels[room] / min(voxels.values())
-    needed = space.disk_needed(probed, _count(length.shape, settings), widths, of_probe, later, finer)
-    disk = space.check_disk(folder, needed)
+    takes = space.disk_needed(probed, widths, of_probe, later, finer)
+    disk = space.check_disk(folder, takes.of(_count(length.shape, settings)))
     memory = space.memory_line(jobs, space.memory_of(probed, finer))
     tell(f"Room: {disk}; {memory}.")
     if voxels[room] == costs.voxels:
         _keep_scans(folder)
-    page = _page(
-        settings, cohort, planned[room], length, costs.at(voxels[room]), folds, max(voxels), f"{disk}; {memory}", odd
-    )
+    then = costs.at(voxels[room])
+    page = _page(settings, cohort, planned[room], length, then, folds, max(voxels), f"{disk}; {memory}", odd)
     _set_aside(folder, tell)
+    measured.write(folder, Measured(takes, Speed(then.step, then.start, then.scan, then.reading)))
     write_text(folder / PAGE, page)
     task_file.write(folder / TASK, planned[room])
     # last: where it is, the study is planned, and all of the plan is there
@@ -274,17 +276,24 @@ def _voxels(numbers: Mapping[str, rules.Number]) -> float:
     return voxels * (numbers["labelled_batch"].value + numbers["unlabelled_batch"].value)
 
 
-def check(folder: Path, tell: Callable[[str], None] = print) -> None:
-    """Judge the scans of a study that is planned: labels may have come, or files have changed, since.
+def check(folder: Path, tell: Callable[[str], None] = print, missing: Sequence[Job] = ()) -> None:
+    """Judge the scans of a study that is planned, labels may have come, or files have changed, since; and whether there is room
+    on disk for what is still to be trained.
+
+    Args:
+        missing: the trainings that are not done.
 
     Raises:
-        StudyError: every fault of every case; what was trained before is untouched.
+        StudyError: every fault of every case, or too little room; what was trained before is untouched.
     """
     everything = json.loads((folder / WORK / "final.json").read_text(encoding="utf-8"))
     for text in _check(
         folder / TASK, {part: everything[part] for part in ("labelled", "unlabelled")}, Record(folder / RECORD)
     ):
         tell(f"note: {text}")
+    if (found := measured.read(folder)) and missing:
+        names, maps = [job.name for job in missing], any(job.name.startswith(FINAL) for job in missing)
+        space.check_disk(folder, found.disk.missing(folder / RUNS, folder / WORK / CACHE, names, maps))
 
 
 def _check(path: Path, everything: Mapping[str, Any], record: Record) -> list[str]:

@@ -272,6 +272,25 @@ def test_too_little_room_on_disk_is_said_before_the_first_training(made, monkeyp
     assert not (made / "out/study.yaml").exists()
 
 
+@pytest.mark.parametrize("done", [False, True])
+def test_a_study_that_goes_on_needs_the_room_of_what_is_missing_alone(made, monkeypatch, done):
+    from custom.study import __main__ as module
+    from custom.study import space
+
+    study(made)
+    usage = shutil.disk_usage(made)
+    monkeypatch.setattr(space.shutil, "disk_usage", lambda _: usage._replace(free=10**6))
+    monkeypatch.setattr(module.Runner, "done", lambda *_: done)
+    monkeypatch.setattr(module.Runner, "run", lambda *_: {})
+    monkeypatch.setattr(module.verdict, "write", lambda _: made / "page")
+    call = ["run", str(made / "out")]
+    if done:
+        assert module.main(call) == 0
+    else:
+        with raises(StudyError, "will take about", "GB on disk", f"1 MB are free in {made / 'out'}", "Free some"):
+            module.main(call)
+
+
 def test_a_grid_without_memory_is_not_said_to_be_left_out_for_lack_of_time(made, monkeypatch):
     def rooms(_probed: object, voxels: dict[float, float], _jobs: int) -> dict[float, float]:
         return {room: count for room, count in voxels.items() if room <= 0.5}

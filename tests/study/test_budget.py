@@ -18,11 +18,10 @@ from custom.study.budget import (
     choose,
     duration,
     fit,
-    minutes,
     shapes,
-    side_by_side,
 )
 from custom.study.settings import StudyError
+from custom.study.time_left import minutes
 
 NAMES = ("supervised", "mean_teacher")
 COSTS = Costs(
@@ -63,12 +62,6 @@ def test_bundles_beside_the_method_take_their_folds_and_nothing_else():
     for shape in (Shape(2, False, False, 1.0), Shape(2, True, True, 1.0)):
         without, with_ = (duration(100, costs, SIZES, shape, names, jobs=1) for names in (NAMES, (*NAMES, "bcp")))
         assert with_ - without == pytest.approx(2 * (5 + 100 * 0.4 + 3 * 4 * 0.5))
-
-
-def test_trainings_side_by_side_end_with_the_last():
-    assert side_by_side([3, 3, 2], 1) == 8
-    assert side_by_side([3, 3, 2], 2) == 5
-    assert side_by_side([1, 1, 1], 3) == 1
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
@@ -139,8 +132,3 @@ def test_who_allows_the_budget_that_is_advised_has_enough_after_the_next_probe_t
             float(n) * {"s": 1, "min": 60, "h": 3600}[u] for n, u in zip(advice[::2], advice[1::2], strict=True)
         )
         assert choose(allowed - probe, costs, SIZES, VOXELS, NAMES, 2, (4, 3, 2), spent=probe).steps >= LEAST
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(50, "50 s"), (720, "12 min"), (7500, "2 h 5 min"), (7200, "2 h")])
-def test_times_are_told_as_people_say_them(seconds, text):
-    assert minutes(seconds) == text
