@@ -93,16 +93,15 @@ def numbers(seen: Seen, room: float = 1.0) -> dict[str, Number]:
     grid = grid_of(seen)
     sight, usual = _sight(grid, seen, room), _sight(grid, seen, 1.0)
     patch, levels = sight.patch, sight.levels
-    spacing, reason = sight.spacing, _patch_reason(grid, sight)
-    if spacing.value != usual.spacing.value:
-        spacing = Number(spacing.value, spacing.reason + _room_reason(room))
-    if patch != usual.patch:
-        reason += _room_reason(room)
+    spacing, why = sight.spacing.value, sight.spacing.reason
+    why += _room_reason(room) if spacing != usual.spacing.value else ""
+    why += "; slices as they are" if grid.dimensions == 2 else ""
+    reason = _patch_reason(grid, sight) + (_room_reason(room) if patch != usual.patch else "")
     return {
         **_batches(grid, patch, room),
         "patch": Number(patch, reason),
         **_augmentation(grid, seen),
-        **({} if seen.pictures else {"spacing_mm": spacing}),
+        **({} if seen.pictures else {"spacing_mm": Number(spacing, why)}),
         **_network(grid, patch, levels, room),
         **_names(seen),
         "dimensions": Number(grid.dimensions, grid.why),
@@ -190,7 +189,7 @@ def _spacing(grid: Grid, seen: Seen, room: float) -> Number:
         if factor > limit:
             why = ", the most" if limit == COARSEST else ", as far as the smallest class allows"
         reason += f", made coarser {min(wanted) / min(own):.2g} times{why}"
-    return Number(value, reason + ("; slices as they are" if axes == 2 else ""))
+    return Number(value, reason)
 
 
 def coarsened(extent_mm: Sequence[float], own_mm: Sequence[float], most: float) -> list[float]:
@@ -311,7 +310,9 @@ def _names(seen: Seen) -> dict[str, Number]:
     return {
         "channels": Number(
             [_plain(name) for name in seen.channels],
-            "as their folders, or the data set, name them" if len(seen.channels) > 1 else "scans of one channel",
+            "as the files, their folders or the data set name them"
+            if len(seen.channels) > 1
+            else "scans of one channel",
         ),
         "classes": Number(
             [_plain(name) for name in seen.classes.values()],

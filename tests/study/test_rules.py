@@ -146,7 +146,14 @@ def test_less_room_sees_as_much_on_a_coarser_grid_and_says_why():
     (pixel, *_), voxels = spacing.value, PATCH[2] * 0.25
     # a patch sees two thirds: 324 x 384 mm have 3/2 of its voxels
     assert pixel == pytest.approx(math.sqrt(324 * 384 / (1.5 * voxels)), rel=1e-2)
-    says(spacing.reason, "1.5 x 1.5 mm", f"coarser {pixel / 1.5:.2g} times", "67% of a scan", "time and memory allow")
+    says(
+        spacing.reason,
+        "1.5 x 1.5 mm",
+        f"coarser {pixel / 1.5:.2g} times",
+        "67% of a scan",
+        "time and memory allow",
+        "; slices",
+    )
     says(patch.reason, "of the median slice", "time and memory allow")
     half = numbers(KVASIR, room=0.25)["patch"]
     assert half.value == [96, 96]
