@@ -139,6 +139,8 @@ def plan(folder: Path, asked: Asked, tell: Callable[[str], None] = print) -> Set
         StudyError: the scans, or the time, do not suffice; the text is the whole report.
         CohortError: files that cannot be used, all of them in one report.
     """
+    import torch
+
     start = time.monotonic()
     shutil.rmtree(folder / PROBE, ignore_errors=True)  # of a plan that was stopped: half a probe tells no times
     (folder / WORK).mkdir(parents=True, exist_ok=True)
@@ -161,7 +163,7 @@ def plan(folder: Path, asked: Asked, tell: Callable[[str], None] = print) -> Set
     odd = remarks(everything["labelled"], everything["unlabelled"], seen.classes, record)
     for line in odd:
         tell(f"note: {line}")
-    planned = {room: rules.numbers(seen, room=room) for room in lengths.ROOMS}
+    planned = _planned(seen, gpu=torch.cuda.is_available())
     smallest = lengths.ROOMS[-1]
     (folder / PROBE).mkdir()
     task_file.write(folder / PROBE / TASK, planned[smallest])
@@ -177,6 +179,7 @@ def plan(folder: Path, asked: Asked, tell: Callable[[str], None] = print) -> Set
         unlabelled=len(unlabelled_scans(cohort.scans)),
     )
     voxels = space.rooms_in_memory(probed, {room: _voxels(numbers) for room, numbers in planned.items()}, jobs)
+    voxels = {room: count for room, count in voxels.items() if _carried(room, count, planned[room], jobs)}
     spent = time.monotonic() - start
     length = lengths.choose(
         asked.budget - spent, costs, sizes, voxels, names, jobs, folds, all(part.can_halve for part in parts), spent
@@ -232,6 +235,27 @@ def planned_before(folder: Path) -> Settings | None:
     """
     found = [name for name in (FILE, ASIDE) if (folder / name).is_file()]
     return read(folder, found[0]) if found else None
+
+
+def _planned(seen: Seen, gpu: bool) -> dict[float, dict[str, rules.Number]]:
+    """The numbers of a task by room; of the larger ones, for a GPU, those with which a patch sees more or finer."""
+    found = {room: rules.numbers(seen, room=room) for room in lengths.ROOMS}
+    before = found[lengths.ROOMS[0]]
+    for room in reversed(lengths.LARGER if gpu else ()):
+        numbers = rules.numbers(seen, room=room)
+        if any(numbers[name].value != before[name].value for name in ("patch", "spacing_mm") if name in numbers):
+            found[room] = before = numbers
+    return found
+
+
+def _carried(room: float, voxels: float, numbers: Mapping[str, rules.Number], jobs: int) -> bool:
+    """Whether the GPU has memory for a larger room; what processor cores carry it carries too."""
+    import torch
+
+    if room not in lengths.LARGER:
+        return True
+    free, _ = torch.cuda.mem_get_info()
+    return space.on_device(voxels, numbers["widths"].value[0], jobs) <= space.OF_MEMORY * free
 
 
 def _count(shape: lengths.Shape, settings: Settings) -> int:

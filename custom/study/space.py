@@ -15,6 +15,9 @@ from .settings import StudyError
 GIGABYTE = 1e9
 PICTURE = 300_000  # bytes of a preview
 OF_MEMORY = 0.9  # of the machine's, that trainings may take together
+# Of the first level's width, in float32, for each voxel of a batch. UNet keeps 14 (3D) to 21 (2D) for the backward pass;
+# twice as many, for gradients, a second network and what the allocator does not give back. An estimate: no probe measures it.
+MAPS = 44
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,16 @@ def rooms_in_memory(
             "Run fewer at a time (--jobs 1), or on a machine with more memory"
         )
     return found
+
+
+def on_device(voxels: float, width: int, jobs: int) -> float:
+    """Bytes that trainings side by side take on a GPU at most, ``4 * MAPS * voxels * width * jobs``: an estimate.
+
+    Args:
+        voxels: of a batch.
+        width: channels of the network's first level.
+    """
+    return 4.0 * MAPS * voxels * width * jobs
 
 
 @dataclass(frozen=True)

@@ -291,6 +291,19 @@ def test_a_study_that_goes_on_needs_the_room_of_what_is_missing_alone(made, monk
             module.main(call)
 
 
+@pytest.mark.parametrize(
+    ("gpu", "free", "side"), [(True, 80e9, 384), (True, 5e9, 272), (True, 1e9, 192), (False, 0, 192)]
+)
+def test_a_gpu_with_memory_for_it_is_given_a_finer_grid(made, monkeypatch, gpu, free, side):
+    """Twice 192 pixels are four times the voxels: 16 pictures and their maps take 6.6 GB, those of 272 pixels 3.3 GB."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda *_: (free, 80e9))
+    for k in range(SCANS):
+        draw(made, k, side=512)
+    plan.plan(made / "out", plan.Asked(made / "images", made / "labels", 1e7), lambda _: None)
+    assert f"patch: [{side}, {side}]" in (made / "out/task.yaml").read_text(encoding="utf-8")
+
+
 def test_a_grid_without_memory_is_not_said_to_be_left_out_for_lack_of_time(made, monkeypatch):
     def rooms(_probed: object, voxels: dict[float, float], _jobs: int) -> dict[float, float]:
         return {room: count for room, count in voxels.items() if room <= 0.5}

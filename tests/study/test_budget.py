@@ -96,6 +96,13 @@ def test_each_shape_gives_up_more_than_the_one_before_and_the_question_stays():
     assert found[-1] == Shape(2, False, False, ROOMS[-1])
 
 
+def test_larger_rooms_that_there_is_memory_for_come_first():
+    larger = {**VOXELS, 2.0: 2000.0}
+    rooms = [choose(b, COSTS, SIZES, larger, NAMES, 1, (4, 3, 2)).shape.room for b in (1e6, 9000)]
+    assert rooms == [2.0, 1.0]
+    assert shapes((2,), larger=(4.0, 2.0))[2:] == shapes((2,))
+
+
 def test_where_none_leaves_enough_the_one_with_most_steps_is_taken():
     found = choose(300, COSTS, SIZES, VOXELS, NAMES, 1, (4, 3, 2))
     assert found.shape.folds == 2

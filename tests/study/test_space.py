@@ -36,6 +36,11 @@ def test_a_run_s_folder_grows_with_the_weights_and_each_scan_has_maps_and_a_pict
     assert space.disk_needed(PROBED, [8, 16], [16, 32], []).of(10) == 10 * 30e6
 
 
+def test_a_gpu_holds_the_feature_maps_of_all_trainings_side_by_side():
+    assert space.on_device(voxels=1e6, width=16, jobs=1) == 4 * space.MAPS * 16e6
+    assert space.on_device(voxels=1e6, width=32, jobs=2) == 4 * space.on_device(voxels=1e6, width=16, jobs=1)
+
+
 def test_too_little_room_on_disk_is_said_before_anything_runs(tmp_path, monkeypatch):
     free = namedtuple("Usage", "total used free")(0, 0, 5e9)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: free)
