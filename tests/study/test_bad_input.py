@@ -163,6 +163,12 @@ def test_a_blank_labelled_modality_is_named(tmp_path):
         refuse_blank([{"patient": "p1", "image": image, "label": "/any"}], record)
 
 
+def into_a_folder(path: Path) -> None:
+    """A scan of a patient's folder instead of the patient's file."""
+    path.with_suffix("").mkdir()
+    path.rename(path.with_suffix("") / "scan.png")
+
+
 REFUSED = {
     "blank images with labels": (
         lambda root: [Image.new("L", (SIDE, SIDE), 7).save(root / f"images/p0{k}_a.png") for k in (1, 2)],
@@ -185,6 +191,11 @@ REFUSED = {
     "colours among grey pictures": (
         both(lambda root: draw(root, 2, colours=3), lambda root: draw(root, 7, colours=3)),
         ["2 of 14 files cannot be used", "labelled, p02_a: channels: 3", "most images have 1", "Convert it", "take it out"],
+    ),
+    "a folder for each patient": (
+        lambda root: [into_a_folder(path) for path in sorted((root / "images").iterdir())],
+        ["no images in", "/images itself", "found 8 images in subfolders", "first: p00_a/scan.png", "expected all in",
+         "a name of its own", "a link to it, as p00_a_scan.png", "data list", "docs/data.md"],
     ),
     "one name twice": (
         lambda root: Image.open(root / "images/p00_a.png").save(root / "images/p00_a.jpg"),
