@@ -111,7 +111,7 @@ def by_name(folder: Path) -> dict[str, Path]:
     """The image files and the folders with a DICOM series in ``folder``, by name.
 
     Raises:
-        CohortError: the folder is not there or has no image, whether or not its subfolders have some; two images of one name.
+        CohortError: the folder is not there or has no image, whether or not its subfolders have some; two of one name.
     """
     if not Path(folder).is_dir():
         raise CohortError(f"{folder} {why}" if (why := placeholder(folder)) else f"there is no folder {folder}")
@@ -121,8 +121,8 @@ def by_name(folder: Path) -> dict[str, Path]:
         raise CohortError(
             f"no images in {folder} itself: found {plural(len(below), 'image')} in subfolders of it (first: {first}), "
             f"expected all in {folder}, each with a name of its own. Put a copy of each there, or a link to it, as "
-            f"{'_'.join(first.parts)}; a training by itself also takes a data list, which names files wherever they are "
-            "(docs/data.md)"
+            f"{'_'.join(first.parts)}; a training by itself also takes a data list, which names files wherever they "
+            "are (docs/data.md)"
         )
     if not found:
         raise CohortError(f"no images in {folder}: expected files {', '.join(SUFFIXES)}, or a folder with a DICOM "

@@ -158,8 +158,8 @@ class Runner:
         return failed
 
     def _as_completed(self, futures: Mapping[Future[None], Job], done: Sequence[Job]) -> Iterator[Future[None]]:
-        """The futures as they end; meanwhile a line every minute says which jobs run, how far each is, and how long all of
-        them will take; ``done``: the jobs that have ended well."""
+        """The futures as they end; meanwhile a line every minute says which jobs run, how far each is, and how long all
+        of them will take; ``done``: the jobs that have ended well."""
         pace, left = Pace(_EVERY_S, self.clock), set(futures)
         while left:
             ended, left = wait(left, _LOOK_S, FIRST_COMPLETED)

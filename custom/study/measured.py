@@ -27,8 +27,8 @@ def write(folder: Path, measured: Measured) -> None:
 
 
 def read(folder: Path) -> Measured | None:
-    """What a study was measured as; None of one that was planned before this was kept, or whose file is damaged: nothing
-    depends on it that a study could not do without."""
+    """What a study was measured as; None of one that was planned before this was kept, or whose file is damaged:
+    nothing depends on it that a study could not do without."""
     try:
         found = json.loads((folder / FILE).read_text(encoding="utf-8"))
         return Measured(Disk(**found["disk"]), Speed(**found["speed"]))

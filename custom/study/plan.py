@@ -132,8 +132,8 @@ def _corrected(source: Source, images: Path | Mapping[str, Path]) -> Source:
 
 
 def plan(folder: Path, asked: Asked, tell: Callable[[str], None] = print) -> Settings:
-    """Look at the scans, measure the machine, and write ``plan.md``, ``task.yaml`` and, last, ``study.yaml`` into the folder:
-    where it is, the study is planned.
+    """Look at the scans, measure the machine, and write ``plan.md``, ``task.yaml`` and, last, ``study.yaml`` into the
+    folder: where it is, the study is planned.
 
     Raises:
         StudyError: the scans, or the time, do not suffice; the text is the whole report.
@@ -214,8 +214,8 @@ def plan(folder: Path, asked: Asked, tell: Callable[[str], None] = print) -> Set
 
 
 def _set_aside(folder: Path, tell: Callable[[str], None]) -> None:
-    """Copy ``task.yaml`` and ``study.yaml`` of an earlier plan to ``.before``, and set ``study.yaml`` aside: where this is
-    killed, the study is not planned, rather than with an old ``study.yaml`` beside a new task."""
+    """Copy ``task.yaml`` and ``study.yaml`` of an earlier plan to ``.before``, and set ``study.yaml`` aside: where this
+    is killed, the study is not planned, rather than with an old ``study.yaml`` beside a new task."""
     # what a plan that was killed left is no plan: what it kept stays
     if not (folder / FILE).is_file():
         return
@@ -301,8 +301,8 @@ def _voxels(numbers: Mapping[str, rules.Number]) -> float:
 
 
 def check(folder: Path, tell: Callable[[str], None] = print, missing: Sequence[Job] = ()) -> None:
-    """Judge the scans of a study that is planned, labels may have come, or files have changed, since; and whether there is room
-    on disk for what is still to be trained.
+    """Judge the scans of a study that is planned, as labels may have come, or files have changed, since; and whether
+    there is room on disk for what is still to be trained.
 
     Args:
         missing: the trainings that are not done.

@@ -79,8 +79,8 @@ class Grid:
 
 
 def numbers(seen: Seen, room: float = 1.0) -> dict[str, Number]:
-    """The numbers of a task, each with a reason, in the order of a task file; ``data_list``, ``steps`` and ``val_interval``
-    are a budget's.
+    """The numbers of a task, each with a reason, in the order of a task file; ``data_list``, ``steps`` and
+    ``val_interval`` are a budget's.
 
     Args:
         room: times the voxels of a patch that two processor cores carry; above 1 on a GPU.

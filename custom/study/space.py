@@ -16,7 +16,8 @@ GIGABYTE = 1e9
 PICTURE = 300_000  # bytes of a preview
 OF_MEMORY = 0.9  # of the machine's, that trainings may take together
 # Of the first level's width, in float32, for each voxel of a batch. UNet keeps 14 (3D) to 21 (2D) for the backward pass;
-# twice as many, for gradients, a second network and what the allocator does not give back. An estimate: no probe measures it.
+# twice as many, for gradients, a second network and what the allocator does not give back. An estimate: no probe
+# measures it.
 MAPS = 44
 
 

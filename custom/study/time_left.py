@@ -44,7 +44,8 @@ class Work:
 
 
 def time_left(running: Sequence[Work], waiting: Sequence[Work], speed: Speed, jobs: int) -> float | None:
-    """Seconds until all is done, ``jobs`` at a time, the waiting ones in their order; None where a bundle's pace is not known."""
+    """Seconds until all is done, ``jobs`` at a time, the waiting ones in their order; None where the pace of a bundle is
+    not known."""
     try:
         return side_by_side([work.seconds(speed) for work in (*running, *waiting)], jobs)
     except KeyError:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 from PIL import Image
+from saying import says
 from waiting import until
 
 from custom.study import jobs as module
@@ -164,6 +165,41 @@ def test_a_failure_is_told_with_the_end_of_its_log_and_the_others_are_done(study
     assert failed["bad"].startswith("it ended with 3; the end of ")
     assert failed["bad"].endswith("a fault: found 13, expected 12")
     assert len(commands_of(study)) == 3
+
+
+def test_a_disk_that_fills_is_that_training_s_failure_and_the_next_call_goes_on_from_its_checkpoint(study):
+    """The trainer's own writer, on a disk that is full from the second checkpoint on."""
+    standin, freed = study / "bundles/any/scripts/study/commands.py", study / "freed"
+    full = f"""
+import errno, json, os, sys
+from pathlib import Path
+sys.path.insert(0, {str(ROOT)!r})
+from custom.files import FileError, write_text
+(command, *_), freed = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")), Path({str(freed)!r})
+out = Path(command["overrides"]["output_dir"])
+if command["overrides"].get("seed") == 28 and command["run_id"] == "training" and not freed.exists():
+    (out / "last_0001.pt").write_text("whole"); (out / "metrics.csv").write_text("epoch,step,seconds\\n1,2,1\\n")
+    def no_space(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    os.fsync = no_space
+    try:
+        write_text(out / "last_0002.pt", "half")
+    except FileError as error:
+        sys.exit(str(error))
+"""
+    standin.write_text(full + STANDIN)
+    works = [job(study, "full", seed=28), job(study), job(study, "b")]
+    failed = Runner(study / "runs", 1, 1, lambda _: None).run(works)
+    assert list(failed) == ["full"]
+    says(failed["full"], "ended with 1", "Cannot write last_0002.pt", "no space on", "runs/full")
+    assert [path.name for path in (study / "runs/full").glob("*last_*")] == ["last_0001.pt"], "whole or not there"
+    assert [len(commands_of(study, name)) for name in "ab"] == [3, 3]
+    freed.touch()
+    lines: list[str] = []
+    assert Runner(study / "runs", 1, 1, lines.append).run(works) == {}
+    assert lines[0] == "2 of 3 trainings are done already."
+    assert commands_of(study, "full") == ["training True", "run ", "run "]
+    assert (study / "runs/full/last_0001.pt").read_text() == "whole"
 
 
 def test_what_an_earlier_plan_left_is_not_taken_for_a_training_that_failed_since(study):

@@ -107,7 +107,8 @@ def test_corrected_labels_that_fit_no_image_are_named_and_two_of_one_name_refuse
 
 
 @pytest.mark.parametrize(("size", "rooms"), [
-    ((500, 400, 300), (2.0, 4.0)), ((600, 600, 6), (2.0, 4.0)), ((260, 240, 8), (2.0,)), ((35, 51, 36), ()), ((200, 200, 8), ()),
+    ((500, 400, 300), (2.0, 4.0)), ((600, 600, 6), (2.0, 4.0)), ((260, 240, 8), (2.0,)), ((35, 51, 36), ()),
+    ((200, 200, 8), ()),
 ])  # fmt: skip
 def test_larger_rooms_are_planned_on_a_gpu_as_far_as_a_patch_sees_more_with_them(size, rooms):
     seen = Seen(size, (1, 1, 1), ("image",), ("",), {0: "background", 1: "spot"}, smallest=1e6)
