@@ -9,7 +9,7 @@ import json
 import os
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import asdict, dataclass, field, replace
@@ -185,7 +185,7 @@ class Runner:
     def _pace(self, jobs: Iterable[Job]) -> dict[str, float]:
         """Seconds of a step by bundle, over the whole epochs of trainings."""
         steps: Counter[str] = Counter()
-        seconds: Counter[str] = Counter()
+        seconds: dict[str, float] = defaultdict(float)
         for job in jobs:
             table = _table(self.folder / job.name)
             steps[job.bundle] += table.steps
