@@ -138,6 +138,15 @@ def test_a_folder_with_a_dicom_series_is_a_scan_by_the_folder_s_name(tmp_path):
     assert content["fingerprint"]["size"]["median"] == [4, 4, 3]
 
 
+def test_scans_of_visits_below_their_patients_are_counted_without_hidden_files(tmp_path):
+    fill(tmp_path / "labels", "a.nii")
+    for folder in ("images/p2", "images/p1/later", "images/.hidden"):
+        fill(tmp_path / folder, "scan.nii.gz")
+    fill(tmp_path / "images/p2", "notes.txt", ".scan.nii.gz")
+    with raises(CohortError, "2 images in subfolders", "first: p2/scan.nii.gz", "as p2_scan.nii.gz"):
+        make(tmp_path / "images", tmp_path / "labels", tmp_path / "l.json")
+
+
 def test_folders_that_cannot_be_used_are_refused(tmp_path):
     fill(tmp_path / "labels", "a.nii")
     fill(tmp_path / "images")

@@ -9,7 +9,7 @@ from pathlib import Path
 from ..errors import nearest
 from ..placeholders import placeholder
 from .errors import CohortError
-from .names import SUFFIXES, scans_in, strays
+from .names import SUFFIXES, is_scan, scans_in, strays
 from .split import FoundScan
 from .words import plural, some
 
@@ -108,11 +108,33 @@ def _folded(name: str) -> str:
 
 
 def by_name(folder: Path) -> dict[str, Path]:
-    """The image files and the folders with a DICOM series in ``folder``, by name."""
+    """The image files and the folders with a DICOM series in ``folder``, by name.
+
+    Raises:
+        CohortError: the folder is not there or has no image, whether or not its subfolders have some; two of one name.
+    """
     if not Path(folder).is_dir():
         raise CohortError(f"{folder} {why}" if (why := placeholder(folder)) else f"there is no folder {folder}")
     found = scans_in(folder.resolve())
+    if not found and (below := _below(folder)):
+        first = below[0].relative_to(folder)
+        raise CohortError(
+            f"no images in {folder} itself: found {plural(len(below), 'image')} in subfolders of it (first: {first}), "
+            f"expected all in {folder}, each with a name of its own. Put a copy of each there, or a link to it, as "
+            f"{'_'.join(first.parts)}; a training by itself also takes a data list, which names files wherever they "
+            "are (docs/data.md)"
+        )
     if not found:
         raise CohortError(f"no images in {folder}: expected files {', '.join(SUFFIXES)}, or a folder with a DICOM "
                           "series for each scan")  # fmt: skip
     return found
+
+
+def _below(folder: Path) -> list[Path]:
+    """The scans in subfolders, and in theirs: as far down as scans of patients and of their visits lie."""
+    return [
+        path
+        for depth in ("*/*", "*/*/*")
+        for path in sorted(folder.glob(depth))
+        if is_scan(path) and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    ]

@@ -24,13 +24,14 @@ from ..cohort.make import folders
 from ..errors import show_plainly
 from ..files import typed, write_text
 from ..run.folder import RunFolder
+from . import measured, verdict
 from . import settings as study
-from . import verdict
 from .budget import minutes, seconds
 from .jobs import BUNDLES, Runner, Stopped
-from .plan import Asked, check, cohort_of, plain, plan
+from .plan import Asked, check, cohort_of, plain, plan, planned_before
 from .settings import FILE, TASK, Settings, StudyError, named_twice
 from .state import State
+from .time_left import Speed
 from .trainings import RUNS, Trainings, trainings
 
 SECONDS = "work/seconds"
@@ -65,11 +66,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 )
             found = _trainings(folder, settings, planned)
             if step != "report":
-                check(folder, tell)
+                speed = known.speed if (known := measured.read(folder)) else Speed()
+                runner = Runner(folder / RUNS, settings.jobs, settings.threads, tell, speed=speed)
+                check(folder, tell, [job for job in found.jobs if not runner.done(job)])
                 tell(
                     f"{len(found.jobs)} trainings, {settings.jobs} at a time. Stop at any time; the same command goes on."
                 )
-                failed = Runner(folder / RUNS, settings.jobs, settings.threads, tell).run(found.jobs)
+                failed = runner.run(found.jobs)
         except Stopped:
             tell("Stopped. It goes on with the same command.")
             return 130
@@ -116,7 +119,7 @@ def _asked(options: argparse.Namespace, folder: Path) -> Asked:
     Raises:
         StudyError: no images are named, and there is no plan that names some; a bundle that is unknown or named twice.
     """
-    there = study.read(folder) if (folder / FILE).is_file() else None
+    there = planned_before(folder)
     if not options.images and there is None:
         raise StudyError(f"{options.folder} has no plan yet: say where the scans are, --images DIR --labels DIR")
     given = {name: value for name in DEFAULTS if (value := getattr(options, name)) is not None}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import heapq
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from .jobs import whole_epochs
 from .settings import StudyError
+from .time_left import minutes, side_by_side
 
 ENOUGH = 1500  # steps from which unlabelled scans were seen to help (docs/results.md); a longer plan gives up nothing for more
 LEAST = 100  # steps below which no network is worth a comparison
@@ -21,6 +21,7 @@ ROOMS = (
     0.25,
     0.13,
 )  # of the voxels of a patch that two processor cores carry: the grid becomes as coarse as it takes
+LARGER = (4.0, 2.0)  # of these voxels, which a GPU carries
 SLACK = 0.92  # of the budget is planned with: a probe of seconds does not foresee everything
 
 
@@ -62,7 +63,7 @@ class Shape:
     folds: int
     half: bool
     equal_time: bool
-    room: float  # one of ROOMS
+    room: float  # one of ROOMS or of LARGER
 
 
 @dataclass(frozen=True)
@@ -85,15 +86,16 @@ class Sizes:
     held_out: int = 0
 
 
-def shapes(folds: Sequence[int], half: bool = True) -> list[Shape]:
+def shapes(folds: Sequence[int], half: bool = True, larger: Sequence[float] = ()) -> list[Shape]:
     """What may be given up, in the order in which it is: a fine grid before parts of the answer, the answer last.
 
     Args:
         folds: how many there may be, most first.
         half: whether half of the patients who train are fewer of them.
+        larger: those of :data:`LARGER` that are worth a try, largest first.
     """
     most, *fewer = folds
-    kept = [Shape(most, half, True, room) for room in ROOMS[:3]]
+    kept = [Shape(most, half, True, room) for room in (*larger, *ROOMS[:3])]
     kept += [Shape(most, half, False, ROOMS[2]), Shape(most, half, False, ROOMS[3])]
     kept += [Shape(most, False, False, ROOMS[3])]
     return kept + [Shape(count, False, False, ROOMS[3]) for count in fewer]
@@ -116,7 +118,7 @@ def choose(
         budget: seconds for all that is still to come.
         costs: measured.
         sizes: of the cohort.
-        voxels: of a training patch with each of those of :data:`ROOMS` that there is memory for.
+        voxels: of a training patch with each of those of :data:`ROOMS` and :data:`LARGER` that there is memory for.
         names: of the baseline, of the method, and of those beside it, as in ``costs``.
         jobs: trainings side by side.
         folds, half: see :func:`shapes`.
@@ -127,7 +129,7 @@ def choose(
     """
     found = [
         fit(budget, costs.at(voxels[shape.room]), sizes, shape, names, jobs)
-        for shape in shapes(folds, half)
+        for shape in shapes(folds, half, [room for room in LARGER if room in voxels])
         if shape.room in voxels
     ]
     for length in found:
@@ -177,15 +179,6 @@ def duration(steps: int, costs: Costs, sizes: Sizes, shape: Shape, names: Sequen
     return costs.reading + side_by_side(times, jobs)
 
 
-def side_by_side(times: Sequence[float], jobs: int) -> float:
-    """Seconds until the last of the tasks ends, each taken in turn by whichever of ``jobs`` workers is free first."""
-    workers = [0.0] * max(1, jobs)
-    heapq.heapify(workers)
-    for seconds in times:
-        heapq.heapreplace(workers, workers[0] + seconds)
-    return max(workers)
-
-
 def _ratio(costs: Costs, names: Sequence[str]) -> float:
     """How many steps of the baseline take the time of one of the method; at least 1."""
     return max(1.0, costs.step[names[1]] / costs.step[names[0]])
@@ -195,14 +188,6 @@ def _rounded_up(seconds: float) -> float:
     """Seconds, rounded up to what :func:`minutes` prints, that are enough even if a second probe is slower."""
     longer = 1.05 * seconds
     return float(math.ceil(longer)) if longer < 89 else 60.0 * math.ceil(longer / 60)
-
-
-def minutes(seconds: float) -> str:
-    """``50 s``, ``12 min``, ``2 h 5 min``."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    whole = round(seconds / 60)
-    return f"{whole} min" if whole < 60 else f"{whole // 60} h" + (f" {whole % 60} min" if whole % 60 else "")
 
 
 def seconds(text: str) -> float:

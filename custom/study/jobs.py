@@ -9,9 +9,10 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,13 @@ from ..cohort.fingerprint import image_files
 from ..cohort.formats import files_of
 from ..cohort.record import Record, signature
 from ..cores import Share
-from ..files import write_text
+from ..files import entries, write_text
 from ..inference import confidence
 from ..pace import Pace
 from ..run.folder import RunFolder
 from .settings import BUNDLES
 from .side_by_side import Pool, Stopped
+from .time_left import Speed, Work, minutes, time_left
 
 SCORES, SUMMARY = "evaluation/test", "summary.json"  # the last of its files
 MAPS = "label_maps"  # below a run's folder
@@ -73,8 +75,13 @@ class Job:
     overrides: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def judges(self) -> int:
+        """How many scans judge."""
+        return len(json.loads(self.data_list.read_text(encoding="utf-8"))["test"])
+
+    @property
     def judged(self) -> bool:
-        return bool(json.loads(self.data_list.read_text(encoding="utf-8"))["test"])
+        return self.judges > 0
 
     def settings(self) -> dict[str, Any]:
         """What a training's result depends on."""
@@ -103,6 +110,7 @@ class Runner:
         threads: of the processor, for each, on cores of its own.
         tell: gets a line for the user now and then.
         clock: seconds, from any start.
+        speed: of the trainings, as it was measured before them; what they show themselves takes its place.
     """
 
     def __init__(
@@ -112,7 +120,9 @@ class Runner:
         threads: int,
         tell: Callable[[str], None] = print,
         clock: Callable[[], float] = time.monotonic,
+        speed: Speed | None = None,
     ) -> None:
+        self.speed = speed or Speed()
         self.folder, self.jobs, self.threads, self.tell, self.clock = folder, jobs, threads, tell, clock
         self._pool = Pool(max(1, jobs), threads)
 
@@ -129,10 +139,10 @@ class Runner:
         missing = [job for job in jobs if not self.done(job)]
         if len(missing) < len(jobs):
             self.tell(f"{len(jobs) - len(missing)} of {len(jobs)} trainings are done already.")
-        start, finished = self.clock(), 0
+        finished, well = 0, [job for job in jobs if job not in missing]
         with self._pool as pool:
             futures = {pool.submit(functools.partial(self._do, job)): job for job in missing}
-            for future in self._as_completed(futures):
+            for future in self._as_completed(futures, well):
                 job, error = futures[future], future.exception()
                 finished += 1
                 if isinstance(error, Stopped):
@@ -141,22 +151,56 @@ class Runner:
                     failed[job.name] = str(error)
                     self.tell(f"FAILED  {job.title or job.name}: {error}")
                     continue
-                spent = self.clock() - start
-                left = spent / finished * (len(missing) - finished)
-                self.tell(f"{finished}/{len(missing)}  {job.title or job.name}{_left(left)}")
+                well.append(job)
+                self.tell(f"{finished}/{len(missing)}  {job.title or job.name}{self._left(futures, well)}")
         if pool.stopped:
             raise Stopped
         return failed
 
-    def _as_completed(self, futures: Mapping[Future[None], Job]) -> Iterator[Future[None]]:
-        """The futures as they end; meanwhile a line every minute says which jobs run, and how far each is."""
+    def _as_completed(self, futures: Mapping[Future[None], Job], done: Sequence[Job]) -> Iterator[Future[None]]:
+        """The futures as they end; meanwhile a line every minute says which jobs run, how far each is, and how long all
+        of them will take; ``done``: the jobs that have ended well."""
         pace, left = Pace(_EVERY_S, self.clock), set(futures)
         while left:
             ended, left = wait(left, _LOOK_S, FIRST_COMPLETED)
             yield from ended
             running = [job for future, job in futures.items() if future in left and future.running()]
             if running and pace.due():
-                self.tell("running  " + "; ".join(f"{job.title or job.name}: {self.how_far(job)}" for job in running))
+                each = "; ".join(f"{job.title or job.name}: {self.how_far(job)}" for job in running)
+                self.tell(f"running  {each}{self._left(futures, done)}")
+
+    def _left(self, futures: Mapping[Future[None], Job], done: Sequence[Job]) -> str:
+        """``; about 12 min left of all trainings``; nothing where that is not known, or where all are done."""
+        running = [job for future, job in futures.items() if future.running()]
+        waiting = [job for future, job in futures.items() if not (future.running() or future.done())]
+        seen = self._pace([*done, *running])
+        speed = replace(self.speed, step={**self.speed.step, **seen})
+        works = [self._work(job, job in running or _same(self.folder / job.name, job)) for job in (*running, *waiting)]
+        left = time_left(works[: len(running)], works[len(running) :], speed, len(self._pool.shares))
+        if left is None or left < 1:
+            return ""
+        # the scans are read before the first step of all
+        return f"; about {minutes(left + (0.0 if seen else self.speed.reading))} left of all trainings"
+
+    def _pace(self, jobs: Iterable[Job]) -> dict[str, float]:
+        """Seconds of a step by bundle, over the whole epochs of trainings."""
+        steps: Counter[str] = Counter()
+        seconds: dict[str, float] = defaultdict(float)
+        for job in jobs:
+            table = _table(self.folder / job.name)
+            steps[job.bundle] += table.steps
+            seconds[job.bundle] += table.seconds
+        return {bundle: seconds[bundle] / count for bundle, count in steps.items() if count and seconds[bundle]}
+
+    def _work(self, job: Job, own: bool) -> Work:
+        """What is missing of a job; ``own``: what lies in its folder was made under its present settings."""
+        folder = self.folder / job.name
+        trained = own and (folder / TRAINED).is_file()
+        steps = 0 if trained else job.steps - (_steps_done(folder) if own else 0)
+        # two networks are scored, one makes label maps
+        scored = 0 if trained and _judged(folder, job) else 2 * job.judges
+        mapped = len(entries(job.maps_of)) if job.maps_of else 0
+        return Work(job.bundle, steps, scored + mapped, begun=steps < job.steps)
 
     def how_far(self, job: Job) -> str:
         """Progress of a running job: ``step 120 of 400`` by its last whole epoch, then what follows the training."""
@@ -335,17 +379,26 @@ def _mapped(folder: Path, job: Job) -> bool:
 
 
 def _steps_done(folder: Path) -> int:
-    """Steps done of a training that can go on; without a checkpoint its table, if any, is of an earlier training."""
-    if not any(folder.glob("last_*.pt")):
-        return 0
+    """Steps done of a training that can go on."""
+    return _table(folder).steps
+
+
+@dataclass(frozen=True)
+class _Table:
+    """Steps and seconds of a training's whole epochs."""
+
+    steps: int = 0
+    seconds: float = 0.0
+
+
+def _table(folder: Path) -> _Table:
+    """What a training's table says; without a checkpoint and a result it is, if any, of an earlier training."""
+    if not ((folder / TRAINED).is_file() or any(folder.glob("last_*.pt"))):
+        return _Table()
     try:
         with (folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
-            return max((int(float(row["step"])) for row in csv.DictReader(file)), default=0)
+            rows = list(csv.DictReader(file))
     except FileNotFoundError:  # the training moves what an earlier one left
-        return 0
-
-
-def _left(seconds: float) -> str:
-    if seconds < 1:
-        return ""
-    return f"; about {seconds / 60:.0f} min left" if seconds >= 90 else f"; about {seconds:.0f} s left"
+        return _Table()
+    steps = max((int(float(row["step"])) for row in rows), default=0)
+    return _Table(steps, sum(float(row.get("seconds") or 0) for row in rows))

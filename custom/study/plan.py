@@ -24,19 +24,23 @@ from ..cohort.split import ScansByPatient, can_evaluate, has_label
 from ..cohort.words import plural, some
 from ..files import write_text
 from . import budget as lengths
-from . import rules, space, task_file
+from . import measured, rules, space, task_file
 from .commands import IMPORTS, MEMORY, PEAK, SECONDS
 from .jobs import CACHE, Job, Runner
+from .measured import Measured
 from .parts import MANY, Entries, Part, divide, entries_of, write_list
 from .patients import Grouping, propose
 from .remarks import refuse_blank, refuse_twins, remarks
 from .seen import Seen, see
-from .settings import CORRECTED, FILE, TASK, Settings, StudyError, copies, digest, write
+from .settings import CORRECTED, FILE, TASK, Settings, StudyError, copies, digest, read, write
 from .sources import Source, find
-from .trainings import RECORD, WORK, by_patient, unlabelled_scans
+from .time_left import Speed
+from .trainings import FINAL, RECORD, RUNS, WORK, by_patient, unlabelled_scans
 
 FOLDS = (4, 3, 2)
 PROBE = f"{WORK}/probe"
+PAGE = "plan.md"
+ASIDE = f"{WORK}/study.yaml.aside"
 SOME_FOUR = range(3, 7)
 PROBE_STEPS = 6  # of each of two epochs, of which the second is timed
 
@@ -128,12 +132,15 @@ def _corrected(source: Source, images: Path | Mapping[str, Path]) -> Source:
 
 
 def plan(folder: Path, asked: Asked, tell: Callable[[str], None] = print) -> Settings:
-    """Look at the scans, measure the machine, and write ``task.yaml``, ``study.yaml`` and ``plan.md`` into the folder.
+    """Look at the scans, measure the machine, and write ``plan.md``, ``task.yaml`` and, last, ``study.yaml`` into the
+    folder: where it is, the study is planned.
 
     Raises:
         StudyError: the scans, or the time, do not suffice; the text is the whole report.
         CohortError: files that cannot be used, all of them in one report.
     """
+    import torch
+
     start = time.monotonic()
     shutil.rmtree(folder / PROBE, ignore_errors=True)  # of a plan that was stopped: half a probe tells no times
     (folder / WORK).mkdir(parents=True, exist_ok=True)
@@ -156,7 +163,7 @@ def plan(folder: Path, asked: Asked, tell: Callable[[str], None] = print) -> Set
     odd = remarks(everything["labelled"], everything["unlabelled"], seen.classes, record)
     for line in odd:
         tell(f"note: {line}")
-    planned = {room: rules.numbers(seen, room=room) for room in lengths.ROOMS}
+    planned = _planned(seen, gpu=torch.cuda.is_available())
     smallest = lengths.ROOMS[-1]
     (folder / PROBE).mkdir()
     task_file.write(folder / PROBE / TASK, planned[smallest])
@@ -172,6 +179,7 @@ def plan(folder: Path, asked: Asked, tell: Callable[[str], None] = print) -> Set
         unlabelled=len(unlabelled_scans(cohort.scans)),
     )
     voxels = space.rooms_in_memory(probed, {room: _voxels(numbers) for room, numbers in planned.items()}, jobs)
+    voxels = {room: count for room, count in voxels.items() if _carried(room, count, planned[room], jobs)}
     spent = time.monotonic() - start
     length = lengths.choose(
         asked.budget - spent, costs, sizes, voxels, names, jobs, folds, all(part.can_halve for part in parts), spent
@@ -186,24 +194,68 @@ def plan(folder: Path, asked: Asked, tell: Callable[[str], None] = print) -> Set
     widths, of_probe = (planned[of]["widths"].value for of in (room, smallest))
     later = [Path(first_file({"image": scan.image})) for scan in unlabelled_scans(cohort.scans)]
     finer = voxels[room] / min(voxels.values())
-    needed = space.disk_needed(probed, _count(length.shape, settings), widths, of_probe, later, finer)
-    disk = space.check_disk(folder, needed)
+    takes = space.disk_needed(probed, widths, of_probe, later, finer)
+    disk = space.check_disk(folder, takes.of(_count(length.shape, settings)))
     memory = space.memory_line(jobs, space.memory_of(probed, finer))
     tell(f"Room: {disk}; {memory}.")
+    if voxels[room] == costs.voxels:
+        _keep_scans(folder)
+    then = costs.at(voxels[room])
+    page = _page(settings, cohort, planned[room], length, then, folds, max(voxels), f"{disk}; {memory}", odd)
+    _set_aside(folder, tell)
+    measured.write(folder, Measured(takes, Speed(then.step, then.start, then.scan, then.reading)))
+    write_text(folder / PAGE, page)
+    task_file.write(folder / TASK, planned[room])
+    # last: where it is, the study is planned, and all of the plan is there
+    write(folder, settings)
+    (folder / ASIDE).unlink(missing_ok=True)
+    shutil.rmtree(folder / PROBE, ignore_errors=True)
+    return settings
+
+
+def _set_aside(folder: Path, tell: Callable[[str], None]) -> None:
+    """Copy ``task.yaml`` and ``study.yaml`` of an earlier plan to ``.before``, and set ``study.yaml`` aside: where this
+    is killed, the study is not planned, rather than with an old ``study.yaml`` beside a new task."""
+    # what a plan that was killed left is no plan: what it kept stays
+    if not (folder / FILE).is_file():
+        return
     for name in (FILE, TASK):
         if (folder / name).is_file():
             shutil.copyfile(folder / name, folder / f"{name}.before")
             tell(f"note: what {name} said before is kept as {name}.before")
-    if voxels[room] == costs.voxels:
-        _keep_scans(folder)
-    task_file.write(folder / TASK, planned[room])
-    write(folder, settings)
-    page = _page(
-        settings, cohort, planned[room], length, costs.at(voxels[room]), folds, max(voxels), f"{disk}; {memory}", odd
-    )
-    write_text(folder / "plan.md", page)
-    shutil.rmtree(folder / PROBE, ignore_errors=True)
-    return settings
+    (folder / FILE).replace(folder / ASIDE)
+
+
+def planned_before(folder: Path) -> Settings | None:
+    """What a study that is planned again was planned as, also where the plan that was to follow was killed; None where
+    there was no plan.
+
+    Raises:
+        StudyError: see :func:`.settings.read`.
+    """
+    found = [name for name in (FILE, ASIDE) if (folder / name).is_file()]
+    return read(folder, found[0]) if found else None
+
+
+def _planned(seen: Seen, gpu: bool) -> dict[float, dict[str, rules.Number]]:
+    """The numbers of a task by room; of the larger ones, for a GPU, those with which a patch sees more or finer."""
+    found = {room: rules.numbers(seen, room=room) for room in lengths.ROOMS}
+    before = found[lengths.ROOMS[0]]
+    for room in reversed(lengths.LARGER if gpu else ()):
+        numbers = rules.numbers(seen, room=room)
+        if any(numbers[name].value != before[name].value for name in ("patch", "spacing_mm") if name in numbers):
+            found[room] = before = numbers
+    return found
+
+
+def _carried(room: float, voxels: float, numbers: Mapping[str, rules.Number], jobs: int) -> bool:
+    """Whether the GPU has memory for a larger room; what processor cores carry it carries too."""
+    import torch
+
+    if room not in lengths.LARGER:
+        return True
+    free, _ = torch.cuda.mem_get_info()
+    return space.on_device(voxels, numbers["widths"].value[0], jobs) <= space.OF_MEMORY * free
 
 
 def _count(shape: lengths.Shape, settings: Settings) -> int:
@@ -248,17 +300,24 @@ def _voxels(numbers: Mapping[str, rules.Number]) -> float:
     return voxels * (numbers["labelled_batch"].value + numbers["unlabelled_batch"].value)
 
 
-def check(folder: Path, tell: Callable[[str], None] = print) -> None:
-    """Judge the scans of a study that is planned: labels may have come, or files have changed, since.
+def check(folder: Path, tell: Callable[[str], None] = print, missing: Sequence[Job] = ()) -> None:
+    """Judge the scans of a study that is planned, as labels may have come, or files have changed, since; and whether
+    there is room on disk for what is still to be trained.
+
+    Args:
+        missing: the trainings that are not done.
 
     Raises:
-        StudyError: every fault of every case; what was trained before is untouched.
+        StudyError: every fault of every case, or too little room; what was trained before is untouched.
     """
     everything = json.loads((folder / WORK / "final.json").read_text(encoding="utf-8"))
     for text in _check(
         folder / TASK, {part: everything[part] for part in ("labelled", "unlabelled")}, Record(folder / RECORD)
     ):
         tell(f"note: {text}")
+    if (found := measured.read(folder)) and missing:
+        names, maps = [job.name for job in missing], any(job.name.startswith(FINAL) for job in missing)
+        space.check_disk(folder, found.disk.missing(folder / RUNS, folder / WORK / CACHE, names, maps))
 
 
 def _check(path: Path, everything: Mapping[str, Any], record: Record) -> list[str]:

@@ -42,6 +42,23 @@ class Number:
 
 
 @dataclass(frozen=True)
+class Sight:
+    """How finely, and how much of a scan, a patch sees.
+
+    Args:
+        spacing: millimetres.
+        field: voxels of the median scan at this spacing.
+        patch: voxels.
+        levels: of the network.
+    """
+
+    spacing: Number
+    field: Number
+    patch: list[int]
+    levels: int
+
+
+@dataclass(frozen=True)
 class Grid:
     """What the network sees.
 
@@ -61,35 +78,50 @@ class Grid:
     why: str
 
 
-def numbers(seen: Seen, coarser: float = 1.0, room: float = 1.0) -> dict[str, Number]:
-    """The numbers of a task, in the order of a task file; ``data_list``, ``steps`` and ``val_interval`` are a budget's.
+def numbers(seen: Seen, room: float = 1.0) -> dict[str, Number]:
+    """The numbers of a task, each with a reason, in the order of a task file; ``data_list``, ``steps`` and
+    ``val_interval`` are a budget's.
 
     Args:
-        coarser: times the spacing that the rules find (of pictures: divides the sides): faster, and less is seen.
         room: times the voxels of a patch that two processor cores carry; above 1 on a GPU.
 
     Raises:
-        ValueError: ``coarser`` or ``room`` is not above 0.
+        ValueError: ``room`` is not above 0.
     """
-    if coarser <= 0 or room <= 0:
-        raise ValueError(f"coarser and room are factors above 0, got {coarser} and {room}")
+    if room <= 0:
+        raise ValueError(f"room is a factor above 0, got {room}")
     grid = grid_of(seen)
-    spacing = _spacing(grid, seen, coarser, room)
-    field = _field(grid, spacing, seen, coarser, room)
-    patch, levels = patch_of(field.value, round(PATCH[grid.dimensions] * room), grid.dimensions)
+    sight, usual = _sight(grid, seen, room), _sight(grid, seen, 1.0)
+    patch, levels = sight.patch, sight.levels
+    spacing, why = sight.spacing.value, sight.spacing.reason
+    why += _room_reason(room) if spacing != usual.spacing.value else ""
+    why += "; slices as they are" if grid.dimensions == 2 else ""
+    reason = _patch_reason(grid, sight) + (_room_reason(room) if patch != usual.patch else "")
     return {
         **_batches(grid, patch, room),
-        "patch": Number(patch, _patch_reason(grid, patch, field.value, field.reason)),
+        "patch": Number(patch, reason),
         **_augmentation(grid, seen),
-        **({} if seen.pictures else {"spacing_mm": spacing}),
+        **({} if seen.pictures else {"spacing_mm": Number(spacing, why)}),
         **_network(grid, patch, levels, room),
         **_names(seen),
         "dimensions": Number(grid.dimensions, grid.why),
-        "slices": Number(grid.slices),
+        "slices": Number(grid.slices, _slices_reason(grid)),
         "orientation": Number(grid.orientation, _orientation_reason(grid)),
         "preprocessing": _preprocessing(seen),
-        "inferer": _inferer(grid, patch, levels, field.value),
+        "inferer": _inferer(grid, patch, levels, sight.field.value),
     }
+
+
+def _sight(grid: Grid, seen: Seen, room: float) -> Sight:
+    spacing = _spacing(grid, seen, room)
+    field = _field(grid, spacing, seen, room)
+    patch, levels = patch_of(field.value, round(PATCH[grid.dimensions] * room), grid.dimensions)
+    return Sight(spacing, field, patch, levels)
+
+
+def _room_reason(room: float) -> str:
+    """Why it is not what two processor cores carry."""
+    return " (what time and memory allow)" if room < 1 else " (a GPU carries more)"
 
 
 # the grid
@@ -124,10 +156,18 @@ def _few(slices: float, pixels: Sequence[float]) -> bool:
 def _orientation_reason(grid: Grid) -> str:
     if not grid.orientation:
         return "pictures stay as they are"
-    return "" if grid.orientation == "RAS" else "the axis with the thickest voxels comes last"
+    if grid.orientation == "RAS":
+        return "to the right, the front and the head, as is usual"
+    return f"the axis {'that slices are stacked along' if grid.slices else 'with the thickest voxels'} comes last"
 
 
-def _spacing(grid: Grid, seen: Seen, coarser: float, room: float) -> Number:
+def _slices_reason(grid: Grid) -> str:
+    if not grid.orientation:
+        return "pictures have none"
+    return "each is seen by itself" if grid.slices else "volumes are seen as they are"
+
+
+def _spacing(grid: Grid, seen: Seen, room: float) -> Number:
     """The median scan's, square in the plane of rotations, as coarse as it takes for a patch to see its share."""
     pixel = math.sqrt(grid.spacing_mm[0] * grid.spacing_mm[1])
     axes = grid.dimensions
@@ -141,16 +181,15 @@ def _spacing(grid: Grid, seen: Seen, coarser: float, room: float) -> Number:
     limit = min(kept, COARSEST)
     if factor > limit:
         wanted = [max(mm, min(own) * limit) for mm in own]
-    final = [float(f"{mm * coarser:.3g}") for mm in wanted]
+    final = [float(f"{mm:.3g}") for mm in wanted]
     value = final if axes == 3 else [*final, -1]
     reason = f"median of the cohort {_by(own)} mm"
     if min(wanted) > min(own):
-        why = f"so that a patch sees {SHARE:.0%} of a scan"
+        why = f" so that a patch sees {SHARE:.0%} of a scan"
         if factor > limit:
-            why = f"{COARSEST:g} times, the most" if limit == COARSEST else "as far as the smallest class allows"
-        reason += f", made coarser {why}"
-    reason += f", times {coarser:g} for the time given" if coarser != 1 else ""
-    return Number(value, reason + ("; slices as they are" if axes == 2 else ""))
+            why = ", the most" if limit == COARSEST else ", as far as the smallest class allows"
+        reason += f", made coarser {min(wanted) / min(own):.2g} times{why}"
+    return Number(value, reason)
 
 
 def coarsened(extent_mm: Sequence[float], own_mm: Sequence[float], most: float) -> list[float]:
@@ -167,12 +206,12 @@ def coarsened(extent_mm: Sequence[float], own_mm: Sequence[float], most: float) 
     return spacing(high)
 
 
-def _field(grid: Grid, spacing: Number, seen: Seen, coarser: float, room: float) -> Number:
+def _field(grid: Grid, spacing: Number, seen: Seen, room: float) -> Number:
     """Voxels of the median scan as the network sees it."""
     if not seen.pictures:
         shape = resampled_shape([round(n) for n in grid.size], grid.spacing_mm, spacing.value)
         return Number(list(shape[: grid.dimensions]), f"of {_by(shape[: grid.dimensions])} at this spacing")
-    longest = min(LONG_SIDE * math.sqrt(room) / coarser, max(grid.size))
+    longest = min(LONG_SIDE * math.sqrt(room), max(grid.size))
     sides = [max(round(n * longest / max(grid.size) / STEP), 2) * STEP for n in grid.size]
     return Number(sides, f"a whole picture: the median one, {_by([round(n) for n in grid.size])}, resized")
 
@@ -201,10 +240,11 @@ def patch_of(field: Sequence[int], budget: int, dimensions: int) -> tuple[list[i
     return patch, levels
 
 
-def _patch_reason(grid: Grid, patch: Sequence[int], field: Sequence[int], why: str) -> str:
+def _patch_reason(grid: Grid, sight: Sight) -> str:
+    why = sight.field.reason
     if not grid.orientation:
         return why
-    share = math.prod(min(p / n, 1) for p, n in zip(patch, field, strict=True))
+    share = math.prod(min(p / n, 1) for p, n in zip(sight.patch, sight.field.value, strict=True))
     return f"{'the whole' if share == 1 else f'{share:.0%} of the'} median {'slice' if grid.slices else 'scan'} {why}"
 
 
@@ -229,8 +269,10 @@ def _network(grid: Grid, patch: Sequence[int], levels: int, room: float) -> dict
         "widths": Number(
             [min(first * 2**level, WIDEST) for level in range(levels)], f"the coarsest level is {_by(coarsest)} voxels"
         ),
-        "dropout": Number(list(DROPOUT[:levels])),
-        "norm": Number("batch" if batch else "instance", "" if batch else "a batch in 3D holds few patches"),
+        "dropout": Number(list(DROPOUT[:levels]), "none at the two finest levels, the more the coarser a level is"),
+        "norm": Number(
+            "batch" if batch else "instance", f"a batch in {'2D holds many' if batch else '3D holds few'} patches"
+        ),
     }
 
 
@@ -250,7 +292,12 @@ def _augmentation(grid: Grid, seen: Seen) -> dict[str, Number]:
     )
     whole = seen.pictures
     return {
-        "foreground": Number(0.0 if whole else 0.5, "a patch is a whole picture: nothing to centre" if whole else ""),
+        "foreground": Number(
+            0.0 if whole else 0.5,
+            "a patch is a whole picture: nothing to centre"
+            if whole
+            else "share of labelled patches that are centred on a class",
+        ),
         "rotate_degrees": Number(
             15 if in_plane else 180, in_plane[0].why if in_plane else "no side in the plane is known"
         ),
@@ -261,8 +308,16 @@ def _augmentation(grid: Grid, seen: Seen) -> dict[str, Number]:
 def _names(seen: Seen) -> dict[str, Number]:
     unnamed = [value for value, name in seen.classes.items() if name == f"label {value}"]
     return {
-        "channels": Number([_plain(name) for name in seen.channels]),
-        "classes": Number([_plain(name) for name in seen.classes.values()], "nobody names them" if unnamed else ""),
+        "channels": Number(
+            [_plain(name) for name in seen.channels],
+            "as the files, their folders or the data set name them"
+            if len(seen.channels) > 1
+            else "scans of one channel",
+        ),
+        "classes": Number(
+            [_plain(name) for name in seen.classes.values()],
+            "nobody names them" if unnamed else "as --classes, or the data set, names them",
+        ),
         "label_values": Number(list(seen.classes), "in label files, in the order of classes"),
     }
 
@@ -320,8 +375,13 @@ def _inferer(grid: Grid, patch: Sequence[int], levels: int, field: Sequence[int]
     small = grid.dimensions == 2 or math.prod(patch) <= SMALL_PATCH
     windows = {2: 8, 3: 4 if small else 1}[grid.dimensions]
     overlap = 0.5 if grid.dimensions == 3 and small else 0.25
+    # a field of fewer voxels than a patch, which is padded, is seen at once too
+    if all(n <= side for n, side in zip(field, patch, strict=True)):
+        why = f"a {'whole picture' if not grid.orientation else 'scan of the median size'} at once"
+    else:
+        why = f"windows of a patch that overlap by {'half, as they are small' if overlap == 0.5 else 'a quarter'}"
     return Number({"_target_": "SlidingWindowInferer", "roi_size": "@patch", "sw_batch_size": windows,
-                   "overlap": overlap, "mode": "gaussian"})  # fmt: skip
+                   "overlap": overlap, "mode": "gaussian"}, why)  # fmt: skip
 
 
 def _by(numbers: Sequence[float]) -> str:

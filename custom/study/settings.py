@@ -105,19 +105,19 @@ def write(folder: Path, settings: Settings) -> Path:
     return folder / FILE
 
 
-def read(folder: Path) -> Settings:
-    """Read the ``study.yaml`` of a study.
+def read(folder: Path, name: str = FILE) -> Settings:
+    """Read the ``study.yaml`` of a study, or another file of its kind by its ``name``.
 
     Raises:
         StudyError: there is none; a name that is unknown or missing, a value of another kind, a bundle that does not
             exist; all of them in one report.
     """
-    path = folder / FILE
+    path = folder / name
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise StudyError(
-            f"{folder} is not a study: it has no {FILE}. Plan one first: python -m custom.study plan"
+            f"{folder} is not a study: it has no {name}. Plan one first: python -m custom.study plan"
         ) from None
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise StudyError(f"{path} cannot be read: {error}") from error

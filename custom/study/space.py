@@ -15,6 +15,10 @@ from .settings import StudyError
 GIGABYTE = 1e9
 PICTURE = 300_000  # bytes of a preview
 OF_MEMORY = 0.9  # of the machine's, that trainings may take together
+# Of the first level's width, in float32, for each voxel of a batch. UNet keeps 14 (3D) to 21 (2D) for the backward pass;
+# twice as many, for gradients, a second network and what the allocator does not give back. An estimate: no probe
+# measures it.
+MAPS = 44
 
 
 @dataclass(frozen=True)
@@ -72,15 +76,56 @@ def rooms_in_memory(
     return found
 
 
+def on_device(voxels: float, width: int, jobs: int) -> float:
+    """Bytes that trainings side by side take on a GPU at most, ``4 * MAPS * voxels * width * jobs``: an estimate.
+
+    Args:
+        voxels: of a batch.
+        width: channels of the network's first level.
+    """
+    return 4.0 * MAPS * voxels * width * jobs
+
+
+@dataclass(frozen=True)
+class Disk:
+    """Bytes on disk that a study takes.
+
+    Args:
+        run: of the folder of each training.
+        scans: of the preprocessed scans, each once.
+        maps: of the label maps and previews of the unlabelled scans.
+    """
+
+    run: float
+    scans: float
+    maps: float
+
+    def of(self, trainings: int) -> float:
+        """All of it, with so many trainings: a scan may be kept with its label and without."""
+        return trainings * self.run + 2 * self.scans + self.maps
+
+    def missing(self, runs: Path, cache: Path, names: Sequence[str], maps: bool) -> float:
+        """What is still to come of it.
+
+        Args:
+            runs, cache: folders of the trainings and of the preprocessed scans.
+            names: of the trainings that are not done.
+            maps: whether the unlabelled scans are still to be segmented.
+        """
+        if not names:
+            return 0.0
+        each = [max(0.0, self.run - on_disk(runs / name)) for name in names]
+        return sum(each) + max(0.0, self.scans - on_disk(cache)) + (self.maps if maps else 0.0)
+
+
 def disk_needed(
     probed: Probed,
-    trainings: int,
     widths: Sequence[int],
     probe_widths: Sequence[int],
     images: Iterable[Path],
     voxels: float = 1.0,
-) -> float:
-    """Bytes of all runs, of the preprocessed scans that they share, and of the label maps and previews of the unlabelled scans.
+) -> Disk:
+    """What a study takes on disk.
 
     Args:
         voxels: of a scan, for one in the probe.
@@ -89,8 +134,11 @@ def disk_needed(
     """
     heavier = sum(n * n for n in widths) / sum(n * n for n in probe_widths)
     sizes = [path.stat().st_size for path in images]
-    runs, scans = trainings * probed.run * max(1.0, heavier), probed.scans * max(1.0, voxels)
-    return runs + 2 * scans + 3 * sum(sizes) + PICTURE * len(sizes)  # a scan may be kept with its label and without
+    return Disk(
+        run=probed.run * max(1.0, heavier),
+        scans=probed.scans * max(1.0, voxels),
+        maps=3 * sum(sizes) + PICTURE * len(sizes),
+    )
 
 
 def check_disk(folder: Path, needed: float) -> str:

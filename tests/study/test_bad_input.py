@@ -84,6 +84,60 @@ def test_a_plan_that_is_refused_leaves_the_one_there_is_and_one_that_is_made_kee
     ] == before
 
 
+WRITTEN = ("plan.md", "task.yaml", "study.yaml")
+
+
+def killed_at(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is about to write this file into the folder of the study is killed."""
+
+    def write(real: Callable[..., object]) -> Callable[..., object]:
+        def stopped(path: Path, *rest: object) -> object:
+            file = path / name if path.is_dir() else path
+            if file.name == name and file.parent.name == "out":
+                raise KeyboardInterrupt
+            return real(path, *rest)
+
+        return stopped
+
+    monkeypatch.setattr(plan, "write_text", write(plan.write_text))
+    monkeypatch.setattr(plan.task_file, "write", write(plan.task_file.write))
+    if name == "study.yaml":
+        monkeypatch.setattr(plan, "write", write(plan.write))
+
+
+@pytest.mark.parametrize("killed", WRITTEN)
+def test_a_plan_that_is_killed_while_it_is_written_is_none(made, monkeypatch, killed):
+    out = made / "out"
+    with monkeypatch.context() as patch:
+        killed_at(killed, patch)
+        with pytest.raises(KeyboardInterrupt):
+            study(made)
+    assert not (out / "study.yaml").exists()
+    study(made)
+    assert all((out / name).is_file() for name in WRITTEN)
+
+
+@pytest.mark.parametrize("killed", WRITTEN)
+def test_a_plan_made_again_that_is_killed_loses_neither_the_settings_nor_what_the_user_wrote(made, monkeypatch, killed):
+    out = made / "out"
+    study(made)
+    (out / "study.yaml").write_text((out / "study.yaml").read_text(encoding="utf-8") + "# mine\n")
+    (out / "task.yaml").write_text((out / "task.yaml").read_text(encoding="utf-8") + "# mine\n")
+    before = read(out)
+    for _ in range(2):
+        with monkeypatch.context() as patch:
+            killed_at(killed, patch)
+            with pytest.raises(KeyboardInterrupt):
+                study(made)
+        assert not (out / "study.yaml").exists(), "no old settings beside a new task"
+        assert plan.planned_before(out) == before
+    study(made)
+    assert plan.planned_before(out) == read(out)
+    assert not (out / plan.ASIDE).exists()
+    for name in ("study.yaml", "task.yaml"):
+        assert (out / f"{name}.before").read_text(encoding="utf-8").endswith("# mine\n")
+
+
 def test_a_blank_unlabelled_scan_is_named_in_the_plan(made):
     Image.fromarray(np.full((SIDE, SIDE), 7, np.uint8)).save(made / "images/p07_a.png")
     assert any("p07_a" in line and "blank" in line for line in study(made))
@@ -109,6 +163,12 @@ def test_a_blank_labelled_modality_is_named(tmp_path):
         refuse_blank([{"patient": "p1", "image": image, "label": "/any"}], record)
 
 
+def into_a_folder(path: Path) -> None:
+    """A scan of a patient's folder instead of the patient's file."""
+    path.with_suffix("").mkdir()
+    path.rename(path.with_suffix("") / "scan.png")
+
+
 REFUSED = {
     "blank images with labels": (
         lambda root: [Image.new("L", (SIDE, SIDE), 7).save(root / f"images/p0{k}_a.png") for k in (1, 2)],
@@ -131,6 +191,11 @@ REFUSED = {
     "colours among grey pictures": (
         both(lambda root: draw(root, 2, colours=3), lambda root: draw(root, 7, colours=3)),
         ["2 of 14 files cannot be used", "labelled, p02_a: channels: 3", "most images have 1", "Convert it", "take it out"],
+    ),
+    "a folder for each patient": (
+        lambda root: [into_a_folder(path) for path in sorted((root / "images").iterdir())],
+        ["no images in", "/images itself", "found 8 images in subfolders", "first: p00_a/scan.png", "expected all in",
+         "a name of its own", "a link to it, as p00_a_scan.png", "data list", "docs/data.md"],
     ),
     "one name twice": (
         lambda root: Image.open(root / "images/p00_a.png").save(root / "images/p00_a.jpg"),
@@ -216,6 +281,38 @@ def test_too_little_room_on_disk_is_said_before_the_first_training(made, monkeyp
     with pytest.raises(UserError, match=r"will take about 0\.\d GB on disk, 1 MB are free in"):
         study(made)
     assert not (made / "out/study.yaml").exists()
+
+
+@pytest.mark.parametrize("done", [False, True])
+def test_a_study_that_goes_on_needs_the_room_of_what_is_missing_alone(made, monkeypatch, done):
+    from custom.study import __main__ as module
+    from custom.study import space
+
+    study(made)
+    usage = shutil.disk_usage(made)
+    monkeypatch.setattr(space.shutil, "disk_usage", lambda _: usage._replace(free=10**6))
+    monkeypatch.setattr(module.Runner, "done", lambda *_: done)
+    monkeypatch.setattr(module.Runner, "run", lambda *_: {})
+    monkeypatch.setattr(module.verdict, "write", lambda _: made / "page")
+    call = ["run", str(made / "out")]
+    if done:
+        assert module.main(call) == 0
+    else:
+        with raises(StudyError, "will take about", "GB on disk", f"1 MB are free in {made / 'out'}", "Free some"):
+            module.main(call)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "free", "side"), [(True, 80e9, 384), (True, 5e9, 272), (True, 1e9, 192), (False, 0, 192)]
+)
+def test_a_gpu_with_memory_for_it_is_given_a_finer_grid(made, monkeypatch, gpu, free, side):
+    """Twice 192 pixels are four times the voxels: 16 pictures and their maps take 6.6 GB, those of 272 pixels 3.3 GB."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda *_: (free, 80e9))
+    for k in range(SCANS):
+        draw(made, k, side=512)
+    plan.plan(made / "out", plan.Asked(made / "images", made / "labels", 1e7), lambda _: None)
+    assert f"patch: [{side}, {side}]" in (made / "out/task.yaml").read_text(encoding="utf-8")
 
 
 def test_a_grid_without_memory_is_not_said_to_be_left_out_for_lack_of_time(made, monkeypatch):

@@ -18,11 +18,10 @@ from custom.study.budget import (
     choose,
     duration,
     fit,
-    minutes,
     shapes,
-    side_by_side,
 )
 from custom.study.settings import StudyError
+from custom.study.time_left import minutes
 
 NAMES = ("supervised", "mean_teacher")
 COSTS = Costs(
@@ -65,12 +64,6 @@ def test_bundles_beside_the_method_take_their_folds_and_nothing_else():
         assert with_ - without == pytest.approx(2 * (5 + 100 * 0.4 + 3 * 4 * 0.5))
 
 
-def test_trainings_side_by_side_end_with_the_last():
-    assert side_by_side([3, 3, 2], 1) == 8
-    assert side_by_side([3, 3, 2], 2) == 5
-    assert side_by_side([1, 1, 1], 3) == 1
-
-
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_the_most_steps_that_fit_are_found_in_whole_epochs(jobs):
     shape = Shape(2, True, False, 1.0)
@@ -101,6 +94,13 @@ def test_each_shape_gives_up_more_than_the_one_before_and_the_question_stays():
     seconds = [duration(500, COSTS.at(VOXELS[s.room]), SIZES, s, NAMES, 1) for s in found]
     assert seconds == sorted(seconds, reverse=True)
     assert found[-1] == Shape(2, False, False, ROOMS[-1])
+
+
+def test_larger_rooms_that_there_is_memory_for_come_first():
+    larger = {**VOXELS, 2.0: 2000.0}
+    rooms = [choose(b, COSTS, SIZES, larger, NAMES, 1, (4, 3, 2)).shape.room for b in (1e6, 9000)]
+    assert rooms == [2.0, 1.0]
+    assert shapes((2,), larger=(4.0, 2.0))[2:] == shapes((2,))
 
 
 def test_where_none_leaves_enough_the_one_with_most_steps_is_taken():
@@ -139,8 +139,3 @@ def test_who_allows_the_budget_that_is_advised_has_enough_after_the_next_probe_t
             float(n) * {"s": 1, "min": 60, "h": 3600}[u] for n, u in zip(advice[::2], advice[1::2], strict=True)
         )
         assert choose(allowed - probe, costs, SIZES, VOXELS, NAMES, 2, (4, 3, 2), spent=probe).steps >= LEAST
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(50, "50 s"), (720, "12 min"), (7500, "2 h 5 min"), (7200, "2 h")])
-def test_times_are_told_as_people_say_them(seconds, text):
-    assert minutes(seconds) == text

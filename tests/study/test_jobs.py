@@ -8,16 +8,19 @@ import subprocess
 import sys
 import textwrap
 import threading
+from concurrent.futures import Future
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import ROOT
 from PIL import Image
+from saying import says
 from waiting import until
 
 from custom.study import jobs as module
 from custom.study.jobs import Job, Runner, Stopped, lengths, whole_epochs
+from custom.study.time_left import Speed, minutes
 
 # In the place of scripts.study.commands: leaves the files that the commands leave.
 STANDIN = (
@@ -35,7 +38,7 @@ for command in json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")):
     if o.get("seed") == 13:
         print("a fault: found 13, expected 12"); sys.exit(3)
     if o.get("seed") == 7 and command["run_id"] == "training":  # runs until it was told of
-        (out / "metrics.csv").write_text("epoch,step,loss\\n1,2,0.5\\n2,4,0.4\\n"); (out / "last_0002.pt").touch()
+        (out / "metrics.csv").write_text("epoch,step,seconds\\n1,2,30\\n2,4,10\\n"); (out / "last_0002.pt").touch()
         until((out / "told").exists)
     if o.get("seed") == 99:
         (out / "last_0001.pt").touch(); until(lambda: False)
@@ -92,12 +95,29 @@ def test_what_runs_is_said_with_its_steps_every_minute(study, monkeypatch):
 
     def tell(text: str) -> None:
         lines.append(text)
-        if text.startswith("running"):
-            (study / "runs/a/told").touch()
+        if text.startswith(("running", "1/2")):
+            told = study / f"runs/{'a' if text.startswith('running') else 'b'}/told"
+            told.parent.mkdir(parents=True, exist_ok=True)
+            told.touch()
 
-    assert Runner(study / "runs", 1, 1, tell, clock).run([job(study, seed=7), job(study, "b")]) == {}
-    assert lines[0] == "running  title of a: step 4 of 40"
-    assert any(line.startswith("1/2  title of a") for line in lines)
+    # 10 s a step: 36 steps of the first and 404 of the second, of which four may be done when the first has ended
+    assert Runner(study / "runs", 1, 1, tell, clock).run([job(study, seed=7), job(study, "b", 7, steps=404)]) == {}
+    assert lines[0] == "running  title of a: step 4 of 40; about 1 h 13 min left of all trainings"
+    assert "1/2  title of a; about 1 h 7 min left of all trainings" in lines
+    assert lines[-1] == "2/2  title of b"
+
+
+def test_before_the_first_epoch_the_time_left_is_as_the_plan_measured_it(study):
+    speed = Speed({"any": 5.0}, {"any": 7.0}, scan=0.5, reading=100.0)
+    for name in ("p1", "p2"):
+        (study / "images" / name).touch()
+    waiting: dict[Future[None], Job] = {Future(): job(study)}
+    # the start, 40 steps, one scan that judges by two networks, two that are segmented, and the reading
+    left = 7 + 40 * 5 + 2 * 0.5 + 2 * 0.5 + 100
+    assert Runner(study / "runs", 1, 1, speed=speed)._left(waiting, []) == (
+        f"; about {minutes(left)} left of all trainings"
+    )
+    assert Runner(study / "runs", 1, 1)._left(waiting, []) == ""
 
 
 def test_how_far_a_training_is(study):
@@ -145,6 +165,41 @@ def test_a_failure_is_told_with_the_end_of_its_log_and_the_others_are_done(study
     assert failed["bad"].startswith("it ended with 3; the end of ")
     assert failed["bad"].endswith("a fault: found 13, expected 12")
     assert len(commands_of(study)) == 3
+
+
+def test_a_disk_that_fills_is_that_training_s_failure_and_the_next_call_goes_on_from_its_checkpoint(study):
+    """The trainer's own writer, on a disk that is full from the second checkpoint on."""
+    standin, freed = study / "bundles/any/scripts/study/commands.py", study / "freed"
+    full = f"""
+import errno, json, os, sys
+from pathlib import Path
+sys.path.insert(0, {str(ROOT)!r})
+from custom.files import FileError, write_text
+(command, *_), freed = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")), Path({str(freed)!r})
+out = Path(command["overrides"]["output_dir"])
+if command["overrides"].get("seed") == 28 and command["run_id"] == "training" and not freed.exists():
+    (out / "last_0001.pt").write_text("whole"); (out / "metrics.csv").write_text("epoch,step,seconds\\n1,2,1\\n")
+    def no_space(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    os.fsync = no_space
+    try:
+        write_text(out / "last_0002.pt", "half")
+    except FileError as error:
+        sys.exit(str(error))
+"""
+    standin.write_text(full + STANDIN)
+    works = [job(study, "full", seed=28), job(study), job(study, "b")]
+    failed = Runner(study / "runs", 1, 1, lambda _: None).run(works)
+    assert list(failed) == ["full"]
+    says(failed["full"], "ended with 1", "Cannot write last_0002.pt", "no space on", "runs/full")
+    assert [path.name for path in (study / "runs/full").glob("*last_*")] == ["last_0001.pt"], "whole or not there"
+    assert [len(commands_of(study, name)) for name in "ab"] == [3, 3]
+    freed.touch()
+    lines: list[str] = []
+    assert Runner(study / "runs", 1, 1, lines.append).run(works) == {}
+    assert lines[0] == "2 of 3 trainings are done already."
+    assert commands_of(study, "full") == ["training True", "run ", "run "]
+    assert (study / "runs/full/last_0001.pt").read_text() == "whole"
 
 
 def test_what_an_earlier_plan_left_is_not_taken_for_a_training_that_failed_since(study):

@@ -13,6 +13,8 @@ from annotate.study import Study, hand_over
 from custom.cohort.errors import CohortError
 from custom.cohort.split import FoundScan
 from custom.study import plan
+from custom.study.budget import ROOMS
+from custom.study.seen import Seen
 from custom.study.settings import StudyError
 
 
@@ -104,9 +106,17 @@ def test_corrected_labels_that_fit_no_image_are_named_and_two_of_one_name_refuse
         plan.cohort_of(tmp_path / "images", tmp_path / "labels", "")
 
 
-def test_names_of_classes_are_as_many_as_there_are_values(tmp_path):
-    from custom.study.seen import Seen
+@pytest.mark.parametrize(("size", "rooms"), [
+    ((500, 400, 300), (2.0, 4.0)), ((600, 600, 6), (2.0, 4.0)), ((260, 240, 8), (2.0,)), ((35, 51, 36), ()),
+    ((200, 200, 8), ()),
+])  # fmt: skip
+def test_larger_rooms_are_planned_on_a_gpu_as_far_as_a_patch_sees_more_with_them(size, rooms):
+    seen = Seen(size, (1, 1, 1), ("image",), ("",), {0: "background", 1: "spot"}, smallest=1e6)
+    assert tuple(plan._planned(seen, gpu=True)) == (*ROOMS, *rooms)
+    assert plan._planned(seen, gpu=False) == {room: plan.rules.numbers(seen, room=room) for room in ROOMS}
 
+
+def test_names_of_classes_are_as_many_as_there_are_values(tmp_path):
     seen = Seen((4, 4), (1, 1), ("image",), ("",), {0: "background", 5: "label 5"})
     assert plan._named(seen, ["spot"]).classes == {0: "background", 5: "spot"}
     with raises(StudyError, "--classes has 2 names (a, b)", "labels have the values [5]", "Give one a value"):

@@ -141,13 +141,60 @@ def test_pixels_that_are_not_square_become_so():
     assert numbers(volumes((200, 200, 9), (1, 4, 16)))["spacing_mm"].value == [2, 2, -1]
 
 
-def test_coarser_multiplies_the_spacing_and_divides_the_picture():
-    assert numbers(ACDC, coarser=2)["spacing_mm"].value == [3, 3, -1]
-    assert numbers(ACDC, coarser=2)["spacing_mm"].reason.endswith("times 2 for the time given; slices as they are")
-    assert numbers(ACDC, coarser=2)["patch"].value == [112, 128]
-    assert numbers(HIPPOCAMPUS, coarser=1.5)["spacing_mm"].value == [1.5, 1.5, 1.5]
-    assert numbers(KVASIR, coarser=2)["patch"].value == [96, 96]
-    assert numbers(HC18, coarser=2)["patch"].value == [96, 64]
+def test_less_room_sees_as_much_on_a_coarser_grid_and_says_why():
+    spacing, patch = (numbers(ACDC, room=0.25)[name] for name in ("spacing_mm", "patch"))
+    (pixel, *_), voxels = spacing.value, PATCH[2] * 0.25
+    # a patch sees two thirds: 324 x 384 mm have 3/2 of its voxels
+    assert pixel == pytest.approx(math.sqrt(324 * 384 / (1.5 * voxels)), rel=1e-2)
+    says(
+        spacing.reason,
+        "1.5 x 1.5 mm",
+        f"coarser {pixel / 1.5:.2g} times",
+        "67% of a scan",
+        "time and memory allow",
+        "; slices",
+    )
+    says(patch.reason, "of the median slice", "time and memory allow")
+    half = numbers(KVASIR, room=0.25)["patch"]
+    assert half.value == [96, 96]
+    says(half.reason, "256 x 256", "time and memory allow")
+
+
+def test_room_is_no_reason_where_it_changes_nothing_and_a_gpu_is_where_it_does():
+    found = numbers(HIPPOCAMPUS, room=0.5)
+    assert found["patch"].value == numbers(HIPPOCAMPUS)["patch"].value
+    assert not any("allow" in found[name].reason for name in ("spacing_mm", "patch"))
+    assert not any("GPU" in numbers(HIPPOCAMPUS, room=4)[name].reason for name in ("spacing_mm", "patch"))
+    for name in ("spacing_mm", "patch"):
+        assert numbers(LA, room=8)[name].reason.endswith("(a GPU carries more)")
+
+
+REASONED = {
+    "slices": ACDC, "volumes": LA, "small volumes": HIPPOCAMPUS, "few slices of two modalities": LGG, "colours": KVASIR,
+    "grey pictures": HC18, "16 bit": replace(HC18, eight_bit=False), "turned": volumes((60, 256, 256), (3.0, 1, 1)),
+    "ct": replace(LA, modality=("CT",), foreground=(-100.0, 240.5)), "large": volumes((512, 512, 400), (0.8, 0.8, 1.0)),
+    "nameless": replace(LA, classes={0: "background", 7: "label 7"}), "a blank label": replace(LA, smallest=math.nan),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("room", [0.13, 1.0, 4.0])
+@pytest.mark.parametrize("kind", REASONED)
+def test_no_number_is_without_a_reason(kind, room):
+    assert [name for name, number in numbers(REASONED[kind], room=room).items() if not number.reason.strip()] == []
+
+
+@pytest.mark.parametrize(("seen", "reason"), [
+    (HC18, "a whole picture at once"), (HIPPOCAMPUS, "a scan of the median size at once"),
+    (LA, "windows of a patch that overlap by a quarter"), (ACDC, "a slice at once, where it is not larger"),
+])  # fmt: skip
+def test_the_inferer_s_reason_is_what_a_network_sees_at_once(seen, reason):
+    assert numbers(seen)["inferer"].reason == reason
+
+
+def test_small_windows_overlap_by_half_and_say_so():
+    found = numbers(LA, room=0.25)["inferer"]
+    assert found.value["overlap"] == 0.5
+    assert found.reason == "windows of a patch that overlap by half, as they are small"
 
 
 def test_more_room_sees_more():
@@ -157,10 +204,10 @@ def test_more_room_sees_more():
     assert numbers(pictures(1000, 500), room=4)["patch"].value == [384, 192]
 
 
-@pytest.mark.parametrize("factors", [{"coarser": 0}, {"room": -1}])
-def test_factors_are_above_zero(factors):
-    with pytest.raises(ValueError, match=r"coarser and room are factors above 0, got"):
-        numbers(ACDC, **factors)
+@pytest.mark.parametrize("room", [0, -1])
+def test_a_room_is_above_zero(room):
+    with pytest.raises(ValueError, match=f"room is a factor above 0, got {room}"):
+        numbers(ACDC, room=room)
 
 
 @pytest.mark.parametrize(("size", "sides"), [

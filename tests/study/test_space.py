@@ -30,10 +30,15 @@ def test_a_grid_that_all_trainings_side_by_side_have_no_memory_for_is_left_out()
 def test_a_run_s_folder_grows_with_the_weights_and_each_scan_has_maps_and_a_picture(tmp_path):
     image = tmp_path / "a.nii.gz"
     image.write_bytes(b"0" * 1000)
-    same = space.disk_needed(PROBED, 10, [16, 32], [16, 32], [image])
-    assert same == 10 * 30e6 + 3 * 1000 + space.PICTURE
-    assert space.disk_needed(PROBED, 10, [32, 64], [16, 32], []) == 4 * 10 * 30e6
-    assert space.disk_needed(PROBED, 10, [8, 16], [16, 32], []) == 10 * 30e6
+    same = space.disk_needed(PROBED, [16, 32], [16, 32], [image])
+    assert same.of(10) == 10 * 30e6 + 3 * 1000 + space.PICTURE
+    assert space.disk_needed(PROBED, [32, 64], [16, 32], []).of(10) == 4 * 10 * 30e6
+    assert space.disk_needed(PROBED, [8, 16], [16, 32], []).of(10) == 10 * 30e6
+
+
+def test_a_gpu_holds_the_feature_maps_of_all_trainings_side_by_side():
+    assert space.on_device(voxels=1e6, width=16, jobs=1) == 4 * space.MAPS * 16e6
+    assert space.on_device(voxels=1e6, width=32, jobs=2) == 4 * space.on_device(voxels=1e6, width=16, jobs=1)
 
 
 def test_too_little_room_on_disk_is_said_before_anything_runs(tmp_path, monkeypatch):
@@ -53,5 +58,15 @@ def test_a_folder_s_size_is_that_of_its_files_without_links(tmp_path):
 
 def test_scans_are_kept_once_for_all_trainings_on_the_grid_that_is_planned():
     probed = space.Probed(imports=400e6, peak=500e6, run=30e6, scans=1e9)
-    assert space.disk_needed(probed, 10, [16], [16], [], voxels=4.0) == 10 * 30e6 + 2 * 4e9
-    assert space.disk_needed(probed, 10, [16], [16], [], voxels=0.5) == 10 * 30e6 + 2 * 1e9
+    assert space.disk_needed(probed, [16], [16], [], voxels=4.0).of(10) == 10 * 30e6 + 2 * 4e9
+    assert space.disk_needed(probed, [16], [16], [], voxels=0.5).of(10) == 10 * 30e6 + 2 * 1e9
+
+
+def test_what_is_still_to_come_is_that_of_the_trainings_that_are_missing_less_what_lies_there(tmp_path):
+    takes, runs, cache = space.Disk(run=1000, scans=500, maps=70), tmp_path / "runs", tmp_path / "cache"
+    assert takes.missing(runs, cache, ["a", "b"], maps=True) == 2 * 1000 + 500 + 70
+    for folder, size in ((runs / "a", 300), (runs / "b", 4000), (cache, 450)):
+        folder.mkdir(parents=True)
+        (folder / "file").write_bytes(b"0" * size)
+    assert takes.missing(runs, cache, ["a", "b"], maps=False) == 700 + 50
+    assert takes.missing(runs, cache, [], maps=False) == 0

@@ -66,7 +66,7 @@ def test_a_bundle_trains_by_a_planned_task_alone(bundle, run_bundle, phantoms, t
     seen = see(load(path), Source([], ("image",), {0: "background", 1: "right", 2: "muscle", 3: "left"}), Record())
     budget = {"data_list": Number(str(path)), "steps": Number(2), "val_interval": Number(1)}
     small = {name: Number(TINY[name]) for name in ("epoch_steps", "labelled_batch", "unlabelled_batch")}
-    planned = numbers(seen, coarser=3)
+    planned = numbers(seen, room=0.1)
     task = write(tmp_path / "task.yaml", {**budget, **planned, **small}, "The phantom")
     folder = ROOT / "bundles" / bundle
     out = run_bundle(folder, "training", ["configs/train.yaml", str(task)], workers=0, amp="off")
