@@ -88,6 +88,22 @@ def test_on_the_strong_view_each_network_follows_an_average_of_the_weak_one(foll
     torch.testing.assert_close(terms["consistency"], torch.stack(expected).mean(), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("follow", "strong", "moved"),
+    [
+        ("other", "flair", [True, True]),
+        ("stronger", "flair", [False, True]),
+        ("stronger", "t1ce", [True, False]),
+        ("stronger", "auto", [True, True]),
+    ],
+)
+def test_the_contrast_moves_the_stronger_network_only_where_each_follows_the_other(follow, strong, moved):
+    method, (labelled, unlabelled) = make(follow=follow, strong=strong), pair()
+    method(labelled, unlabelled, progress("contrastive"))["contrastive"].backward()
+    found = [[g for g in gradients(method, m) if g is not None and g.abs().sum() > 0] for m in (FLAIR, T1CE)]
+    assert [bool(each) for each in found] == moved
+
+
 @pytest.mark.parametrize(("follow", "rests"), [("other", False), ("stronger", True)])
 def test_an_average_that_no_longer_teaches_has_its_network_s_statistics(follow, rests):
     method, (labelled, unlabelled) = make(view="strong", follow=follow), strong_pair()

@@ -38,8 +38,8 @@ class ContrastiveMutual(Method):
     With ``view="strong"`` each network follows, on the strong view with boxes of other patches, what the moving average
     :math:`f'_o` of network :math:`o` says of the weak view, mixed alike: the last part is then
     :math:`w_2(t) \frac12 \sum_m L_{fit}(p_m^s, p_o'^u)`. With ``follow="other"`` :math:`o` is the other one; with
-    "stronger" it is the stronger one for both, as soon as validation has said which that is: a network that is taught by one
-    which sees less loses by it.
+    "stronger" it is the stronger one for both, as soon as validation has said which that is, and :math:`L_{asc}` of stage 1
+    moves the weaker one alone: a network that is taught by one which sees less loses by it.
 
     With ``contrast="objects"`` :math:`L_{asc}` of stage 1 takes the patches in which one of the two networks finds
     something. The similarity of two maps does not see how large they are, so that of two empty patches it compares noise,
@@ -206,7 +206,7 @@ class ContrastiveMutual(Method):
                 "`contrastive` tells an image from the others of its batch: found an unlabelled batch of 1 patch, "
                 "expected at least 2. Raise --unlabelled_batch, or leave the term out with --weights::contrastive 0."
             )
-        one, two = (maps[pairs[seen[:, m]]].sigmoid() for m, maps in enumerate(free))
+        one, two = (self._held(m, maps[pairs[seen[:, m]]].sigmoid()) for m, maps in enumerate(free))
         if self.contrast == "objects":
             found = (torch.maximum(one.detach(), two.detach()) >= 0.5).flatten(1).any(dim=1)
             one, two = one[found], two[found]
@@ -245,6 +245,10 @@ class ContrastiveMutual(Method):
         whole = weak.new_zeros(len(pairs), *weak.shape[1:])
         whole[pairs] = weak
         return whole
+
+    def _held(self, m: int, maps: Tensor) -> Tensor:
+        """Maps of network ``m``, constant where it is the stronger one and follows nobody else."""
+        return maps.detach() if self.follow == "stronger" and m == self.strong else maps
 
     def _agree(self, free: Sequence[Tensor], pairs: Tensor, seen: Tensor) -> Tensor:
         if not pairs.any():
