@@ -412,7 +412,7 @@ def test_the_table_says_who_is_better_and_what_everything_took(tmp_path, capsys)
     assert scores[-3:] == ["1 of 8", "0 of 0", "8"]
     assert times == ["nnU-Net", "60.0", "120", "2.00"]
     assert "mean_teacher is better than nnU-Net by" in text
-    says(text, "nnU-Net missed 1 of 8, false alarms 0 of 0", "mean_teacher missed 0 of 8")
+    says(text, "nnU-Net: missed 1 of 8, false alarms 0 of 0", "mean_teacher: missed 0 of 8")
     sizes = ("patch 256 x 224", "batch 12", "20.0 million parameters", "50 epochs", "2 cores", "1 thread(s)")
     says(text, "nnU-Net 2.8.1, 2d", *sizes)
     assert "    python -m benchmarks.peers --task acdc:3\n" in text

@@ -278,7 +278,7 @@ def test_command_prints_table_difference_sentence_and_what_it_does_not_judge(tmp
     says(lines[-4], "the second is better than the first", "2.0 Dice points (95 % interval 1.", "6 patients")
     says(lines[-3], "by Dice alone", "6 of 6 cases", "the structure (A)")
     none = "missed 0 of 6, false alarms 0 of 0"
-    says(lines[-2], f"the first {none}", f"the second {none}")
+    says(lines[-2], f"the first: {none}", f"the second: {none}")
     hd95 = "HD95 +1.00 mm (95 % interval 1.00 to 1.00, p = 0.031, 6 cases)"
     asd = "ASD +0.50 mm (95 % interval 0.50 to 0.50, p = 0.031, 6 cases)"
     says(lines[-1], "Not judged", "the second minus the first", hd95, asd)
@@ -306,7 +306,7 @@ def test_missed_structures_and_false_alarms_are_named_beside_a_dice_that_false_a
         [" 3 of 44 ", "      9 of 16 ", "    60 "],
     ]
     says(text, "by Dice alone", "44 of 60 cases", "the structure (A)")
-    says(text, "a missed 7 of 44, false alarms 6 of 16", "B c missed 3 of 44, false alarms 9 of 16")
+    says(text, "a: missed 7 of 44, false alarms 6 of 16", "B c: missed 3 of 44, false alarms 9 of 16")
     assert "Left out, whose label lacks the structure: c44" in text
 
 
@@ -316,11 +316,11 @@ def test_missed_structures_and_false_alarms_of_several_classes_are_named_by_clas
     ]
     lines = comparison(two, two, ("a", "b")).splitlines()
     says("\n".join(lines), "by Dice alone", "2 of 2 cases", "a structure")
-    both, of_a, of_b = (line for line in lines if "a missed" in line)
+    both, of_a, of_b = (line for line in lines if "a: missed" in line)
     for line, counts in ((both, "missed 0 of 2, false alarms 2 of 2"), (of_a, "missed 0 of 2, false alarms 0 of 0"),
                          (of_b, "missed 0 of 0, false alarms 2 of 2")):  # fmt: skip
-        says(line, f"a {counts}", f"b {counts}")
-    assert (of_a[:2], of_b[:2]) == ("A:", "B:")
+        says(line, f"a: {counts}", f"b: {counts}")
+    assert (of_a[:2], of_b[:2]) == ("A,", "B,")
 
 
 def test_command_says_which_cases_were_left_out(tmp_path, capsys):

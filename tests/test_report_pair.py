@@ -64,7 +64,7 @@ def test_what_one_invents_counts_as_a_false_alarm_and_moves_no_difference(tmp_pa
     assert rows["false alarms"][1:4] == ["2 of 2", "0 of 2", "-2"]
     assert rows["false alarms, A"][1:4] == ["1 of 1", "0 of 1", "-1"]
     assert rows["missed"][1:4] == ["0 of 2", "0 of 2", "0"]
-    says(page.text, "sup missed 0 of 2, false alarms 2 of 2", "semi missed 0 of 2, false alarms 0 of 2")
+    says(page.text, "sup: missed 0 of 2, false alarms 2 of 2", "semi: missed 0 of 2, false alarms 0 of 2")
     body = {row[0]: row for row in page.rows("2 cases, the largest loss first")[2:]}
     assert body["c1"][-4:] == ["0", "0", "2", "0"]
     assert page.source.count('<tr class="bad">') == 1

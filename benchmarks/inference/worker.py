@@ -37,6 +37,7 @@ def _evaluator(spec: dict[str, Any]) -> Any:
     parser = ConfigParser({**config, **ours})
     if spec["stock"]:
         return _stock(parser, spec)
+    parser.get_parsed_content("config").start()  # as a run begins
     parser.get_parsed_content("check")({"unlabelled": parser.get_parsed_content("data")})
     return parser.get_parsed_content("evaluator")
 

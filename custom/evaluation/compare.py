@@ -231,7 +231,7 @@ def comparison(
         return "\n".join(lines)
     lines += [verdict(difference, names, unlabelled), *beside_dice(baseline, ours, names, difference, unit)]
     if len(classes) > 1:
-        lines += [f"{name}: {_both_faults(baseline, ours, names, [name])}." for name in classes]
+        lines += [f"{name}, {_both_faults(baseline, ours, names, [name])}." for name in classes]
     return "\n".join(lines)
 
 
@@ -265,7 +265,7 @@ def beside_dice(
 def _both_faults(baseline: Sequence[Row], ours: Sequence[Row], names: Sequence[str], classes: Sequence[str]) -> str:
     found = [row_faults(rows, classes) for rows in (baseline, ours)]
     return "; ".join(
-        f"{name} missed {of['missed']}, false alarms {of['false_alarms']}"
+        f"{name}: missed {of['missed']}, false alarms {of['false_alarms']}"
         for name, of in zip(names, found, strict=True)
     )
 
