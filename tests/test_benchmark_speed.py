@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.speed.__main__ import _formats
+from benchmarks.speed.__main__ import _formats, groups
 from benchmarks.speed.phases import PHASES, Clock
 from benchmarks.speed.table import EPOCH, VALIDATED, Measured, floor, milliseconds, page, plot
 from benchmarks.speed.turns import Worker
@@ -103,3 +103,9 @@ def test_a_worker_that_ends_is_told_with_its_log(tmp_path):
     with pytest.raises(RuntimeError, match=r"floor ended:\n(.|\n)*KeyError: 4"):
         worker.turn()
     worker.end()
+
+
+def test_so_many_bundles_take_turns_at_a_time_and_supervised_is_among_the_first():
+    assert groups(["bcp", "cps", "supervised", "urpc", "unimatch"], 2) == [
+        ["supervised", "bcp"], ["cps", "urpc"], ["unimatch"],
+    ]  # fmt: skip

@@ -26,6 +26,19 @@ from .turns import ROOT, Worker
 
 BUNDLES = tuple(sorted(path.name for path in (ROOT / "bundles").iterdir() if (path / "configs/train.yaml").is_file()))
 TWO_CHANNELS = ("contrastive_mutual",)
+# That phantom's task is of slices: what makes it one of volumes, as phantom_3d has it.
+VOLUMES = {
+    "dimensions": 3,
+    "slices": False,
+    "spacing_mm": [2.5, 2.5, 2.5],
+    "inferer": {
+        "_target_": "SlidingWindowInferer",
+        "roi_size": "@patch",
+        "sw_batch_size": 4,
+        "overlap": 0.25,
+        "mode": "gaussian",
+    },
+}
 SHAPES: dict[int, dict[str, Any]] = {
     2: {
         "patch": [160, 160],
@@ -42,7 +55,7 @@ SHAPES: dict[int, dict[str, Any]] = {
         "norm": "instance",
     },
 }
-RATE = "convolution"
+RATE, PEER = "convolution", "peer-style"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,7 +63,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     threads = options.threads or cores.count()
     for dimensions in options.dimensions:
-        found = measure(dimensions, options.bundles, options.rounds, options.steps, threads, options.amp)
+        found: dict[str, list[Measured]] = {}
+        for group in groups(options.bundles, options.at_once):
+            for name, rounds in measure(dimensions, group, options.rounds, options.steps, threads, options.amp).items():
+                found.setdefault(name, []).extend(rounds)
+        found = dict(sorted(found.items(), key=lambda item: item[0].startswith(PEER)))  # they come last
         options.out.mkdir(parents=True, exist_ok=True)
         where = f"{machine(threads)}, {datetime.date.today()}"
         words = sys.argv[1:] if arguments is None else arguments
@@ -60,6 +77,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         plot(found, options.out / f"speed_{dimensions}d.png")
         print(text, flush=True)
     return 0
+
+
+def groups(bundles: Sequence[str], at_once: int) -> list[list[str]]:
+    """So many bundles at a time, whose processes keep their memory until the last round; ``supervised``, where it is among
+    them, leads the first."""
+    order = sorted(bundles, key=lambda name: name != "supervised")
+    return [order[first : first + at_once] for first in range(0, len(order), at_once)]
 
 
 def measure(
@@ -74,7 +98,7 @@ def measure(
         workers: dict[str, Worker] = {}
         specs = {name: ("ours", _of_bundle(name, dimensions, shape, steps, Path(folder), amp)) for name in bundles}
         specs |= {
-            f"peer-style {name}": ("peer", {**shape, "steps": steps, "teacher": name == "mean_teacher"})
+            f"{PEER} {name}": ("peer", {**shape, "steps": steps, "teacher": name == "mean_teacher"})
             for name in ("supervised", "mean_teacher")
             if name in bundles
         }
@@ -111,6 +135,7 @@ def _of_bundle(name: str, dimensions: int, shape: dict[str, Any], steps: int, fo
             "output_dir": str(folder / f"run_{name}"), "data_list": f"phantom:{form}", "patch": shape["patch"],
             "labelled_batch": shape["batch"], "unlabelled_batch": shape["batch"], "widths": shape["widths"],
             "dropout": shape["dropout"], "norm": shape["norm"], "epoch_steps": steps, "steps": 1000 * steps, "val_interval": 2,
+            **(VOLUMES if name in TWO_CHANNELS and dimensions == 3 else {}),
         },
     }  # fmt: skip
 
@@ -134,6 +159,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--bundles", nargs="+", choices=BUNDLES, default=BUNDLES)
     add("--rounds", type=int, default=4, help="that count; one more warms up")
     add("--steps", type=int, default=3, help="of a round")
+    add("--at_once", type=int, default=4, help="bundles that take turns; each holds up to 4 GB in 3D until it is done")
     add("--threads", type=int, default=0, help="of the processor; 0: all")
     add("--amp", default="auto", help='auto | bf16 | fp16 | "off"')
     add("--out", type=Path, default=ROOT / "benchmarks/results")
