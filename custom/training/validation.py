@@ -48,6 +48,27 @@ def _cut(logits: Tensor, threshold: float) -> Tensor:
     return torch.cat([logits[:1], logits[1:] - math.log(threshold / (1 - threshold))]).argmax(dim=0)
 
 
+def together(dataset: Bank, cases: Sequence[int], inferer: Any) -> list[list[int]]:
+    """Cases that go through a network at once, each of one window: neighbours of one shape that lack the same modalities, as
+    many as the inferer's ``sw_batch_size``. A larger case, whose windows fill batches, and one of slices stands alone.
+    """
+    size, roi = int(getattr(inferer, "sw_batch_size", 1)), tuple(getattr(inferer, "roi_size", ()))
+    if size < 2 or dataset.cases.slices:
+        return [[case] for case in cases]
+    groups: list[list[int]] = []
+    before: tuple | None = None
+    for case in cases:
+        shape = dataset.shape(case)
+        fits = len(roi) == len(shape) and all(length <= window for length, window in zip(shape, roi, strict=True))
+        kind = (shape, *dataset.present(torch.tensor([case]))[0].tolist()) if fits else None
+        if kind is not None and kind == before and len(groups[-1]) < size:
+            groups[-1].append(case)
+        else:
+            groups.append([case])
+        before = kind
+    return groups
+
+
 class ServingEvaluator(Evaluator):
     """Scores every network of ``method.serving()`` on whole cases.
 
@@ -61,7 +82,7 @@ class ServingEvaluator(Evaluator):
         device: where the networks are.
         dataset: the validation scans.
         method: whose networks are scored.
-        inferer: MONAI inferer that takes ``(1, C, *spatial)`` and a network.
+        inferer: MONAI inferer that takes ``(B, C, *spatial)`` and a network.
         classes: names, background first.
         amp: as the trainer's.
         statistics: of clean labelled patches, which the networks carry while they are scored; None leaves them as they are.
@@ -87,8 +108,8 @@ class ServingEvaluator(Evaluator):
             raise ValueError(f"thresholds are one or more probabilities between 0 and 1, got {list(thresholds)}")
         ranks = distributed.world_size()
         shared = len(dataset) >= ranks  # fewer cases than ranks: every rank scores them all
-        cases = range(distributed.rank(), len(dataset), ranks) if shared else range(len(dataset))
-        super().__init__(device=device, val_data_loader=list(cases), epoch_length=len(cases), decollate=False)
+        self._cases = range(distributed.rank(), len(dataset), ranks) if shared else range(len(dataset))
+        super().__init__(device=device, val_data_loader=[], epoch_length=0, decollate=False)
         self.dataset, self.method, self.inferer, self.classes = dataset, method, inferer, list(classes)
         self.dtype = autocast_dtype(amp, torch.device(device))
         self._shared, self.pace = shared, Pace()  # lines of a long validation, which has no bar
@@ -111,6 +132,8 @@ class ServingEvaluator(Evaluator):
         if self.scored_epoch == 0:
             logger.info("Validation, %s.", MEAN_DICE)
         self._rows = []
+        self.data_loader = together(self.dataset, self._cases, self.inferer)
+        self.state.epoch_length = len(self.data_loader)
         self.pace.begin()
         networks = self.method.serving()
         modes = {name: network.training for name, network in networks.items()}
@@ -125,24 +148,27 @@ class ServingEvaluator(Evaluator):
 
     @torch.no_grad()
     def _iteration(self, engine: Any, batchdata: Any) -> dict[str, Any]:
-        case = self.dataset[batchdata]
+        cases = [self.dataset[index] for index in batchdata]
         device = torch.device(self.state.device)
-        image, label = case["image"][None].to(device), case["label"][0].to(device)
-        row: dict[str, list[list[float]] | None] = {}
+        image = torch.stack([case["image"] for case in cases]).to(device)
+        labels = [case["label"][0].to(device) for case in cases]
+        rows: list[dict[str, list[list[float]] | None]] = [{} for _ in cases]
         for name, network in self.method.serving().items():
-            row[name] = None
-            if not reads(network, case["present"]):
+            if not reads(network, cases[0]["present"]):
+                for row in rows:
+                    row[name] = None
                 continue
-            under_way = partial(self._under_way, self.dataset.case_name(batchdata), name)
+            under_way = partial(self._under_way, self.dataset.case_name(batchdata[0]), name)
             with autocast(self.dtype, device), memory.explained(under_way):
                 logits = self.inferer(image, network)
-            row[name] = [
-                case_dice(_cut(logits[0], threshold), label, len(self.classes))
-                for threshold in thresholds_of(network, self.thresholds)
-            ]
-        self._rows.append(row)
+            for row, of_case, label in zip(rows, logits, labels, strict=True):
+                row[name] = [
+                    case_dice(_cut(of_case, threshold), label, len(self.classes))
+                    for threshold in thresholds_of(network, self.thresholds)
+                ]
+        self._rows += rows
         if self.pace.due():
-            logger.info("validation: case %s", self.pace.left(len(self._rows), self.state.epoch_length or 0))
+            logger.info("validation: case %s", self.pace.left(len(self._rows), len(self._cases)))
         return {}
 
     @staticmethod
