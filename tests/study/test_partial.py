@@ -29,6 +29,7 @@ def test_scores_of_a_job_that_began_anew_and_failed_are_not_told(tmp_path):
 @pytest.mark.usefixtures("few_pictures")
 def test_where_one_part_judges_the_page_says_how_many_of_the_labelled_patients_do(tmp_path):
     text = words(verdict.write(study(tmp_path, BETTER, folds=1)).read_text(encoding="utf-8"))
+    says(text, "Each was trained once", "over patients alone", "another seed in study.yaml")
     says(text, "2 of 6 labelled patients judged", "had not seen any scan of theirs (1 fold of 1)")
     assert "Every scan that judged" in text
     assert "Every labelled scan" not in text

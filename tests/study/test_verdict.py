@@ -327,6 +327,7 @@ def test_runs_of_other_settings_or_labels_are_in_no_figure(tmp_path):
         (made.runs / job.name / "job/settings.json").write_text(json.dumps(settings))
     text = words(verdict.write(made).read_text(encoding="utf-8"))
     assert "(2 folds of 3)" in text
+    assert "trained once" not in text
     assert "made under other settings, labels or images, and not run again yet: fold2_mean_teacher." in text
     label = tmp_path / "data/labels/p01_a.nii.gz"
     nib.save(nib.Nifti1Image(np.full((24, 24, 4), 5, np.uint8), np.eye(4)), label)
@@ -393,6 +394,7 @@ def test_folds_that_failed_are_named_and_those_that_are_done_are_told(tmp_path):
     made.failed = {"fold2_mean_teacher": "it ended with 1"}
     text = words(verdict.write(made).read_text(encoding="utf-8"))
     assert "(2 folds of 3)" in text
+    assert "trained once" not in text
     assert "Not in these figures, as they failed: fold2_mean_teacher: it ended with 1" in text
 
 
