@@ -79,6 +79,13 @@ def test_itk_formats_have_the_axes_and_affine_of_nibabel(tmp_path, name, compres
     torch.testing.assert_close(image.affine, reference.affine, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("name", ["a.nrrd", "a.mha", "a.mhd"])
+def test_names_in_capitals_are_read_as_small_ones(tmp_path, name):
+    path = write_itk(tmp_path / name, VOXELS).rename(tmp_path / name.upper())
+    np.testing.assert_array_equal(load(path)[0], VOXELS)
+    assert read(path).shape == VOXELS.shape
+
+
 def test_a_folder_is_one_dicom_series_in_the_order_of_its_slices(tmp_path):
     """Project-MONAI/MONAI#1711: DICOM loaded with wrong orientation."""
     folder = write_series(tmp_path / "p01", VOXELS)
@@ -246,7 +253,7 @@ module = sys.modules["itk"] = types.ModuleType("itk")  # as ITK does: without it
 threading.Event().wait(0.5)
 class Part:
     SetGlobalWarningDisplay = staticmethod(lambda on: None)
-for name in ("ProcessObject", "ImageFileReader", "GDCMSeriesFileNames", "PyBuffer"):
+for name in ("ProcessObject", "ImageFileReader", "GDCMSeriesFileNames", "MetaImageIO", "PyBuffer"):
     setattr(module, name, Part)
 """
 

@@ -21,7 +21,13 @@ REMARKS = "ITK_remarks"
 PHOTOMETRIC, PIXEL_SPACING, DETECTOR_SPACING = "0028|0004", "0028|0030", "0018|1164"
 POSITION, DIRECTION = "0020|0032", "0020|0037"
 MOST_CHANNELS = 4  # of an image of ITK's Python
-ITK_PARTS = ("ProcessObject", "ImageFileReader", "GDCMSeriesFileNames", "PyBuffer")  # one of each of its modules
+ITK_PARTS = (
+    "ProcessObject",
+    "ImageFileReader",
+    "GDCMSeriesFileNames",
+    "MetaImageIO",
+    "PyBuffer",
+)  # one of each of its modules
 
 loading = threading.RLock()
 """Held while ITK, or what imports it, is loaded: another thread would find a module without its parts."""
@@ -70,7 +76,7 @@ def read_image(path: Path) -> Any:
     mixed = len({header.GetComponentType() for header in headers}) > 1
     kind = itk.F if mixed else _stand_in(headers[0], path.name)
     try:
-        image = itk.imread(files if len(files) > 1 else files[0], pixel_type=kind)
+        image = itk.imread(files if len(files) > 1 else files[0], pixel_type=kind, imageio=_io(Path(files[0])))
     except RuntimeError as error:
         raise ScanFault(f"{path.name} cannot be read: {str(error).strip().splitlines()[-1]}") from error
     if stack:
@@ -240,7 +246,7 @@ def _size(header: Any) -> tuple[int, ...]:
 
 def _header(path: Path) -> Any:
     itk = quiet_itk()
-    header = itk.ImageIOFactory.CreateImageIO(str(path), itk.CommonEnums.IOFileMode_ReadMode)
+    header = _io(path) or itk.ImageIOFactory.CreateImageIO(str(path), itk.CommonEnums.IOFileMode_ReadMode)
     if header is None:
         raise ScanFault(f"{path.name} is truncated, damaged, or not an image.")
     try:
@@ -249,6 +255,13 @@ def _header(path: Path) -> Any:
     except RuntimeError as error:
         raise ScanFault(f"{path.name} has a header that cannot be read: damaged?") from error
     return header
+
+
+def _io(path: Path) -> Any:
+    """The reader of a MetaImage that is not written in small letters (P01.MHA), which ITK does not find by itself; else None."""
+    suffix = path.suffix
+    meta_image = suffix.lower() in (".mha", ".mhd") and suffix != suffix.lower()
+    return quiet_itk().MetaImageIO.New() if meta_image else None
 
 
 def quiet_itk() -> Any:
