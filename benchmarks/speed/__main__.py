@@ -55,6 +55,8 @@ SHAPES: dict[int, dict[str, Any]] = {
         "norm": "instance",
     },
 }
+# A run begins with a stage that sees no unlabelled scan; what most of its steps are is timed.
+LATER = {"bcp": {"weights::supervised": 0.0, "weights::inward": 0.5, "weights::outward": 0.5}}
 RATE, PEER = "convolution", "peer-style"
 
 
@@ -135,7 +137,7 @@ def _of_bundle(name: str, dimensions: int, shape: dict[str, Any], steps: int, fo
             "output_dir": str(folder / f"run_{name}"), "data_list": f"phantom:{form}", "patch": shape["patch"],
             "labelled_batch": shape["batch"], "unlabelled_batch": shape["batch"], "widths": shape["widths"],
             "dropout": shape["dropout"], "norm": shape["norm"], "epoch_steps": steps, "steps": 1000 * steps, "val_interval": 2,
-            **(VOLUMES if name in TWO_CHANNELS and dimensions == 3 else {}),
+            **LATER.get(name, {}), **(VOLUMES if name in TWO_CHANNELS and dimensions == 3 else {}),
         },
     }  # fmt: skip
 

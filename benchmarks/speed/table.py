@@ -84,7 +84,8 @@ def page(
     parts = [
         f"# What a training step costs, {dimensions}D",
         f"Milliseconds, medians of rounds in turns. {shape['batch']} labelled and as many unlabelled patches of {by}, U-Net of "
-        f"widths {', '.join(map(str, shape['widths']))} (task_affinity and coarse_refined their own networks); {machine}.",
+        f"widths {', '.join(map(str, shape['widths']))} (task_affinity and coarse_refined their own networks; bcp in its second "
+        f"stage, contrastive_mutual, with a network a modality, in its first); {machine}.",
         f"    {command}",
         markdown.table(heads, rows, texts=1),
         f"Best convolution of this run, the floor: {'; '.join(rates)}. Logging is a run's, once in {EPOCH} steps with its "
