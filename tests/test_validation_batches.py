@@ -44,6 +44,16 @@ def test_a_case_of_several_windows_stands_alone():
     assert together(bank([14, 14, 16, 16, 14]), range(5), smaller) == [[0, 1], [2], [3], [4]]
 
 
+@pytest.mark.parametrize("roi", [16, (-1, -1), (16, 0)])
+def test_a_window_may_be_one_number_or_as_long_as_the_case(roi):
+    inferer = SlidingWindowInferer(roi_size=roi, sw_batch_size=3)
+    assert together(bank([16] * 3), range(3), inferer) == [[0, 1, 2]]
+
+
+def test_a_window_of_other_axes_takes_them_one_by_one():
+    assert together(bank([16] * 2), range(2), SlidingWindowInferer(roi_size=(16,) * 3, sw_batch_size=3)) == [[0], [1]]
+
+
 def test_a_case_that_lacks_a_modality_does_not_go_with_one_that_has_it():
     def two(case: dict[str, Any]) -> dict[str, Tensor]:
         found = tiny.draw({**case, "image": case["image"][0]})

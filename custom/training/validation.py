@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from ignite.engine import Events
 from monai.engines import Evaluator
+from monai.utils import fall_back_tuple
 from torch import Tensor, nn
 
 from .. import distributed
@@ -52,14 +53,15 @@ def together(dataset: Bank, cases: Sequence[int], inferer: Any) -> list[list[int
     """Cases that go through a network at once, each of one window: neighbours of one shape that lack the same modalities, as
     many as the inferer's ``sw_batch_size``. A larger case, whose windows fill batches, and one of slices stands alone.
     """
-    size, roi = int(getattr(inferer, "sw_batch_size", 1)), tuple(getattr(inferer, "roi_size", ()))
+    size, roi = int(getattr(inferer, "sw_batch_size", 1)), getattr(inferer, "roi_size", ())
     if size < 2 or dataset.cases.slices:
         return [[case] for case in cases]
     groups: list[list[int]] = []
     before: tuple | None = None
     for case in cases:
         shape = dataset.shape(case)
-        fits = len(roi) == len(shape) and all(length <= window for length, window in zip(shape, roi, strict=True))
+        of_these_axes = isinstance(roi, int) or len(roi) == len(shape)
+        fits = of_these_axes and all(n <= window for n, window in zip(shape, fall_back_tuple(roi, shape), strict=True))
         kind = (shape, *dataset.present(torch.tensor([case]))[0].tolist()) if fits else None
         if kind is not None and kind == before and len(groups[-1]) < size:
             groups[-1].append(case)
