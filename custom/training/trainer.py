@@ -34,7 +34,7 @@ from . import memory, precision
 from .advice import Advice
 from .epoch_log import Means, line
 from .guard import Guard
-from .precision import autocast, autocast_dtype
+from .precision import autocast, autocast_dtype, warn_of_slow_convolutions
 from .statistics import CleanStatistics, applied
 from .validation import ServingEvaluator
 
@@ -137,6 +137,7 @@ class DualStreamTrainer(Trainer):
             paired = [name for name in method.pairs if self.weights.weights[name].value > 0]
             check_pairs(paired, labelled.batch, self.unlabelled.batch)
         self.dtype = autocast_dtype(amp, self.device)
+        warn_of_slow_convolutions(method, self.dtype, self.device)
         self.scaler: Any = torch.amp.GradScaler(self.device.type) if self.dtype is torch.float16 else None
         self.network: nn.Module = method  # what is called; DDP's wrapper from the start of a run on
         self.guard = Guard(optimizer, guard_interval)
