@@ -112,6 +112,12 @@ def test_links_have_the_scan_s_name_and_an_ending_in_small_letters(tmp_path):
     }
 
 
+def test_an_image_that_monai_label_does_not_show_has_no_link(tmp_path):
+    fill(tmp_path / "imagesTr", "h_3.mhd")
+    pair = {"image": "./imagesTr/h_3.mhd", "label": "./labelsTr/h_1.nii.gz"}
+    assert list(links(find(msd(tmp_path, training=[pair])))) == ["h_2.nii.gz"]
+
+
 def test_links_are_made_and_nothing_is_written_into_the_data_set(tmp_path):
     data_set, where = nnunet(tmp_path / "set"), tmp_path / FOLDER
     before = contents(data_set)
