@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
@@ -94,8 +95,11 @@ def model_name(model: str) -> str:
     return path.name
 
 
-def install(model: str, bundle: Path) -> None:
+def install(model: str, bundle: Path, names: Mapping[Path, str]) -> None:
     """Put a bundle into the work folder: made aside, renamed at the end.
+
+    Args:
+        names: see :func:`learnt_by`.
 
     Raises:
         StartError: the folder is not a finished bundle, or there is no such method or task.
@@ -115,7 +119,7 @@ def install(model: str, bundle: Path) -> None:
             os.rename(aside / "models", aside / "shipped")
             networks = {p.stem: p for p in sorted((aside / "shipped").glob("*.pt")) if not p.stem.endswith("_final")}
             versions = Versions(aside)
-            versions.serve(versions.add(networks, source=source_of(model), labelled=learnt_by(aside)))
+            versions.serve(versions.add(networks, source=source_of(model), labelled=learnt_by(aside, names)))
             shutil.rmtree(aside / "shipped")
         aside.chmod(0o755)
         os.rename(aside, bundle)
@@ -124,10 +128,13 @@ def install(model: str, bundle: Path) -> None:
         raise
 
 
-def learnt_by(bundle: Path) -> list[str]:
+def learnt_by(bundle: Path, names: Mapping[Path, str]) -> list[str]:
     """Names of the labelled scans that a finished bundle was trained on, by the list that its config names: they judge nothing.
 
     None where that list is no longer there, or is not a list.
+
+    Args:
+        names: of images, by file, where MONAI Label calls them otherwise than the file.
     """
     config = bundle / "configs/train.yaml"
     if not config.is_file():
@@ -137,7 +144,8 @@ def learnt_by(bundle: Path) -> list[str]:
         parts = data_list.listed(settings.get("data_list", ""), root=bundle)
     except CohortError:
         return []
-    return sorted({stem(first_file(entry)) for entry in parts.get("labelled", [])})
+    files = [first_file(entry) for entry in parts.get("labelled", [])]
+    return sorted({names.get(Path(file).resolve(), stem(file)) for file in files})
 
 
 def pretrained(name: str, folder: Path) -> None:

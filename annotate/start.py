@@ -55,11 +55,14 @@ def judge_environment() -> None:
         )
 
 
-def prepare(studies: Path, model: str | None, work: Path | None, name: str = "") -> tuple[Path, str]:
+def prepare(
+    studies: Path, model: str | None, work: Path | None, name: str = "", names: Mapping[Path, str] | None = None
+) -> tuple[Path, str]:
     """Make the work folder, or find it again; returns it and the model's name.
 
     Args:
         name: of the model in the work folder; empty: by what it is.
+        names: of images, by file, where the file has another.
 
     Raises:
         StartError: the studies cannot be annotated with this model.
@@ -78,7 +81,7 @@ def prepare(studies: Path, model: str | None, work: Path | None, name: str = "")
     if bundle.is_dir():
         judge_source(model, bundle)
     else:
-        install(model, bundle)
+        install(model, bundle, names or {})
     judge_model(bundle, images[0])
     (work / "main.py").write_text("from annotate.main import AnnotateApp  # MONAI Label looks for its app here\n")
     return work, name
@@ -219,8 +222,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     of_study = study.read(options.study) if options.study else None
     name = of_study.name if of_study and not options.model else ""
     if of_study:
+        study.link_images(of_study)
         options.studies, options.model = of_study.images, options.model or str(of_study.bundle)
-    work, name = prepare(options.studies, options.model, options.work, name)
+        if of_study.data_set:  # the folders of links of all studies have one name
+            options.work = options.work or default_work(options.study)
+    work, name = prepare(options.studies, options.model, options.work, name, of_study.names if of_study else None)
     if of_study and (copied := study.hand_over(of_study, work)):
         print(
             f"{copied} labels of the study were copied to {of_study.images / study.CORRECTED}, where the server reads them."

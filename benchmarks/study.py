@@ -54,7 +54,7 @@ def truth(folder: Path, labels: Path) -> list[str]:
         dices(folder / RUNS / final_name(bundle) / "label_maps", hidden, task["label_values"])
         for bundle in (settings.baseline, settings.method)
     )
-    names, theirs, ours, true = paired(theirs_of, ours_of, patients_of(settings))
+    names, theirs, ours, true = paired(theirs_of, ours_of, patients_of(folder, settings))
     tables = [read_cases(folder / f"work/scores/{bundle}.csv") for bundle in (settings.baseline, settings.method)]
     said = paired_difference(tables[1], tables[0])
     predicted, agreement = _predicted(folder)
@@ -112,10 +112,10 @@ def dices(folder: Path, hidden: dict[str, Path], values: Sequence[int]) -> dict[
     return found
 
 
-def patients_of(settings: study.Settings) -> dict[str, str]:
+def patients_of(folder: Path, settings: study.Settings) -> dict[str, str]:
     images = settings.images if isinstance(settings.images, str) else {k: Path(v) for k, v in settings.images.items()}
     labels = Path(settings.labels) if settings.labels else None
-    scans = cohort_of(Path(images) if isinstance(images, str) else images, labels, settings.patient).scans
+    scans = cohort_of(folder, Path(images) if isinstance(images, str) else images, labels, settings.patient).scans
     return {scan.name: patient for patient, found in scans.items() for scan in found}
 
 

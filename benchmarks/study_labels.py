@@ -38,7 +38,7 @@ def rows(before: Path, after: Path, labels: Path) -> list[list[str]]:
     """
     settings = study.read(before)
     task = yaml.safe_load((before / TASK).read_text(encoding="utf-8"))
-    scans = cohort_of(Path(str(settings.images)), Path(settings.labels), settings.patient).scans
+    scans = cohort_of(before, Path(str(settings.images)), Path(settings.labels), settings.patient).scans
     state = State(before, settings, task, trainings(before, settings, scans))
     curves = curves_of(state, state.parts)
     if isinstance(curves, NoCurve):
@@ -46,7 +46,7 @@ def rows(before: Path, after: Path, labels: Path) -> list[list[str]]:
     first, second = (_labelled(folder) for folder in (before, after))
     if len(second) <= len(first):
         raise SystemExit(f"{after} has {len(second)} labelled patients, {before} {len(first)}: expected more")
-    patients = patients_of(settings)
+    patients = patients_of(before, settings)
     hidden = {
         name: path
         for name, path in hidden_labels(labels).items()

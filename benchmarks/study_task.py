@@ -59,7 +59,7 @@ def rows(folder: Path, task: Path, labels: Path) -> list[list[str]]:
         steps[bundle] = whole_epochs(goals[bundle] / pace)
     _all(runner, [job(bundle, steps[bundle], bundle, images) for bundle in bundles])
     values = [yaml.safe_load(path.read_text(encoding="utf-8"))["label_values"] for path in (folder / TASK, task)]
-    hidden, patients, found = hidden_labels(labels), patients_of(settings), []
+    hidden, patients, found = hidden_labels(labels), patients_of(folder, settings), []
     for bundle in bundles:
         by_hand = runner.folder / bundle
         ours, theirs = (

@@ -72,6 +72,23 @@ def write_text(path: Path, text: str) -> None:
     write_atomically(path, lambda file: file.write(text.encode()))
 
 
+def link_or_copy(place: Path, file: Path) -> None:
+    """Make ``place``, where nothing is, a link to a file; a copy on a file system that knows no links.
+
+    Raises:
+        FileError: the copy cannot be written.
+    """
+    try:
+        place.symlink_to(file.resolve())
+    except OSError:
+        if os.path.lexists(place):
+            raise
+        # no hard link, by which a program that writes in place would change the file itself
+        with file.open("rb") as content:
+            write_atomically(place, lambda out: shutil.copyfileobj(content, out), needed=file.stat().st_size)
+        shutil.copystat(file, place)
+
+
 def entries(folder: Path) -> list[Path]:
     """What lies in a folder, by name; nothing where there is none."""
     return sorted(Path(folder).iterdir()) if Path(folder).is_dir() else []

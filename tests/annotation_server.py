@@ -24,7 +24,8 @@ TINY = {"steps": 4, "epoch_steps": 2, "val_interval": 1, "labelled_batch": 2, "u
 
 @dataclass
 class Server:
-    """A running server. ``labels`` holds the right label of each of ``studies``' images, by the same names."""
+    """A running server. ``labels`` holds the right label of each of ``studies``' images, by the same names; with ``study`` the
+    server is started on that, and ``model`` is not used."""
 
     python: Path
     model: str
@@ -32,6 +33,7 @@ class Server:
     work: Path
     labels: Path
     environment: dict[str, str] = field(default_factory=dict)
+    study: Path | None = None
     port: int = 0
     process: subprocess.Popen | None = None
 
@@ -53,7 +55,8 @@ class Server:
     def launch(self) -> Server:
         """Start the process; :meth:`ready` waits until it answers."""
         self.port = free_port()
-        options = {"--studies": self.studies, "--model": self.model, "--work": self.work, "--port": self.port}
+        of = {"--study": self.study} if self.study else {"--studies": self.studies, "--model": self.model}
+        options = {**of, "--work": self.work, "--port": self.port}
         log = self.work.with_suffix(".log").open("a")
         self.process = subprocess.Popen(
             [self.python, "-m", "annotate.start", *(str(text) for option in options.items() for text in option)],

@@ -19,8 +19,13 @@ from .words import plural, some
 def stem(file: str | Path) -> str:
     """A file's name without its image suffix: ``p01_ED.nii.gz`` is ``p01_ED``."""
     name = Path(file).name
-    known = next((name[: -len(s)] for s in SUFFIXES if name.lower().endswith(s)), "")
+    known = name[: -len(suffix(file))] if suffix(file) else ""
     return known or (name if os.path.isdir(file) else Path(name).stem)  # the folder of a DICOM series has no suffix
+
+
+def suffix(file: str | Path) -> str:
+    """A file's image suffix, in small letters: of ``p01.NII.GZ`` it is ``.nii.gz``; empty where it has none."""
+    return next((s for s in SUFFIXES if Path(file).name.lower().endswith(s)), "")
 
 
 def first_file(entry: Mapping[str, Any]) -> str:

@@ -98,7 +98,7 @@ def _trainings(folder: Path, settings: Settings, planned: bool) -> Trainings:
         if isinstance(settings.images, Mapping)
         else Path(settings.images)
     )
-    cohort = cohort_of(images, Path(settings.labels) if settings.labels else None, settings.patient)
+    cohort = cohort_of(folder, images, Path(settings.labels) if settings.labels else None, settings.patient)
     if not planned:
         for note in cohort.source.notes:
             tell(f"note: {note}")

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from ..cohort.formats import open_scan
 from ..cohort.formats.counts import whole
-from ..cohort.formats.opened import SUFFIXES
 from ..cohort.label_formats import as_classes
+from ..cohort.names import suffix
 from ..cohort.split import FoundScan
+from ..files import link_or_copy
 
 _MOST = 2**31  # voxels
 
@@ -30,14 +31,10 @@ def link_folder(folder: Path, scans: Sequence[FoundScan]) -> Path | None:
     for scan in complete:
         files = scan.image if isinstance(scan.image, Mapping) else {"": scan.image}
         for channel, file in files.items():
-            place = folder / channel / f"{scan.name}{_suffix(Path(file))}"
+            place = folder / channel / f"{scan.name}{suffix(file)}"
             place.parent.mkdir(parents=True, exist_ok=True)
-            place.symlink_to(Path(file).resolve())
+            link_or_copy(place, Path(file))
     return folder
-
-
-def _suffix(path: Path) -> str:
-    return next((s for s in sorted(SUFFIXES, key=len, reverse=True) if path.name.lower().endswith(s)), "")
 
 
 def map_of(folder: Path, name: str) -> Path | None:

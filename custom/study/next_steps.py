@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from .annotation import not_shown
 from .scans import Scans
-from .settings import BUNDLES, SHOWN, Settings
+from .settings import BUNDLES
 from .state import State
 from .trainings import WORK
 
@@ -49,7 +49,7 @@ def next_steps(state: State, scans: Scans) -> NextSteps:
     """
     folder, settings = shlex.quote(str(state.folder)), state.settings
     here, python = f"cd {shlex.quote(str(ROOT))} &&", shlex.quote(sys.executable)
-    not_shown = _not_shown(settings)
+    why_not = not_shown(settings)
     images = _to_segment(state)
     segment = (
         f"cd {shlex.quote(str(state.folder / 'bundle'))} && {python} -m monai.bundle run "
@@ -58,26 +58,13 @@ def next_steps(state: State, scans: Scans) -> NextSteps:
     )
     return NextSteps(
         scans=tuple(scan.name for scan in scans.order[:FIRST]),
-        annotate="" if not_shown else f"{here} make annotate STUDY={folder}",
-        not_shown=not_shown,
+        annotate="" if why_not else f"{here} make annotate STUDY={folder}",
+        not_shown=why_not,
         labels=settings.labels or f"the folder of labels that {settings.images}/dataset.json names",
         again=f"{here} {python} -m custom.study {folder}",
         segment=segment if images else "",
         publish=f"{here} {python} -m distribution.from_study {folder} {UNKNOWN}",
     )
-
-
-def _not_shown(settings: Settings) -> str:
-    """Why MONAI Label cannot show the images; empty where it can."""
-    if settings.annotatable:
-        return ""
-    if isinstance(settings.images, Mapping):
-        return (
-            f"its images lie in {len(settings.images)} folders of modalities, and MONAI Label shows files of one folder"
-        )
-    if not settings.one_folder:
-        return "its images are a data set with a dataset.json, and MONAI Label shows files of one folder"
-    return f"MONAI Label shows {', '.join(SHOWN)}, and no image is such a file"
 
 
 def _to_segment(state: State) -> Path | None:

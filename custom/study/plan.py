@@ -16,15 +16,15 @@ import yaml
 from .. import cores, markdown
 from ..cohort.check import OF_A_TASK, Check
 from ..cohort.fingerprint import describe, fingerprint
-from ..cohort.found import by_name, unmatched
 from ..cohort.found import patients as patients_of
-from ..cohort.names import first_file, is_image
+from ..cohort.names import first_file
 from ..cohort.record import Record
 from ..cohort.split import ScansByPatient, can_evaluate, has_label
-from ..cohort.words import plural, some
+from ..cohort.words import plural
 from ..files import write_text
 from . import budget as lengths
 from . import measured, rules, space, task_file
+from .annotation import corrected, shown
 from .commands import IMPORTS, MEMORY, PEAK, SECONDS
 from .jobs import CACHE, Job, Runner
 from .measured import Measured
@@ -32,7 +32,7 @@ from .parts import MANY, Entries, Part, divide, entries_of, write_list
 from .patients import Grouping, propose
 from .remarks import refuse_blank, refuse_twins, remarks
 from .seen import Seen, see
-from .settings import CORRECTED, FILE, TASK, Settings, StudyError, copies, digest, read, write
+from .settings import FILE, TASK, Settings, StudyError, read, write
 from .sources import Source, find
 from .time_left import Speed
 from .trainings import FINAL, RECORD, RUNS, WORK, by_patient, unlabelled_scans
@@ -81,13 +81,18 @@ class Cohort:
     scans: ScansByPatient
 
 
-def cohort_of(images: Path | Mapping[str, Path], labels: Path | None, patient: str) -> Cohort:
-    """Find the scans and whose they are; errors of :func:`.sources.find`.
+def cohort_of(folder: Path, images: Path | Mapping[str, Path], labels: Path | None, patient: str) -> Cohort:
+    """Find the scans and whose they are; errors of :func:`.sources.find` and of :func:`.annotation.corrected`.
+
+    Args:
+        folder: of the study.
+        images, labels: see :func:`.sources.find`.
+        patient: regular expression; empty: proposed from the names.
 
     Raises:
         StudyError: a pattern that does not fit all names.
     """
-    source = _corrected(find(images, labels), images)
+    source = corrected(find(images, labels), images, shown(folder, images, labels))
     names = [scan.name for scan in source.scans]
     if patient:
         whose = dict(zip(names, patients_of(names, patient), strict=True))
@@ -98,37 +103,6 @@ def cohort_of(images: Path | Mapping[str, Path], labels: Path | None, patient: s
         grouping = propose(names)
         whose = {name: patient for patient, found in grouping.patients.items() for name in found}
     return Cohort(source, grouping, by_patient(source.scans, whose))
-
-
-def _corrected(source: Source, images: Path | Mapping[str, Path]) -> Source:
-    """The source with the labels that MONAI Label keeps below the images in place of the user's, except where one is
-    still the copy that annotation made: the user's label may have been repaired, or taken out, since.
-
-    Raises:
-        CohortError: two of one name.
-    """
-    final = Path(images) / CORRECTED if not isinstance(images, Mapping) else None
-    if final is None or not final.is_dir() or not any(is_image(path) for path in final.iterdir()):
-        return source
-    found, copied = by_name(final), copies(final.parents[1])
-    names = {scan.name for scan in source.scans}
-    same = {name for name, path in found.items() if path.name in copied and copied[path.name] == digest(path)}
-    used = [scan for scan in source.scans if scan.name in found and scan.name not in same]
-    taken = {scan.name for scan in used}
-    scans = [replace(scan, label=found[scan.name]) if scan.name in taken else scan for scan in source.scans]
-    # that nothing was read of "labels" itself would contradict it
-    notes = [note for note in source.notes if not note.endswith(f": {Path(CORRECTED).parts[0]}")]
-    if used:
-        new = [scan.name for scan in used if not scan.label]
-        which = f", {len(new)} of them new: {some(new)}" if new else ""
-        notes.append(f"{plural(len(used), 'label')} taken from {final}, where MONAI Label keeps them{which}")
-    if gone := sorted(scan.name for scan in source.scans if scan.name in same and not scan.label):
-        text = f"{plural(len(gone), 'label')} that annotation copied and nobody corrected"
-        notes.append(f"{final}: {text}, not used, as the labels folder no longer has one: {some(gone)}")
-    if strange := sorted(found.keys() - names):
-        bare = [scan.name for scan in scans if not scan.label]
-        notes.append(f"{final}: {unmatched(strange, bare)}")
-    return replace(source, scans=scans, notes=notes)
 
 
 def plan(folder: Path, asked: Asked, tell: Callable[[str], None] = print) -> Settings:
@@ -144,7 +118,7 @@ def plan(folder: Path, asked: Asked, tell: Callable[[str], None] = print) -> Set
     start = time.monotonic()
     shutil.rmtree(folder / PROBE, ignore_errors=True)  # of a plan that was stopped: half a probe tells no times
     (folder / WORK).mkdir(parents=True, exist_ok=True)
-    cohort = cohort_of(asked.images, asked.labels, asked.patient)
+    cohort = cohort_of(folder, asked.images, asked.labels, asked.patient)
     for note in cohort.source.notes:
         tell(f"note: {note}")
     tell(f"Patients: {cohort.grouping.why}.")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -11,15 +9,11 @@ from typing import Any
 
 import yaml
 
-from ..cohort.formats import files_of
 from ..errors import UserError, nearest
-from ..files import entries, write_text
+from ..files import write_text
 
 FILE = "study.yaml"
 TASK = "task.yaml"
-CORRECTED = "labels/final"  # where MONAI Label keeps labels, below the images
-COPIED = "labels/copied.json"  # beside them, where MONAI Label lists folders alone: what was copied there, see :func:`copies`
-SHOWN = (".nii.gz", ".nii", ".nrrd", ".mha", ".png", ".jpg", ".jpeg")  # images that MONAI Label is given to show
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 
 
@@ -65,13 +59,9 @@ class Settings:
 
     @property
     def one_folder(self) -> bool:
-        """Whether the images lie in one folder, as themselves and not as a data set with a ``dataset.json``."""
-        return isinstance(self.images, str) and not (Path(self.images) / "dataset.json").is_file()
-
-    @property
-    def annotatable(self) -> bool:
-        """Whether ``make annotate STUDY=`` can show the images: files of one folder, of the kinds of :data:`SHOWN`."""
-        return self.one_folder and any(path.name.endswith(SHOWN) for path in entries(Path(str(self.images))))
+        """Whether the images lie in one folder, as themselves and not as a data set, whose ``dataset.json`` says where the
+        labels are."""
+        return isinstance(self.images, str) and bool(self.labels)
 
 
 _ABOUT = {
@@ -135,27 +125,6 @@ def read(folder: Path, name: str = FILE) -> Settings:
     if faults:
         raise StudyError(f"{path} cannot be used:\n  " + "\n  ".join(faults))
     return settings
-
-
-def copies(images: Path) -> dict[str, str]:
-    """The :func:`digest` that each label had when annotation copied it to :data:`CORRECTED`, by file name: a label that
-    still has it was corrected by nobody. Empty where none was copied, or where the list is damaged.
-
-    Args:
-        images: folder of the study's images.
-    """
-    try:
-        return dict(json.loads((images / COPIED).read_text(encoding="utf-8")))
-    except (FileNotFoundError, ValueError):
-        return {}
-
-
-def digest(label: Path) -> str:
-    """SHA-256 of the bytes of a label, over all files that it is made of."""
-    found = hashlib.sha256()
-    for file in files_of(label):
-        found.update(hashlib.sha256(file.read_bytes()).digest())
-    return found.hexdigest()
 
 
 def named_twice(bundles: Sequence[str]) -> str:

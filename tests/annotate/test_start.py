@@ -13,7 +13,7 @@ from annotation_server import ROOT, TINY
 from PIL import Image
 from saying import raises
 
-from annotate.models import StartError, model_name, recommended, untrained
+from annotate.models import StartError, learnt_by, model_name, recommended, untrained
 from annotate.start import (
     default_work,
     environment,
@@ -43,6 +43,17 @@ def finished(folder: Path, content: bytes = b"weights") -> Path:
     for name in ("model", "student", "model_final"):
         (folder / f"models/{name}.pt").write_bytes(content + name.encode())
     return folder
+
+
+def test_a_scan_that_a_bundle_has_learnt_is_known_where_its_file_has_another_name(tmp_path: Path) -> None:
+    bundle, file = finished(tmp_path / "run/bundle"), tmp_path / "set/p1_0000.nii.gz"
+    entries = [{"image": str(file), "label": "p1.nii.gz"}, {"image": "p2.nii.gz", "label": "p2.nii.gz"}]
+    (tmp_path / "list.json").write_text(json.dumps({"labelled": entries}))
+    config = bundle / "configs/train.yaml"
+    settings = yaml.safe_load(config.read_text())
+    config.write_text(yaml.safe_dump({**settings, "data_list": str(tmp_path / "list.json")}))
+    assert learnt_by(bundle, {file: "p1"}) == ["p1", "p2"]
+    assert learnt_by(bundle, {}) == ["p1_0000", "p2"]
 
 
 def test_a_finished_bundle_becomes_the_first_version(studies: Path, tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def study(folder: Path, shares: Mapping[str, float], **changed: object) -> State
     settings = Settings(str(images), str(labels), r"^(p\d+)", **planned)  # type: ignore[arg-type]
     write(folder, settings)
     (folder / "task.yaml").write_text(yaml.safe_dump(TASK))
-    found = trainings(folder, settings, cohort_of(images, labels, settings.patient).scans)
+    found = trainings(folder, settings, cohort_of(folder, images, labels, settings.patient).scans)
     state = State(folder, settings, TASK, found, {}, 120.0)
     for bundle, share in shares.items():
         for part in found.parts:

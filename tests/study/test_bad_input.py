@@ -146,7 +146,9 @@ def test_a_blank_unlabelled_scan_is_named_in_the_plan(made):
 def test_labels_that_came_since_are_checked_before_anything_is_trained(made, monkeypatch):
     study(made)
     settings = read(made / "out")
-    trainings(made / "out", settings, plan.cohort_of(made / "images", made / "labels", settings.patient).scans)
+    trainings(
+        made / "out", settings, plan.cohort_of(made / "out", made / "images", made / "labels", settings.patient).scans
+    )
     plan.check(made / "out", lambda _: None)
     Image.fromarray(np.full((SIDE, SIDE), 7, np.uint8)).save(made / "labels/p01_a.png")
     with pytest.raises(StudyError, match=r"1 fault in the scans\n(.|\n)*p01_a"):

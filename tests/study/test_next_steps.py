@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 from conftest import ROOT
+from data_sets import nnunet
 from finished import BETTER, study
 from page_fixtures import words
 from saying import says
@@ -58,30 +59,17 @@ def test_the_command_that_trains_again_names_the_study_alone_so_that_it_goes_on(
 
 
 @pytest.mark.usefixtures("few_pictures")
-def test_annotation_is_offered_only_where_it_can_show_the_images_else_it_says_why(tmp_path):
-    made = study(tmp_path, BETTER)
+def test_annotation_is_offered_only_where_it_can_show_the_images_else_it_says_why_and_where_labels_go(tmp_path):
+    made = study(tmp_path / "study", BETTER)
     assert "make annotate" in verdict.write(made).read_text(encoding="utf-8")
-    (tmp_path / "data/images/dataset.json").write_text("{}")
-    text = words(verdict.write(made).read_text(encoding="utf-8"))
+    data_set = nnunet(tmp_path / "set")
+    of_data_set = replace(made, settings=replace(made.settings, images=str(data_set), labels=""))
+    says(next_steps(of_data_set, scans(1)).annotate, "make annotate", f"STUDY={made.folder}")
+    nnunet(data_set, channel_names={"0": "T1", "1": "T2"})
+    text = words(verdict.write(of_data_set).read_text(encoding="utf-8"))
     assert "make annotate" not in text
-    labels = f"put it into {tmp_path / 'data/labels'}."
-    says(
-        text, "Correct these first: p09_a", "MONAI Label cannot show this study", "dataset.json", "another tool", labels
-    )
-
-
-@pytest.mark.parametrize("case", ["modalities", "formats"])
-def test_why_monai_label_cannot_show_other_images(tmp_path, case):
-    made = study(tmp_path / "study", {})
-    (tmp_path / "tif").mkdir()
-    (tmp_path / "tif/a.tif").touch()
-    images, said = {
-        "modalities": ({"t1": "/t1", "t2": "/t2"}, ("2 folders of modalities", "files of one folder")),
-        "formats": (str(tmp_path / "tif"), (".nii.gz", ".png", "no image is such a file")),
-    }[case]
-    found = next_steps(State(made.folder, replace(made.settings, images=images), made.task, made.trainings), scans(1))
-    assert not found.annotate
-    says(found.not_shown, *said)
+    reason = ("MONAI Label cannot show this study", "2 channels", "T1, T2", "scans of one", "another tool")
+    says(text, "Correct these first: p09_a", *reason, f"the folder of labels that {data_set}/dataset.json names.")
 
 
 def test_of_modalities_and_data_sets_the_links_to_the_unlabelled_scans_are_segmented(tmp_path):

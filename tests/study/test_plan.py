@@ -38,7 +38,7 @@ def test_labels_of_monai_label_take_the_place_of_the_folder_s(tmp_path):
     for where, names in (("labels", "ab"), ("images/labels/final", "bc")):
         for name in names:
             Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / where / f"{name}.png")
-    found = plan.cohort_of(tmp_path / "images", tmp_path / "labels", "")
+    found = plan.cohort_of(tmp_path, tmp_path / "images", tmp_path / "labels", "")
     labels = {scan.name: scan.label for scan in found.source.scans}
     assert labels == {
         "a": tmp_path / "labels/a.png",
@@ -60,13 +60,14 @@ def test_a_copy_that_nobody_corrected_does_not_outrank_the_label_in_the_folder(t
         save(f"images/{name}.png", 0)
     for name in "abc":
         save(f"labels/{name}.png", 1)
-    hand_over(Study(tmp_path / "images", tmp_path / "labels", tmp_path, []), tmp_path / "work")
+    labels = {path.name: path for path in (tmp_path / "labels").iterdir()}
+    hand_over(Study(tmp_path / "images", labels, tmp_path, []), tmp_path / "work")
     final = tmp_path / "images/labels/final"
     save("labels/a.png", 2)  # repaired
     (tmp_path / "labels/b.png").unlink()  # taken out
     for name in "cd":
         save(f"images/labels/final/{name}.png", 3)  # corrected, drawn
-    found = plan.cohort_of(tmp_path / "images", tmp_path / "labels", "").source
+    found = plan.cohort_of(tmp_path, tmp_path / "images", tmp_path / "labels", "").source
     assert {scan.name: scan.label for scan in found.scans} == {
         "a": tmp_path / "labels/a.png", "b": None, "c": final / "c.png", "d": final / "d.png",
     }  # fmt: skip
@@ -86,7 +87,7 @@ def test_corrected_labels_that_fit_no_image_are_named_and_two_of_one_name_refuse
     composed, apart = "\u00fc", "u\u0308"  # one letter, and a letter with its mark: macOS writes the second
     save(f"images/{composed}.png", "images/p1.png", "images/p3.png", "labels/p1.png")
     save(f"images/labels/final/{apart}.png", "images/labels/final/P3.png", "images/labels/final/stranger.png")
-    found = plan.cohort_of(tmp_path / "images", tmp_path / "labels", "")
+    found = plan.cohort_of(tmp_path, tmp_path / "images", tmp_path / "labels", "")
     final = tmp_path / "images/labels/final"
     assert {scan.name for scan in found.source.scans if scan.label} == {composed, "p1"}
     taken, unused = found.source.notes
@@ -103,7 +104,7 @@ def test_corrected_labels_that_fit_no_image_are_named_and_two_of_one_name_refuse
     with pytest.raises(
         CohortError, match=r"several images of one name in .*final: stranger\.nrrd and stranger\.png\. Keep one"
     ):
-        plan.cohort_of(tmp_path / "images", tmp_path / "labels", "")
+        plan.cohort_of(tmp_path, tmp_path / "images", tmp_path / "labels", "")
 
 
 @pytest.mark.parametrize(("size", "rooms"), [

@@ -6,8 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from annotate import start
-from custom.study.settings import SHOWN, Settings, StudyError, read, write
+from custom.study.settings import Settings, StudyError, read, write
 
 SETTINGS = Settings(
     {"t1": "/data/t 1", "flair": "/d/#f"},
@@ -60,23 +59,10 @@ def test_overrides_of_any_bundle_that_there_is_are_taken(tmp_path):
     assert read(tmp_path).overrides == {"urpc": {"steps": 3}}
 
 
-@pytest.mark.parametrize(
-    ("image", "shown"), [("a.nii.gz", True), ("a.png", True), ("a.tif", False), ("series/1.dcm", False)]
-)
-def test_what_can_be_annotated_is_one_folder_of_images_that_monai_label_shows(tmp_path, image, shown):
-    (tmp_path / image).parent.mkdir(exist_ok=True)
-    (tmp_path / image).touch()
-    settings = replace(SETTINGS, images=str(tmp_path))
-    assert settings.annotatable is shown
-    assert settings.one_folder
-    (tmp_path / "dataset.json").touch()
-    assert not settings.annotatable
-    assert not replace(SETTINGS, images=str(tmp_path / "gone")).annotatable
-    assert not replace(SETTINGS, images={"t1": str(tmp_path)}).annotatable
-
-
-def test_the_kinds_of_images_are_those_that_the_server_is_started_with():
-    assert set(SHOWN) == {*start.VOLUMES, *start.PICTURES}
+def test_a_data_set_or_a_folder_a_modality_is_not_one_folder_of_images():
+    assert replace(SETTINGS, images="/data/images").one_folder
+    assert not replace(SETTINGS, images="/data/set", labels="").one_folder
+    assert not SETTINGS.one_folder
 
 
 def test_a_folder_without_a_plan_says_how_to_make_one(tmp_path):
