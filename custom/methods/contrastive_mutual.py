@@ -206,6 +206,10 @@ class ContrastiveMutual(Method):
                 "`contrastive` tells an image from the others of its batch: found an unlabelled batch of 1 patch, "
                 "expected at least 2. Raise --unlabelled_batch, or leave the term out with --weights::contrastive 0."
             )
+        if not pairs.any():
+            if self.contrast == "objects":
+                self._watched["contrastive/objects"] = torch.zeros((), device=self.weights_at_switch.device)
+            return self._nothing()
         one, two = (self._held(m, maps[pairs[seen[:, m]]].sigmoid()) for m, maps in enumerate(free))
         if self.contrast == "objects":
             found = (torch.maximum(one.detach(), two.detach()) >= 0.5).flatten(1).any(dim=1)
