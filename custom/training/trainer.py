@@ -311,9 +311,9 @@ class DualStreamTrainer(Trainer):
         return _Window(size, position == start, position == start + size - 1)
 
     def _draw(self) -> tuple[Batch, Batch]:
-        unlabelled = self._wanted_unlabelled()
-        labelled = self.labelled.draw()
-        return labelled, self.labelled.empty() if unlabelled is None else unlabelled.draw(self.method.strong_views)
+        labelled, unlabelled = self.labelled.draw(), self._wanted_unlabelled()
+        views = self.method.views(self.weights)
+        return labelled, self.labelled.empty() if unlabelled is None else unlabelled.draw(views)
 
     def _wanted_unlabelled(self) -> Stream | None:
         """The unlabelled stream, where a term reads it now."""
