@@ -26,6 +26,7 @@ from ..files import typed, write_text
 from ..run.folder import RunFolder
 from . import measured, verdict
 from . import settings as study
+from .all_labelled import refuse_to_go_on
 from .budget import minutes, seconds
 from .jobs import BUNDLES, Runner, Stopped
 from .plan import Asked, check, cohort_of, plain, plan, planned_before
@@ -92,7 +93,11 @@ def tell(text: str) -> None:
 
 
 def _trainings(folder: Path, settings: Settings, planned: bool) -> Trainings:
-    """What is to be trained; notes on the scans are told unless the plan has just told them."""
+    """What is to be trained; notes on the scans are told unless the plan has just told them.
+
+    Raises:
+        StudyError: see :func:`.all_labelled.refuse_to_go_on`.
+    """
     images: Path | Mapping[str, Path] = (
         {name: Path(path) for name, path in settings.images.items()}
         if isinstance(settings.images, Mapping)
@@ -102,6 +107,7 @@ def _trainings(folder: Path, settings: Settings, planned: bool) -> Trainings:
     if not planned:
         for note in cohort.source.notes:
             tell(f"note: {note}")
+    refuse_to_go_on(folder, settings, cohort.scans)
     return trainings(folder, settings, cohort.scans)
 
 

@@ -25,6 +25,7 @@ from ..cohort.words import plural, some
 from ..files import write_text
 from . import budget as lengths
 from . import measured, rules, space, task_file
+from .all_labelled import refuse_to_plan
 from .commands import IMPORTS, MEMORY, PEAK, SECONDS
 from .jobs import CACHE, Job, Runner
 from .measured import Measured
@@ -152,6 +153,7 @@ def plan(folder: Path, asked: Asked, tell: Callable[[str], None] = print) -> Set
     tell(
         f"Labelled: {plural(len(labelled), 'patient')}; without a label: {plural(len(unlabelled_scans(cohort.scans)), 'scan')}."
     )
+    refuse_to_plan(cohort.scans)
     folds = _folds(cohort.scans)
     parts = divide(cohort.scans, folds[0], asked.seed)
     everything = entries_of(replace(parts[0], train=(*parts[0].train, *parts[0].judges), judges=()), cohort.scans)
