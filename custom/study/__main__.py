@@ -21,6 +21,7 @@ from typing import Any
 import yaml
 
 from ..cohort.make import folders
+from ..cohort.words import plural
 from ..errors import show_plainly
 from ..files import typed, write_text
 from ..run.folder import RunFolder
@@ -56,7 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             if planned:
                 settings = plan(folder, _asked(options, folder), tell)
-                tell(f"The plan: {folder / 'plan.md'}. {settings.steps} steps a training, {settings.folds} fold(s).")
+                tell(
+                    f"The plan: {folder / 'plan.md'}. {settings.steps} steps a training, {plural(settings.folds, 'fold')}."
+                )
             if step == "plan":
                 return 0
             settings = study.read(folder)
@@ -66,9 +69,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     f"python -m custom.study plan {shlex.quote(str(folder))} {' '.join(unused)}"
                 )
             found = _trainings(folder, settings, planned)
-            if step != "report":
-                speed = known.speed if (known := measured.read(folder)) else Speed()
-                runner = Runner(folder / RUNS, settings.jobs, settings.threads, tell, speed=speed)
+            speed = known.speed if (known := measured.read(folder)) else Speed()
+            runner = Runner(folder / RUNS, settings.jobs, settings.threads, tell, speed=speed)
+            if step == "report":
+                failed = runner.failures(found.jobs)
+            else:
                 check(folder, tell, [job for job in found.jobs if not runner.done(job)])
                 tell(
                     f"{len(found.jobs)} trainings, {settings.jobs} at a time. Stop at any time; the same command goes on."
