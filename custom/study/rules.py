@@ -257,9 +257,9 @@ def _field(grid: Grid, spacing: Number, seen: Seen, room: float) -> Number:
         how = f"the longer side becomes {longest} pixels{why}; from {low} to {high}, each keeps its shape"
         return Number(sides, f"{how}, and what it leaves of a patch is 0")
     sides = [max(round(n * longest / max(grid.size) / STEP), 2) * STEP for n in grid.size]
-    drawn = squashed(seen.aspects, sides[0] / sides[1])
+    drawn = squashed(seen.aspects, grid.size[0] / grid.size[1])
     to = f" to {_by(sides)}{why}" if why else ""
-    note = f"; a picture is distorted by up to {drawn:.2f} times" if drawn >= LITTLE else ""
+    note = f"; pictures of another shape are distorted by up to {drawn:.2f} times" if drawn >= LITTLE else ""
     return Number(sides, f"the median one, {_by(grid.size)}, resized{to}{note}")
 
 

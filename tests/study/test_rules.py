@@ -8,10 +8,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from conftest import ROOT
+from monai.data import MetaTensor
+from monai.transforms import Compose, Resized
 from saying import says
 
+from custom.inference.label_map import LabelMapd
 from custom.study.places import Place
 from custom.study.rules import PATCH, Number, coarsened, grid_of, numbers, patch_of, scan_voxels, too_coarse
 from custom.study.seen import Seen
@@ -202,9 +206,11 @@ def test_of_pictures_that_stay_as_they_are_or_have_no_class_and_of_volumes_nothi
     assert too_coarse(seen, 0.13) == ""
 
 
+MIXED = pictures(560, 560, aspects=(480 / 640, 640 / 480))
+
+
 def test_portraits_among_landscapes_keep_their_shape():
-    mixed = pictures(560, 560, aspects=(480 / 640, 640 / 480))
-    found = numbers(mixed)
+    found = numbers(MIXED)
     assert resized(found) == {"spatial_size": 192, "size_mode": "longest"}
     assert found["patch"].value == [192, 192]
     says(
@@ -220,12 +226,28 @@ def test_portraits_among_landscapes_keep_their_shape():
 
 
 @pytest.mark.parametrize(
-    ("aspects", "text"), [((1.2, 1.4), "; a picture is distorted by up to 1.11 times"), ((1.3, 1.36), "resized")]
+    ("aspects", "text"),
+    [((1.2, 1.4), "; pictures of another shape are distorted by up to 1.11 times"), ((1.3, 1.36), "resized")],
 )
 def test_pictures_of_nearly_one_shape_become_one_and_by_how_much_they_are_distorted_is_said(aspects, text):
     found = numbers(pictures(640, 480, aspects=aspects))
     assert resized(found) == {"spatial_size": "@patch"}
     assert found["patch"].reason.endswith(text)
+
+
+@pytest.mark.parametrize("shape", [(640, 480), (480, 640)])
+def test_a_picture_that_keeps_its_shape_is_given_back_in_its_own_size(shape):
+    (step,) = (of for of in numbers(MIXED)["preprocessing"].value["transforms"] if of["_target_"] == "Resized")
+    before = Compose([Resized(**{name: value for name, value in step.items() if name != "_target_"})])
+    label = torch.zeros(1, *shape)
+    label[:, : shape[0] // 2, : shape[1] // 4] = 1
+    small = before({"image": MetaTensor(label), "label": MetaTensor(label)})
+    assert sorted(small["image"].shape[1:]) == [144, 192]
+    logits = torch.cat([1 - small["label"], small["label"]])
+    found = LabelMapd(before, [0, 1])({"image": small["image"], "pred": MetaTensor(logits)})["pred"]
+    assert found.shape == label.shape
+    # the corner of what is drawn is rounded by some of the small pixels
+    assert (found != label).double().mean() < 1e-4
 
 
 def test_numbers_of_pixels_are_plain_and_one_slice_is_one():
