@@ -21,11 +21,13 @@ from typing import Any
 import yaml
 
 from ..cohort.make import folders
+from ..cohort.words import plural
 from ..errors import show_plainly
 from ..files import typed, write_text
 from ..run.folder import RunFolder
 from . import measured, verdict
 from . import settings as study
+from .all_labelled import refuse_to_go_on
 from .budget import minutes, seconds
 from .jobs import BUNDLES, Runner, Stopped
 from .plan import Asked, check, cohort_of, plain, plan, planned_before
@@ -55,7 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             if planned:
                 settings = plan(folder, _asked(options, folder), tell)
-                tell(f"The plan: {folder / 'plan.md'}. {settings.steps} steps a training, {settings.folds} fold(s).")
+                tell(
+                    f"The plan: {folder / 'plan.md'}. {settings.steps} steps a training, {plural(settings.folds, 'fold')}."
+                )
             if step == "plan":
                 return 0
             settings = study.read(folder)
@@ -65,9 +69,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     f"python -m custom.study plan {shlex.quote(str(folder))} {' '.join(unused)}"
                 )
             found = _trainings(folder, settings, planned)
-            if step != "report":
-                speed = known.speed if (known := measured.read(folder)) else Speed()
-                runner = Runner(folder / RUNS, settings.jobs, settings.threads, tell, speed=speed)
+            speed = known.speed if (known := measured.read(folder)) else Speed()
+            runner = Runner(folder / RUNS, settings.jobs, settings.threads, tell, speed=speed)
+            if step == "report":
+                failed = runner.failures(found.jobs)
+            else:
                 check(folder, tell, [job for job in found.jobs if not runner.done(job)])
                 tell(
                     f"{len(found.jobs)} trainings, {settings.jobs} at a time. Stop at any time; the same command goes on."
@@ -92,7 +98,11 @@ def tell(text: str) -> None:
 
 
 def _trainings(folder: Path, settings: Settings, planned: bool) -> Trainings:
-    """What is to be trained; notes on the scans are told unless the plan has just told them."""
+    """What is to be trained; notes on the scans are told unless the plan has just told them.
+
+    Raises:
+        StudyError: see :func:`.all_labelled.refuse_to_go_on`.
+    """
     images: Path | Mapping[str, Path] = (
         {name: Path(path) for name, path in settings.images.items()}
         if isinstance(settings.images, Mapping)
@@ -102,6 +112,7 @@ def _trainings(folder: Path, settings: Settings, planned: bool) -> Trainings:
     if not planned:
         for note in cohort.source.notes:
             tell(f"note: {note}")
+    refuse_to_go_on(folder, settings, cohort.scans)
     return trainings(folder, settings, cohort.scans)
 
 

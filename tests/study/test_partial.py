@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 
@@ -12,6 +13,7 @@ from saying import says
 
 from custom.evaluation.compare import Difference
 from custom.study import labels_worth, more_labels, verdict
+from custom.study.__main__ import main
 from custom.study.state import State
 
 
@@ -24,6 +26,20 @@ def test_scores_of_a_job_that_began_anew_and_failed_are_not_told(tmp_path):
     text = words(verdict.write(failed).read_text(encoding="utf-8"))
     assert "(2 folds of 3)" in text
     assert "fold2_mean_teacher: why" in text
+
+
+@pytest.mark.usefixtures("few_pictures")
+def test_a_report_says_why_a_fold_failed_in_the_run_before_it(tmp_path):
+    made = study(tmp_path, BETTER)
+    run = made.runs / "fold2_mean_teacher"
+    (run / "evaluation/test/summary.json").unlink()
+    (run / "job").mkdir()
+    (job,) = (job for job in made.trainings.jobs if job.name == run.name)
+    (run / "job/settings.json").write_text(json.dumps(job.settings()))
+    (run / "job/failed.txt").write_text("it ended with 3")
+    assert main(["report", str(tmp_path)]) == 1
+    text = words((tmp_path / "verdict.html").read_text(encoding="utf-8"))
+    says(text, "(2 folds of 3)", "fold2_mean_teacher: it ended with 3")
 
 
 @pytest.mark.usefixtures("few_pictures")
