@@ -154,23 +154,35 @@ def test_what_the_baseline_never_reaches_is_infinite():
 
 
 @pytest.mark.parametrize("only_unlabelled", [False, True])
-@pytest.mark.parametrize(("ease", "interval"), [(0.0, "the 95 % interval is above 64."), (0.15, "the 95 % interval is from")])
+@pytest.mark.parametrize(
+    ("ease", "interval"), [(0.0, "the 95 % interval is above 64."), (0.15, "the 95 % interval is from")]
+)
 def test_a_gain_that_no_number_of_labels_has_is_told_as_one(monkeypatch, only_unlabelled, ease, interval):
     """Ours has .925 with 16 patients, and the baseline .8 with ever so many: the largest worth there is, not the least."""
     ours = (0.825, 0.01) if ease else (0.95, 0.1)
-    curves = {"theirs": (curve(0.8, 0.4, ease=ease), []), "ours": (curve(*ours), [])}
+    curves = {"theirs": (curve(0.8, 0.4, ease=ease), []), "ours": (curve(*ours), [Point(16, "p0", 0.9)])}
     monkeypatch.setattr(more_labels, "curves_of", lambda *_: curves)
     monkeypatch.setattr(more_labels, "_curve_chart", lambda *_: None)
+    names = {"baseline": "supervised", "method": "mean_teacher"}
     state = SimpleNamespace(
-        settings=SimpleNamespace(half=True, baseline="supervised", method="mean_teacher"), bundles=("supervised", "mean_teacher"), labelled=20,
-        only_unlabelled=only_unlabelled, phrases=("without", "with"),
+        settings=SimpleNamespace(half=True, **names), bundles=tuple(names.values()), labelled=20, phrases=("without", "with"),
+        only_unlabelled=only_unlabelled,
     )  # fmt: skip
     *_, line = more_labels.worth(state, []).lines
     here = "0.823" if ease else "0.925"
     who = f"mean_teacher with 16 labelled patients (Dice {here}) is above what supervised comes to"
     if only_unlabelled:
         who = f"16 labelled patients with the unlabelled scans (Dice {here}) are above what ever more come to without"
-    says(line, "In labels' worth", who, "(Dice 0.800)", "no number is named", "extrapolated", "the 16 labelled patients", interval)
+    says(
+        line,
+        "In labels' worth",
+        who,
+        "(Dice 0.800)",
+        "no number is named",
+        "extrapolated",
+        "the 16 labelled patients",
+        interval,
+    )
     assert "inf" not in line
 
 
