@@ -71,7 +71,9 @@ def test_failures_of_the_bundle_that_is_handed_over_are_shown_unless_they_are_am
     assert "Missed structure: p03_a" not in text
     assert "One slice of each scan" in text
     flat = State(tmp_path, made.settings, {**made.task, "dimensions": 2}, made.trainings)
-    assert "One slice of each scan" not in words(verdict.write(flat).read_text(encoding="utf-8")), "a picture has no other"
+    assert "One slice of each scan" not in words(verdict.write(flat).read_text(encoding="utf-8")), (
+        "a picture has no other"
+    )
 
 
 def test_a_number_of_labels_at_which_only_an_empty_label_was_judged_leaves_a_figure():
