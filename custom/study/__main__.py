@@ -11,10 +11,12 @@ Without a step, all of them; a study that is there already goes on. Each can be 
 from __future__ import annotations
 
 import argparse
+import math
 import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +25,13 @@ import yaml
 from ..cohort.make import folders
 from ..cohort.words import plural
 from ..errors import show_plainly
-from ..files import typed, write_text
+from ..files import typed
 from ..run.folder import RunFolder
 from . import measured, verdict
 from . import settings as study
 from .all_labelled import refuse_to_go_on
 from .budget import minutes, seconds
+from .durations import Taken, valid
 from .jobs import BUNDLES, Runner, Stopped
 from .plan import Asked, check, cohort_of, plain, plan, planned_before
 from .settings import FILE, TASK, Settings, StudyError, named_twice
@@ -36,7 +39,6 @@ from .state import State
 from .time_left import Speed
 from .trainings import RUNS, Trainings, trainings
 
-SECONDS = "work/seconds"
 STEPS = ("plan", "run", "report")
 DEFAULTS: dict[str, Any] = {"budget": seconds("2h"), "patient": "", "baseline": "supervised", "methods": ["mean_teacher"],
                             "jobs": 0, "seed": 0}  # fmt: skip
@@ -53,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with RunFolder(folder, option="folder"):
         planned = step == "plan" or (not step and not (folder / FILE).is_file())
         failed: dict[str, str] = {}
-        took = _seconds(folder)
+        taken, took = Taken.read(folder), math.nan  # not known before the trainings are
         try:
             if planned:
                 settings = plan(folder, _asked(options, folder), tell)
@@ -69,6 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     f"python -m custom.study plan {shlex.quote(str(folder))} {' '.join(unused)}"
                 )
             found = _trainings(folder, settings, planned)
+            # asked before a training is made anew: what it took until now is known from what it left
+            took = taken.of(folder / RUNS, found.jobs)
             speed = known.speed if (known := measured.read(folder)) else Speed()
             runner = Runner(folder / RUNS, settings.jobs, settings.threads, tell, speed=speed)
             if step == "report":
@@ -83,9 +87,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             tell("Stopped. It goes on with the same command.")
             return 130
         finally:  # a call that is stopped, or ends with a fault, has taken its time too
-            took += time.monotonic() - start
-            if (folder / SECONDS).parent.is_dir():
-                write_text(folder / SECONDS, f"{took:.0f}\n")
+            now = time.monotonic() - start
+            if math.isnan(took):
+                replace(taken, before=taken.before + now).write(folder)
+            elif step != "report":
+                took += now
+                Taken(took, tuple(valid(folder / RUNS, found.jobs))).write(folder)
         task = yaml.safe_load((folder / TASK).read_text(encoding="utf-8"))
         page = verdict.write(State(folder, settings, task, found, failed, took))
     tell(f"Took {minutes(time.monotonic() - start)}. The page: {page}")
@@ -114,14 +121,6 @@ def _trainings(folder: Path, settings: Settings, planned: bool) -> Trainings:
             tell(f"note: {note}")
     refuse_to_go_on(folder, settings, cohort.scans)
     return trainings(folder, settings, cohort.scans)
-
-
-def _seconds(folder: Path) -> float:
-    """Seconds of all calls before this one."""
-    try:
-        return float((folder / SECONDS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # none yet, or an unreadable one: no reason to withhold a page
-        return 0.0
 
 
 def _asked(options: argparse.Namespace, folder: Path) -> Asked:

@@ -37,6 +37,7 @@ SCORES, SUMMARY = "evaluation/test", "summary.json"  # the last of its files
 MAPS = "label_maps"  # below a run's folder
 TRAINED = "bundle/run.json"  # the last file of a training
 FAILED = "job/failed.txt"  # why, until it is tried again
+SETTINGS = "job/settings.json"  # what a run was made under
 CACHE = "cache"  # of the preprocessed scans, beside the runs
 CONFIDENCE = """\
 made::notes: [confidence]  # a prediction without one is made anew
@@ -239,7 +240,7 @@ class Runner:
                 marks = (folder / TRAINED, folder / SCORES / SUMMARY, folder / MAPS / confidence.FILE)
                 for stale in (*marks, *folder.glob("last_*.pt")):
                     stale.unlink(missing_ok=True)
-                write_text(folder / "job/settings.json", json.dumps(job.settings(), indent=1) + "\n")
+                write_text(folder / SETTINGS, json.dumps(job.settings(), indent=1) + "\n")
             write_text(folder / "job/commands.json", json.dumps(self._commands(job, folder, same), indent=1) + "\n")
             self._process(job, folder, share)
 
@@ -374,11 +375,11 @@ def _config(file: str, _signature: str | None) -> str:
 
 def stale(folder: Path, job: Job) -> bool:
     """Whether what lies in a run's folder was made under other settings, labels or images than the job has now."""
-    return (folder / "job/settings.json").is_file() and not _same(folder, job)
+    return (folder / SETTINGS).is_file() and not _same(folder, job)
 
 
 def _same(folder: Path, job: Job) -> bool:
-    path = folder / "job/settings.json"
+    path = folder / SETTINGS
     if not path.is_file():
         return False
     before, now = json.loads(path.read_text(encoding="utf-8")), json.loads(json.dumps(job.settings()))
