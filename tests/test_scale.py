@@ -62,7 +62,12 @@ def stand_ins(folder: Path, requeue: str) -> dict[str, str]:
         (folder / name).chmod(0o755)
     slurm = {"JOB_ID": "42", "NNODES": "2", "JOB_NODELIST": "[a-b]", "CPUS_PER_TASK": "32"}
     path = f"{folder}{os.pathsep}{os.environ['PATH']}"
-    return {**os.environ, **{f"SLURM_{name}": value for name, value in slurm.items()}, "PATH": path, "STAND_INS": str(folder)}
+    return {
+        **os.environ,
+        **{f"SLURM_{name}": value for name, value in slurm.items()},
+        "PATH": path,
+        "STAND_INS": str(folder),
+    }
 
 
 @pytest.mark.parametrize(
