@@ -207,8 +207,7 @@ def test_a_bit_that_is_lost_beneath_the_old_time_is_found_where_a_scan_is_read_a
         raw[-700] ^= 1
         file.write_bytes(raw)
         os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    bank = Bank(cases, reading(), storage=store(tmp_path))
-    assert_same(bank, plain)
+    assert_same(Bank(cases, reading(), storage=store(tmp_path)), plain)
     assert caplog.text.count(".scan has other voxels than were written and is made anew") == 3
     caplog.clear()
     Bank(cases, reading(), storage=in_memory(tmp_path)).load()

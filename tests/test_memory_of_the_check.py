@@ -147,19 +147,3 @@ def test_the_peak_of_a_check_stays_below_the_bound(tmp_path):
     assert code != 0
     says(said, "Memory:", "large.nrrd takes 1.2 GB while it is read", "are left of memory_gb 1", "Give memory_gb")
     assert peak < 1e9
-
-
-@pytest.mark.slow
-@pytest.mark.fault("46", "a scan read in pieces by the check and by the inference, the peak of the process measured")
-def test_the_peak_of_an_inference_in_pieces_stays_below_the_bound(tmp_path):
-    side, bound_gb = 448, 1.4
-    (tmp_path / "images").mkdir()
-    rows = (np.arange(side**2).reshape(side, side) % 97 * 10).astype(np.int16)
-    image = nib.Nifti1Image(np.broadcast_to(rows[..., None], (side,) * 3), np.eye(4))
-    nib.save(image, tmp_path / "images/large.nii")
-    code, peak, said = inference(tmp_path, bound_gb)
-    assert code == 0, said[-3000:]
-    says(said, "large.nii", "as a temporary file in")
-    # as a whole it takes 17 bytes a voxel
-    assert peak < bound_gb * 1e9 < 17 * side**3
-    assert nib.load(tmp_path / "out/large_pred.nii.gz").shape == (side,) * 3
