@@ -5,6 +5,7 @@ import io
 
 import numpy as np
 import pytest
+from PIL import Image
 from report_fixtures import (
     ABSENT,
     Page,
@@ -104,7 +105,6 @@ def test_parts_that_were_not_written_are_left_out(run):
 
 def test_pictures_show_the_outlines_of_reference_and_prediction(tmp_path):
     from matplotlib.colors import to_rgb
-    from PIL import Image
 
     evaluate(tmp_path, {"c": (0, None)})
     page = Page(write_report(tmp_path, "My run"))
@@ -143,6 +143,14 @@ def test_a_picture_in_colour_or_grey_has_no_scale_bar(monkeypatch):
         charts.case(ShownSlice(image, label, label, (1.0, 1.0)), [label], ["A"], "mm")
     charts.case(ShownSlice(label, label, label, (1.0, 1.0)), [label], ["A"], "pixels")
     assert drawn == [0, 1, 0, *[0] * 6]  # the bar and its length are on the reference
+
+
+def test_a_picture_that_is_all_noise_is_drawn():
+    noise = np.random.default_rng(0).integers(0, 255, (3, 400, 400), np.uint8)  # more than a byte a pixel as JPEG
+    label = np.ones((400, 400), np.uint8)
+    image, *_ = charts.case(ShownSlice(noise, label, label, (1.0, 1.0)), [label], ["A"], "pixels")
+    with Image.open(io.BytesIO(base64.b64decode(image.partition(",")[2]))) as picture:
+        assert np.asarray(picture).std() > 30
 
 
 def test_no_distance_at_all_is_said_not_drawn(tmp_path):

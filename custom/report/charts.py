@@ -242,6 +242,7 @@ def _address(figure: Any) -> str:
 
     FigureCanvasAgg(figure)
     content = io.BytesIO()
-    options = {"quality": _PICTURE_QUALITY, "subsampling": 0, "optimize": True}  # contours keep their colour
+    # contours keep their colour; not "optimize", with which Pillow fails on noise: its buffer has a byte a pixel
+    options = {"quality": _PICTURE_QUALITY, "subsampling": 0}
     figure.savefig(content, format="jpeg", dpi=_PICTURE_DPI, pil_kwargs=options)
     return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"
