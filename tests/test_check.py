@@ -43,7 +43,7 @@ class Known:
     def __init__(self, facts: dict[str, Facts]) -> None:
         self._facts = facts
 
-    def facts(self, paths: Sequence[str], workers: int | None = None, labels: Sequence[str] = ()) -> dict[str, Facts]:
+    def facts(self, paths: Sequence[str], *_: object) -> dict[str, Facts]:
         return {path: self._facts[path] for path in paths}
 
     def known(self, path: str, label: bool = False) -> Facts | None:
