@@ -4,7 +4,9 @@
 
 STUDY is the folder of a finished study whose unlabelled scans have labels in LABELS, under the names of their images, which the
 study did not see. Prints a row for docs/study.md: the verdict against the difference over all hidden labels, and the predicted
-Dice of every scan against its true one.
+Dice of every scan against its true one. Beside it stand three guesses of the same scans: the mean Dice of the labelled scans that
+judged, which a user of the page knows; and the best line over the agreement and the best constant, which are fitted to the hidden
+Dice: no prediction can know them. The order of the page, and that by agreement alone, are ranked against the true Dice.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import yaml
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from custom.cohort.names import is_image, stem
 from custom.dice import class_dice, mean_of_known
@@ -39,9 +41,11 @@ HEADS = (
     "true, points",
     "scans",
     "predicted Dice: error",
+    "of the labelled scans' mean",
     "of the best line",
-    "of the mean",
-    "rank correlation",
+    "of the best constant",
+    "rank correlation of the page's order",
+    "of agreement",
 )
 
 
@@ -58,25 +62,32 @@ def truth(folder: Path, labels: Path) -> list[str]:
     tables = [read_cases(folder / f"work/scores/{bundle}.csv") for bundle in (settings.baseline, settings.method)]
     said = paired_difference(tables[1], tables[0])
     predicted, agreement = _predicted(folder)
-    serving = ours if json.loads((folder / "bundle/run.json").read_text()) == json.loads(
+    by_method = json.loads((folder / "bundle/run.json").read_text()) == json.loads(
         (folder / RUNS / final_name(settings.method) / "bundle/run.json").read_text()
-    ) else theirs  # fmt: skip
+    )  # fmt: skip
+    serving = ours if by_method else theirs
     with_figure = [k for k, name in enumerate(names) if math.isfinite(predicted.get(name, math.nan))]
     errors = [abs(predicted[names[k]] - serving[k]) for k in with_figure]
     ranked = [k for k, name in enumerate(names) if math.isfinite(agreement.get(name, math.nan))]
     x, y = np.array([agreement[names[k]] for k in ranked]), serving[ranked]
-    # both guesses are judged on the scans that have a figure
+    # all guesses are judged on the scans that have a figure
     same = np.isin(ranked, with_figure) if with_figure else np.full(len(ranked), True)
     best = np.abs(np.polyval(np.polyfit(x[same], y[same], 1), x[same]) - y[same]).mean()
-    naive = np.abs(y[same] - np.median(y[same])).mean()
+    constant = np.abs(y[same] - np.median(y[same])).mean()
+    known = mean_of_known(row["dice_mean"] for row in tables[by_method])
+    naive = np.abs(y[same] - known).mean()
+    place = {name: k for k, name in enumerate(predicted)}
+    listed = [k for k, name in enumerate(names) if name in place]
     return [
         folder.name,
         f"{100 * said.mean:+.1f} ({100 * said.low:.1f} to {100 * said.high:.1f})",
         true,
         str(len(names)),
         f"{100 * float(np.mean(errors)):.1f} ({len(with_figure)} scans)" if errors else "none told",
-        f"{100 * best:.1f}",
         f"{100 * naive:.1f}",
+        f"{100 * best:.1f}",
+        f"{100 * constant:.1f}",
+        f"{_spearman([place[names[k]] for k in listed], serving[listed]):.2f}",
         f"{_spearman(x, y):.2f}",
     ]
 
@@ -120,13 +131,14 @@ def patients_of(folder: Path, settings: study.Settings) -> dict[str, str]:
 
 
 def _predicted(folder: Path) -> tuple[dict[str, float], dict[str, float]]:
+    """Predicted Dice and agreement of each scan without a label, in the order of the page."""
     with (folder / "scores.csv").open(newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if not row["patient"]]
     number = {key: {row["scan"]: float(row[key] or "nan") for row in rows} for key in ("predicted_dice", "agreement")}
     return number["predicted_dice"], number["agreement"]
 
 
-def _spearman(x: np.ndarray, y: np.ndarray) -> float:
+def _spearman(x: ArrayLike, y: ArrayLike) -> float:
     from scipy.stats import spearmanr
 
     return float(spearmanr(x, y).statistic)

@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
+import platform
 import re
 from pathlib import Path
 
 from .cgroups import folders
+from .errors import UserError
 
 FILES = (  # of a group: its limit, what is used of it, and where files kept in memory are counted
     ("memory.max", "memory.current", "file"),
     ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_cache"),
 )
 MEMINFO = Path("/proc/meminfo")
+
+
+class BoundError(UserError, ValueError):
+    """A bound of memory that is not one."""
+
+
+def bound_bytes(memory_gb: float | None) -> float:
+    """Bytes of a bound of the whole process in GB (1e9 bytes); infinite without one.
+
+    Raises:
+        BoundError: it is not above 0.
+    """
+    if memory_gb is None:
+        return math.inf
+    if not memory_gb > 0:
+        raise BoundError(f"memory_gb is {memory_gb}: expected GB above 0, or null for all that the machine has.")
+    return memory_gb * 1e9
 
 
 def physical_memory() -> float:
@@ -32,6 +52,27 @@ def free_memory() -> float:
     machine = int(found[1]) * 1024 if found else math.inf
     left = [_number(limit) - _used(used, files) for limit, used, files in _groups()]
     return max(0.0, min([machine, physical_memory(), *left]))
+
+
+def return_freed_memory() -> None:
+    """Undo :func:`.run.process.keep_freed_memory`, and hand back what is free now: where memory is bounded it counts, and
+    time less."""
+    if platform.libc_ver()[0] != "glibc":
+        return
+    trim_threshold, mmap_max = -1, -4
+    libc = ctypes.CDLL(None)
+    libc.mallopt(mmap_max, 65536)
+    libc.mallopt(trim_threshold, 2**17)
+    libc.malloc_trim(0)
+
+
+def resident_bytes() -> int:
+    """Bytes of memory that this process has at the moment; 0 where that is not known."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def _groups() -> list[tuple[Path, Path, str]]:

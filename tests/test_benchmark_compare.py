@@ -12,13 +12,16 @@ from pathlib import Path
 
 import pytest
 from benchmark_fixtures import lines_of, row
+from monai.bundle import ConfigParser
 from waiting import until
 
 from benchmarks.compare import __main__ as command
 from benchmarks.compare import runs
 from benchmarks.compare.results import read_rows
-from custom import cores
+from custom import cores, methods
+from custom.methods.schedule import TermWeights
 from custom.run.folder import RunFolder
+from custom.run.overrides import judge
 from custom.study.budget import seconds
 from custom.study.side_by_side import Late
 
@@ -259,6 +262,26 @@ def test_the_sizes_of_this_repository_name_bundles_and_tasks_that_there_are():
         published = BUNDLES / variant["bundle"] / "configs/published.yaml"
         assert published.is_file() or not variant.get("published"), name
     assert all((ROOT / "custom/tasks" / f"{task}.yaml").is_file() for task in tasks)
+
+
+def test_each_variant_of_this_repository_overrides_what_its_bundle_has(bundle_cwd):
+    """On the first task that it is meant for; its weights leave a term to train at every time of the run."""
+    sizes = runs.read_sizes()
+    for name, variant in sizes["variants"].items():
+        task = variant.get("tasks", ["acdc"])[0]
+        job = runs.job_of("full", task, name, 0, sizes)
+        bundle_cwd(BUNDLES / job.bundle)
+        files = [
+            "configs/train.yaml",
+            *(["configs/published.yaml"] if job.published else []),
+            f"scripts/tasks/{task}.yaml",
+        ]
+        judge(job.overrides, files)
+        config = ConfigParser(ConfigParser.load_config_files(files))
+        config.update(dict(job.overrides))
+        method = getattr(methods, config["train::method::_target_"].rpartition(".")[2])
+        weights = TermWeights(config["weights"], method.terms)
+        assert set(weights.at(0.5)) == set(method.terms), name
 
 
 @pytest.mark.parametrize(("text", "expected"), [("90s", 90), ("150m", 9000), ("2h", 7200), ("1.5", 90)])

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+import yaml
+from conftest import ROOT
 from torch import nn
 
+from benchmarks.speed import peer
 from benchmarks.speed.__main__ import _formats, groups
 from benchmarks.speed.phases import PHASES, Clock
 from benchmarks.speed.table import EPOCH, VALIDATED, Measured, floor, milliseconds, page, plot
 from benchmarks.speed.turns import Worker
+from custom.stream.mixing import CutMix
 
 SHAPE = {"batch": 8, "patch": [160, 160], "widths": [16, 32]}
 
@@ -96,6 +103,73 @@ def test_the_page_compares_with_floor_and_peer_and_names_its_command(tmp_path):
     plot(FOUND, tmp_path / "speed.png")
     assert (tmp_path / "speed.png").read_bytes().startswith(b"\x89PNG")
     assert set(PHASES) >= {"data", "logging", "validation"}
+
+
+def test_the_logging_of_the_peer_is_that_of_its_steps():
+    assert milliseconds([Measured(1, {"logging": 0.33}, 11, logged=11)], "logging") == pytest.approx(30)
+
+
+# the peer-style loop has the numbers of our mean teacher
+
+
+def parts(name: str) -> Any:
+    text = (ROOT / "bundles/mean_teacher/configs/train.yaml").read_text(encoding="utf-8")
+    return yaml.safe_load(text)["train"][name]
+
+
+@pytest.mark.parametrize(("law", "name"), [(peer.WEAK, "augmentation"), (peer.STRONG, "strong")])
+def test_the_peer_draws_intensities_by_our_law(law, name):
+    ours = {part["_target_"].rpartition(".")[2]: part for part in parts(name)}
+    assert (law.often, *law.gamma) == tuple(ours["Gamma"][key] for key in ("prob", "low", "high"))
+    for part in ("Contrast", "Brightness"):
+        assert (law.often, *law.factor) == tuple(ours[part][key] for key in ("prob", "low", "high"))
+    assert (law.noise, peer.NOISE) == (ours["Noise"]["prob"], ours["Noise"]["std"])
+    assert law.blur == ours.get("Blur", {"prob": 0})["prob"]
+    if law.blur:
+        assert (ours["Blur"]["low"], ours["Blur"]["high"]) == peer.SIGMA
+
+
+def test_the_peer_changes_as_many_patches_as_we_do_and_by_as_much():
+    rng, patch = np.random.default_rng(0), np.full((8, 8), 0.25)
+    seen = [peer.intensities(patch, rng, replace(peer.WEAK, often=0.0, noise=0.0)) for _ in range(50)]
+    assert all((image == 0.25).all() for image in seen)
+    gammas = [peer.intensities(patch, rng, peer.Law(1.0, (0.7, 1.5), (1, 1), 0, 0)) for _ in range(400)]
+    found = np.log([image[0, 0] for image in gammas]) / np.log(0.25)
+    assert 0.7 <= found.min() < 0.75
+    assert 1.4 < found.max() <= 1.5
+    assert np.log(found).mean() == pytest.approx(np.log(0.7 * 1.5) / 2, abs=0.05)
+    noisy = np.random.default_rng(1).random((8, 8))
+    blurred = [not np.array_equal(peer.intensities(noisy, rng, peer.Law(0, (1, 1), (1, 1), 0, 0.5)), noisy.astype(np.float32))
+               for _ in range(400)]  # fmt: skip
+    assert np.mean(blurred) == pytest.approx(0.5, abs=0.08)
+
+
+def test_the_peer_mixes_a_box_a_sample_as_cutmix_does():
+    mix, rng = CutMix(parts("mixing")["prob"]), np.random.default_rng(0)
+    assert (mix.prob, mix.low, mix.high, mix.aspect) == (peer.MIXED, *peer.SHARE, peer.ASPECT)
+    drawn = [box for _ in range(100) for box in peer.boxes((40, 40), 8, rng)]
+    share = np.mean([box is not None for box in drawn])
+    areas = [np.prod([part.stop - part.start for part in box]) / 1600 for box in drawn if box]
+    masks = [
+        mix.draw(torch.ones(8, 1, dtype=torch.bool), (40, 40), torch.Generator().manual_seed(n)).mask
+        for n in range(100)
+    ]
+    wanted = torch.cat(masks).float().mean(dim=(1, 2, 3))
+    assert share == pytest.approx(float((wanted > 0).float().mean()), abs=0.06)
+    assert np.mean(areas) == pytest.approx(float(wanted[wanted > 0].mean()), abs=0.03)
+    images = torch.arange(3.0).reshape(3, 1, 1, 1).expand(3, 1, 2, 2)
+    mixed = peer.mix(images, [None, (slice(0, 1), slice(0, 2)), None])
+    assert mixed[:, 0].tolist() == [[[0, 0], [0, 0]], [[0, 0], [1, 1]], [[2, 2], [2, 2]]]
+
+
+def test_the_peer_has_our_optimiser():
+    text = (ROOT / "bundles/mean_teacher/configs/train.yaml").read_text(encoding="utf-8")
+    ours = yaml.safe_load(text)["train"]["optimizer"]
+    shape = {"patch": [16, 16], "widths": [4, 8], "dropout": [0.0, 0.0], "norm": "batch", "teacher": True}
+    (group,) = peer.Loop(shape).optimizer.param_groups
+    assert {name: group[name] for name in ("momentum", "nesterov", "weight_decay")} == {
+        name: ours[name] for name in ("momentum", "nesterov", "weight_decay")
+    }
 
 
 def test_a_worker_that_ends_is_told_with_its_log(tmp_path):

@@ -195,6 +195,43 @@ def test_a_damaged_file_is_made_anew(cases, tmp_path, damage, while_used, caplog
     assert not CALLS
 
 
+@pytest.mark.fault("44", "a bit flipped beneath the old time of writing")
+@pytest.mark.parametrize("store", [on_disk, in_memory])
+def test_a_bit_that_is_lost_beneath_the_old_time_is_found_where_a_scan_is_read_as_a_whole(
+    cases, tmp_path, store, caplog
+):
+    plain = Bank(cases, reading())
+    Bank(cases, reading(), storage=on_disk(tmp_path)).load()
+    for file in files(tmp_path):
+        raw, stat = bytearray(file.read_bytes()), file.stat()
+        raw[-700] ^= 1
+        file.write_bytes(raw)
+        os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert_same(Bank(cases, reading(), storage=store(tmp_path)), plain)
+    assert caplog.text.count(".scan has other voxels than were written and is made anew") == 3
+    caplog.clear()
+    Bank(cases, reading(), storage=in_memory(tmp_path)).load()
+    assert not caplog.records, "the files are whole again"
+
+
+def test_the_checksum_of_a_scan_on_disk_is_compared_once_a_run(cases, tmp_path, monkeypatch):
+    bank = Bank(cases, reading(), storage=on_disk(tmp_path))
+    bank.load()
+    compared, mapped = [], cache_module.map_arrays
+
+    def counted(path, header, compare=False):
+        compared.append(compare)
+        return mapped(path, header, compare)
+
+    monkeypatch.setattr(cache_module, "map_arrays", counted)
+    bank.crops(torch.tensor([0]), torch.tensor([[3, 3, 3]]), (4, 4, 4))
+    assert not any(compared), "a patch would read all of its scan"
+    for _ in range(2):
+        for case in range(3):
+            assert bank[case]
+    assert compared.count(True) == 3
+
+
 @pytest.mark.fault("44", "removed while a run reads from it")
 def test_the_folder_may_go_at_any_time(cases, tmp_path):
     bank = Bank(cases, reading(), storage=on_disk(tmp_path))

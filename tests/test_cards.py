@@ -262,7 +262,7 @@ def test_a_card_of_the_published_form_names_every_setting_of_it(one):
 
 
 def test_there_are_cards_of_the_published_form():
-    assert {one.method for one in OLD_FORM} >= {"mean_teacher", "coarse_refined", "low_confidence"}
+    assert {one.method for one in OLD_FORM} >= {"coarse_refined", "low_confidence", "task_affinity"}
 
 
 def test_every_file_of_weights_has_a_card_and_all_are_small_enough():

@@ -54,10 +54,11 @@ def test_a_teacher_teaches_as_a_copy_of_it_in_batch_mode_without_dropout_does():
 
 
 @pytest.mark.parametrize("taught", [True, False])
-def test_its_statistics_are_copied_from_the_network_until_it_teaches(taught):
+def test_its_statistics_are_copied_from_the_network_in_a_step_in_which_it_does_not_teach(taught):
     average, network = lagging()
-    if taught:
-        average.teach(torch.randn(4, 1, 16, 16))
+    average.teach(torch.randn(4, 1, 16, 16))
+    if not taught:
+        average.follow(network)  # the step in which it did
     before = norms(average.network)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -72,10 +73,11 @@ def test_whether_it_has_taught_is_part_of_its_state_and_true_of_earlier_ones(sta
     average, network = lagging()
     average.set_extra_state(state)
     assert average.taught is taught
-    assert average.get_extra_state() == {"updates": 3, "taught": int(taught)}
+    assert average.get_extra_state() == {"updates": 3, "taught": int(taught), "teaching": 0}
     average.teach(torch.randn(4, 1, 16, 16))
+    assert average.get_extra_state() == {"updates": 3, "taught": 1, "teaching": 1}
     average.copy(network)
-    assert average.get_extra_state() == {"updates": 0, "taught": 0}
+    assert average.get_extra_state() == {"updates": 0, "taught": 0, "teaching": 0}
 
 
 def test_by_batch_it_answers_as_while_training_and_no_statistics_move():

@@ -43,6 +43,21 @@ def test_consistency_in_closed_form(settings, expected):
     assert found.item() == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.parametrize(("low", "divisor"), [(0, 10), (1, 10), (10, 10), (11, 11), (20, 20), (1000, 1000)])
+@pytest.mark.parametrize("keep", ["all", "high"])
+def test_divided_by_the_pixels_of_low_confidence_no_pixel_weighs_more_than_100_times_its_share(keep, low, divisor):
+    """Of 1000 pixels: the mean over all is of weight 1 / 1000 each, this one of 1 / 10 at most."""
+    student = torch.cat([logits((0.7, 0.3)).expand(1, 2, low), logits((0.97, 0.03)).expand(1, 2, 1000 - low)], dim=2)
+    distance = 0.1**2 * low * (keep == "all") + 0.17**2 * (1000 - low)
+    found = LowConfidenceConsistencyLoss(keep=keep, divide="low")(student, logits((0.8, 0.2)).expand(1, 2, 1000))
+    assert found.item() == pytest.approx(distance / divisor)
+
+
+def test_where_every_pixel_is_sure_the_loss_has_the_bound_that_its_docstring_names():
+    right, wrong = (torch.tensor([50.0, -50.0]).mul(sign).reshape(1, 2, 1, 1).expand(8, 2, 80, 80) for sign in (1, -1))
+    assert LowConfidenceConsistencyLoss(keep="all", divide="low")(right, wrong).item() == pytest.approx(100 * 2 / 2)
+
+
 def test_a_pixel_at_the_threshold_is_of_high_confidence():
     even = torch.zeros(1, 2, 1, dtype=torch.float64)  # probabilities 1/2 exactly
     assert LowConfidenceConsistencyLoss(0.5, keep="low")(even, even + logits((0.9, 0.1))).item() == 0

@@ -23,6 +23,7 @@ from scan_files import write_nifti
 from waiting import until
 
 from custom.errors import UserError
+from custom.inference import made as module
 from custom.inference.made import FILE, Made
 from custom.inference.saving import SavePredictiond
 from custom.run.config import RunConfig
@@ -122,6 +123,25 @@ def test_what_was_made_otherwise_is_made_anew_and_one_line_says_why(folder, capl
         f"Predictions: made anew: 3 {reason}.",
         "Predictions: 3 of 3 scans segmented already and kept.",
     ]
+
+
+@pytest.mark.parametrize("changed", ["code", "library"])
+def test_what_other_code_or_another_version_of_a_library_made_is_made_anew(folder, caplog, monkeypatch, changed):
+    """After an update one folder does not hold predictions of two versions, each called whole."""
+    folder.run()
+    if changed == "code":
+        monkeypatch.setattr(module, "CODE", (*module.CODE, folder.weights))
+    else:
+        monkeypatch.setattr(module, "LIBRARIES", (*module.LIBRARIES, "pip"))
+    with caplog.at_level(logging.INFO):
+        assert folder.run() == ["p1", "p2", "p3"]
+        assert folder.run() == []
+    assert logged(caplog)[0] == "Predictions: made anew: 3 by other code or libraries."
+
+
+def test_the_code_is_what_leads_from_a_file_to_a_label_map():
+    there = {path.name for path in module.CODE}
+    assert {"reader.py", "nifti.py", "scaling.py", "unet.py", "slabs.py", "label_map.py", "writer.py"} <= there
 
 
 @pytest.mark.parametrize(

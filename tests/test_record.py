@@ -373,7 +373,7 @@ from custom.cohort import record
 from custom.cohort.facts import Facts
 # nothing is imported, nothing read
 record.load_libraries = lambda paths: None
-record.read = lambda path, label: Facts("", "", (1, 1), 1, (1.0, 1.0), ((0.0,) * 4,) * 4, "int16", 0.0, 1.0, (), 0, None)
+record.read = lambda path, **more: Facts("", "", (1, 1), 1, (1.0, 1.0), ((0.0,) * 4,) * 4, "int16", 0.0, 1.0, (), 0, None)
 """
 ADDS = f"""{NOTHING}
 import sys

@@ -11,7 +11,7 @@ import tiny
 import torch
 from ignite.engine import Events
 from run_config import config_of
-from saying import says
+from saying import raises, says
 
 from custom.methods.schedule import PolyDecay
 from custom.run.checkpoint import CheckpointError
@@ -229,6 +229,19 @@ def test_other_scans_are_refused(copy):
     _, folder = copy("supervised")
     with pytest.raises(CheckpointError, match="data: the labelled scans are not those it was trained on"):
         tiny.trainer("supervised", folder, epochs=6, labelled=4, resume=True).run()
+
+
+@pytest.mark.fault("2c", "another number of processes")
+@pytest.mark.parametrize(("then", "now"), [(2, 1), (1, 2), (8, 4)])
+def test_another_number_of_processes_is_refused(tmp_path, monkeypatch, then, now):
+    """Batches are drawn by process: with others it would be another run."""
+    monkeypatch.setattr("custom.distributed.world_size", lambda: then)
+    Output(tmp_path).checkpoint({"epoch": 1}, 1, {})
+    assert Output(tmp_path).newest_checkpoint({}) is not None
+    monkeypatch.setattr("custom.distributed.world_size", lambda: now)
+    line = f"number of processes: written by {then}, this run has {now}"
+    with raises(CheckpointError, "Cannot resume from", "last_0001.pt", line, f"give torchrun {then} again"):
+        Output(tmp_path).newest_checkpoint({})
 
 
 @pytest.mark.fault("2c", "another number format")

@@ -117,3 +117,22 @@ def test_without_a_pair_there_is_nothing_to_follow():
 def test_unknown_views_are_refused():
     with pytest.raises(ValueError, match="view is 'strong' or 'weak', got 'hard'"):
         coarse_refined("hard")
+
+
+@pytest.mark.parametrize(
+    ("name", "changed", "views"),
+    [
+        ("task_affinity", {}, 1),
+        ("task_affinity", {"pseudo": 0.0}, 0),
+        ("task_affinity", {"pseudo": {"value": 1.0, "from": 0.9}}, 1),  # so that a window moves no random number
+        ("unimatch", {}, 2),
+        ("unimatch", {"feature": 0.0}, 2),
+        ("unimatch", {"strong": 0.0}, 0),
+    ],
+)
+def test_strong_views_are_drawn_in_a_run_in_which_a_term_reads_them(name, changed, views):
+    trainer = tiny.trainer(name, weights={**tiny.weights(name), **changed})
+    _, unlabelled = trainer._draw()
+    assert len(unlabelled) == 2
+    assert len(unlabelled.strong) == views
+    assert set(trainer.method(*trainer._draw(), trainer.progress())) == set(trainer._wanted_terms(trainer.progress()))

@@ -10,7 +10,7 @@ import tiny
 import torch
 from ignite.engine import Events
 from monai.handlers import ValidationHandler
-from saying import raises
+from saying import raises, says
 from torch import nn
 
 from custom.methods import Method
@@ -268,6 +268,28 @@ def test_an_infinite_gradient_is_the_scalers_to_skip_and_is_counted():
 def test_auto_takes_bf16_on_a_cpu_only_where_it_has_the_units(monkeypatch, units, expected):
     monkeypatch.setattr(precision, "cpu_has_bf16", lambda: units)
     assert precision.autocast_dtype("auto", torch.device("cpu")) is expected
+
+
+@pytest.mark.parametrize(
+    ("version", "dimensions", "dtype", "device", "said"),
+    [
+        (91002, 3, torch.bfloat16, "cuda", "cuDNN 9.10 computes 3D convolutions in bf16"),
+        (8902, 3, torch.float16, "cuda", "cuDNN 8.9 computes 3D convolutions in fp16"),
+        (91500, 3, torch.bfloat16, "cuda", ""),
+        (91002, 2, torch.bfloat16, "cuda", ""),
+        (91002, 3, None, "cuda", ""),
+        (91002, 3, torch.bfloat16, "cpu", ""),
+    ],
+)
+def test_an_old_cudnn_is_named_where_it_makes_a_3d_training_slow(
+    monkeypatch, caplog, version, dimensions, dtype, device, said
+):
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: version)
+    network = torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1) if dimensions == 2 else torch.nn.Conv3d(1, 1, 1))
+    precision.warn_of_slow_convolutions(network, dtype, torch.device(device))
+    if said:
+        says(caplog.text, said, "up to four times slower", "--amp off")
+    assert bool(caplog.text) is bool(said)
 
 
 def test_a_misspelt_precision_is_named():

@@ -2,8 +2,12 @@
 
 Written here from their habits, not from their sources: a data set that augments sample by sample on the CPU, in loader workers
 that start anew every epoch; float32, contiguous layout; a moving average parameter by parameter; every scalar logged every step
-through ``.item()``; validation volume by volume with distance transforms of the whole volume. Network, losses and the law of
-augmentation are those of our ``supervised`` and ``mean_teacher``.
+through ``.item()``; validation volume by volume with distance transforms of the whole volume. Network, losses, optimiser, and the
+kinds, ranges and probabilities of augmentation and CutMix are those of our ``supervised`` and ``mean_teacher``.
+
+What is not theirs: rotation and zoom are two resamplings, one after the other; patches lie anywhere, none round a class; the
+teacher sees the unlabelled patches alone; labelled and unlabelled patches are normalised as one batch; the learning rate is
+constant.
 """
 
 from __future__ import annotations
@@ -13,6 +17,8 @@ import json
 import math
 import sys
 import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -32,6 +38,30 @@ Pair = tuple[np.ndarray, np.ndarray]
 WORKERS, DECAY = 2, 0.99
 
 
+@dataclass(frozen=True)
+class Law:
+    """Intensities of a view: how often each changes, and between which numbers; the probability of a blur.
+
+    Args:
+        often: of gamma, contrast and brightness each.
+        gamma, factor: lowest and highest, log-uniform; ``factor`` of contrast and brightness.
+        noise, blur: how often.
+    """
+
+    often: float
+    gamma: tuple[float, float]
+    factor: tuple[float, float]
+    noise: float
+    blur: float
+
+
+# As bundles/mean_teacher/configs/train.yaml has them.
+WEAK = Law(often=0.3, gamma=(0.7, 1.5), factor=(0.75, 1.25), noise=0.2, blur=0.0)
+STRONG = Law(often=0.8, gamma=(0.5, 2.0), factor=(0.5, 1.5), noise=0.3, blur=0.5)
+NOISE, SIGMA = 0.1, (0.5, 1.5)
+MIXED, SHARE, ASPECT = 0.5, (0.02, 0.4), 10 / 3
+
+
 class Samples(Dataset):
     """Patches with labels, augmented one by one; strong views where there are to be some."""
 
@@ -45,9 +75,9 @@ class Samples(Dataset):
         rng = np.random.default_rng(torch.initial_seed() + index)
         image, label = self._cut(*self.scans[index % len(self.scans)], rng)
         image, label = self._turn(image, label, rng)
-        found = {"image": self._intensities(image, rng, 0.3), "label": label}
+        found = {"image": intensities(image, rng, WEAK), "label": label}
         if self.strong:
-            found["strong"] = ndimage.gaussian_filter(self._intensities(image, rng, 0.8), rng.uniform(0.5, 1.5))
+            found["strong"] = intensities(image, rng, STRONG)
         return {key: torch.from_numpy(np.ascontiguousarray(value))[None] for key, value in found.items()}
 
     def _cut(self, image: np.ndarray, label: np.ndarray, rng: np.random.Generator) -> Pair:
@@ -72,17 +102,40 @@ class Samples(Dataset):
                 image, label = np.flip(image, axis), np.flip(label, axis)
         return image, label
 
-    def _intensities(self, image: np.ndarray, rng: np.random.Generator, often: float) -> np.ndarray:
-        image = np.clip(image, 0, 1)
-        if rng.random() < often:
-            image = image ** rng.uniform(0.5, 2.0)
-        if rng.random() < often:
-            image = (image - image.mean()) * rng.uniform(0.5, 1.5) + image.mean()
-        if rng.random() < often:
-            image = image * rng.uniform(0.5, 1.5)
-        if rng.random() < 0.3:
-            image = image + rng.normal(0, 0.1, image.shape)
-        return image.astype(np.float32)
+
+def intensities(image: np.ndarray, rng: np.random.Generator, law: Law) -> np.ndarray:
+    """A changed copy of a patch, float32."""
+    image = np.clip(image, 0, None)
+    if rng.random() < law.often:
+        image = image ** _log_uniform(law.gamma, rng)
+    if rng.random() < law.often:
+        image = (image - image.mean()) * _log_uniform(law.factor, rng) + image.mean()
+    if rng.random() < law.often:
+        image = image * _log_uniform(law.factor, rng)
+    if rng.random() < law.noise:
+        image = image + rng.normal(0, rng.uniform(0, NOISE), image.shape)
+    if rng.random() < law.blur:
+        image = ndimage.gaussian_filter(image, _log_uniform(SIGMA, rng), mode="nearest")
+    return image.astype(np.float32)
+
+
+def _log_uniform(ends: tuple[float, float], rng: np.random.Generator) -> float:
+    return math.exp(rng.uniform(math.log(ends[0]), math.log(ends[1])))
+
+
+def boxes(patch: Sequence[int], batch: int, rng: np.random.Generator) -> list[tuple[slice, ...] | None]:
+    """For each sample of a batch where it shows the one before it, or None."""
+    found: list[tuple[slice, ...] | None] = []
+    for _ in range(batch):
+        if rng.random() >= MIXED:
+            found.append(None)
+            continue
+        stretch = rng.uniform(-1, 1, len(patch)) * math.log(ASPECT) / 2
+        factors = np.exp(stretch - stretch.mean()) * rng.uniform(*SHARE) ** (1 / len(patch))
+        sides = [min(n, max(1, round(n * factor))) for n, factor in zip(patch, factors.tolist(), strict=True)]
+        at = [int(rng.integers(0, n - side + 1)) for n, side in zip(patch, sides, strict=True)]
+        found.append(tuple(slice(a, a + side) for a, side in zip(at, sides, strict=True)))
+    return found
 
 
 def drawn(dimensions: int, count: int, side: int = 176) -> list[Pair]:
@@ -95,6 +148,16 @@ def drawn(dimensions: int, count: int, side: int = 176) -> list[Pair]:
         field = (field - field.min()) / (field.max() - field.min())
         found.append((field, np.digitize(field, [0.5, 0.65, 0.8]).astype(np.int64)))
     return found
+
+
+def mix(values: torch.Tensor, mixing: Sequence[tuple[slice, ...] | None]) -> torch.Tensor:
+    """``(B, C, *spatial)`` with the boxes of the samples before."""
+    mixed = values.clone()
+    for number, box in enumerate(mixing):
+        if box is not None:
+            inside = (slice(None), *box)
+            mixed[number][inside] = values[number - 1][inside]
+    return mixed
 
 
 def surface_distances(found: np.ndarray, wanted: np.ndarray) -> float:
@@ -118,7 +181,7 @@ class Loop:
         for parameter in self.ema.parameters():
             parameter.requires_grad_(False)
         self.clock.watch_networks(self.net, self.ema)
-        self.optimizer = torch.optim.SGD(self.net.parameters(), lr=0.03, momentum=0.9, weight_decay=1e-4)
+        self.optimizer = torch.optim.SGD(self.net.parameters(), lr=0.03, momentum=0.9, nesterov=True, weight_decay=1e-4)
         self.supervised = DiceCELoss(to_onehot_y=True, softmax=True, squared_pred=True, batch=True)
         self.consistency = ConsistencyLoss()
         self.scans = drawn(dimensions, 8)
@@ -128,7 +191,7 @@ class Loop:
             else (np.stack([s[0] for s in self.scans]), np.stack([s[1] for s in self.scans]))
         )
         self.writer = SummaryWriter(tempfile.mkdtemp())
-        self.step = 0
+        self.step, self.rng = 0, np.random.default_rng(0)
 
     def epoch(self) -> dict[str, float]:
         """``spec["steps"]`` steps, the start of the loader's workers included, and a validation."""
@@ -156,14 +219,13 @@ class Loop:
         self.net.train()
         clock.in_step = True
         if self.teacher:
-            strong, clean, box = batches[1]["strong"], batches[1]["image"], self._box(batches[1]["image"])
-            mixed, order = strong.clone(), torch.randperm(len(strong))
-            mixed[box] = strong[order][box]
+            strong, clean = batches[1]["strong"], batches[1]["image"]
+            mixing = boxes(strong.shape[2:], len(strong), self.rng)
+            mixed = mix(strong, mixing)
             logits = self.net(torch.cat([labelled["image"], mixed]))
             with torch.no_grad():
                 target = self.ema(clean)
-            target_mixed = target.clone()
-            target_mixed[box] = target[order][box]
+            target_mixed = mix(target, mixing)
             n = len(labelled["image"])
             unlabelled = self.consistency(logits[n:], target_mixed)
             loss = self.supervised(logits[:n], labelled["label"]) + unlabelled
@@ -187,11 +249,6 @@ class Loop:
             self.writer.add_scalar("consistency", unlabelled.item(), self.step)
         self.writer.add_scalar("rate", self.optimizer.param_groups[0]["lr"], self.step)
         clock.add("logging", clock.now() - optimised)
-
-    def _box(self, image: torch.Tensor) -> tuple[slice, ...]:
-        sides = [n // 2 for n in image.shape[2:]]
-        at = [int(torch.randint(0, n - side + 1, ())) for n, side in zip(image.shape[2:], sides, strict=True)]
-        return (slice(None), slice(None), *(slice(a, a + side) for a, side in zip(at, sides, strict=True)))
 
     @torch.no_grad()
     def _validate(self) -> None:
@@ -219,7 +276,7 @@ def main(spec: dict[str, Any]) -> None:
         wait()
         phases = loop.epoch()
         phases["losses"] = phases.pop("method") - phases.get("student forward", 0) - phases.get("teacher forward", 0)
-        answer(phases=phases, steps=spec["steps"], format="torch.float32")
+        answer(phases=phases, steps=spec["steps"], logged=spec["steps"], format="torch.float32")
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ class Measured:
         peak: bytes of memory at most, so far.
         phases: seconds of the turn by phase.
         steps: of the turn.
+        logged: steps that its logging goes with: of ours once an epoch of a run, of the peer's all that were timed.
         flops: of one step.
         format: of what is multiplied.
         rate: FLOP a second, of a candidate that is the floor's.
@@ -37,10 +38,11 @@ class Measured:
     flops: float = 0.0
     format: str = ""
     rate: float = 0.0
+    logged: int = EPOCH
 
     def step(self, phase: str) -> float:
         """Milliseconds a step; what comes once an epoch, or a validation, is shared out among a run's steps."""
-        every = {"logging": EPOCH, "validation": VALIDATED}.get(phase, self.steps)
+        every = {"logging": self.logged, "validation": VALIDATED}.get(phase, self.steps)
         return 1000 * self.phases.get(phase, 0.0) / every
 
 
@@ -89,11 +91,16 @@ def page(
         f"    {command}",
         markdown.table(heads, rows, texts=1),
         f"Best convolution of this run, the floor: {'; '.join(rates)}. Logging is a run's, once in {EPOCH} steps with its "
-        f"checkpoint; validation once in {VALIDATED} steps. Peer-style: `benchmarks/speed/peer.py`; its teacher sees the "
-        "unlabelled patches alone, "
-        "ours the labelled ones too.",
+        f"checkpoint; validation once in {VALIDATED} steps. Peer-style: `benchmarks/speed/peer.py`, {_epoch(found)} steps an "
+        "epoch, at whose start its workers start; its teacher sees the unlabelled patches alone, ours the labelled ones too.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _epoch(found: Mapping[str, Sequence[Measured]]) -> str:
+    return ", ".join(
+        sorted({str(one.steps) for name, rounds in found.items() if name.startswith("peer-style") for one in rounds})
+    )
 
 
 def plot(found: Mapping[str, Sequence[Measured]], png: Path) -> None:

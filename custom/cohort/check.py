@@ -22,7 +22,7 @@ from .grids import BODY_AXES, along
 from .label_formats import EXACT, OF_PICTURES, no_format_fits, smallest
 from .names import case_names, first_file, stem
 from .overlaps import judge_list
-from .record import Record
+from .record import Record, TooLarge
 from .words import first_names, plural, value_text
 
 logger = logging.getLogger(__name__)
@@ -110,6 +110,8 @@ class Check:
         record: what files held, or the JSON file of it, see :class:`~.record.Record`; what is in it and did not change is not
             read again.
         workers: threads that read; by default one a core, at most four.
+        memory_gb: bound of the whole process, GB (1e9 bytes): an image that cannot be read within it, as a whole or in
+            pieces, is a fault, and no voxel of it is read; None: what the machine has.
 
     Raises:
         CohortError: not as many label values as classes, one twice, or one that is not a whole number that files can
@@ -136,6 +138,7 @@ class Check:
         unread: Mapping[str, Sequence[Mapping]] | None = None,
         record: Record | str | Path | None = None,
         workers: int | None = None,
+        memory_gb: float | None = None,
     ) -> None:
         values = tuple(range(len(classes)) if label_values is None else label_values)
         if classes and (len(values) != len(classes) or len(set(values)) != len(values)):
@@ -166,7 +169,7 @@ class Check:
         self.names = dict(zip(values, classes, strict=True)) if classes else {}
         self.shared_scans, self.needs, self.unread = shared_scans, tuple(needs), dict(unread or {})
         self.record = record if isinstance(record, Record) else Record(record)
-        self.workers = workers
+        self.workers, self.memory_gb = workers, memory_gb
 
     def __call__(self, parts: Mapping[str, Sequence[Mapping]]) -> dict[str, int]:
         """How many scans there are in each part. What is odd goes to the log.
@@ -203,7 +206,7 @@ class Check:
         files = list(dict.fromkeys(file for case in judged for file in case.paths() if os.path.exists(file)))
         labels = {case.label for case in judged}
         recorded = sum(self.record.known(file, file in labels) is not None for file in files)
-        found = self.record.facts(files, self.workers, labels)
+        found = self.record.facts(files, self.workers, labels, self.memory_gb)
         facts = {file: scan for file, scan in found.items() if isinstance(scan, Facts)}
         report = Report(judged, facts, recorded)
         report.faults.update(self._list(entries, parts))
@@ -212,7 +215,7 @@ class Check:
             report.faults["The task"].append(no_format_fits(self.task.values, OF_PICTURES))
         for case in judged:
             broken = [file for file in case.paths() if isinstance(found.get(file), ScanFault)]
-            damaged = [("Files that cannot be read", f"{case.kind(file)}{found[file]}") for file in broken]
+            damaged = [(_kind(found[file]), f"{case.kind(file)}{found[file]}") for file in broken]
             back = _brought_back(case, parts)
             for kind, fault in (*damaged, *self.task.faults(case, facts, back)):
                 report.faults[kind].append(f"{case}: {fault}")
@@ -373,6 +376,10 @@ def of_run(config: RunSettings, **task: Any) -> Check:
         where = {name: config.resolved(name) for name in ("data_list", "dataset_dir")} | {"root": config.bundle_root}
         task |= {"unread": listed(**where), "record": record(**where, output_dir=config.resolved("output_dir"))}
     return Check(**task)
+
+
+def _kind(fault: Facts | ScanFault) -> str:
+    return "Memory" if isinstance(fault, TooLarge) else "Files that cannot be read"
 
 
 def _brought_back(case: Case, judged: Collection[str]) -> bool:

@@ -68,17 +68,18 @@ class Facts:
         return any(text.startswith(f"{TURNED}:") for text in self.warnings)
 
 
-def read(path: str | Path, max_voxels: int = 2**31, label: bool = True) -> Facts:
+def read(path: str | Path, max_voxels: int = 2**31, label: bool = True, room: float = math.inf) -> Facts:
     """Read a file to its end; a large image in slabs, and then more than once.
 
     Args:
         label: count its different values; of images nobody asks for them.
+        room: bytes that reading may take; an image in NIfTI that would take more is read in slabs too.
 
     Raises:
         ScanFault: it is missing, truncated, damaged, of zero size, larger than ``max_voxels``, or its affine is
             singular or not finite.
     """
-    scan = open_scan(Path(path), max_voxels, streamed=not label)
+    scan = open_scan(Path(path), max_voxels, streamed=not label, room=room)
     voxels = np.moveaxis(scan.voxels, -1, 0) if scan.channels_last else scan.voxels[None]  # (C, *spatial)
     channels = scan.streamed or list(voxels)
     digest, low, high, nonfinite = _digest_and_range(channels, voxels.shape)
@@ -123,12 +124,12 @@ def _digest_and_range(
 
 
 def _slabs(channel: np.ndarray | StreamedVoxels) -> Iterator[np.ndarray]:
-    """Slabs along the first axis; of a streamed channel along the last one, in the file's order, the first axis last.
+    """Slabs along the first axis; of a large streamed channel along the last one, in the file's order, the first axis last.
 
     The digest of an image that fits must stay what it was: by it a study knows the images that its trainings have seen.
     """
     if isinstance(channel, StreamedVoxels):
-        yield from (slab.T for _, slab in channel.slabs())
+        yield from channel.rows() if channel.small else (slab.T for _, slab in channel.slabs())
         return
     rows = max(AT_ONCE * len(channel) // max(channel.size, 1), 1)
     yield from (channel[start : start + rows] for start in range(0, len(channel), rows))

@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import json
 import logging
+import math
 import os
 import threading
 import time
@@ -18,10 +19,12 @@ from typing import Any
 
 from .. import code, cores
 from ..files import LITTER, FileError, write_text
-from ..memory import free_memory
+from ..memory import bound_bytes, free_memory, resident_bytes, return_freed_memory
 from ..pace import Pace, shown
 from .facts import Facts, ScanFault, read
 from .formats import files_of, held_bytes, load_libraries
+from .formats.nifti import HELD, is_nifti
+from .resampling import gigabytes
 
 MOST_THREADS = 4  # zlib, hashlib and numpy let go of the interpreter, all else does not
 EVERY_S = 60.0  # of reading, from one writing to the next: what is lost by kill -9
@@ -32,6 +35,10 @@ READING = ("facts.py", "formats/*.py", "words.py", "../placeholders.py", "../err
 LIBRARIES = ("numpy", "nibabel", "itk-io", "itk-core", "pillow", "monai")
 
 logger = logging.getLogger(__name__)
+
+
+class TooLarge(ScanFault):
+    """A file that would take more memory than the process may have; nothing is known to be wrong with it."""
 
 
 class Record:
@@ -58,7 +65,11 @@ class Record:
         self._failure_logged = False
 
     def facts(
-        self, paths: Sequence[str], workers: int | None = None, labels: Collection[str] = ()
+        self,
+        paths: Sequence[str],
+        workers: int | None = None,
+        labels: Collection[str] = (),
+        memory_gb: float | None = None,
     ) -> dict[str, Facts | ScanFault]:
         """Facts, or the fault, of each file; what is not in the record, or changed, is read and then recorded.
 
@@ -66,7 +77,13 @@ class Record:
             workers: threads that read; by default one a core, at most :data:`MOST_THREADS`, and fewer where as many files
                 would not fit in memory.
             labels: those of ``paths`` whose values are counted; of an image they are kept where it was a label before.
+            memory_gb: bound of the whole process, GB (1e9 bytes). No voxel is read of a file whose reading would take more
+                than is left of it: its fault is :class:`TooLarge`.
+
+        Raises:
+            BoundError: ``memory_gb`` is not above 0.
         """
+        bound = bound_bytes(memory_gb)
         wanted = list(dict.fromkeys(str(path) for path in paths))
         labels = set(map(str, labels))
         found: dict[str, Facts | ScanFault] = {p: known for p in wanted if (known := self.known(p, p in labels))}
@@ -74,7 +91,7 @@ class Record:
         if unread:
             load_libraries(unread)
             threads = min(cores.count(), MOST_THREADS) if workers is None else max(workers, 1)
-            found |= self._read(unread, threads, labels)
+            found |= self._read(unread, threads, labels, bound)
         return {path: found[path] for path in wanted}
 
     def known(self, path: str, label: bool = False) -> Facts | None:
@@ -87,16 +104,23 @@ class Record:
             self._facts[key] = Facts(**{name: _tuples(value) for name, value in entry["facts"].items()})
         return self._facts[key]
 
-    def _read(self, paths: Sequence[str], threads: int, labels: Collection[str]) -> dict[str, Facts | ScanFault]:
+    def _read(
+        self, paths: Sequence[str], threads: int, labels: Collection[str], bound: float
+    ) -> dict[str, Facts | ScanFault]:
         # taken before reading: a file that is written meanwhile has changed
         signatures = _settled(paths)
         found: dict[str, Facts | ScanFault] = {}
         pace, unsaved = Pace(EVERY_S), False
-        pool, room = ThreadPoolExecutor(threads), _Room()
+        left = _left_of(bound)
+        pool, room = ThreadPoolExecutor(threads), _Room(min(free_memory(), left))
 
         def read_one(path: str) -> Facts | ScanFault:
-            with room.of(held_bytes(Path(_key(path)), streamed=path not in labels)):
-                return _read_or_fault(_key(path), path in labels)
+            file, label = Path(_key(path)), path in labels
+            needed = held_bytes(file, not label, left)
+            if needed > left:
+                return TooLarge(_too_large(file, label, needed, left, bound))
+            with room.of(needed):
+                return _read_or_fault(_key(path), label, left)
 
         try:
             results = shown(pool.map(read_one, paths), "reading scans", len(paths), "scan")
@@ -142,8 +166,8 @@ def reader() -> str:
 class _Room:
     """Lets threads read files side by side as far as there is memory for what they take; one at a time always."""
 
-    def __init__(self) -> None:
-        self._free, self._taken, self._changed = free_memory(), 0.0, threading.Condition()
+    def __init__(self, free: float) -> None:
+        self._free, self._taken, self._changed = free, 0.0, threading.Condition()
 
     @contextlib.contextmanager
     def of(self, needed: float) -> Iterator[None]:
@@ -158,9 +182,27 @@ class _Room:
                 self._changed.notify_all()
 
 
-def _read_or_fault(path: str, label: bool) -> Facts | ScanFault:
+def _left_of(bound: float) -> float:
+    """Bytes of a bound beside those that the process has; what it has freed is handed back first."""
+    if math.isinf(bound):
+        return bound
+    return_freed_memory()
+    return max(0.0, bound - resident_bytes())
+
+
+def _too_large(file: Path, label: bool, needed: float, left: float, bound: float) -> str:
+    most = math.ceil((bound - left + needed) / 1e8) / 10
+    other = "" if label or is_nifti(file) or left < HELD else ", or store it as NIfTI, which is read in pieces"
+    expected = (
+        f"expected at most the {gigabytes(left)} that are left of memory_gb {bound / 1e9:g} beside what the process has"
+    )
+    remedy = f"Give memory_gb {most} on a machine that has it{other}"
+    return f"{file.name} takes {gigabytes(needed)} while it is read, {expected}. {remedy}"
+
+
+def _read_or_fault(path: str, label: bool, room: float) -> Facts | ScanFault:
     try:
-        return read(path, label=label)
+        return read(path, label=label, room=room)
     except ScanFault as fault:
         return fault
     except Exception as error:  # a bug in a reader must not lose what was found in the other files

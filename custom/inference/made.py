@@ -1,7 +1,8 @@
 """Which predictions of a folder are whole and as this inference would make them: a run that was killed goes on with the others.
 
 ``predictions.jsonl`` beside them has a line for each that was written: its SHA-256, that of the weights, digests of the settings
-that decide a prediction and of the names, sizes and times of the image's files, and what else is noted of it. The line is there
+that decide a prediction, of the code and libraries that made it, and of the names, sizes and times of the image's files, and what
+else is noted of it. The line is there
 before the prediction takes its name, so that no moment of a kill leaves one without.
 """
 
@@ -18,6 +19,7 @@ from typing import Any
 
 from ignite.engine import Engine, Events
 
+from .. import code
 from ..cohort.formats import ScanFault, load_libraries, open_scan
 from ..cohort.record import signature
 from ..cohort.words import first_names, plural
@@ -26,11 +28,19 @@ from ..files import FileError, entries, sweep
 from ..run.config import RunConfig
 from ..run.folder import RunFolder
 from ..run.trained import decisive
+from ..stream.identity import LIBRARIES
 from .saving import SavePredictiond
 from .weight_files import WeightsError
 
 FILE = "predictions.jsonl"
-REASONS = {"weights": "by other weights", "settings": "under other settings", "image": "of an image that has changed"}
+REASONS = {
+    "weights": "by other weights",
+    "settings": "under other settings",
+    "code": "by other code or libraries",
+    "image": "of an image that has changed",
+}
+ROOM = Path(__file__).resolve().parents[1]
+CODE = tuple(file for part in ("cohort", "inference", "networks") for file in (ROOM / part).rglob("*.py"))
 MOST_VOXELS = 2**33
 
 logger = logging.getLogger(__name__)
@@ -94,7 +104,7 @@ class Made:
             held.close()
 
     def missing(self, images: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """The scans of ``images`` that have no whole prediction by these weights, under these settings, of the image as it is
+        """The scans of ``images`` that have no whole prediction by these weights, settings and code, of the image as it is
         now; what is kept is said in one line.
 
         Args:
@@ -115,6 +125,7 @@ class Made:
             self._wanted[path.name] = wanted = {
                 "weights": self._weights(entry),
                 "settings": settings,
+                "code": code.digest(CODE, LIBRARIES),
                 "image": _image(entry),
             }
             line = _line_of(path, before.get(path.name, [])) if path.name in there else None

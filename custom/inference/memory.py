@@ -24,8 +24,7 @@ from ..cohort.mapped import release_pages
 from ..cohort.resampling import Size, bytes_at_once, gigabytes, physical_memory
 from ..cohort.words import plural
 from ..errors import UserError
-from ..memory import free_memory
-from ..run.process import resident_bytes, return_freed_memory
+from ..memory import bound_bytes, free_memory, resident_bytes, return_freed_memory
 from .in_pieces import TILE, steps
 from .label_map import in_slabs
 from .slab_resampling import VOXELS
@@ -96,6 +95,7 @@ class Memory:
 
     Raises:
         TooLarge: scans that do not fit in any way, in one text.
+        BoundError: ``memory_gb`` is not above 0.
     """
 
     def __init__(
@@ -108,11 +108,10 @@ class Memory:
         network: nn.Module,
         transform: Compose | None = None,
     ) -> None:
-        if memory_gb is not None and not memory_gb > 0:
-            raise TooLarge(f"memory_gb is {memory_gb}: expected GB above 0, or null for all that the machine has.")
+        bound = bound_bytes(memory_gb)
         self.inferer = inferer
         self.given = memory_gb is not None
-        self.bound = memory_gb * 1e9 if memory_gb is not None else physical_memory()
+        self.bound = bound if self.given else physical_memory()
         self.at_once = self.bound if self.given else min(self.bound, free_memory())
         self.ahead: list[bool] = []
         """For each scan whether the next one is read while it is segmented."""

@@ -9,6 +9,7 @@ from .consistency import check_over_classes
 
 KEEPS = ("low", "high", "all")
 DIVISORS = ("kept", "low")
+LEAST = 0.01  # of all pixels, that divide where fewer are of low confidence and others are kept
 JUDGES = ("student", "teacher", "lesser")
 
 
@@ -50,12 +51,14 @@ class LowConfidenceConsistencyLoss(nn.Module):
         confidence: whose largest probability decides: "student", "teacher" or the "lesser" of both.
         over_classes: "mean" or "sum", as of :class:`~.consistency.ConsistencyLoss`.
         divide: by the number of "kept" pixels, or by that of "low" confidence whatever is kept: a control in which a pixel
-            counts for as much as with ``keep="low"``.
+            counts for as much as with ``keep="low"``. A hundredth of all pixels divides at least where others are kept: a
+            student that is sure everywhere would else be asked by the sum over all of them, tens of thousands.
 
     Shape:
         - student, teacher: logits ``(B, K, *spatial)``, K >= 2, any number of spatial axes; computed in float32 or
           better, whatever the precision of the logits.
-        - returns: ``()``, dimensionless, in [0, 2 / K], or [0, 2] for the sum, where the kept pixels divide.
+        - returns: ``()``, dimensionless, in [0, 2 / K], or [0, 2] for the sum, where the kept pixels divide; up to 100 times
+          that with ``divide="low"``.
 
     Raises:
         ValueError: an argument outside these; shapes that differ; fewer than two classes.
@@ -92,10 +95,11 @@ class LowConfidenceConsistencyLoss(nn.Module):
         kept = chosen_pixels(student, teacher, self.threshold, self.keep, self.confidence)  # (B, *spatial)
         distance = (_probabilities(student) - _probabilities(teacher.detach())).square()  # (B, K, *spatial)
         distance = distance.sum(dim=1) if self.over_classes == "sum" else distance.mean(dim=1)
-        counted = kept
+        counted, least = kept, 1.0
         if self.divide == "low" and self.keep != "low":
             counted = chosen_pixels(student, teacher, self.threshold, "low", self.confidence)
-        return (distance * kept).sum() / counted.sum().clamp(min=1)
+            least = max(least, LEAST * counted.numel())
+        return (distance * kept).sum() / counted.sum().clamp(min=least)
 
 
 def check_keep(name: str, keep: str) -> None:

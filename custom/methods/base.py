@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import ClassVar
 
 from torch import Tensor, nn
 
 from .batch import Batch
-from .schedule import Progress
+from .schedule import Progress, TermWeights
 
 
 class Method(nn.Module):
@@ -35,9 +36,16 @@ class Method(nn.Module):
     strong_views: int = 0
     """How many strong views of the unlabelled patches ``forward`` reads."""
 
+    strong_terms: ClassVar[tuple[str, ...]] = ()
+    """Those of the unlabelled terms that read them, where not all do."""
+
     def forward(self, labelled: Batch, unlabelled: Batch, progress: Progress) -> dict[str, Tensor]:
         """Every wanted term, a scalar with its gradient, by name."""
         raise NotImplementedError
+
+    def views(self, weights: TermWeights) -> int:
+        """How many strong views are drawn throughout a run: none where no term that reads them ever has a weight."""
+        return 0 if weights.begins(self.strong_terms or self.unlabelled_terms) == math.inf else self.strong_views
 
     def begin(self) -> None:
         """Prepare a new run: called before its first step, after weights were loaded; not called on resume.

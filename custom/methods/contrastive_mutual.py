@@ -206,6 +206,10 @@ class ContrastiveMutual(Method):
                 "`contrastive` tells an image from the others of its batch: found an unlabelled batch of 1 patch, "
                 "expected at least 2. Raise --unlabelled_batch, or leave the term out with --weights::contrastive 0."
             )
+        if not pairs.any():
+            if self.contrast == "objects":
+                self._watched["contrastive/objects"] = torch.zeros((), device=self.weights_at_switch.device)
+            return self._nothing()
         one, two = (self._held(m, maps[pairs[seen[:, m]]].sigmoid()) for m, maps in enumerate(free))
         if self.contrast == "objects":
             found = (torch.maximum(one.detach(), two.detach()) >= 0.5).flatten(1).any(dim=1)
@@ -225,11 +229,13 @@ class ContrastiveMutual(Method):
 
     def _follow(self, labelled: Batch, unlabelled: Batch, pairs: Tensor) -> Tensor:
         """The strong view's maps of each network against an average's of the weak view."""
+        teachers = [1 - m if self.strong is None or self.follow == "other" else self.strong for m in (0, 1)]
         if not pairs.any():
+            for o in teachers:
+                self.averages[o].stand_by()  # type: ignore[operator]
             return self._nothing()
         view, losses, targets = unlabelled.strong_view(), [], {}
-        for m in (0, 1):
-            o = 1 - m if self.strong is None or self.follow == "other" else self.strong
+        for m, o in enumerate(teachers):
             if o not in targets:
                 targets[o] = view.mixed(self._taught_by(o, labelled, unlabelled, pairs))[pairs]
             maps = self.networks[m](view.image[pairs, m : m + 1])[:, 1:].float()
@@ -319,8 +325,6 @@ class ContrastiveMutual(Method):
         scores = ", ".join(f"{name} {d:.3f}" for name, d in zip(self.channels, dice, strict=True))
         logger.info("The stronger modality is %s (validation Dice: %s)%s.", self.channels[self.strong], scores,
                     "; roles are swapped" if self.rule == "swapped" else "")  # fmt: skip
-        if self.follow == "stronger":
-            self.averages[1 - self.strong].rest()  # type: ignore[operator]
 
     def _switch(self) -> None:
         """Stage 2 begins: the teacher is what it is now, and stays so."""

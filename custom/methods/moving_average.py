@@ -22,8 +22,9 @@ class MovingAverage(nn.Module):
 
     BatchNorm's running statistics belong to the weights that they were measured with, and an average of weights never
     saw the network's. With ``statistics="own"`` :meth:`teach` normalises by the batch at hand and moves the average's own
-    running statistics; until it is called for the first time they are copied from the network. With "copied" they always
-    are, and no forward pass moves them; :meth:`by_batch` then normalises by the batch at hand all the same.
+    running statistics. In a step in which it is not called its weights move on and nobody measures them: they are
+    copied from the network then, before it teaches for the first time and as soon as it teaches no more. With "copied" they
+    always are, and no forward pass moves them; :meth:`by_batch` then normalises by the batch at hand all the same.
 
     Args:
         network: what to follow; it is copied, nothing is shared with it.
@@ -45,7 +46,7 @@ class MovingAverage(nn.Module):
             raise ValueError(f"decay is in [0, 1), got {decay}")
         self.decay = decay
         self.updates = 0
-        self.taught = False
+        self.taught = self.teaching = False
         self.network = copy.deepcopy(network).requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> MovingAverage:
@@ -58,7 +59,7 @@ class MovingAverage(nn.Module):
 
     def teach(self, x: Tensor) -> Tensor:
         """Logits of weak views, dropout off; with statistics of its own, by those of this batch, which move them."""
-        self.taught = True
+        self.taught = self.teaching = True
         norms = [m for m in self.network.modules() if isinstance(m, _BatchNorm)] if self.statistics == "own" else []
         for norm in norms:
             norm.train()
@@ -68,9 +69,9 @@ class MovingAverage(nn.Module):
             for norm in norms:
                 norm.eval()
 
-    def rest(self) -> None:
-        """It teaches no more: its statistics are the network's again."""
-        self.taught = False
+    def stand_by(self) -> None:
+        """It would teach in this step, whose batch has nothing for it, perhaps on this rank alone: its statistics stay."""
+        self.teaching = True
 
     @contextlib.contextmanager
     def dropping(self) -> Iterator[None]:
@@ -99,18 +100,20 @@ class MovingAverage(nn.Module):
     @torch.no_grad()
     def copy(self, network: nn.Module) -> None:
         """Take over parameters and buffers as they are, and start to count anew."""
-        self.updates, self.taught = 0, False
+        self.updates, self.taught, self.teaching = 0, False, False
         self.network.load_state_dict(network.state_dict())
 
     @torch.no_grad()
     def follow(self, network: nn.Module) -> None:
-        """One update towards ``network``."""
+        """One update towards ``network``, at the end of an optimiser step: what was taught since the last one counts."""
+        self.taught = self.taught and self.teaching
         decay = min(1 - 1 / (self.updates + 1), self.decay)
         ours, theirs = ([p.detach() for p in n.parameters()] for n in (self.network, network))
         torch._foreach_lerp_(ours, theirs, 1 - decay)
         for mine, its in zip(self._followed(self.network), self._followed(network), strict=True):
             mine.copy_(its)
         self.updates += 1
+        self.teaching = False
 
     def _followed(self, network: nn.Module) -> list[Tensor]:
         """Buffers that are copied from the network: all, except statistics that the average measures itself."""
@@ -124,8 +127,10 @@ class MovingAverage(nn.Module):
         ]
 
     def get_extra_state(self) -> dict[str, int]:
-        return {"updates": self.updates, "taught": int(self.taught)}
+        return {"updates": self.updates, "taught": int(self.taught), "teaching": int(self.teaching)}
 
     def set_extra_state(self, state: dict[str, int]) -> None:
         self.updates = state["updates"]
         self.taught = bool(state.get("taught", True))  # of earlier checkpoints: their runs taught from the first step
+        # set where an epoch ended with a step that the loss scaler skipped
+        self.teaching = bool(state.get("teaching", False))

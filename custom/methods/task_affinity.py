@@ -51,6 +51,7 @@ class TaskAffinity(Averaged):
     unlabelled_terms: ClassVar[tuple[str, ...]] = ("structure", "context", "pseudo")
     pairs: ClassVar[tuple[str, ...]] = ("structure", "context")
     strong_views = 1
+    strong_terms: ClassVar[tuple[str, ...]] = ("pseudo",)
 
     def __init__(
         self,

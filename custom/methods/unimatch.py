@@ -46,6 +46,7 @@ class UniMatch(Averaged):
     terms: ClassVar[tuple[str, ...]] = ("supervised", "strong", "feature")
     unlabelled_terms: ClassVar[tuple[str, ...]] = ("strong", "feature")
     strong_views = 2
+    strong_terms: ClassVar[tuple[str, ...]] = ("strong",)
 
     network: UNet
 

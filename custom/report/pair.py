@@ -333,18 +333,27 @@ def _in_points(of: Difference) -> charts.Mean:
     return charts.Mean(100 * of.mean, 100 * of.low, 100 * of.high)
 
 
-def three_cases(pair: Pair) -> list[Panels]:
-    """The cases with the largest loss, the median and the largest gain, of those that have pictures."""
+def three_cases(pair: Pair, others: Mapping[str, str] | None = None) -> list[Panels]:
+    """The cases with the largest loss, the median and the largest gain, of those that have pictures.
+
+    Args:
+        others: further cases, each with what its heading begins with, shown after those three unless it is one of them.
+    """
     shown = pair.both[0].cases_with_pictures() & pair.both[1].cases_with_pictures()
     scored = [case for case in pair.scored() if case.base["case"] in shown]
     ranks = three_of(len(scored), "Largest loss", "Median", "Largest gain")
-    return [_side_by_side(pair, scored[index], rank) for index, rank in ranks.items()]
+    titles = {scored[index].base["case"]: rank for index, rank in ranks.items()}
+    titles |= {name: title for name, title in (others or {}).items() if name in shown - titles.keys()}
+    by_name = {case.base["case"]: case for case in pair.cases()}
+    return [_side_by_side(pair, by_name[name], title) for name, title in titles.items()]
 
 
 def _side_by_side(pair: Pair, case: Scored, rank: str) -> Panels:
     """Return the panels of a case; none where the two evaluations kept different slices."""
     name = case.base["case"]
-    heading = f"{rank}: {name}, {number(100 * case.difference, 1, sign=True).text} Dice points"
+    heading = f"{rank}: {name}"
+    if math.isfinite(case.difference):
+        heading += f", {number(100 * case.difference, 1, sign=True).text} Dice points"
     theirs, ours = (network.slice_of(name) for network in pair.both)
     if not (np.array_equal(theirs.image, ours.image) and np.array_equal(theirs.label, ours.label)):
         return Panels(heading, [])

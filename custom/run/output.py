@@ -165,7 +165,8 @@ class Output:
         faults = [f"data: the {part} scans are not those it was trained on"
                   for part in sorted({*saved["data"], *data}) if saved["data"].get(part) != data.get(part)]  # fmt: skip
         if saved["processes"] != distributed.world_size():
-            faults.append(f"written by {saved['processes']} processes, now there are {distributed.world_size()}")
+            then, now = saved["processes"], distributed.world_size()
+            faults.append(f"number of processes: written by {then}, this run has {now}: give torchrun {then} again")
         written = saved.get("amp")  # None of older checkpoints
         if written not in (None, amp):  # `auto` is another format on another machine
             faults.append(

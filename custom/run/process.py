@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import platform
 import warnings
-from pathlib import Path
 
 
 def quiet_known_noise() -> None:
@@ -28,23 +26,3 @@ def keep_freed_memory() -> None:
     libc = ctypes.CDLL(None)
     libc.mallopt(mmap_max, 0)
     libc.mallopt(trim_threshold, 2**31 - 1)
-
-
-def return_freed_memory() -> None:
-    """Undo :func:`keep_freed_memory`, and hand back what is free now: where memory is bounded it counts, and time less."""
-    if platform.libc_ver()[0] != "glibc":
-        return
-    trim_threshold, mmap_max = -1, -4
-    libc = ctypes.CDLL(None)
-    libc.mallopt(mmap_max, 65536)
-    libc.mallopt(trim_threshold, 2**17)
-    libc.malloc_trim(0)
-
-
-def resident_bytes() -> int:
-    """Bytes of memory that this process has at the moment; 0 where that is not known."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except (OSError, ValueError, IndexError):
-        return 0
-    return pages * os.sysconf("SC_PAGE_SIZE")

@@ -147,7 +147,7 @@ class Bank(Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         """A whole case: image ``(C, *spatial)`` float32, label ``(1, *spatial)`` uint8, case, present ``(C,)``."""
         scan = self._scan(index)
-        image, label = scan.voxels()
+        image, label = scan.whole()
         case = {"image": self._whole(image).float(), "case": self.names[index], "present": scan.present}
         if label is not None:
             case["label"] = self._whole(label)[None]

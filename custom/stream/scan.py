@@ -46,6 +46,9 @@ class Kept(Protocol):
     def voxels(self) -> tuple[Tensor, Tensor | None]:
         """Image, float16; label ``(*spatial)`` or ``(Z, X, Y)``, uint8, or None."""
 
+    def whole(self) -> tuple[Tensor, Tensor | None]:
+        """The same where all of it is read: their checksum is compared, once a run, and a damaged scan made anew."""
+
     def soon(self, plane: int, box: Sequence[slice]) -> None:
         """Say that a box of the spatial axes, of one slice or (-1) of all, is read next: it can be on its way."""
 
@@ -73,6 +76,9 @@ class Scan:
         return sum(tensor.numel() * tensor.element_size() for tensor in self._tensors())
 
     def voxels(self) -> tuple[Tensor, Tensor | None]:
+        return self.image, self.label
+
+    def whole(self) -> tuple[Tensor, Tensor | None]:
         return self.image, self.label
 
     def soon(self, plane: int, box: Sequence[slice]) -> None:

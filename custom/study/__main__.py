@@ -11,22 +11,27 @@ Without a step, all of them; a study that is there already goes on. Each can be 
 from __future__ import annotations
 
 import argparse
+import math
 import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from ..cohort.make import folders
+from ..cohort.words import plural
 from ..errors import show_plainly
-from ..files import typed, write_text
+from ..files import typed
 from ..run.folder import RunFolder
 from . import measured, verdict
 from . import settings as study
+from .all_labelled import refuse_to_go_on
 from .budget import minutes, seconds
+from .durations import Taken, valid
 from .jobs import BUNDLES, Runner, Stopped
 from .plan import Asked, check, cohort_of, plain, plan, planned_before
 from .settings import FILE, TASK, Settings, StudyError, named_twice
@@ -34,7 +39,6 @@ from .state import State
 from .time_left import Speed
 from .trainings import RUNS, Trainings, trainings
 
-SECONDS = "work/seconds"
 STEPS = ("plan", "run", "report")
 DEFAULTS: dict[str, Any] = {"budget": seconds("2h"), "patient": "", "baseline": "supervised", "methods": ["mean_teacher"],
                             "jobs": 0, "seed": 0}  # fmt: skip
@@ -51,11 +55,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with RunFolder(folder, option="folder"):
         planned = step == "plan" or (not step and not (folder / FILE).is_file())
         failed: dict[str, str] = {}
-        took = _seconds(folder)
+        taken, took = Taken.read(folder), math.nan  # not known before the trainings are
         try:
             if planned:
                 settings = plan(folder, _asked(options, folder), tell)
-                tell(f"The plan: {folder / 'plan.md'}. {settings.steps} steps a training, {settings.folds} fold(s).")
+                tell(
+                    f"The plan: {folder / 'plan.md'}. {settings.steps} steps a training, {plural(settings.folds, 'fold')}."
+                )
             if step == "plan":
                 return 0
             settings = study.read(folder)
@@ -65,9 +71,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     f"python -m custom.study plan {shlex.quote(str(folder))} {' '.join(unused)}"
                 )
             found = _trainings(folder, settings, planned)
-            if step != "report":
-                speed = known.speed if (known := measured.read(folder)) else Speed()
-                runner = Runner(folder / RUNS, settings.jobs, settings.threads, tell, speed=speed)
+            # asked before a training is made anew: what it took until now is known from what it left
+            took = taken.of(folder / RUNS, found.jobs)
+            speed = known.speed if (known := measured.read(folder)) else Speed()
+            runner = Runner(folder / RUNS, settings.jobs, settings.threads, tell, speed=speed)
+            if step == "report":
+                failed = runner.failures(found.jobs)
+            else:
                 check(folder, tell, [job for job in found.jobs if not runner.done(job)])
                 tell(
                     f"{len(found.jobs)} trainings, {settings.jobs} at a time. Stop at any time; the same command goes on."
@@ -77,9 +87,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             tell("Stopped. It goes on with the same command.")
             return 130
         finally:  # a call that is stopped, or ends with a fault, has taken its time too
-            took += time.monotonic() - start
-            if (folder / SECONDS).parent.is_dir():
-                write_text(folder / SECONDS, f"{took:.0f}\n")
+            now = time.monotonic() - start
+            if math.isnan(took):
+                replace(taken, before=taken.before + now).write(folder)
+            elif step != "report":
+                took += now
+                Taken(took, tuple(valid(folder / RUNS, found.jobs))).write(folder)
         task = yaml.safe_load((folder / TASK).read_text(encoding="utf-8"))
         page = verdict.write(State(folder, settings, task, found, failed, took))
     tell(f"Took {minutes(time.monotonic() - start)}. The page: {page}")
@@ -92,7 +105,11 @@ def tell(text: str) -> None:
 
 
 def _trainings(folder: Path, settings: Settings, planned: bool) -> Trainings:
-    """What is to be trained; notes on the scans are told unless the plan has just told them."""
+    """What is to be trained; notes on the scans are told unless the plan has just told them.
+
+    Raises:
+        StudyError: see :func:`.all_labelled.refuse_to_go_on`.
+    """
     images: Path | Mapping[str, Path] = (
         {name: Path(path) for name, path in settings.images.items()}
         if isinstance(settings.images, Mapping)
@@ -102,15 +119,8 @@ def _trainings(folder: Path, settings: Settings, planned: bool) -> Trainings:
     if not planned:
         for note in cohort.source.notes:
             tell(f"note: {note}")
+    refuse_to_go_on(folder, settings, cohort.scans)
     return trainings(folder, settings, cohort.scans)
-
-
-def _seconds(folder: Path) -> float:
-    """Seconds of all calls before this one."""
-    try:
-        return float((folder / SECONDS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # none yet, or an unreadable one: no reason to withhold a page
-        return 0.0
 
 
 def _asked(options: argparse.Namespace, folder: Path) -> Asked:

@@ -26,33 +26,46 @@ SLACK = 0.92  # of the budget is planned with: a probe of seconds does not fores
 
 
 @dataclass(frozen=True)
+class Voxels:
+    """What the time of a step, and of all else, goes with.
+
+    Args:
+        batch: voxels of a training batch.
+        scan: of a scan on its grid.
+    """
+
+    batch: float
+    scan: float
+
+
+@dataclass(frozen=True)
 class Costs:
     """What a short probe measured, in seconds.
 
     Args:
         step: of one optimiser step of each bundle.
         start: of a training, of each bundle: what passes besides its steps.
-        scan: of one scan and one network, in evaluation and inference; its grid has the more voxels the more a patch has.
-        voxels: of a training patch in the probe; a step's time goes with it.
+        scan: of one scan and one network, in evaluation and inference; it goes with the voxels of the scan.
+        voxels: in the probe.
         reading: of all scans, preprocessed once: the trainings share them.
     """
 
     step: Mapping[str, float]
     start: Mapping[str, float]
     scan: float
-    voxels: float
+    voxels: Voxels
     reading: float = 0.0
 
-    def at(self, voxels: float) -> Costs:
-        """The costs with patches of so many voxels: what the probe has read on its own grid is not read again."""
-        factor = voxels / self.voxels
-        step = {name: factor * value for name, value in self.step.items()}
+    def at(self, voxels: Voxels) -> Costs:
+        """The costs with so many voxels: what the probe has read on its own grid is not read again."""
+        longer, finer = voxels.batch / self.voxels.batch, voxels.scan / self.voxels.scan
+        step = {name: longer * value for name, value in self.step.items()}
         return replace(
             self,
             voxels=voxels,
             step=step,
-            scan=factor * self.scan,
-            reading=0.0 if factor == 1 else factor * self.reading,
+            scan=finer * self.scan,
+            reading=0.0 if finer == 1 else finer * self.reading,
         )
 
 
@@ -105,7 +118,7 @@ def choose(
     budget: float,
     costs: Costs,
     sizes: Sizes,
-    voxels: Mapping[float, float],
+    voxels: Mapping[float, Voxels],
     names: Sequence[str],
     jobs: int,
     folds: Sequence[int],
@@ -118,7 +131,7 @@ def choose(
         budget: seconds for all that is still to come.
         costs: measured.
         sizes: of the cohort.
-        voxels: of a training patch with each of those of :data:`ROOMS` and :data:`LARGER` that there is memory for.
+        voxels: with each of those of :data:`ROOMS` and :data:`LARGER` that there is memory for.
         names: of the baseline, of the method, and of those beside it, as in ``costs``.
         jobs: trainings side by side.
         folds, half: see :func:`shapes`.

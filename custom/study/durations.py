@@ -3,10 +3,74 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from ..files import write_text
+from .jobs import SETTINGS, Job, stale
 from .state import State
+
+FILE = "work/seconds"
+
+
+@dataclass(frozen=True)
+class Taken:
+    """Seconds that a study has taken so far, in all calls.
+
+    Args:
+        seconds: that went into ``runs``.
+        runs: names of trainings; None: an earlier version did not say, all that there are.
+        before: of calls since that ended before it was known what is trained, a plan among them.
+    """
+
+    seconds: float = 0.0
+    runs: tuple[str, ...] | None = ()
+    before: float = 0.0
+
+    @classmethod
+    def read(cls, folder: Path) -> Taken:
+        """What the file in a study's folder says; nothing where there is none, or one that cannot be read: that is no reason
+        to withhold a page."""
+        try:
+            found = json.loads((folder / FILE).read_text(encoding="utf-8"))
+            if isinstance(found, dict):
+                runs = None if found["runs"] is None else tuple(found["runs"])
+                return cls(float(found["seconds"]), runs, float(found["before"]))
+            return cls(float(found), None)
+        except (OSError, ValueError, KeyError, TypeError):
+            return cls()
+
+    def write(self, folder: Path) -> None:
+        """Write it, where the study has got so far as to have a folder for it."""
+        if (folder / FILE).parent.is_dir():
+            said = {"seconds": round(self.seconds), "runs": self.runs, "before": round(self.before)}
+            write_text(folder / FILE, json.dumps(said) + "\n")
+
+    def of(self, runs: Path, jobs: Sequence[Job]) -> float:
+        r"""Seconds that went into what a study is made of now: :math:`t_0 + t \, \sum_{i \in K} s_i / \sum_i s_i`.
+
+        :math:`t` are :attr:`seconds`, :math:`t_0` those :attr:`before`, :math:`s_i` those of the trainings that t went into;
+        K are those of them that are as the jobs are now. What went into others, such as those of a study of fewer labels,
+        is not this study's.
+
+        Args:
+            runs: folder of the runs.
+            jobs: of the study as it is now.
+        """
+        into = [path.parents[1].name for path in runs.glob(f"*/{SETTINGS}")] if self.runs is None else self.runs
+        kept = set(valid(runs, jobs))
+        seconds = {name: known for name in into if math.isfinite(known := training_seconds(runs / name))}
+        whole = math.fsum(seconds.values())
+        share = math.fsum(seconds[name] for name in seconds if name in kept) / whole if whole else 1.0
+        return self.before + self.seconds * share
+
+
+def valid(runs: Path, jobs: Iterable[Job]) -> list[str]:
+    """Names of the jobs that have begun as they are now."""
+    return [job.name for job in jobs if (runs / job.name / SETTINGS).is_file() and not stale(runs / job.name, job)]
 
 
 def training_seconds(run: Path) -> float:

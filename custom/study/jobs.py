@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import functools
 import hashlib
@@ -24,7 +25,7 @@ from ..cohort.fingerprint import image_files
 from ..cohort.formats import files_of
 from ..cohort.record import Record, signature
 from ..cores import Share
-from ..files import entries, write_text
+from ..files import FileError, entries, write_text
 from ..inference import confidence
 from ..pace import Pace
 from ..run.folder import RunFolder
@@ -35,6 +36,8 @@ from .time_left import Speed, Work, minutes, time_left
 SCORES, SUMMARY = "evaluation/test", "summary.json"  # the last of its files
 MAPS = "label_maps"  # below a run's folder
 TRAINED = "bundle/run.json"  # the last file of a training
+FAILED = "job/failed.txt"  # why, until it is tried again
+SETTINGS = "job/settings.json"  # what a run was made under
 CACHE = "cache"  # of the preprocessed scans, beside the runs
 CONFIDENCE = """\
 made::notes: [confidence]  # a prediction without one is made anew
@@ -218,16 +221,26 @@ class Runner:
         folder = self.folder / job.name
         return _same(folder, job) and (folder / TRAINED).is_file() and _judged(folder, job) and _mapped(folder, job)
 
+    def failures(self, jobs: Sequence[Job]) -> dict[str, str]:
+        """Why, for each job that failed when it was last tried under its present settings, and is not done."""
+        found = {}
+        for job in jobs:
+            path = self.folder / job.name / FAILED
+            if path.is_file() and _same(self.folder / job.name, job) and not self.done(job):
+                found[job.name] = path.read_text(encoding="utf-8")
+        return found
+
     def _do(self, job: Job, share: Share) -> None:
         folder = self.folder / job.name
         (folder / "job").mkdir(parents=True, exist_ok=True)
         with RunFolder(folder / "job", option="study"):  # two calls may share a study
+            (folder / FAILED).unlink(missing_ok=True)
             same = _same(folder, job)
             if not same:  # before the new settings are there: a study that is killed here must not take it for theirs
                 marks = (folder / TRAINED, folder / SCORES / SUMMARY, folder / MAPS / confidence.FILE)
                 for stale in (*marks, *folder.glob("last_*.pt")):
                     stale.unlink(missing_ok=True)
-                write_text(folder / "job/settings.json", json.dumps(job.settings(), indent=1) + "\n")
+                write_text(folder / SETTINGS, json.dumps(job.settings(), indent=1) + "\n")
             write_text(folder / "job/commands.json", json.dumps(self._commands(job, folder, same), indent=1) + "\n")
             self._process(job, folder, share)
 
@@ -278,7 +291,10 @@ class Runner:
                 self.tell(f"note: {job.title or job.name}: {_last_line(log)}")
                 return
             tail = "\n  ".join(log.read_text(errors="replace").rstrip().splitlines()[-_TAIL:])
-            raise JobError(f"it ended with {code}; the end of {log}:\n  {tail}")
+            text = f"it ended with {code}; the end of {log}:\n  {tail}"
+            with contextlib.suppress(FileError):  # the disk may be full
+                write_text(folder / FAILED, text)
+            raise JobError(text)
 
 
 def _last_line(log: Path) -> str:
@@ -359,11 +375,11 @@ def _config(file: str, _signature: str | None) -> str:
 
 def stale(folder: Path, job: Job) -> bool:
     """Whether what lies in a run's folder was made under other settings, labels or images than the job has now."""
-    return (folder / "job/settings.json").is_file() and not _same(folder, job)
+    return (folder / SETTINGS).is_file() and not _same(folder, job)
 
 
 def _same(folder: Path, job: Job) -> bool:
-    path = folder / "job/settings.json"
+    path = folder / SETTINGS
     if not path.is_file():
         return False
     before, now = json.loads(path.read_text(encoding="utf-8")), json.loads(json.dumps(job.settings()))

@@ -36,7 +36,6 @@ class Worth:
 
 def worth(state: State, parts: Sequence[Part]) -> Worth:
     """What the page says of more labels, from the parts that were trained with all and with half of theirs."""
-    baseline, method = state.settings.baseline, state.settings.method
     if not state.settings.half:
         return Worth(reason="This was left out: it takes trainings with half of the labels (half: true in study.yaml).")
     curves = curves_of(state, parts)
@@ -51,17 +50,33 @@ def worth(state: State, parts: Sequence[Part]) -> Worth:
             f"{more} more labelled patients: {_points(gain)} {state.phrases[1]}; {_points(plain)} {state.phrases[0]}"
             f"{_extrapolated(state.labelled + more, now, gain)}."
         )
-    value = labels_worth.worth(ours, before, now)
+    lines.append(_in_labels(state, ours, before, now))
+    return Worth(lines, HOLDS, _curve_chart(curves, now + MORE[-1]))
+
+
+def _in_labels(state: State, ours: labels_worth.Curve, before: labels_worth.Curve, now: int) -> str:
+    """The unlabelled scans in labels' worth; of a baseline whose curve never gets there, that no number has it."""
+    baseline, method = state.bundles
+    value, one = labels_worth.worth(ours, before, now), f"{now} labelled patients"
     if math.isfinite(value.value):
-        one, other = (f"{now} labelled patients", f"{value.value:.0f}")
+        other = f"{value.value:.0f}"
         equivalent = f"{method} with {one} does as well as {baseline} with {other}"
         if state.only_unlabelled:
             equivalent = f"{one} with the unlabelled scans do as well as {other} without"
-        lines.append(
+        return (
             f"In labels' worth: {equivalent} (95 % interval {_count(value.low)} to {_count(value.high)})"
             f"{_extrapolated(value.value, before.largest, value)}."
         )
-    return Worth(lines, HOLDS, _curve_chart(curves, now + MORE[-1]))
+    here, there = (f"Dice {dice:.3f}" for dice in (ours.at(now).value, before.a))
+    better = f"{method} with {one} ({here}) is above what {baseline} comes to with ever more ({there})"
+    if state.only_unlabelled:
+        better = f"{one} with the unlabelled scans ({here}) are above what ever more come to without ({there})"
+    most = labels_worth.REACH * before.largest
+    least = f"from {_count(value.low)} labelled patients on" if math.isfinite(value.low) else f"above {most}"
+    return (
+        f"In labels' worth: {better}, by the two curves, so no number is named. Where a curve ends is extrapolated, far beyond "
+        f"the {before.largest} labelled patients that were tried; the 95 % interval is {least}."
+    )
 
 
 def curves_of(

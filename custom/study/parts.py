@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,21 +23,21 @@ Entries = dict[str, list[dict[str, Any]]]
 
 @dataclass(frozen=True)
 class Part:
-    """One division of the labelled patients: those that train, in the order in which they are taken, and those that judge."""
+    """One division of the labelled patients: those that train, those that judge, and half of those that train.
+
+    Args:
+        half: see :func:`halves`.
+    """
 
     name: str
     train: tuple[str, ...]
     judges: tuple[str, ...] = ()
-
-    @property
-    def half(self) -> tuple[str, ...]:
-        """The first half of those that train; at least one, and fewer than all where there are two."""
-        return self.train[: max(1, len(self.train) // 2)]
+    half: tuple[str, ...] = ()
 
     @property
     def can_halve(self) -> bool:
         """Whether half of those that train is fewer of them: where one trains alone it is the same training again."""
-        return len(self.half) < len(self.train)
+        return 0 < len(self.half) < len(self.train)
 
 
 def divide(scans: ScansByPatient, folds: int, seed: int) -> list[Part]:
@@ -68,10 +69,31 @@ def divide(scans: ScansByPatient, folds: int, seed: int) -> list[Part]:
         dealt = [able[:count]]
     else:
         dealt = [able[k::folds] for k in range(folds)]
+    trains = [tuple(p for p in order if p not in judges) for judges in dealt]
     return [
-        Part(f"fold{k + 1}", tuple(p for p in order if p not in judges), tuple(judges))
-        for k, judges in enumerate(dealt)
+        Part(f"fold{k + 1}", train, tuple(judges), half)
+        for k, (train, judges, half) in enumerate(zip(trains, dealt, halves(trains), strict=True))
     ]
+
+
+def halves(trains: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
+    """Half of those who train in each fold, at least one: each patient is in as many halves as any other, or in one more.
+
+    Else the same few would stand for half of the labels in every fold, and what is theirs would pass for what few labels do.
+
+    Args:
+        trains: who trains, by fold. Those who were taken least are taken first, then those who are left the fewest folds,
+            then in their order.
+    """
+    times: Counter[str] = Counter()
+    found = []
+    for k, train in enumerate(trains):
+        later = Counter(patient for rest in trains[k + 1 :] for patient in rest)
+        order = sorted(train, key=lambda patient: (times[patient], later[patient]))
+        taken = set(order[: max(1, len(train) // 2)])
+        times.update(taken)
+        found.append(tuple(patient for patient in train if patient in taken))
+    return found
 
 
 def entries_of(part: Part, scans: ScansByPatient, train: Sequence[str] | None = None) -> Entries:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -31,11 +31,13 @@ class Place:
         value: of the label.
         centre: the centroid, from the middle of the image, in shares of its extent, [-0.5, 0.5]; along the axes of
             RAS, or of the picture.
+        in_slices: voxels in a slice across each of these axes, on average over the slices that show the class.
     """
 
     patient: str
     value: int
     centre: tuple[float, ...]
+    in_slices: tuple[float, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,8 @@ def _places(entry: Mapping[str, Any], values: Sequence[int]) -> list[Place]:
         voxels = np.argwhere(label == value)
         if len(voxels):
             centre = (voxels.mean(axis=0) + 0.5) / label.shape - 0.5
-            found.append(Place(str(entry["patient"]), value, tuple(centre.tolist())))
+            in_slices = tuple(len(voxels) / len(np.unique(along)) for along in voxels.T)
+            found.append(Place(str(entry["patient"]), value, tuple(centre.tolist()), in_slices))
     return found
 
 

@@ -24,6 +24,7 @@ from ..cohort.words import plural
 from ..files import write_text
 from . import budget as lengths
 from . import measured, rules, space, task_file
+from .all_labelled import refuse_to_plan
 from .annotation import corrected, shown
 from .commands import IMPORTS, MEMORY, PEAK, SECONDS
 from .jobs import CACHE, Job, Runner
@@ -116,7 +117,6 @@ def plan(folder: Path, asked: Asked, tell: Callable[[str], None] = print) -> Set
     import torch
 
     start = time.monotonic()
-    shutil.rmtree(folder / PROBE, ignore_errors=True)  # of a plan that was stopped: half a probe tells no times
     (folder / WORK).mkdir(parents=True, exist_ok=True)
     cohort = cohort_of(folder, asked.images, asked.labels, asked.patient)
     for note in cohort.source.notes:
@@ -126,6 +126,7 @@ def plan(folder: Path, asked: Asked, tell: Callable[[str], None] = print) -> Set
     tell(
         f"Labelled: {plural(len(labelled), 'patient')}; without a label: {plural(len(unlabelled_scans(cohort.scans)), 'scan')}."
     )
+    refuse_to_plan(cohort.scans)
     folds = _folds(cohort.scans)
     parts = divide(cohort.scans, folds[0], asked.seed)
     everything = entries_of(replace(parts[0], train=(*parts[0].train, *parts[0].judges), judges=()), cohort.scans)
@@ -139,21 +140,22 @@ def plan(folder: Path, asked: Asked, tell: Callable[[str], None] = print) -> Set
         tell(f"note: {line}")
     planned = _planned(seen, gpu=torch.cuda.is_available())
     smallest = lengths.ROOMS[-1]
-    (folder / PROBE).mkdir()
+    (folder / PROBE).mkdir(exist_ok=True)
     task_file.write(folder / PROBE / TASK, planned[smallest])
     for text in _check(folder / PROBE / TASK, everything, record):
         tell(f"note: {text}")
     jobs, threads = _side_by_side(asked.jobs)
     names = (asked.baseline, asked.method, *asked.others)
     tell(f"Timing a few steps of {', '.join(names)} on this machine ...")
-    costs, probed = _probe(folder, asked, parts[0], everything, cohort.scans, _voxels(planned[smallest]), jobs, threads)
+    each = {room: lengths.Voxels(_voxels(numbers), rules.scan_voxels(seen, room)) for room, numbers in planned.items()}
+    costs, probed = _probe(folder, asked, parts[0], everything, cohort.scans, each[smallest], jobs, threads)
     sizes = lengths.Sizes(
         judged=_judged(parts, cohort.scans),
         held_out=_judged(divide(cohort.scans, 1, asked.seed), cohort.scans),
         unlabelled=len(unlabelled_scans(cohort.scans)),
     )
-    voxels = space.rooms_in_memory(probed, {room: _voxels(numbers) for room, numbers in planned.items()}, jobs)
-    voxels = {room: count for room, count in voxels.items() if _carried(room, count, planned[room], jobs)}
+    fit = space.rooms_in_memory(probed, {room: voxels.batch for room, voxels in each.items()}, jobs)
+    voxels = {room: each[room] for room, count in fit.items() if _carried(room, count, planned[room], jobs)}
     spent = time.monotonic() - start
     length = lengths.choose(
         asked.budget - spent, costs, sizes, voxels, names, jobs, folds, all(part.can_halve for part in parts), spent
@@ -165,16 +167,17 @@ def plan(folder: Path, asked: Asked, tell: Callable[[str], None] = print) -> Set
         steps_at_equal_time=length.steps_at_equal_time, jobs=jobs, threads=threads, seed=asked.seed, budget=asked.budget,
     )  # fmt: skip
     room = length.shape.room
+    if text := rules.too_coarse(seen, room):
+        tell(f"note: {text}")
+        odd.append(text)
     widths, of_probe = (planned[of]["widths"].value for of in (room, smallest))
     later = [Path(first_file({"image": scan.image})) for scan in unlabelled_scans(cohort.scans)]
-    finer = voxels[room] / min(voxels.values())
+    then = costs.at(voxels[room])
+    larger, finer = then.voxels.batch / costs.voxels.batch, then.voxels.scan / costs.voxels.scan
     takes = space.disk_needed(probed, widths, of_probe, later, finer)
     disk = space.check_disk(folder, takes.of(_count(length.shape, settings)))
-    memory = space.memory_line(jobs, space.memory_of(probed, finer))
+    memory = space.memory_line(jobs, space.memory_of(probed, max(larger, finer)))
     tell(f"Room: {disk}; {memory}.")
-    if voxels[room] == costs.voxels:
-        _keep_scans(folder)
-    then = costs.at(voxels[room])
     page = _page(settings, cohort, planned[room], length, then, folds, max(voxels), f"{disk}; {memory}", odd)
     _set_aside(folder, tell)
     measured.write(folder, Measured(takes, Speed(then.step, then.start, then.scan, then.reading)))
@@ -183,6 +186,8 @@ def plan(folder: Path, asked: Asked, tell: Callable[[str], None] = print) -> Set
     # last: where it is, the study is planned, and all of the plan is there
     write(folder, settings)
     (folder / ASIDE).unlink(missing_ok=True)
+    if finer == 1:
+        _keep_scans(folder)
     shutil.rmtree(folder / PROBE, ignore_errors=True)
     return settings
 
@@ -318,7 +323,7 @@ def _probe(
     part: Part,
     everything: Entries,
     scans: ScansByPatient,
-    voxels: float,
+    voxels: lengths.Voxels,
     jobs: int,
     threads: int,
 ) -> tuple[lengths.Costs, space.Probed]:
@@ -334,6 +339,11 @@ def _probe(
     bundles |= {f"beside_{k}": names[k % len(names)] for k in range(len(names), jobs)}  # as many at a time as later
     work = [Job(run, name, data, task, 2 * PROBE_STEPS, asked.seed, overrides=few) for run, name in bundles.items()]
     runner = Runner(runs, jobs, threads, tell=lambda _: None)
+    # of a plan that was stopped: a reading that was done is timed, half of one tells no time, nor does a training that
+    # others were to run beside
+    stopped = [runs / run for run in bundles] if runner.done(reading) else [runs, runs.with_name(CACHE)]
+    for path in stopped:
+        shutil.rmtree(path, ignore_errors=True)
     if failed := runner.run([reading]) or runner.run(work):
         raise StudyError("A first try of the trainings failed:\n  " + "\n  ".join(failed.values()))
     step, beside, start, evaluating, taken = {}, {}, {}, [], []
@@ -414,7 +424,7 @@ def _page(
         (f"{folds[0]} folds ({those})", settings.folds == folds[0]),
         ("trainings with half of the labels: what more labels would bring", settings.half or labelled < 3),
         (f"{baseline} once more, as long in time as {method}", bool(settings.steps_at_equal_time)),
-        (f"a finer grid and larger patches (these have {length.shape.room:.0%} of the voxels)",
+        (f"a finer grid or larger patches (a batch has {length.shape.room:.0%} of the voxels)",
          length.shape.room == finest),
     ) if not there]  # fmt: skip
     no_memory = (

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..cohort.case import THICK
 from ..cohort.resampling import resampled_shape
+from ..cohort.words import plural
 from .places import sides
 from .seen import Seen
 
@@ -20,11 +21,13 @@ FLAT = 3.0  # times the pixel: slices so far apart have little to say of each ot
 FEW_SLICES, FLAT_SIZE = 32, 4  # where spacing is nominal: slices, and pixels of the shorter side for each slice
 PATCH = {2: 224 * 224, 3: 200_000}  # voxels that two cores carry
 SHARE = 2 / 3  # of the median scan, that a patch should see
-KEPT = 300  # voxels that the smallest class keeps on a coarser grid
+KEPT = {2: 45, 3: 300}  # pixels, voxels that the smallest class keeps on a coarser grid: some 6.7 across in each
 COARSEST = 3.0  # times the scans' own spacing
 LITTLE = 1.05  # times: not worth resampling a scan
 LONG_SIDE = 192  # pixels of a picture
 STEP = 16  # of a picture's sides
+PIECES = 9  # patches' worth of voxels that a picture may have for the sake of its smallest class
+SQUASHED = 1.25  # times that a picture's one side may be drawn out against the other
 LEVELS = {2: 5, 3: 4}
 LOWEST = {2: 6, 3: 4}  # voxels across the coarsest level
 WIDEST = 256
@@ -47,7 +50,7 @@ class Sight:
 
     Args:
         spacing: millimetres.
-        field: voxels of the median scan at this spacing.
+        field: voxels of the median scan at this spacing; of pictures, those that hold each of them.
         patch: voxels.
         levels: of the network.
     """
@@ -100,14 +103,14 @@ def numbers(seen: Seen, room: float = 1.0) -> dict[str, Number]:
     return {
         **_batches(grid, patch, room),
         "patch": Number(patch, reason),
-        **_augmentation(grid, seen),
+        **_augmentation(grid, seen, sight),
         **({} if seen.pictures else {"spacing_mm": Number(spacing, why)}),
         **_network(grid, patch, levels, room),
         **_names(seen),
         "dimensions": Number(grid.dimensions, grid.why),
         "slices": Number(grid.slices, _slices_reason(grid)),
         "orientation": Number(grid.orientation, _orientation_reason(grid)),
-        "preprocessing": _preprocessing(seen),
+        "preprocessing": _preprocessing(seen, sight),
         "inferer": _inferer(grid, patch, levels, sight.field.value),
     }
 
@@ -117,6 +120,11 @@ def _sight(grid: Grid, seen: Seen, room: float) -> Sight:
     field = _field(grid, spacing, seen, room)
     patch, levels = patch_of(field.value, round(PATCH[grid.dimensions] * room), grid.dimensions)
     return Sight(spacing, field, patch, levels)
+
+
+def scan_voxels(seen: Seen, room: float = 1.0) -> float:
+    """Voxels of the median scan, of slices those of one, on the grid that :func:`numbers` plans."""
+    return float(math.prod(_sight(grid_of(seen), seen, room).field.value))
 
 
 def _room_reason(room: float) -> str:
@@ -144,7 +152,7 @@ def grid_of(seen: Seen) -> Grid:
         why = f"slices are {apart:.3g} mm apart, {apart / pixel:.1f} times a pixel: 2D"
         return Grid(2, True, orientation, size, spacing, why)
     if _few(size[2], size[:2]):
-        why = f"{size[2]:.0f} slices of {size[0]:.0f} x {size[1]:.0f} pixels, whatever the spacing says: 2D"
+        why = f"{plural(round(size[2]), 'slice')} of {_by(size[:2])} pixels, whatever the spacing says: 2D"
         return Grid(2, True, orientation, size, spacing, why)
     return Grid(3, False, orientation, size, spacing, f"voxels of {_by(spacing)} mm, nearly cubic: 3D")
 
@@ -177,7 +185,7 @@ def _spacing(grid: Grid, seen: Seen, room: float) -> Number:
     factor = min(wanted) / min(own)
     if factor < LITTLE:
         factor, wanted = 1.0, own
-    kept = max((seen.smallest / KEPT) ** (1 / axes), 1.0) if seen.smallest > 0 else COARSEST
+    kept = _coarser(grid, seen)
     limit = min(kept, COARSEST)
     if factor > limit:
         wanted = [max(mm, min(own) * limit) for mm in own]
@@ -187,9 +195,38 @@ def _spacing(grid: Grid, seen: Seen, room: float) -> Number:
     if min(wanted) > min(own):
         why = f" so that a patch sees {SHARE:.0%} of a scan"
         if factor > limit:
-            why = ", the most" if limit == COARSEST else ", as far as the smallest class allows"
+            why = ", the most" if limit == COARSEST else f", as far as the smallest class allows: {_left(grid, seen)}"
         reason += f", made coarser {min(wanted) / min(own):.2g} times{why}"
+    elif factor > limit:
+        reason += f", not made coarser for the smallest class: {_left(grid, seen)}"
     return Number(value, reason)
+
+
+def _coarser(grid: Grid, seen: Seen) -> float:
+    """How many times coarser a grid may be for the smallest class to keep :data:`KEPT`; at least 1, infinite without any."""
+    smallest = _smallest(grid, seen)
+    return max((smallest / KEPT[grid.dimensions]) ** (1 / grid.dimensions), 1.0) if smallest > 0 else math.inf
+
+
+def _smallest(grid: Grid, seen: Seen) -> float:
+    """Voxels of the smallest class in what the network sees at once: a volume, a slice or a picture."""
+    return seen.in_slices["RAS".index(grid.orientation[-1])] if grid.slices else seen.smallest
+
+
+def _left(grid: Grid, seen: Seen, keeps: float | None = None) -> str:
+    """How much there is of the smallest class, and how much is left where that is less.
+
+    Args:
+        keeps: voxels that are left; None: as many as are wanted.
+    """
+    smallest = _smallest(grid, seen)
+    kept = KEPT[grid.dimensions] if keeps is None else keeps
+    of = f"{smallest:.0f} {'voxels' if grid.dimensions == 3 else 'pixels'} {_seen_at_once(grid)}"
+    return f"{kept:.0f} of its {of} stay" if smallest > kept else f"it has {of}"
+
+
+def _seen_at_once(grid: Grid) -> str:
+    return "a slice" if grid.slices else "a picture" if not grid.orientation else "a scan"
 
 
 def coarsened(extent_mm: Sequence[float], own_mm: Sequence[float], most: float) -> list[float]:
@@ -211,9 +248,60 @@ def _field(grid: Grid, spacing: Number, seen: Seen, room: float) -> Number:
     if not seen.pictures:
         shape = resampled_shape([round(n) for n in grid.size], grid.spacing_mm, spacing.value)
         return Number(list(shape[: grid.dimensions]), f"of {_by(shape[: grid.dimensions])} at this spacing")
-    longest = min(LONG_SIDE * math.sqrt(room), max(grid.size))
+    longest, why = _longest(grid, seen, room)
+    if _keeps_aspect(seen):
+        longest = max(round(longest / STEP), 2) * STEP
+        shares = [min(seen.aspects[1], 1.0), min(1 / seen.aspects[0], 1.0)]
+        sides = [max(math.ceil(longest * share / STEP - 1e-6), 2) * STEP for share in shares]
+        low, high = (f"{aspect:.2f} : 1" for aspect in seen.aspects)
+        how = f"the longer side becomes {longest} pixels{why}; from {low} to {high}, each keeps its shape"
+        return Number(sides, f"{how}, and what it leaves of a patch is 0")
     sides = [max(round(n * longest / max(grid.size) / STEP), 2) * STEP for n in grid.size]
-    return Number(sides, f"a whole picture: the median one, {_by([round(n) for n in grid.size])}, resized")
+    drawn = squashed(seen.aspects, grid.size[0] / grid.size[1])
+    to = f" to {_by(sides)}{why}" if why else ""
+    note = f"; pictures of another shape are distorted by up to {drawn:.2f} times" if drawn >= LITTLE else ""
+    return Number(sides, f"the median one, {_by(grid.size)}, resized{to}{note}")
+
+
+def _longest(grid: Grid, seen: Seen, room: float) -> tuple[float, str]:
+    """Pixels of a picture's longer side, and why where the smallest class asks for more than a patch carries."""
+    own, few = max(grid.size), LONG_SIDE * math.sqrt(room)
+    least = own / _coarser(grid, seen)
+    if least <= few:
+        return min(few, own), ""
+    # rounded up: rounded down less than is wanted would be kept
+    longest = min(math.ceil(least / STEP) * STEP, own)
+    most = math.sqrt(PIECES * PATCH[2] * room * own / min(grid.size))
+    if most < longest:
+        return most, f", as fine as time allows: {_left(grid, seen, _smallest(grid, seen) * (most / own) ** 2)}"
+    return longest, f", as coarse as the smallest class allows: {_left(grid, seen)}"
+
+
+def too_coarse(seen: Seen, room: float = 1.0) -> str:
+    """A sentence on a smallest class of pictures that keeps fewer than :data:`KEPT` pixels; empty where it keeps them."""
+    grid = grid_of(seen)
+    if not seen.pictures or not seen.smallest > 0:
+        return ""
+    longest, _ = _longest(grid, seen, room)
+    keeps = seen.smallest * min(longest / max(grid.size), 1.0) ** 2
+    if keeps >= min(seen.smallest, 0.99 * KEPT[2]):
+        return ""
+    name = seen.classes.get(seen.least, "the smallest class")
+    return (
+        f"the smallest outline, of {name}, has {seen.smallest:.0f} pixels in a picture of {_by(grid.size)} and keeps "
+        f"{keeps:.0f} on this grid, where {KEPT[2]} are wanted. Allow more time, or cut the pictures out round it"
+    )
+
+
+def _keeps_aspect(seen: Seen) -> bool:
+    """Whether one size for all pictures would draw some out: portraits among landscapes."""
+    low, high = seen.aspects
+    return seen.pictures and squashed(seen.aspects, math.sqrt(low * high)) >= SQUASHED
+
+
+def squashed(aspects: tuple[float, float], aspect: float) -> float:
+    """How many times, at most, one side of pictures is drawn out against the other where all become ``aspect``."""
+    return max(aspect / aspects[0], aspects[1] / aspect)
 
 
 # patch and network
@@ -243,9 +331,23 @@ def patch_of(field: Sequence[int], budget: int, dimensions: int) -> tuple[list[i
 def _patch_reason(grid: Grid, sight: Sight) -> str:
     why = sight.field.reason
     if not grid.orientation:
-        return why
-    share = math.prod(min(p / n, 1) for p, n in zip(sight.patch, sight.field.value, strict=True))
-    return f"{'the whole' if share == 1 else f'{share:.0%} of the'} median {'slice' if grid.slices else 'scan'} {why}"
+        return f"a whole picture: {why}" if _whole(sight) else f"{_percent(_share(sight))} of a picture: {why}"
+    part = "the whole" if _whole(sight) else f"{_percent(_share(sight))} of the"
+    return f"{part} median {'slice' if grid.slices else 'scan'} {why}"
+
+
+def _share(sight: Sight) -> float:
+    """Of the field, that a patch sees."""
+    return math.prod(min(p / n, 1) for p, n in zip(sight.patch, sight.field.value, strict=True))
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0%}" if share >= 0.1 else f"{100 * share:.2g}%"
+
+
+def _whole(sight: Sight) -> bool:
+    """Whether a patch is all of the field."""
+    return all(side >= n for side, n in zip(sight.patch, sight.field.value, strict=True))
 
 
 def _batches(grid: Grid, patch: Sequence[int], room: float) -> dict[str, Number]:
@@ -279,7 +381,7 @@ def _network(grid: Grid, patch: Sequence[int], levels: int, room: float) -> dict
 # augmentation, names, intensities
 
 
-def _augmentation(grid: Grid, seen: Seen) -> dict[str, Number]:
+def _augmentation(grid: Grid, seen: Seen, sight: Sight) -> dict[str, Number]:
     """No mirror image, and no half turn, of what has a side."""
     axes = ["RAS".index(letter) for letter in grid.orientation] or [0, 1]
     found = sides(seen.places, seen.classes, axes[: grid.dimensions])
@@ -290,7 +392,7 @@ def _augmentation(grid: Grid, seen: Seen) -> dict[str, Number]:
         if patients > 1
         else "nothing is known of sides"
     )
-    whole = seen.pictures
+    whole = seen.pictures and _whole(sight)
     return {
         "foreground": Number(
             0.0 if whole else 0.5,
@@ -331,7 +433,7 @@ PERCENTILES = {"_target_": "scripts.cohort.scaling.ScalePercentilesd", "keys": "
                "b_min": 0.0, "b_max": 1.0, "clip": True, "channel_wise": True}  # fmt: skip
 
 
-def _preprocessing(seen: Seen) -> Number:
+def _preprocessing(seen: Seen, sight: Sight) -> Number:
     both: Mapping[str, Any] = {"keys": ["image", "label"]}
     absent: Mapping[str, Any] = {"allow_missing_keys": True}
     load = {"_target_": "LoadImaged", "reader": "scripts.cohort.reader.ScanReader", "ensure_channel_first": True}
@@ -342,12 +444,19 @@ def _preprocessing(seen: Seen) -> Number:
     values = {"_target_": "MapLabelValued", "keys": "label", "orig_labels": "@label_values",
               "target_labels": "$list(range(len(@classes)))", **absent}  # fmt: skip
     if seen.pictures:
-        grid = {"_target_": "Resized", **both, "spatial_size": "@patch", "mode": ["area", "nearest-exact"], **absent}
+        grid = {"_target_": "Resized", **both, **_size(seen, sight), "mode": ["area", "nearest-exact"], **absent}
     else:
         grid = {"_target_": "Spacingd", **both, "pixdim": "@spacing_mm", "mode": ["bilinear", "nearest"], **absent}
     scale, why = _scaling(seen)
     turned = [] if seen.pictures else [turn]
     return Number({"_target_": "Compose", "transforms": [image, label, *turned, values, grid, scale]}, why)
+
+
+def _size(seen: Seen, sight: Sight) -> dict[str, Any]:
+    """What pictures are resized to: a patch, a larger field that patches are cut from, or a longer side."""
+    if _keeps_aspect(seen):
+        return {"spatial_size": max(sight.field.value), "size_mode": "longest"}
+    return {"spatial_size": "@patch" if sight.patch == sight.field.value else sight.field.value}
 
 
 def _scaling(seen: Seen) -> tuple[dict[str, Any], str]:
@@ -385,4 +494,5 @@ def _inferer(grid: Grid, patch: Sequence[int], levels: int, field: Sequence[int]
 
 
 def _by(numbers: Sequence[float]) -> str:
-    return " x ".join(f"{n:.3g}" for n in numbers)
+    """``0.625 x 0.625``, ``2000 x 1500``."""
+    return " x ".join(f"{n:.3g}" if n < 100 else f"{n:.0f}" for n in numbers)

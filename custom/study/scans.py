@@ -14,6 +14,7 @@ from ..cohort.facts import Facts
 from ..cohort.fingerprint import image_files
 from ..cohort.names import first_file, stem
 from ..cohort.record import Record
+from ..cohort.words import plural
 from ..inference.confidence import FILE as CONFIDENCE
 from ..report import pair
 from ..report.tables import Cell, Column, Table, number, texts
@@ -87,7 +88,7 @@ def unlabelled(state: State, parts: Sequence[Part], both: pair.Pair, serving: st
         Column("confidence", lambda scan: number(scan.confidence, 2)),
         texts("unlike the labelled scans", lambda scan: Cell("; ".join(scan.marks), bad=bool(scan.marks))),
     ]
-    table = Table(f"{len(order)} unlabelled scans, the one to look at first on top; a click on a head sorts.", columns,
+    table = Table(f"{plural(len(order), 'unlabelled scan')}, the one to look at first on top; a click on a head sorts.", columns,
                   order, sortable=True)  # fmt: skip
     return Scans(order, table, found, sum(bool(marks.get(name)) for name in of), missing)
 

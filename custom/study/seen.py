@@ -19,6 +19,7 @@ from .sources import Source
 
 SAMPLE = 20_000  # voxels of a scan's foreground
 CUTS = 0.5, 99.5  # percentiles
+MOST = 5, 95  # percentiles
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,10 @@ class Seen:
         darkest: median over scans of the smallest value.
         eight_bit: all images are of 8 bit.
         smallest: voxels of the smallest class, median over the scans that have it; NaN without any class.
+        least: value of that class; 0 without any.
+        in_slices: of volumes, the same in a slice across each axis, of the slices that show it on average; NaN as above.
+        aspects: of pictures, first side to second, of those that are nearly the flattest and the most upright:
+            percentiles 5 and 95; NaN of volumes.
         places: of the classes in labelled scans.
         foreground: 0.5 and 99.5 % of all values inside labels; None where they were not wanted, or there are none.
     """
@@ -46,6 +51,9 @@ class Seen:
     darkest: float = 0.0
     eight_bit: bool = True
     smallest: float = float("nan")
+    least: int = 0
+    in_slices: tuple[float, ...] = (float("nan"),) * 3
+    aspects: tuple[float, float] = (float("nan"),) * 2
     places: tuple[Place, ...] = ()
     foreground: tuple[float, float] | None = None
 
@@ -95,6 +103,8 @@ def see(parts: Mapping[str, Sequence[Mapping[str, Any]]], source: Source, record
     named = len(source.channels) == len(found["channels"])
     channels = source.channels if named else tuple(found["channels"])
     modality = source.modality if named else ("",) * len(channels)
+    smallest, least = _smallest(labels)
+    places = class_places(labelled, [value for value in values if value])
     darkest = float(np.median([min(f.low for f in image.values()) for image in images]))
     ct = found["dimensions"] == 3 and is_ct(modality, darkest)
     return Seen(
@@ -105,8 +115,11 @@ def see(parts: Mapping[str, Sequence[Mapping[str, Any]]], source: Source, record
         classes=_named(values, source.classes),
         darkest=darkest,
         eight_bit=all(f.dtype == "uint8" for image in images for f in image.values()),
-        smallest=_smallest(labels),
-        places=tuple(class_places(labelled, [value for value in values if value])),
+        smallest=smallest,
+        least=least,
+        in_slices=_in_slices(places),
+        aspects=_aspects([f.shape for f in firsts]),
+        places=tuple(places),
         foreground=_foreground(labelled) if ct else None,
     )
 
@@ -129,13 +142,30 @@ def _named(values: Sequence[int], names: Mapping[int, str]) -> dict[int, str]:
     return {value: names.get(value, f"label {value}" if value else "background") for value in every}
 
 
-def _smallest(labels: Sequence[Facts]) -> float:
+def _smallest(labels: Sequence[Facts]) -> tuple[float, int]:
+    """Voxels and value of the smallest class."""
     counts: dict[float, list[int]] = {}
     for label in labels:
         for value, count in label.values or ():
             if value:
                 counts.setdefault(value, []).append(count)
-    return min((float(np.median(found)) for found in counts.values()), default=float("nan"))
+    medians = ((float(np.median(found)), round(value)) for value, found in counts.items())
+    return min(medians, default=(float("nan"), 0))
+
+
+def _in_slices(places: Sequence[Place]) -> tuple[float, ...]:
+    found: dict[int, list[tuple[float, ...]]] = {}
+    for place in places:
+        found.setdefault(place.value, []).append(place.in_slices)
+    return tuple(np.min([np.median(rows, axis=0) for rows in found.values()], axis=0).tolist())
+
+
+def _aspects(shapes: Sequence[Sequence[int]]) -> tuple[float, float]:
+    if len(shapes[0]) != 2:
+        return float("nan"), float("nan")
+    first, second = np.array(shapes, dtype=float).T
+    low, high = np.percentile(first / second, MOST).tolist()
+    return low, high
 
 
 def _foreground(labelled: Sequence[Mapping[str, Any]]) -> tuple[float, float] | None:

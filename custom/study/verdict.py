@@ -47,6 +47,7 @@ from .trainings import final_name
 PAGE = "verdict.html"
 SCORED = "work/scores"
 AS_LONG = 0.1  # of the method's time, by which the baseline's may differ that is said to be trained as long
+SHOWN_FAILURES = 3
 CAUSE_UNKNOWN = (
     " The runs do not say that they differ in the unlabelled scans alone, so these are not named as the cause."
 )
@@ -104,7 +105,7 @@ def write(state: State) -> Path:
         worth=more_labels.worth(state, parts),
         scans=scans,
         sheet=sheet,
-        pictures=pair.three_cases(both),
+        pictures=pair.three_cases(both, _failures(both, serving == method)),
         faulty=_faulty(state, both, serving),
         cases=pair.cases_table(both),
         calibration=_calibration(tables, serving),
@@ -363,6 +364,19 @@ def _faulty(state: State, both: pair.Pair, serving: str) -> str:
         f"Failures of {serving}, which has the higher Dice: a missed structure in {names_text(missed) or 'none'}; "
         f"a false alarm in {names_text(false_alarms) or 'none'}."
     )
+
+
+def _failures(both: pair.Pair, ours: bool) -> dict[str, str]:
+    """What the page calls up to three failures of the bundle that serves: a missed structure before a false alarm, the lowest
+    Dice first."""
+    missed, false_alarms = FAULTS
+    rows = [row for row in (both.ours if ours else both.baseline) if row[missed] or row[false_alarms]]
+    rows.sort(key=lambda row: (not row[missed], math.isnan(row["dice_mean"]), row["dice_mean"]))
+    words = {missed: "missed structure", false_alarms: "false alarm"}
+    return {
+        row["case"]: " and ".join(text for kind, text in words.items() if row[kind]).capitalize()
+        for row in rows[:SHOWN_FAILURES]
+    }
 
 
 def _calibration(tables: Mapping[str, Path], serving: str) -> dict[str, Any] | None:

@@ -34,7 +34,7 @@ from . import memory, precision
 from .advice import Advice
 from .epoch_log import Means, line
 from .guard import Guard
-from .precision import autocast, autocast_dtype
+from .precision import autocast, autocast_dtype, warn_of_slow_convolutions
 from .statistics import CleanStatistics, applied
 from .validation import ServingEvaluator
 
@@ -137,6 +137,7 @@ class DualStreamTrainer(Trainer):
             paired = [name for name in method.pairs if self.weights.weights[name].value > 0]
             check_pairs(paired, labelled.batch, self.unlabelled.batch)
         self.dtype = autocast_dtype(amp, self.device)
+        warn_of_slow_convolutions(method, self.dtype, self.device)
         self.scaler: Any = torch.amp.GradScaler(self.device.type) if self.dtype is torch.float16 else None
         self.network: nn.Module = method  # what is called; DDP's wrapper from the start of a run on
         self.guard = Guard(optimizer, guard_interval)
@@ -310,9 +311,9 @@ class DualStreamTrainer(Trainer):
         return _Window(size, position == start, position == start + size - 1)
 
     def _draw(self) -> tuple[Batch, Batch]:
-        unlabelled = self._wanted_unlabelled()
-        labelled = self.labelled.draw()
-        return labelled, self.labelled.empty() if unlabelled is None else unlabelled.draw(self.method.strong_views)
+        labelled, unlabelled = self.labelled.draw(), self._wanted_unlabelled()
+        views = self.method.views(self.weights)
+        return labelled, self.labelled.empty() if unlabelled is None else unlabelled.draw(views)
 
     def _wanted_unlabelled(self) -> Stream | None:
         """The unlabelled stream, where a term reads it now."""

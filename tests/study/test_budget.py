@@ -15,6 +15,7 @@ from custom.study.budget import (
     Costs,
     Shape,
     Sizes,
+    Voxels,
     choose,
     duration,
     fit,
@@ -28,10 +29,10 @@ COSTS = Costs(
     step={"supervised": 0.1, "mean_teacher": 0.3},
     start={"supervised": 10.0, "mean_teacher": 20.0},
     scan=0.5,
-    voxels=1000,
+    voxels=Voxels(1000, 5000),
 )
 SIZES = Sizes(judged=8, unlabelled=30)
-VOXELS = {room: 1000 * room for room in ROOMS}
+VOXELS = {room: Voxels(1000 * room, 5000 * room) for room in ROOMS}
 
 
 def test_all_of_a_plan_is_counted():
@@ -50,11 +51,20 @@ def test_the_reading_is_counted_once_however_many_trainings_there_are_and_not_ag
     """Two hours, half an hour of preprocessing of which the probe's grid has a quarter of the voxels."""
     shape = Shape(4, True, True, 1.0)
     reading = replace(COSTS, reading=450.0)
-    with_, without = (duration(100, costs.at(4 * costs.voxels), SIZES, shape, NAMES, 2) for costs in (reading, COSTS))
+    finer = Voxels(4000, 20_000)
+    with_, without = (duration(100, costs.at(finer), SIZES, shape, NAMES, 2) for costs in (reading, COSTS))
     assert with_ - without == pytest.approx(1800)
-    assert with_ > duration(100, replace(COSTS.at(4 * COSTS.voxels), scan=COSTS.scan), SIZES, shape, NAMES, 2) + 1800
+    assert with_ > duration(100, replace(COSTS.at(finer), scan=COSTS.scan), SIZES, shape, NAMES, 2) + 1800
     assert reading.at(COSTS.voxels).reading == 0
     assert fit(7200, reading.at(COSTS.voxels), SIZES, shape, NAMES, 1) == fit(7200, COSTS, SIZES, shape, NAMES, 1)
+
+
+def test_a_larger_patch_on_the_same_grid_makes_a_step_longer_and_nothing_else():
+    larger = replace(COSTS, reading=450.0).at(Voxels(7000, 5000))
+    assert larger.step == pytest.approx({name: 7 * value for name, value in COSTS.step.items()})
+    assert (larger.scan, larger.reading, larger.start) == (COSTS.scan, 0, COSTS.start)
+    finer = replace(COSTS, reading=450.0).at(Voxels(1000, 15_000))
+    assert (finer.step, finer.scan, finer.reading) == (COSTS.step, 3 * COSTS.scan, 1350)
 
 
 def test_bundles_beside_the_method_take_their_folds_and_nothing_else():
@@ -97,7 +107,7 @@ def test_each_shape_gives_up_more_than_the_one_before_and_the_question_stays():
 
 
 def test_larger_rooms_that_there_is_memory_for_come_first():
-    larger = {**VOXELS, 2.0: 2000.0}
+    larger = {**VOXELS, 2.0: Voxels(2000, 10_000)}
     rooms = [choose(b, COSTS, SIZES, larger, NAMES, 1, (4, 3, 2)).shape.room for b in (1e6, 9000)]
     assert rooms == [2.0, 1.0]
     assert shapes((2,), larger=(4.0, 2.0))[2:] == shapes((2,))

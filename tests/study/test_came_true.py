@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import yaml
 from finished import AFFINE, BETTER, LABELLED, TASK, UNLABELLED, cube, prediction, study
+from scipy.stats import spearmanr
 
 from benchmarks import study_labels, study_task
-from benchmarks.study import truth
+from benchmarks.study import HEADS, truth
 from custom.dice import class_dice
 from custom.study import verdict
 from custom.study.jobs import Runner
@@ -44,6 +45,35 @@ def test_the_true_difference_is_over_the_hidden_labels(tmp_path, hidden):
     each = [0.0 if name == "p09_a" else dice(name, 0.75) - dice(name, 0.5) for name in HIDDEN]  # empty of both
     assert row[2].startswith(f"{100 * np.mean(each):+.1f} (")
     assert row[3] == "4"
+
+
+@pytest.mark.usefixtures("few_pictures")
+def test_the_naive_guess_is_what_a_user_knows_and_the_order_is_that_of_the_page(tmp_path, hidden):
+    """The hidden scans are larger than all that judged: their own median, which nobody knows, would be the closer guess."""
+    state = study(tmp_path / "study", BETTER)
+    verdict.write(state)
+    row = dict(zip(HEADS, truth(state.folder, hidden), strict=True))
+    page = [line for line in csv.DictReader((state.folder / "scores.csv").open()) if not line["patient"]]
+    true = {name: 0.0 if name == "p09_a" else dice(name, 0.75) for name in HIDDEN}
+    known = np.mean([dice(f"p{k:02}_a", 0.75) for k in range(LABELLED)])
+    told = [line["scan"] for line in page if line["predicted_dice"]] or [
+        line["scan"] for line in page if line["agreement"]
+    ]
+    of = np.array([true[name] for name in told])
+    assert row["of the labelled scans' mean"] == f"{100 * np.abs(of - known).mean():.1f}"
+    assert (
+        row["of the best constant"]
+        == f"{100 * np.abs(of - np.median(of)).mean():.1f}"
+        != row["of the labelled scans' mean"]
+    )
+    order = spearmanr(range(len(page)), [true[line["scan"]] for line in page]).statistic
+    assert row["rank correlation of the page's order"] == f"{order:.2f}"
+    # p09_a, on which nothing was found, is the first of the page and has no agreement
+    agreed = [line for line in page if line["agreement"]]
+    of_agreement = spearmanr(
+        [float(line["agreement"]) for line in agreed], [true[line["scan"]] for line in agreed]
+    ).statistic
+    assert row["of agreement"] == f"{of_agreement:.2f}" != f"{order:.2f}"
 
 
 def labelled(folder: Path, hidden: Path, name: str) -> None:

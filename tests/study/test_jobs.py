@@ -167,6 +167,18 @@ def test_a_failure_is_told_with_the_end_of_its_log_and_the_others_are_done(study
     assert len(commands_of(study)) == 3
 
 
+def test_why_a_job_failed_is_known_to_the_next_call_until_it_changes_or_is_done(study):
+    failed = Runner(study / "runs", 1, 1, lambda _: None).run([job(study, "bad", seed=13)])
+    later = Runner(study / "runs", 1, 1, lambda _: None)
+    assert later.failures([job(study), job(study, "bad", seed=13)]) == failed
+    assert later.failures([job(study, "bad", seed=14)]) == {}
+    later.done = lambda _: True
+    assert later.failures([job(study, "bad", seed=13)]) == {}
+    again = Runner(study / "runs", 1, 1, lambda _: None)
+    assert again.run([job(study, "bad")]) == again.failures([job(study, "bad")]) == {}
+    assert not (study / "runs/bad/job/failed.txt").exists()
+
+
 def test_a_disk_that_fills_is_that_training_s_failure_and_the_next_call_goes_on_from_its_checkpoint(study):
     """The trainer's own writer, on a disk that is full from the second checkpoint on."""
     standin, freed = study / "bundles/any/scripts/study/commands.py", study / "freed"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from saying import says
 
+from custom.study import more_labels
 from custom.study.labels_worth import Curve, NoCurve, Point, fit, patients_needed, worth
 
 SIZES = (4, 16)
@@ -149,6 +151,39 @@ def test_what_the_baseline_never_reaches_is_infinite():
     found = worth(curve(0.95, 0.1), curve(0.8, 0.4), 16)
     assert (found.value, found.low, found.high) == (math.inf,) * 3
     assert found.warning == "the baseline's curve never reaches Dice 0.925"
+
+
+@pytest.mark.parametrize("only_unlabelled", [False, True])
+@pytest.mark.parametrize(
+    ("ease", "interval"), [(0.0, "the 95 % interval is above 64."), (0.15, "the 95 % interval is from")]
+)
+def test_a_gain_that_no_number_of_labels_has_is_told_as_one(monkeypatch, only_unlabelled, ease, interval):
+    """Ours has .925 with 16 patients, and the baseline .8 with ever so many: the largest worth there is, not the least."""
+    ours = (0.825, 0.01) if ease else (0.95, 0.1)
+    curves = {"theirs": (curve(0.8, 0.4, ease=ease), []), "ours": (curve(*ours), [Point(16, "p0", 0.9)])}
+    monkeypatch.setattr(more_labels, "curves_of", lambda *_: curves)
+    monkeypatch.setattr(more_labels, "_curve_chart", lambda *_: None)
+    names = {"baseline": "supervised", "method": "mean_teacher"}
+    state = SimpleNamespace(
+        settings=SimpleNamespace(half=True, **names), bundles=tuple(names.values()), labelled=20, phrases=("without", "with"),
+        only_unlabelled=only_unlabelled,
+    )  # fmt: skip
+    *_, line = more_labels.worth(state, []).lines
+    here = "0.823" if ease else "0.925"
+    who = f"mean_teacher with 16 labelled patients (Dice {here}) is above what supervised comes to"
+    if only_unlabelled:
+        who = f"16 labelled patients with the unlabelled scans (Dice {here}) are above what ever more come to without"
+    says(
+        line,
+        "In labels' worth",
+        who,
+        "(Dice 0.800)",
+        "no number is named",
+        "extrapolated",
+        "the 16 labelled patients",
+        interval,
+    )
+    assert "inf" not in line
 
 
 def test_what_lies_far_beyond_the_largest_training_is_a_guess():

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
+from types import SimpleNamespace
 
 import pytest
 from finished import BETTER, study
@@ -12,6 +14,9 @@ from saying import says
 
 from custom.evaluation.compare import Difference
 from custom.study import labels_worth, more_labels, verdict
+from custom.study.__main__ import main
+from custom.study.parts import entries_of
+from custom.study.plan import cohort_of
 from custom.study.state import State
 
 
@@ -27,12 +32,63 @@ def test_scores_of_a_job_that_began_anew_and_failed_are_not_told(tmp_path):
 
 
 @pytest.mark.usefixtures("few_pictures")
+def test_a_report_says_why_a_fold_failed_in_the_run_before_it(tmp_path):
+    made = study(tmp_path, BETTER)
+    run = made.runs / "fold2_mean_teacher"
+    (run / "evaluation/test/summary.json").unlink()
+    (run / "job").mkdir()
+    (job,) = (job for job in made.trainings.jobs if job.name == run.name)
+    (run / "job/settings.json").write_text(json.dumps(job.settings()))
+    (run / "job/failed.txt").write_text("it ended with 3")
+    assert main(["report", str(tmp_path)]) == 1
+    text = words((tmp_path / "verdict.html").read_text(encoding="utf-8"))
+    says(text, "(2 folds of 3)", "fold2_mean_teacher: it ended with 3")
+
+
+@pytest.mark.usefixtures("few_pictures")
 def test_where_one_part_judges_the_page_says_how_many_of_the_labelled_patients_do(tmp_path):
     text = words(verdict.write(study(tmp_path, BETTER, folds=1)).read_text(encoding="utf-8"))
     says(text, "Each was trained once", "over patients alone", "another seed in study.yaml")
     says(text, "2 of 6 labelled patients judged", "had not seen any scan of theirs (1 fold of 1)")
     assert "Every scan that judged" in text
     assert "Every labelled scan" not in text
+
+
+@pytest.mark.usefixtures("few_pictures")
+def test_with_folds_too_the_page_says_that_the_interval_holds_no_other_training(tmp_path):
+    text = words(verdict.write(study(tmp_path, BETTER)).read_text(encoding="utf-8"))
+    says(text, "Each fold is one training of each", "its patients share", "over patients alone", "another seed in study.yaml",
+         "Dice of supervised", "Beside the verdict")  # fmt: skip
+    assert "trained once" not in text
+
+
+def failed(name: str, missed: int, false_alarms: int, dice: float) -> dict[str, object]:
+    return {"case": name, "missed": missed, "false_alarms": false_alarms, "dice_mean": dice}
+
+
+def test_up_to_three_failures_are_shown_a_missed_structure_first_and_the_lowest_dice_first():
+    ours = [failed("a", 0, 1, 0.1), failed("b", 1, 0, 0.5), failed("c", 2, 1, 0.3), failed("d", 0, 0, 0.0)]
+    both = SimpleNamespace(ours=ours, baseline=[failed("e", 0, 2, math.nan), failed("f", 0, 1, 0.9)])
+    assert list(verdict._failures(both, ours=True).items()) == [
+        ("c", "Missed structure and false alarm"), ("b", "Missed structure"), ("a", "False alarm"),
+    ]  # fmt: skip
+    assert list(verdict._failures(both, ours=False)) == ["f", "e"]
+    many = SimpleNamespace(ours=[failed(str(k), 1, 0, k / 10) for k in range(5)])
+    assert list(verdict._failures(many, ours=True)) == ["0", "1", "2"]
+
+
+@pytest.mark.usefixtures("few_pictures")
+def test_failures_of_the_bundle_that_is_handed_over_are_shown_unless_they_are_among_the_three(tmp_path, monkeypatch):
+    made = study(tmp_path, BETTER)
+    monkeypatch.setattr(verdict, "_failures", lambda *_: {"p03_a": "Missed structure", "p05_a": "False alarm"})
+    text = words(verdict.write(made).read_text(encoding="utf-8"))
+    says(text, "Largest loss: p03_a", "Largest gain", "False alarm: p05_a, +")
+    assert "Missed structure: p03_a" not in text
+    assert "One slice of each scan" in text
+    flat = State(tmp_path, made.settings, {**made.task, "dimensions": 2}, made.trainings)
+    assert "One slice of each scan" not in words(verdict.write(flat).read_text(encoding="utf-8")), (
+        "a picture has no other"
+    )
 
 
 def test_a_number_of_labels_at_which_only_an_empty_label_was_judged_leaves_a_figure():
@@ -53,6 +109,26 @@ def test_curves_are_of_trainings_that_both_bundles_have(tmp_path):
     both = words(verdict.write(made).read_text(encoding="utf-8"))
     start, end = "What more labels would bring", "Which scans to look at first"
     assert one[one.rindex(start) : one.rindex(end)] == both[both.rindex(start) : both.rindex(end)]
+
+
+@pytest.mark.usefixtures("few_pictures")
+def test_halves_of_an_earlier_version_are_stale_and_in_no_curve(tmp_path):
+    """It took the first patients of every fold: the first fold's half is the same today, the others are not."""
+    made = study(tmp_path, BETTER, half=True)
+    scans = cohort_of(tmp_path / "data/images", tmp_path / "data/labels", made.settings.patient).scans
+    for job in made.trainings.jobs:
+        settings = job.settings()
+        part = next((part for part in made.trainings.parts if job.name.startswith(part.name)), None)
+        if part and job.name.endswith("half"):
+            settings["data"] = json.dumps(entries_of(part, scans, part.train[: len(part.train) // 2]), indent=1) + "\n"
+        (made.runs / job.name / "job").mkdir()
+        (made.runs / job.name / "job/settings.json").write_text(json.dumps(settings))
+    assert made.stale == {f"fold{k}_{bundle}_half" for k in (2, 3) for bundle in BETTER}
+    curves = more_labels.curves_of(made, made.trainings.parts)
+    assert isinstance(curves, labels_worth.NoCurve)
+    says(curves.reason, "3 patients", "found 2")
+    text = words(verdict.write(made).read_text(encoding="utf-8"))
+    says(text, "(3 folds of 3)", "not run again yet: fold2_mean_teacher_half")
 
 
 @pytest.mark.usefixtures("few_pictures")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from custom.cohort.split import FoundScan
-from custom.study.parts import Part, divide, entries_of, write_list
+from custom.study.parts import divide, entries_of, halves, write_list
 from custom.study.settings import StudyError
 
 
@@ -60,9 +61,30 @@ def test_the_other_half_of_the_labelled_patients_is_unlabelled():
     scans = cohort(6)
     part = divide(scans, 3, 0)[0]
     lists = entries_of(part, scans, part.half)
-    assert {entry["patient"] for entry in lists["labelled"]} == set(part.train[:2])
-    assert {entry["patient"] for entry in lists["unlabelled"]} == {*part.train[2:], "u0", "u1", "u2"}
-    assert Part("x", ("a",)).half == ("a",)
+    assert {entry["patient"] for entry in lists["labelled"]} == set(part.half)
+    assert {entry["patient"] for entry in lists["unlabelled"]} == {*part.train, "u0", "u1", "u2"} - set(part.half)
+
+
+@given(labelled=st.integers(2, 24), partial=st.integers(0, 4), folds=st.integers(1, 4), seed=st.integers(0, 5))
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_every_patient_trains_in_as_many_halves_as_any_other_or_in_one_more(labelled, partial, folds, seed):
+    """Those who never judge, as a scan of theirs lacks its label, train in every fold and are in no more halves for it."""
+    folds = min(folds, labelled)
+    scans = cohort(labelled) | {f"n{k}": [scan(f"n{k}_a", True), scan(f"n{k}_b", False)] for k in range(partial)}
+    parts = divide(scans, folds, seed)
+    assert parts == divide(scans, folds, seed)
+    times = Counter({patient: 0 for part in parts for patient in part.train})
+    for part in parts:
+        assert set(part.half) <= set(part.train)
+        times.update(part.half)
+    assert max(times.values()) - min(times.values()) <= 1
+
+
+def test_eight_patients_in_four_folds_take_turns_in_the_halves():
+    """Three of six in each: the same three or four, in all of them, would stand for what half of the labels do."""
+    everyone = range(8)
+    found = halves([[str(p) for p in everyone if p % 4 != fold] for fold in range(4)])
+    assert found == [("1", "2", "3"), ("0", "6", "7"), ("3", "4", "5"), ("0", "1", "2")]
 
 
 @pytest.mark.parametrize(("labelled", "can"), [(2, False), (3, False), (4, True), (5, True)])

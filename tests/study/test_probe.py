@@ -9,6 +9,7 @@ import pytest
 
 from custom.cohort.split import FoundScan
 from custom.study import plan
+from custom.study.budget import Costs
 from custom.study.jobs import Job
 from custom.study.parts import divide, entries_of
 
@@ -20,15 +21,21 @@ class Instant:
     """Runs nothing and writes what trainings write: the first one reads all scans, the others find them read."""
 
     rounds: list[list[Job]]
+    read = False
 
     def __init__(self, folder: Path, *_: object, **__: object) -> None:
         self.folder = folder
         Instant.rounds = []
 
+    def done(self, _: Job) -> bool:
+        return Instant.read
+
     def run(self, jobs: list[Job]) -> dict[str, str]:
         reading = READING_S if not Instant.rounds else 0.0
         Instant.rounds.append(jobs)
         for job in jobs:
+            if Instant.read and job.name == "reading":
+                continue
             out = self.folder / job.name
             (out / "job").mkdir(parents=True)
             epochs = EPOCH_S[: 1 if job.steps == 1 else 2]
@@ -43,12 +50,17 @@ class Instant:
 @pytest.fixture
 def probed(tmp_path, monkeypatch):
     monkeypatch.setattr(plan, "Runner", Instant)
+    monkeypatch.setattr(Instant, "read", False)
     (tmp_path / plan.PROBE).mkdir(parents=True)
+    return probe(tmp_path)
+
+
+def probe(folder: Path) -> Costs:
     scans = {f"p{k}": [FoundScan(f"p{k}", Path("i"), Path("l") if k < 4 else None, True)] for k in range(6)}
     part = divide(scans, 2, 0)[0]
     everything = entries_of(plan.replace(part, train=(*part.train, *part.judges), judges=()), scans)
     asked = plan.Asked(Path("i"), Path("l"), 60.0)
-    return plan._probe(tmp_path, asked, part, everything, scans, 1000.0, 5, 1)[0]
+    return plan._probe(folder, asked, part, everything, scans, plan.lengths.Voxels(1000, 5000), 5, 1)[0]
 
 
 def test_the_reading_is_timed_apart_from_the_start_of_a_training(probed):
@@ -60,6 +72,16 @@ def test_the_reading_is_timed_apart_from_the_start_of_a_training(probed):
     assert [job.bundle for job in others] == [*BUNDLES, *BUNDLES, BUNDLES[0]], "as many at a time as later"
     lists = [json.loads(job.data_list.read_text(encoding="utf-8")) for job in (reading, others[0])]
     assert [len(found["labelled"]) for found in lists] == [4, 2], "all scans are read, not those of one fold alone"
+
+
+@pytest.mark.parametrize("read", [False, True])
+def test_of_a_plan_that_was_stopped_a_reading_that_was_done_is_kept_and_half_of_one_is_not(
+    probed, tmp_path, monkeypatch, read
+):
+    (tmp_path / plan.PROBE / "cache").mkdir()
+    monkeypatch.setattr(Instant, "read", read)
+    assert probe(tmp_path) == probed
+    assert (tmp_path / plan.PROBE / "cache").exists() == read
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,16 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from conftest import ROOT
+from monai.data import MetaTensor
+from monai.transforms import Compose, Resized
 from saying import says
 
+from custom.inference.label_map import LabelMapd
 from custom.study.places import Place
-from custom.study.rules import PATCH, Number, coarsened, grid_of, numbers, patch_of
+from custom.study.rules import PATCH, Number, coarsened, grid_of, numbers, patch_of, scan_voxels, too_coarse
 from custom.study.seen import Seen
 
 TWO = {0: "background", 1: "heart"}
@@ -137,6 +141,123 @@ def test_the_smallest_class_bounds_how_coarse_a_grid_becomes():
     assert numbers(replace(large, smallest=math.nan))["spacing_mm"].value == [2.4, 2.4, 2.4]
 
 
+def test_of_slices_the_pixels_of_one_bound_it():
+    """A class of 2,700 voxels in 30 slices has 90 in each, of which 45 stay on a grid that is coarser sqrt(2) times."""
+    seen = volumes((256, 256, 40), (1, 1, 4), smallest=2700, in_slices=(5.0, 6.0, 90.0))
+    spacing = numbers(seen, room=0.13)["spacing_mm"]
+    assert spacing.value == [1.41, 1.41, -1]
+    says(spacing.reason, "as far as the smallest class allows: 45 of its 90 pixels a slice stay")
+    turned = volumes((40, 256, 256), (4, 1, 1), smallest=2700, in_slices=(90.0, 5.0, 6.0))
+    assert numbers(turned, room=0.13)["spacing_mm"].value == [1.41, 1.41, -1]
+
+
+def test_a_tiny_class_is_why_a_grid_is_not_made_coarser_and_a_small_share_has_its_digits():
+    ct = volumes((512, 512, 60), (0.7, 0.7, 2), smallest=50)
+    for room, share in ((1.0, "1.2%"), (0.13, "0.16%")):
+        found = numbers(ct, room=room)
+        assert found["spacing_mm"].value == [0.7, 0.7, 2]
+        says(
+            found["spacing_mm"].reason,
+            "0.7 x 0.7 x 2 mm",
+            "not made coarser for the smallest class: it has 50 voxels a scan",
+        )
+        assert found["patch"].reason.startswith(f"{share} of the median scan of 512 x 512 x 60")
+        assert scan_voxels(ct, room) == 512 * 512 * 60
+
+
+# pictures
+
+
+def resized(found: dict[str, Number]) -> dict[str, Any]:
+    (grid,) = (of for of in found["preprocessing"].value["transforms"] if of["_target_"] == "Resized")
+    return {name: grid[name] for name in ("spatial_size", "size_mode") if name in grid}
+
+
+LESION = pictures(2000, 1500, smallest=900, least=1, classes={0: "background", 1: "lesion"})
+
+
+def test_the_smallest_class_bounds_how_small_pictures_become():
+    """45 of 900 pixels stay where a side is 4.47 times shorter: 448 of 2,000, and a patch is a part of that."""
+    found = numbers(LESION)
+    assert resized(found) == {"spatial_size": [448, 336]}
+    assert found["patch"].value == [256, 192]
+    says(found["patch"].reason, "33% of a picture: the median one, 2000 x 1500, resized to 448 x 336",
+         "as coarse as the smallest class allows: 45 of its 900 pixels a picture stay")  # fmt: skip
+    assert found["foreground"].value == 0.5
+    assert found["inferer"].reason == "windows of a patch that overlap by a quarter"
+    assert too_coarse(LESION) == ""
+    large = numbers(replace(LESION, smallest=90_000))
+    assert resized(large) == {"spatial_size": "@patch"}
+    assert (large["patch"].value, large["foreground"].value) == ([192, 144], 0.0)
+
+
+def test_where_time_is_short_pictures_become_smaller_than_that_and_it_is_said():
+    found = numbers(LESION, room=0.13)
+    side = math.sqrt(9 * 0.13 * PATCH[2] * 2000 / 1500)  # nine patches
+    assert resized(found) == {"spatial_size": [272, 208]}
+    assert abs(272 - side) < 16
+    says(found["patch"].reason, "resized to 272 x 208", "as fine as time allows: 18 of its 900 pixels a picture stay")
+    says(too_coarse(LESION, 0.13), "the smallest outline, of lesion, has 900 pixels in a picture of 2000 x 1500", "keeps 18",
+         "where 45 are wanted", "Allow more time, or cut the pictures")  # fmt: skip
+
+
+@pytest.mark.parametrize("seen", [pictures(150, 100, smallest=9), replace(LESION, smallest=math.nan), LA])
+def test_of_pictures_that_stay_as_they_are_or_have_no_class_and_of_volumes_nothing_is_too_coarse(seen):
+    assert too_coarse(seen, 0.13) == ""
+
+
+MIXED = pictures(560, 560, aspects=(480 / 640, 640 / 480))
+
+
+def test_portraits_among_landscapes_keep_their_shape():
+    found = numbers(MIXED)
+    assert resized(found) == {"spatial_size": 192, "size_mode": "longest"}
+    assert found["patch"].value == [192, 192]
+    says(
+        found["patch"].reason,
+        "a whole picture: the longer side becomes 192 pixels",
+        "from 0.75 : 1 to 1.33 : 1",
+        "each keeps its shape",
+    )
+    wide = numbers(pictures(640, 480, aspects=(1.25, 2.0)))
+    assert (resized(wide)["spatial_size"], wide["patch"].value) == (192, [192, 160])  # 192 / 1.25 is 153.6
+    upright = numbers(pictures(480, 640, aspects=(0.5, 0.8)))
+    assert (resized(upright)["spatial_size"], upright["patch"].value) == (192, [160, 192])
+
+
+@pytest.mark.parametrize(
+    ("aspects", "text"),
+    [((1.2, 1.4), "; pictures of another shape are distorted by up to 1.11 times"), ((1.3, 1.36), "resized")],
+)
+def test_pictures_of_nearly_one_shape_become_one_and_by_how_much_they_are_distorted_is_said(aspects, text):
+    found = numbers(pictures(640, 480, aspects=aspects))
+    assert resized(found) == {"spatial_size": "@patch"}
+    assert found["patch"].reason.endswith(text)
+
+
+@pytest.mark.parametrize("shape", [(640, 480), (480, 640)])
+def test_a_picture_that_keeps_its_shape_is_given_back_in_its_own_size(shape):
+    (step,) = (of for of in numbers(MIXED)["preprocessing"].value["transforms"] if of["_target_"] == "Resized")
+    before = Compose([Resized(**{name: value for name, value in step.items() if name != "_target_"})])
+    label = torch.zeros(1, *shape)
+    label[:, : shape[0] // 2, : shape[1] // 4] = 1
+    small = before({"image": MetaTensor(label), "label": MetaTensor(label)})
+    assert sorted(small["image"].shape[1:]) == [144, 192]
+    logits = torch.cat([1 - small["label"], small["label"]])
+    found = LabelMapd(before, [0, 1])({"image": small["image"], "pred": MetaTensor(logits)})["pred"]
+    assert found.shape == label.shape
+    # the corner of what is drawn is rounded by some of the small pixels
+    assert (found != label).double().mean() < 1e-4
+
+
+def test_numbers_of_pixels_are_plain_and_one_slice_is_one():
+    assert "512 x 512 pixels" in numbers(volumes((512, 512, 1), (0.7, 0.7, 0.7)))["dimensions"].reason
+    assert numbers(volumes((512, 512, 1), (0.7, 0.7, 0.7)))["dimensions"].reason.startswith(
+        "1 slice of 512 x 512 pixels"
+    )
+    assert "2000 x 1500" in numbers(pictures(2000, 1500))["patch"].reason
+
+
 def test_pixels_that_are_not_square_become_so():
     assert numbers(volumes((200, 200, 9), (1, 4, 16)))["spacing_mm"].value == [2, 2, -1]
 
@@ -255,7 +376,7 @@ def test_batches_in_3d_are_smaller_where_patches_are_large(field, batch):
 
 def test_a_slice_is_seen_at_once_unless_it_is_very_large():
     assert numbers(ACDC)["inferer"].value["roi_size"] == [224, 256]
-    large = numbers(volumes((1000, 300, 20), (0.5, 0.5, 5), smallest=1))
+    large = numbers(volumes((1000, 300, 20), (0.5, 0.5, 5), in_slices=(1, 1, 1)))
     assert large["inferer"].value["roi_size"] == [max(320, large["patch"].value[0]), 304]
 
 

@@ -28,7 +28,10 @@ def test_the_median_scan_in_ras_and_the_classes_that_labels_hold(good):
     seen = see(good.parts, replace(PLAIN, classes={0: "air", 1: "liver"}), Record())
     assert (seen.size, seen.spacing_mm) == ((20, 12, 6), (1, 2, 5))
     assert seen.classes == {0: "air", 1: "liver", 2: "label 2"}
-    assert seen.smallest == 4 * 4 * 6
+    assert (seen.smallest, seen.least) == (4 * 4 * 6, 2)
+    # across the last axis all of its 6 slices show the class, across the others 4
+    assert seen.in_slices == (4 * 6, 4 * 6, 4 * 4)
+    assert np.isnan(seen.aspects).all()
     assert {place.patient for place in seen.places} == {"p1", "p2", "p4"}
     assert (seen.channels, seen.eight_bit, seen.foreground) == (("image",), False, None)
 
@@ -93,3 +96,17 @@ def test_labels_without_a_class_are_refused(good):
         good.write(f"labels/{name}.nii.gz", lump(0))
     with raises(CohortError, "no label has a class", "3 labels are [0]", "expected 0, the background"):
         see(good.parts, PLAIN, Record())
+
+
+def test_how_flat_and_how_upright_pictures_are(good):
+    sizes = {"p1": (30, 40), "p2": (20, 40), "p3": (30, 40), "p4": (20, 40)}  # rows, columns
+    for part, entries in good.parts.items():
+        for entry in entries:
+            name, (rows, columns) = entry["patient"], sizes.get(entry["patient"], (30, 40))
+            pixels = np.arange(rows * columns).reshape(rows, columns).astype(np.uint8) + np.uint8(name[1])
+            entry["image"] = str(picture(good.folder / f"{part}_{name}.png", pixels))
+            if part != "unlabelled":
+                entry["label"] = good.picture(f"label_{part}_{name}.png", lump(255, shape=(rows, columns)))
+    seen = see(good.parts, PLAIN, Record())
+    assert seen.aspects == pytest.approx((40 / 30, 40 / 20))
+    assert seen.least == 255

@@ -17,6 +17,7 @@ from custom import phantom
 from custom.errors import UserError
 from custom.study import __main__ as module
 from custom.study.__main__ import main
+from custom.study.durations import Taken
 from custom.study.jobs import Stopped
 from custom.study.plan import Asked
 from custom.study.settings import Settings, StudyError, write
@@ -88,12 +89,6 @@ def test_a_plan_that_is_made_again_takes_what_is_not_said_from_the_one_there_is(
                            others=("cps",), seed=0)]  # fmt: skip
 
 
-def test_a_file_of_seconds_that_cannot_be_read_withholds_no_page(tmp_path):
-    (tmp_path / "work").mkdir()
-    (tmp_path / "work/seconds").write_text("")
-    assert module._seconds(tmp_path) == 0
-
-
 @pytest.mark.parametrize("ends", [Stopped, StudyError])
 def test_the_time_of_a_call_that_was_stopped_or_ended_with_a_fault_counts(tmp_path, monkeypatch, ends):
     write(tmp_path, Settings("/data", "", ""))
@@ -108,7 +103,7 @@ def test_the_time_of_a_call_that_was_stopped_or_ended_with_a_fault_counts(tmp_pa
     monkeypatch.setattr(module, "_trainings", ended)
     with contextlib.suppress(StudyError):
         assert main(["run", str(tmp_path)]) == 130
-    assert (tmp_path / "work/seconds").read_text() == "160\n"
+    assert Taken.read(tmp_path) == Taken(60.0, None, 100.0)
 
 
 def test_a_bundle_that_is_named_twice_is_refused(tmp_path):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Iterable
 from pathlib import Path
 
 from ...placeholders import placeholder
 from ..words import plural
-from .itk_image import image_size, is_picture, quiet_itk
-from .nifti import HELD, is_nifti, is_streamed, open_nifti, unpacked_bytes
+from .itk_image import image_size, is_dicom, is_picture, quiet_itk
+from .nifti import HELD, is_nifti, is_streamed, open_nifti, whole_bytes
 from .opened import TURNED, Opened, ScanFault, files_of, judge, lost_files
 from .other import open_other
 from .plane import turn
@@ -37,30 +38,41 @@ def load_libraries(paths: Iterable[str | Path]) -> None:
         importlib.import_module("PIL.JpegImagePlugin")
 
 
-def held_bytes(path: Path, streamed: bool = False) -> float:
-    """Memory that reading a scan takes for a moment, by its header alone; little of one that will be refused.
+def held_bytes(path: Path, streamed: bool = False, room: float = math.inf) -> float:
+    """Memory that reading a scan takes for a moment, by its header alone; of one whose header is wrong, twice its files.
 
     Args:
-        streamed: as of :func:`open_scan`.
+        streamed, room: as of :func:`open_scan`.
     """
     try:
-        if streamed and is_streamed(path):
-            return HELD
-        stored = sum(file.stat().st_size for file in files_of(path))
+        if streamed and is_streamed(path, room):
+            return min(HELD, whole_bytes(path))
         if is_nifti(path):
-            return stored + unpacked_bytes(path)
-        if path.is_file() and not is_picture(path):
+            return whole_bytes(path)
+        files = files_of(path)
+        stored = sum(file.stat().st_size for file in files)
+        if path.is_file():
             stored = max(stored, image_size(path)[1])
+        elif slices := [file for file in files if is_dicom(file)]:  # packed ones take less room in their files
+            stored = max(stored, len(slices) * image_size(slices[0])[1])
         return COPIES * stored
     except Exception:  # what is wrong with it is said when it is read
-        return 0.0
+        return 2.0 * _stored_bytes(path)
 
 
-def open_scan(path: Path, max_voxels: int, streamed: bool = False) -> Opened:
+def _stored_bytes(path: Path) -> int:
+    try:
+        return sum(file.stat().st_size for file in files_of(path))
+    except OSError:
+        return 0
+
+
+def open_scan(path: Path, max_voxels: int, streamed: bool = False, room: float = math.inf) -> Opened:
     """Open a file, or the folder of a DICOM series, by its name; :func:`load_libraries` first, where threads do.
 
     Args:
         streamed: of a large NIfTI volume no voxel is kept, they are read again by :attr:`Opened.streamed`.
+        room: bytes that reading may take; with ``streamed`` a smaller volume that would take more is read as a large one.
 
     Raises:
         ScanFault: it is missing, or something lies in its place; it is truncated, damaged, of zero or absurd size; its
@@ -68,7 +80,7 @@ def open_scan(path: Path, max_voxels: int, streamed: bool = False) -> Opened:
     """
     try:
         _judge_presence(path)
-        scan = open_nifti(path, max_voxels, streamed) if is_nifti(path) else open_other(path, max_voxels)
+        scan = open_nifti(path, max_voxels, streamed, room) if is_nifti(path) else open_other(path, max_voxels)
     except OSError as error:
         raise ScanFault(f"{path.name} cannot be read: {error.strerror or error}.") from error
     judge(scan, path.name)

@@ -134,11 +134,12 @@ def is_nifti(path: Path) -> bool:
     return path.name.lower().endswith((".nii", ".nii.gz"))
 
 
-def open_nifti(path: Path, max_voxels: int, streamed: bool = False) -> Opened:
+def open_nifti(path: Path, max_voxels: int, streamed: bool = False, room: float = math.inf) -> Opened:
     """Read a .nii or .nii.gz file.
 
     Args:
         streamed: of a large volume no voxel is kept, they are read again by :attr:`Opened.streamed`.
+        room: bytes that reading may take; a smaller volume counts as large too where it would take more.
 
     A flipped bit of a .nii.gz is found by its checksum, or unpacks to the same bytes (time and name in the gzip header;
     a run of zeros that is copied from another run of zeros). A .nii has no checksum.
@@ -146,7 +147,7 @@ def open_nifti(path: Path, max_voxels: int, streamed: bool = False) -> Opened:
     Raises:
         ScanFault: truncated, damaged, of no or absurd size, an affine that is singular or not finite.
     """
-    if streamed and is_streamed(path):
+    if streamed and is_streamed(path, room):
         return _open_streamed(path, max_voxels)
     name, raw = path.name, path.read_bytes()
     sha256 = hashlib.sha256(raw).hexdigest()
@@ -172,15 +173,18 @@ def open_nifti(path: Path, max_voxels: int, streamed: bool = False) -> Opened:
     )
 
 
-def is_streamed(path: Path) -> bool:
-    """Whether a file holds a volume that is large enough to be read in slabs; not of one whose header is wrong."""
+def is_streamed(path: Path, room: float = math.inf) -> bool:
+    """Whether a file holds a volume that is large enough to be read in slabs, or takes more than ``room`` bytes as a whole;
+    not of one whose header is wrong."""
     with contextlib.suppress(ScanFault, OSError, EOFError, zlib.error):
-        return (
-            is_nifti(path)
-            and len(_shape(_header(_start(path), path.name))) in (3, 4)
-            and unpacked_bytes(path) >= STREAMED
-        )
+        if is_nifti(path) and len(_shape(_header(_start(path), path.name))) in (3, 4):
+            return unpacked_bytes(path) >= STREAMED or whole_bytes(path) > room
     return False
+
+
+def whole_bytes(path: Path) -> float:
+    """Memory for a file as it is, beside its :func:`unpacked_bytes`. Raises as that."""
+    return path.stat().st_size + unpacked_bytes(path)
 
 
 def _open_streamed(path: Path, max_voxels: int) -> Opened:
@@ -202,7 +206,8 @@ def _open_streamed(path: Path, max_voxels: int) -> Opened:
         files = {"image": nibabel.FileHolder(str(path))}
         image = _kind(_start(path), name).from_file_map(files, keep_file_open=True)
     affine, unused = _affine(image, len(shape), name, warnings)
-    channels = [StreamedVoxels(image.dataobj, channel) for channel in range(shape[3] if len(shape) > 3 else 1)]
+    small = unpacked_bytes(path) < STREAMED
+    channels = [StreamedVoxels(image.dataobj, channel, small) for channel in range(shape[3] if len(shape) > 3 else 1)]
     return Opened(
         voxels=np.broadcast_to(np.zeros((), channels[0].dtype), shape),
         channels_last=len(shape) > 3,
