@@ -50,24 +50,23 @@ def data_set(drawn, tmp_path_factory) -> Path:
     return folder
 
 
-def study(*words: object) -> str:
-    """What ``python -m custom.study`` says."""
+def study(*words: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "custom.study", *map(str, words)]
-    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8")
-    assert found.returncode == 0, found.stdout + found.stderr
-    return found.stdout
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
 def out(data_set, tmp_path_factory) -> Path:
     """A study that is done."""
     folder = tmp_path_factory.mktemp("study")
-    study("plan", folder, "--images", data_set, "--budget", "60m")
+    planned = study("plan", folder, "--images", data_set, "--budget", "60m")
+    assert planned.returncode == 0, planned.stdout + planned.stderr
     text = (folder / "study.yaml").read_text(encoding="utf-8")
     for name, value in {"steps": 4, "steps_at_equal_time": 0, "half": "false", "folds": 2}.items():
         text = re.sub(rf"(?m)^{name}: \w+", f"{name}: {value}", text)
     (folder / "study.yaml").write_text(text)
-    study("run", folder)
+    done = study("run", folder)
+    assert done.returncode == 0, done.stdout + done.stderr
     return folder
 
 
@@ -95,7 +94,7 @@ def test_a_data_set_is_annotated_and_its_study_takes_what_was_corrected(data_set
         assert found == (data_set / part / f"{name}_0000.nii.gz").read_bytes()
 
     def next_sample() -> dict:
-        return requests.post(f"{server.url}/activelearning/informative", json={}, timeout=60).json()
+        return requests.post(f"{server.url}/activelearning/study", json={}, timeout=60).json()
 
     assert next_sample()["id"] == order[0]
     assert server.infer(order[0]).json()["model"] == server.name
@@ -105,10 +104,12 @@ def test_a_data_set_is_annotated_and_its_study_takes_what_was_corrected(data_set
     version = json.loads((server.bundle / "versions/0001/version.json").read_text(encoding="utf-8"))
     assert version["labelled"] == sorted(labelled)  # learnt, so that none of them judges new weights
 
-    said = study("report", out)  # reads the scans as a run does, without the trainings
+    # reads the scans and writes the lists as a run does, without its trainings, all of which the new label makes stale
+    found = study("report", out)
+    says(found.stderr, "no fold is done")
     final = out / "annotation/labels/final"
     # the other label was saved as it was
-    says(said, f"1 label taken from {final}", "1 of them new", order[0])
+    says(found.stdout, f"1 label taken from {final}", "1 of them new", order[0])
     learns = json.loads((out / "work/final.json").read_text(encoding="utf-8"))["labelled"]
     label_of = {Path(entry["image"]).name: entry["label"] for entry in learns}
     assert label_of[f"{order[0]}_0000.nii.gz"] == str(final / f"{order[0]}.nii.gz")

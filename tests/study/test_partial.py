@@ -115,7 +115,7 @@ def test_curves_are_of_trainings_that_both_bundles_have(tmp_path):
 def test_halves_of_an_earlier_version_are_stale_and_in_no_curve(tmp_path):
     """It took the first patients of every fold: the first fold's half is the same today, the others are not."""
     made = study(tmp_path, BETTER, half=True)
-    scans = cohort_of(tmp_path / "data/images", tmp_path / "data/labels", made.settings.patient).scans
+    scans = cohort_of(tmp_path, tmp_path / "data/images", tmp_path / "data/labels", made.settings.patient).scans
     for job in made.trainings.jobs:
         settings = job.settings()
         part = next((part for part in made.trainings.parts if job.name.startswith(part.name)), None)
