@@ -81,7 +81,7 @@ def test_two_cells_of_the_phantom_become_rows_and_a_table(bench, capsys):
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("lost", ["bundle/run.json", "cost.json"])
+@pytest.mark.parametrize("lost", ["bundle/run.json", pytest.param("cost.json", marks=pytest.mark.slow)])
 def test_a_training_that_was_killed_in_its_last_files_is_done_again(bench, lost):
     """Final weights are there, what the row is made of is not."""
     assert bench("--bundles", "supervised") == 0
@@ -95,7 +95,12 @@ def test_a_training_that_was_killed_in_its_last_files_is_done_again(bench, lost)
 
 
 @pytest.mark.parametrize(
-    ("changed", "go_on"), [("ema_decay: 0.25", ["--continue"]), ("bundle: low_confidence", []), ("published: true", [])]
+    ("changed", "go_on"),
+    [
+        ("ema_decay: 0.25", ["--continue"]),
+        pytest.param("bundle: low_confidence", [], marks=pytest.mark.slow),
+        pytest.param("published: true", [], marks=pytest.mark.slow),
+    ],
 )
 def test_a_finished_run_of_other_settings_is_no_row_of_the_job(bench, capsys, changed, go_on):
     """The row would say what sizes.yaml says now of what was trained before."""

@@ -89,7 +89,6 @@ FORMS = [(bundle, task) for bundle in BUNDLES for task in TASKS if task.stem.sta
 QUICK = (
     "mean_teacher-phantom_rgb",
     "mean_teacher-phantom_two_channels",
-    "coarse_refined-phantom_3d",
     "task_affinity-phantom_2d",
 )
 

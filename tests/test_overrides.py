@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, each_bundle
 from fire.parser import DefaultParseValue
 from monai.bundle import ConfigParser, ConfigWorkflow
 
@@ -181,9 +181,9 @@ OURS = sorted(
 TASKS = sorted((ROOT / "custom/tasks").glob("*.yaml"))
 
 
-@pytest.mark.parametrize("bundle", sorted(path.name for path in (ROOT / "bundles").iterdir()))
+@each_bundle("mean_teacher", "coarse_refined", "contrastive_mutual", "task_affinity")
 def test_every_config_file_of_ours_passes_behind_train_and_every_task_behind_inference(bundle):
-    configs = ROOT / "bundles" / bundle / "configs"
+    configs = bundle / "configs"
     free = {*PROCESS, *RunConfig.NOT_EVERYWHERE}
     for overlay in [*(path for path in OURS if path.parent == configs), *TASKS]:
         judge_files([str(configs / "train.yaml"), str(overlay)], free)
