@@ -98,8 +98,8 @@ import os, sys
 from pathlib import Path
 from annotate.versions import Versions
 
-calls, last = 0, int(sys.argv[2])
-def dying(real):
+calls = 0
+def dying(real, last):
     def call(*arguments, **named):
         global calls
         calls += 1
@@ -108,13 +108,20 @@ def dying(real):
         return real(*arguments, **named)
     return call
 
-for name in ("rename", "replace", "symlink", "fsync", "mkdir"):
-    setattr(os, name, dying(getattr(os, name)))
-versions = Versions(sys.argv[1])
-versions.sweep()
-new = versions.root.parent / "new"
-versions.serve(versions.add({name: new / f"{name}.pt" for name in ("model", "student")}))
-print(calls)
+def put(last):
+    for name in ("rename", "replace", "symlink", "fsync", "mkdir"):
+        setattr(os, name, dying(getattr(os, name), last))
+    versions = Versions(sys.argv[1])
+    versions.sweep()
+    new = versions.root.parent / "new"
+    versions.serve(versions.add({name: new / f"{name}.pt" for name in ("model", "student")}))
+
+for line in sys.stdin:  # a child for each: the imports take longer than all that it does
+    child = os.fork()
+    if not child:
+        put(int(line))
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
 
@@ -122,23 +129,27 @@ print(calls)
 def test_killed_at_any_step_one_whole_version_serves(versions: Versions, tmp_path: Path) -> None:
     networks(tmp_path / "new", "new")
     outcomes, step = [], 0
-    while True:
-        step += 1
-        done = subprocess.run(
-            [sys.executable, "-c", PUT, versions.root, str(step)], cwd=ROOT, capture_output=True, text=True, check=False
-        )
-        [content] = served(versions)
-        outcomes.append(content)
-        for name in versions.names():  # whatever is kept is whole
-            sums = versions.record(name)["sha256"]
-            assert all(
-                hashlib.sha256((versions.folder / name / file).read_bytes()).hexdigest() == digest
-                for file, digest in sums.items()
-            )
-        if done.returncode == 0:
-            break
-        assert done.returncode == -9, done.stderr
-        versions.serve("0001")
+    words, pipe = [sys.executable, "-c", PUT, str(versions.root)], subprocess.PIPE
+    with subprocess.Popen(words, cwd=ROOT, stdin=pipe, stdout=pipe, text=True, bufsize=1) as putting:
+        assert putting.stdin
+        assert putting.stdout
+        while True:
+            step += 1
+            putting.stdin.write(f"{step}\n")
+            ended = int(putting.stdout.readline())
+            [content] = served(versions)
+            outcomes.append(content)
+            for name in versions.names():  # whatever is kept is whole
+                sums = versions.record(name)["sha256"]
+                assert all(
+                    hashlib.sha256((versions.folder / name / file).read_bytes()).hexdigest() == digest
+                    for file, digest in sums.items()
+                )
+            if ended == 0:
+                break
+            assert ended == -9
+            versions.serve("0001")
+        putting.stdin.close()
     assert outcomes[0] == "one"
     assert outcomes[-1] == "new"
     assert step >= 8
