@@ -133,6 +133,7 @@ def inference(folder: Path, memory_gb: float, **more: object) -> tuple[int, int,
 
 
 @pytest.mark.fault("46", "a scan that cannot be checked within the bound, the peak of the process measured")
+@pytest.mark.slow
 def test_the_peak_of_a_check_stays_below_the_bound(tmp_path):
     (tmp_path / "images").mkdir()
     header = (
